@@ -1,0 +1,30 @@
+"""Do neural networks read their activations as intensity or as distance?
+
+A functional JAX reimplementation of Oursland's "Neural Networks Use Distance Metrics" (arXiv:2411.17932), made into
+a tool. A whole run is ``jaxdist.run(config)``; a finished one is ``jaxdist.load(path)``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxdist.config import Config as Config
+    from jaxdist.experiment import run as run
+    from jaxdist.results import load as load
+    from jaxdist.taps import Model as Model
+    from jaxdist.taps import sites as sites
+
+__version__ = "0.1.0"
+
+_EXPORTS = {"Config": "config", "Model": "taps", "load": "results", "run": "experiment", "sites": "taps"}
+
+__all__ = ["Config", "Model", "load", "run", "sites"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names on first use, so that the command line answers before JAX has loaded."""
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'jaxdist' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"jaxdist.{_EXPORTS[name]}"), name)

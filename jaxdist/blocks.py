@@ -1,0 +1,66 @@
+"""Walking over examples in blocks, so that memory stays bounded and a block's values stay in cache.
+
+The mathematics elsewhere sees one block; this is the only place that knows how many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.sharding import PartitionSpec
+
+from jaxdist.devices import DATA, Examples
+
+Carry = TypeVar("Carry")
+
+SPECS = Examples(PartitionSpec(DATA), PartitionSpec(DATA), PartitionSpec())  # type: ignore[arg-type]
+"""How `Examples` enter a ``shard_map``."""
+
+
+DEFAULT_SIZE = 1000
+"""Examples a block; 1,000 x 128 float32 values fill half a megabyte, a core's second-level cache."""
+
+
+class Block(NamedTuple):
+    """Some consecutive examples. Rows that are not `valid` repeat examples that are counted elsewhere."""
+
+    x: Array  # [n, ...]
+    y: Array  # [n]
+    number: Array  # [n] position in the whole split, the same whatever the blocks and devices
+    valid: Array  # [n] bool
+
+
+def fold(step: Callable[[Carry, Block], Carry], init: Carry, examples: Examples, size: int) -> Carry:
+    """Fold `step` over this device's share of the examples, at most `size` at a time; runs inside ``shard_map``.
+
+    Blocks have one shape, as even as the number of examples allows: the last one starts early and marks what it
+    repeats as not valid, so nothing is copied or padded. `init` is the same on every device; the result is not:
+    reduce it over the data axis.
+    """
+    local = examples.x.shape[0]
+    count = -(-local // size)
+    size = -(-local // count)
+    first_here = lax.axis_index(DATA) * local
+
+    def body(carry: Carry, k: Array) -> tuple[Carry, None]:
+        start = jnp.minimum(k * size, local - size)
+        position = start + jnp.arange(size)
+        number = first_here + position
+        block = Block(
+            lax.dynamic_slice_in_dim(examples.x, start, size),
+            lax.dynamic_slice_in_dim(examples.y, start, size),
+            number,
+            (position >= k * size) & (number < examples.total),
+        )
+        return step(carry, block), None
+
+    return lax.scan(body, varying(init), jnp.arange(count))[0]
+
+
+def varying(tree: Any) -> Any:
+    """Mark replicated values as free to differ between devices, so that JAX sums nothing over them unasked."""
+    return jax.tree.map(lambda leaf: lax.pcast(jnp.asarray(leaf), DATA, to="varying"), tree)

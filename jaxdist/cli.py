@@ -1,0 +1,174 @@
+"""The command line: it parses, calls `experiment`, and prints."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, NoReturn
+
+from rich.console import Console
+
+import jaxdist
+from jaxdist import config as configs
+from jaxdist.config import Config
+from jaxdist.errors import InputError, nearest
+from jaxdist.progress import shown
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one sentence, as everywhere else."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see '{self.prog} --help'")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code, 2 for input that cannot be used."""
+    try:
+        options = _parse(sys.argv[1:] if arguments is None else arguments)
+        command: Callable[[argparse.Namespace], None] = options.command
+        command(options)
+    except InputError as error:
+        print(f"jaxdist: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("jaxdist: interrupted; finished files stay as they are", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(
+        prog="jaxdist",
+        description="Do neural networks read their activations as intensity or as distance?",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        epilog="""examples:
+  jaxdist run                                      the quickstart, on embedded data
+  jaxdist run configs/paper.toml --data.dir MNIST  the paper, on a folder of IDX files
+  jaxdist run --train.seeds 6 --out runs/six       any field of the config as an option
+  jaxdist sweep runs/six --sweep.dead_units nan    sweep trained networks again""",
+    )
+    parser.add_argument("--version", action="version", version=f"jaxdist {jaxdist.__version__}")
+    commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
+
+    def command(name: str, help: str, function: Callable[[argparse.Namespace], None]) -> _Parser:
+        added: _Parser = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
+        added.set_defaults(command=function)
+        return added
+
+    for name, help, function in (
+        ("run", "train, sweep and report into a new run folder", _run),
+        ("train", "only train, into a new run folder", _train),
+    ):
+        added = command(name, help, function)
+        added.add_argument("config", nargs="?", help="TOML file; none: the quickstart")
+        _add_fields(added, configs.field_help())
+    added = command("sweep", "sweep the trained networks of a run folder", _sweep)
+    added.add_argument("run", type=Path, help="run folder")
+    sections = ("ranges", "sweep", "statistics", "compute")
+    _add_fields(
+        added, {k: v for k, v in configs.field_help().items() if k == "data.dir" or k.split(".")[0] in sections}
+    )
+    added = command("report", "write the tables and figures of a run folder, and print its summary", _report)
+    added.add_argument("run", type=Path, help="run folder")
+    added = command("gallery", "draw the feature-space diagrams of the paper's Figures 2 and 3", _gallery)
+    added.add_argument("--out", type=Path, default=Path("gallery"), help="folder to write to [gallery]")
+    added = command("data", "make data sets available", _prepare)
+    added.add_argument("action", choices=["prepare"], help="make a prepared TFDS data set")
+    added.add_argument("dataset", help="mnist, fashion_mnist, or a new name for files of your own")
+    source = added.add_mutually_exclusive_group(required=True)
+    source.add_argument("--from", dest="source", type=Path, metavar="FOLDER", help="folder of the four IDX files")
+    source.add_argument("--download", action="store_true", help="fetch the IDX files over the network")
+    added.add_argument("--to", type=Path, metavar="FOLDER", help="TFDS data folder [TFDS_DATA_DIR, else TFDS's own]")
+
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        known = [f"--{key}" for key in configs.field_types()]
+        raise InputError(f"unknown option '{unknown[0]}'{nearest(unknown[0].split('=')[0], known)}")
+    return options
+
+
+def _add_fields(parser: argparse.ArgumentParser, fields: dict[str, str]) -> None:
+    group = parser.add_argument_group("config fields", "override the config; lists are given as a,b,c")
+    for key, help in fields.items():
+        group.add_argument(f"--{key}", metavar="VALUE", help=help.replace("%", "%%"), default=argparse.SUPPRESS)
+
+
+def _changes(options: argparse.Namespace) -> dict[str, str]:
+    return {key: value for key, value in vars(options).items() if key in configs.field_types()}
+
+
+def _config(options: argparse.Namespace) -> Config:
+    start = configs.load(options.config) if options.config else Config()
+    return configs.override(start, _changes(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    config = _config(options)
+    experiment = _experiment()
+    with shown(Console()) as show:
+        result = experiment.run(config, show=show)
+    _summarise(result, config, Path(config.out))
+
+
+def _train(options: argparse.Namespace) -> None:
+    config = _config(options)
+    experiment = _experiment()
+    with shown(Console()) as show:
+        experiment.train(config, show=show)
+    print(f"trained networks in {config.out}; next: jaxdist sweep {config.out}")
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    experiment = _experiment()
+    with shown(Console()) as show:
+        experiment.sweep_folder(options.run, _changes(options), show=show)
+    print(f"swept {options.run}; next: jaxdist report {options.run}")
+
+
+def _report(options: argparse.Namespace) -> None:
+    result = _experiment().report_folder(options.run)
+    _summarise(result, configs.from_toml(result.attrs["config"]), options.run)
+
+
+def _gallery(options: argparse.Namespace) -> None:
+    from jaxdist import gallery
+
+    written = gallery.write(options.out)
+    print(f"{len(written)} pictures in {options.out}")
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from jaxdist import data
+
+    path = data.prepare(
+        options.dataset, source=options.source, data_dir=options.to, download=options.download, report=print
+    )
+    print(f"prepared in {path}")
+
+
+def _experiment() -> ModuleType:
+    """Import what computes, with all cores in use; late, so that --help and mistakes answer at once."""
+    from jaxdist import devices, experiment
+
+    devices.use_all_cores()
+    return experiment
+
+
+def _summarise(result: xr.DataTree, config: Config, folder: Path) -> None:
+    from jaxdist import report
+
+    console = Console(width=report.WIDTH)
+    console.print(report.summary(result, config.statistics))
+    console.print(f"Tables, figures and result.nc are in {folder}", soft_wrap=True, highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,301 @@
+"""The configuration of a run: frozen dataclasses, read from TOML, checked before anything else happens.
+
+The defaults are the quickstart: the paper's experiment on scikit-learn's handwritten digits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tomllib
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import tomli_w
+
+from jaxdist.errors import InputError, nearest
+
+Family = Literal["scale", "clip", "offset"]
+T = TypeVar("T")
+
+
+def _option(
+    default: Any, help: str, *, least: float | None = None, above: float | None = None, below: float | None = None
+) -> Any:
+    """A field with its help text and its bounds: `least` is inclusive, `above` and `below` are exclusive."""
+    return dataclasses.field(default=default, metadata={"help": help, "least": least, "above": above, "below": below})
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which images, and how they are scaled."""
+
+    name: str = _option("digits", "digits, mnist, fashion_mnist, or any TFDS image-classification set")
+    dir: str = _option("", "folder of IDX files, or a TFDS data folder; empty: the default place for the name")
+    normalisation: Literal["raw", "unit", "standard"] = _option(
+        "raw", "raw: stored pixel values (the paper's code); unit: divided by the largest; standard: (unit - mean) / sd"
+    )
+    mean: float | None = _option(
+        None, "mean for 'standard', in units of the largest pixel; unset: of the training images"
+    )
+    sd: float | None = _option(None, "standard deviation for 'standard'; unset: of the training images", above=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The networks: one multilayer perceptron an activation."""
+
+    activations: tuple[str, ...] = _option(("relu", "abs"), "one network each, trained from the same initial weights")
+    hidden: tuple[int, ...] = _option((128,), "hidden units of each layer", least=1)
+    init: Literal["pytorch", "lecun_normal", "he_normal", "glorot_uniform"] = _option(
+        "pytorch", "pytorch: weights and biases U(-1/sqrt(fan_in), 1/sqrt(fan_in)); the others have zero biases"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Full-batch training of the seed ensemble."""
+
+    seeds: int = _option(20, "networks an activation", least=1)
+    seed: int = _option(0, "root of all random keys", least=0)
+    steps: int = _option(1000, "parameter updates", least=1)
+    optimizer: Literal["sgd", "adam"] = _option("sgd", "optax optimiser; sgd is the paper's")
+    learning_rate: float = _option(0.02, "step size", above=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class RangesConfig:
+    """How the per-unit ranges are measured, always on the training images."""
+
+    measured_on: Literal["post", "pre"] = _option("post", "side of the activation; post is what the paper's code does")
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepConfig:
+    """The edits of the preactivations."""
+
+    families: tuple[Family, ...] = _option(("scale", "clip", "offset"), "families of edits, at the paper's grids")
+    splits: tuple[Literal["train", "test"], ...] = _option(("train", "test"), "images to count on")
+    clip_formula: Literal["code", "text", "caption"] = _option(
+        "code", "code: low + p*(high-low); text: p*(high-low); caption: p*high"
+    )
+    offset_formula: Literal["code", "intended", "literal"] = _option(
+        "code", "slope and offset; code: (high-p*r)/high, p*r; intended: 1-p, p*r; literal: (1-p)*r, p*r"
+    )
+    dead_units: Literal["identity", "nan"] = _option(
+        "identity", "identity: a unit that is never active is left as it is; nan: 0/0 as in the paper's code"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class StatisticsConfig:
+    """Tests and intervals."""
+
+    confidence: float = _option(0.95, "of every interval, as a fraction", above=0.5, below=1)
+    margin: float = _option(0.01, "accuracy loss that matters, as a fraction; 0.01 is one point", above=0, below=1)
+    published_baseline_index: int = _option(50, "grid index that the published analysis takes as baseline", least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ComputeConfig:
+    """How the work is done; none of it changes what is computed, up to rounding."""
+
+    precision: Literal["float32"] = _option("float32", "of every matrix product, said explicitly to XLA")
+    block: int | None = _option(None, "examples a block; unset: chosen from the shapes", least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that determines a run."""
+
+    out: str = _option("runs/quickstart", "run folder; must be new or empty")
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    ranges: RangesConfig = dataclasses.field(default_factory=RangesConfig)
+    sweep: SweepConfig = dataclasses.field(default_factory=SweepConfig)
+    statistics: StatisticsConfig = dataclasses.field(default_factory=StatisticsConfig)
+    compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
+
+
+def load(path: str | Path) -> Config:
+    """Read a TOML file; raises `InputError` with the file's name for anything wrong in it."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: no such config file; give the path of a TOML file, or none for the quickstart"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a config ({error}); expected a UTF-8 TOML file") from None
+    return from_toml(text, where=str(path))
+
+
+def from_toml(text: str, *, where: str = "config") -> Config:
+    """Build a config from TOML text; raises `InputError` as `load` does."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{where}: not valid TOML: {error}") from None
+    return from_dict(tree, where=where)
+
+
+def from_dict(tree: Mapping[str, Any], *, where: str = "config") -> Config:
+    """Build a config from nested dictionaries; missing keys keep their defaults, unknown ones are refused."""
+    return _build(Config, tree, where, "")
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Nested dictionaries of plain values, without the options that are unset."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value):
+            items = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+            return {name: plain(v) for name, v in items if v is not None}
+        return list(value) if isinstance(value, tuple) else value
+
+    tree: dict[str, Any] = plain(config)
+    return tree
+
+
+def to_toml(config: Config) -> str:
+    """The resolved config as TOML; `load` of it gives the same config."""
+    return tomli_w.dumps(to_dict(config))
+
+
+def override(config: Config, changes: Mapping[str, str], *, where: str = "--") -> Config:
+    """Return `config` with fields replaced, keyed by dotted name, values as typed on a command line.
+
+    >>> override(Config(), {"train.steps": "200", "model.activations": "relu"}).model.activations
+    ('relu',)
+    """
+    tree = to_dict(config)
+    for key, text in changes.items():
+        *sections, name = key.split(".")
+        branch = tree
+        for section in sections:
+            branch = branch.setdefault(section, {})
+        branch[name] = _parse(text, field_types().get(key, str), where + key)
+    return from_dict(tree, where=where.rstrip("-") or "command line")
+
+
+def field_types() -> dict[str, Any]:
+    """The type of every field by its dotted name, in declaration order."""
+    found: dict[str, Any] = {}
+    hints = get_type_hints(Config)
+    for field in dataclasses.fields(Config):
+        if dataclasses.is_dataclass(hints[field.name]):
+            inner = get_type_hints(hints[field.name])
+            found |= {f"{field.name}.{name}": inner[name] for name in inner}
+        else:
+            found[field.name] = hints[field.name]
+    return found
+
+
+def field_help() -> dict[str, str]:
+    """The help text of every field by its dotted name, with its default."""
+    found = {}
+    default = Config()
+    for key in field_types():
+        owner: Any = default
+        *sections, name = key.split(".")
+        for section in sections:
+            owner = getattr(owner, section)
+        text = next(f.metadata["help"] for f in dataclasses.fields(owner) if f.name == name)
+        value = getattr(owner, name)
+        shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        found[key] = f"{text} [{'unset' if shown is None else shown or 'empty'}]"
+    return found
+
+
+def _parse(text: str, expected: Any, where: str) -> Any:
+    """Turn command-line text into the kind of value that TOML would have given."""
+    if get_origin(expected) is tuple:
+        element = get_args(expected)[0]
+        return [_parse(part.strip(), element, where) for part in text.split(",") if part.strip()]
+    for kind in (int, float):
+        if kind in (expected, *get_args(expected)):
+            try:
+                return kind(text)
+            except ValueError:
+                raise InputError(f"{where}: expected {_words(expected)}, got {text!r}") from None
+    return text
+
+
+def _build(kind: type[T], tree: Mapping[str, Any], where: str, prefix: str) -> T:
+    if not isinstance(tree, Mapping):
+        raise InputError(f"{where}: {prefix.rstrip('.') or 'the config'} must be a table of options, got {tree!r}")
+    hints = get_type_hints(kind)
+    for key in tree:
+        if key not in hints:
+            raise InputError(f"{where}: unknown key '{prefix}{key}'{nearest(key, hints)}")
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # every T here is one of the dataclasses above
+        if field.name not in tree:
+            continue
+        value, name = tree[field.name], f"{where}: {prefix}{field.name}"
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            values[field.name] = _build(hint, value, where, f"{prefix}{field.name}.")  # type: ignore[arg-type]
+        else:
+            values[field.name] = _checked(value, hint, field.metadata, name)
+    return kind(**values)
+
+
+def _checked(value: Any, expected: Any, bounds: Mapping[str, Any], where: str) -> Any:
+    """Return `value` if it is of the expected type and within bounds; only integers are converted, to floats."""
+    problem = InputError(f"{where}: expected {_words(expected, bounds)}, got {json.dumps(value, default=str)}")
+    if get_origin(expected) is tuple:
+        if (
+            not isinstance(value, list | tuple)
+            or not value
+            or (len(set(map(str, value))) != len(value) and expected != tuple[int, ...])
+        ):
+            raise problem
+        return tuple(_checked(item, get_args(expected)[0], bounds, where) for item in value)
+    if get_origin(expected) is Literal:
+        if value not in get_args(expected):
+            raise problem
+        return value
+    if isinstance(expected, types.UnionType):
+        if value is None:
+            return None
+        expected = next(a for a in get_args(expected) if a is not type(None))
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not expected:
+        raise problem
+    if isinstance(value, int | float):
+        least, above, below = bounds.get("least"), bounds.get("above"), bounds.get("below")
+        inside = (
+            (least is None or value >= least) and (above is None or value > above) and (below is None or value < below)
+        )
+        if not math.isfinite(value) or not inside:
+            raise problem
+    return value
+
+
+def _words(expected: Any, bounds: Mapping[str, Any] | None = None) -> str:
+    """Say a type and its bounds as a reader would."""
+    bounds = bounds or {}
+    limits = [
+        f"{word} {bounds[key]}"
+        for key, word in (("least", "at least"), ("above", "above"), ("below", "below"))
+        if bounds.get(key) is not None
+    ]
+    suffix = f" {' and '.join(limits)}" if limits else ""
+    if get_origin(expected) is tuple:
+        return (
+            f"a list without repeats or gaps, each {_words(get_args(expected)[0], bounds)}"
+            if expected != tuple[int, ...]
+            else f"a list, each {_words(int, bounds)}"
+        )
+    if get_origin(expected) is Literal:
+        return "one of " + ", ".join(map(str, get_args(expected)))
+    if isinstance(expected, types.UnionType):
+        expected = next(a for a in get_args(expected) if a is not type(None))
+    return {int: "an integer", float: "a number", str: "text"}[expected] + suffix

@@ -1,0 +1,166 @@
+"""What a data set is, and the checks that every data set passes whichever way it was read."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxdist.errors import InputError
+
+_KNOWN_CLASSES = {"digits": 10, "mnist": 10, "fashion_mnist": 10}
+_MOST_CLASSES = np.iinfo(np.int32).max
+
+
+class Split(NamedTuple):
+    """One split: `images` [N, ...] as stored (a single channel dropped), `labels` int32 [N], both read-only."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class RawSplit(NamedTuple):
+    """One split as read, not yet checked; `images_at` and `labels_at` say where each came from, for messages."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    images_at: str
+    labels_at: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set with its train and test splits.
+
+    `classes` is the number of classes, `largest` the largest possible pixel in stored units (255 for uint8; the largest
+    of the training images where the type sets no limit), `source` one sentence on where it came from.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: int
+    largest: float
+    source: str
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 in hex over the type, shape and little-endian C-order bytes of the four arrays."""
+        found = hashlib.sha256()
+        for array in (*self.train, *self.test):
+            little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+            found.update(f"{little.dtype.str}{little.shape}".encode())
+            found.update(little.data.cast("B"))
+        return found.hexdigest()
+
+
+@contextmanager
+def accessible() -> Iterator[None]:
+    """Turn an `OSError` on a file or folder into an `InputError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{error.filename}: cannot be used ({error.strerror}); expected a readable file or folder, "
+            "so correct its name or its permissions"
+        ) from None
+
+
+def assemble(name: str, train: RawSplit, test: RawSplit, source: str, *, largest: float | None = None) -> Dataset:
+    """Check two raw splits and make a `Dataset` of them; raises `InputError` for anything that cannot be used."""
+    train, test = _checked(train), _checked(test)
+    for what, ours, theirs in (
+        ("shape", _size(train.images), _size(test.images)),
+        ("pixel type", train.images.dtype, test.images.dtype),
+    ):
+        if ours != theirs:
+            raise InputError(
+                f"{test.images_at}: images of {what} {theirs}, but {train.images_at} has {ours}; "
+                "expected the same in both splits, so use files of one data set"
+            )
+    classes = _KNOWN_CLASSES.get(name) or _count_classes(train)
+    for split in (train, test):
+        _check_labels(split, classes)
+    if largest is None:
+        largest = _largest(train.images)
+    return Dataset(name, _frozen(train), _frozen(test), classes, largest, source)
+
+
+def _checked(raw: RawSplit) -> RawSplit:
+    """Return `raw` with a single channel dropped, after the checks that need only one split."""
+    images, labels = raw.images, raw.labels
+    if not images.size:
+        raise InputError(
+            f"{raw.images_at}: an array of shape {images.shape} holds no images; "
+            "expected at least one image of at least one pixel"
+        )
+    if images.ndim < 2 or images.dtype.kind not in "uif":
+        raise InputError(
+            f"{raw.images_at}: {images.dtype} of shape {images.shape} is not a list of images; "
+            "expected numbers of shape [images, height, width] or [images, height, width, channels]"
+        )
+    if labels.ndim != 1 or labels.dtype.kind not in "ui":
+        raise InputError(
+            f"{raw.labels_at}: {labels.dtype} of shape {labels.shape} is not a list of labels; "
+            "expected one whole number an image"
+        )
+    if len(images) != len(labels):
+        raise InputError(
+            f"{raw.images_at} holds {len(images)} images but {raw.labels_at} holds {len(labels)} labels; "
+            "expected one label an image, so use two files of the same split"
+        )
+    if images.dtype.kind == "f":
+        _check_finite(images, raw.images_at)
+    if images.ndim == 4 and images.shape[-1] == 1:
+        images = images[..., 0]
+    return raw._replace(images=images)
+
+
+def _check_finite(images: np.ndarray, where: str) -> None:
+    # Networks take float32, so a float64 value beyond its range is as unusable as an infinity.
+    bad = ~(np.abs(images) <= np.finfo(np.float32).max)
+    if bad.any():
+        index = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise InputError(
+            f"{where}: the pixel at {list(index)} is {images[index]}; expected only finite float32 values, "
+            "so repair the file"
+        )
+
+
+def _count_classes(train: RawSplit) -> int:
+    classes = int(train.labels.max()) + 1
+    if classes < 2:
+        raise InputError(f"{train.labels_at}: no label is above 0; expected at least 2 classes, numbered from 0")
+    return classes
+
+
+def _check_labels(raw: RawSplit, classes: int) -> None:
+    most = min(classes, _MOST_CLASSES) - 1
+    bad = (raw.labels < 0) | (raw.labels > most)
+    if bad.any():
+        index = int(bad.argmax())
+        raise InputError(
+            f"{raw.labels_at}: label {raw.labels[index]} at index {index} is not a class; "
+            f"expected 0 to {most}, so repair the file or use the files of one data set"
+        )
+
+
+def _largest(images: np.ndarray) -> float:
+    return float(np.iinfo(images.dtype).max if images.dtype.kind == "u" else images.max())
+
+
+def _frozen(raw: RawSplit) -> Split:
+    """Read-only arrays, so that a data set's digest stays true."""
+    arrays = np.ascontiguousarray(raw.images).view(), raw.labels.astype(np.int32)
+    for array in arrays:
+        array.flags.writeable = False
+    return Split(*arrays)
+
+
+def _size(images: np.ndarray) -> str:
+    return "x".join(map(str, images.shape[1:]))

@@ -1,0 +1,111 @@
+"""From a name or a folder to a checked data set."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from jaxdist.config import DataConfig
+from jaxdist.data import idx, prepared
+from jaxdist.data.dataset import Dataset, RawSplit, accessible, assemble
+from jaxdist.errors import InputError, nearest
+
+_KNOWN = ("digits", "mnist", "fashion_mnist")
+_DIGITS_TRAIN = 1437  # four fifths of the 1,797 images, rounded down
+
+
+def known_names() -> tuple[str, ...]:
+    """The data sets that need no folder of the user's: built in, or prepared by one command."""
+    return _KNOWN
+
+
+@accessible()
+def load(config: DataConfig) -> Dataset:
+    """Return the data set that `config` names, from its folder or the default place; never uses the network.
+
+    Raises `InputError`, one sentence, for a data set that is missing, not prepared, malformed or inconsistent.
+    """
+    name = config.name
+    if not re.fullmatch(r"[a-z][a-z0-9_]*(/\w[\w.+-]*)?", name):
+        raise InputError(
+            f"data.name: '{name}' is not the name of a data set; expected lower_snake_case, "
+            f"with /config where TFDS has one{nearest(name, _KNOWN)}"
+        )
+    if config.dir:
+        return _from_folder(name, Path(config.dir).expanduser())
+    if name == "digits":
+        return _digits()
+    data_dir = prepared.default_dir()
+    folder = prepared.find(data_dir, name)
+    if folder is None:
+        raise InputError(_unprepared(name, data_dir))
+    return _from_prepared(name, folder)
+
+
+def from_idx(name: str, folder: Path) -> Dataset:
+    """Read and check the four IDX files in `folder`; raises `InputError` naming the file at fault."""
+    source = f"IDX files in {folder}: the train files are the train split and the t10k files the test split."
+    return assemble(name, idx.read_split(folder, "train"), idx.read_split(folder, "test"), source)
+
+
+def _from_folder(name: str, folder: Path) -> Dataset:
+    if idx.present(folder):
+        return from_idx(name, folder)
+    found = prepared.find(folder, name)
+    if found is None:
+        raise InputError(
+            _unconfigured(name, folder)
+            or f"{folder}: {'neither IDX files nor TFDS data' if folder.is_dir() else 'no such folder'}; "
+            f"expected train-images-idx3-ubyte and its three companions (.gz or not), or a prepared TFDS data set "
+            f"'{name}' with array_record files, so correct data.dir"
+        )
+    return _from_prepared(name, found)
+
+
+def _from_prepared(name: str, folder: Path) -> Dataset:
+    source = f"TFDS data set {name} {folder.name} in {folder}: its train and test splits in stored order."
+    return assemble(name, *prepared.read(folder), source)
+
+
+def _digits() -> Dataset:
+    """scikit-learn's copy of the UCI handwritten digits, 1,797 images of 8x8 pixels from 0 to 16."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images, labels = bunch.images.astype(np.uint8), bunch.target
+    source = (
+        f"scikit-learn's load_digits in its own order: the first {_DIGITS_TRAIN:,} images are the train split "
+        f"and the last {len(images) - _DIGITS_TRAIN} the test split."
+    )
+    train, test = (
+        RawSplit(images[part], labels[part], "load_digits", "load_digits")
+        for part in (slice(_DIGITS_TRAIN), slice(_DIGITS_TRAIN, None))
+    )
+    return assemble("digits", train, test, source, largest=16.0)
+
+
+def _unprepared(name: str, data_dir: Path) -> str:
+    """Say that a data set is not prepared, and what to do for this very name."""
+    if message := _unconfigured(name, data_dir):
+        return message
+    folder = "or give --data.dir FOLDER with its IDX files or its TFDS data"
+    if name in _KNOWN:
+        return (
+            f"data.name: '{name}' is not prepared in {data_dir}; expected a prepared TFDS data set there, "
+            f"so run 'jaxdist data prepare {name} --from FOLDER' or 'jaxdist data prepare {name} --download', {folder}"
+        )
+    known = dict.fromkeys((*_KNOWN, *prepared.listed(data_dir)))
+    known.pop(name, None)
+    return (
+        f"data.name: no data set '{name}' is prepared in {data_dir}; expected a prepared TFDS data set there, "
+        f"so run 'jaxdist data prepare {name} --from FOLDER', {folder}{nearest(name, known)}"
+    )
+
+
+def _unconfigured(name: str, data_dir: Path) -> str | None:
+    configs = prepared.configs(data_dir, name)
+    if not configs:
+        return None
+    return f"data.name: '{name}' is prepared in {data_dir} only with a configuration; expected {' or '.join(configs)}"

@@ -1,0 +1,135 @@
+"""Prepared TFDS data sets on disk: where they are, and a cache of their decoded arrays.
+
+A set is a folder ``DATA_DIR/NAME[/CONFIG]/VERSION`` with dataset_info.json, features.json and array_record files.
+Nothing here needs TFDS, so a data set that was decoded before loads without importing it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from jaxdist.data import tfds_sets
+from jaxdist.data.dataset import RawSplit
+from jaxdist.data.tfds_sets import Arrays
+from jaxdist.errors import InputError
+
+_DESCRIPTIONS = ("dataset_info.json", "features.json")
+
+
+def default_dir() -> Path:
+    """TFDS's own default data folder: ``TFDS_DATA_DIR`` if set, else ``~/tensorflow_datasets``."""
+    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def find(data_dir: Path, name: str) -> Path | None:
+    """Return the folder of the newest readable version of a prepared set (name or name/config), or None.
+
+    Raises `InputError` if it is prepared only in a format that cannot be read without TensorFlow.
+    """
+    versions = sorted(
+        (path for path in _folders(data_dir / name) if re.fullmatch(r"\d+\.\d+\.\d+", path.name)),
+        key=lambda path: tuple(map(int, path.name.split("."))),
+    )
+    whole = [path for path in versions if all((path / part).is_file() for part in _DESCRIPTIONS)]
+    readable = [path for path in whole if _records(path)]
+    if whole and not readable:
+        raise InputError(
+            f"{whole[-1]}: a TFDS data set without array_record files, which only TensorFlow can read; "
+            f"expected array_record, so prepare {name} in another data folder"
+        )
+    return readable[-1] if readable else None
+
+
+def listed(data_dir: Path) -> list[str]:
+    """The names of the data sets, whole or not, that have a folder in `data_dir`."""
+    return [path.name for path in _folders(data_dir) if re.fullmatch("[a-z][a-z0-9_]*", path.name)]
+
+
+def configs(data_dir: Path, name: str) -> list[str]:
+    """The prepared configurations of a data set, as 'name/config'."""
+    return [f"{name}/{path.name}" for path in _folders(data_dir / name) if find(data_dir, f"{name}/{path.name}")]
+
+
+def read(folder: Path) -> tuple[RawSplit, RawSplit]:
+    """Return the train and test splits of a prepared set, from the cache if it is of these very files.
+
+    Raises `InputError` for a set that cannot be read or is not image classification with both splits.
+    """
+    mark = _fingerprint(folder)
+    places = [folder / ".jaxdist" / "decoded.npz", _user_cache() / f"{_key(folder)}.npz"]
+    for place in places:
+        if (arrays := _cached(place, mark)) is not None:
+            break
+    else:
+        arrays = tfds_sets.decode(folder)
+        # Without a place to write to, the next load decodes again: slower, never wrong.
+        any(_store(place, mark, arrays) for place in places)
+    train, test = (f"{folder} ({split} split)" for split in ("train", "test"))
+    return (
+        RawSplit(arrays.train_images, arrays.train_labels, train, train),
+        RawSplit(arrays.test_images, arrays.test_labels, test, test),
+    )
+
+
+def _folders(path: Path) -> list[Path]:
+    try:
+        return sorted(inner for inner in path.iterdir() if inner.is_dir())
+    except OSError:
+        return []
+
+
+def _records(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.array_record*"))
+
+
+def _fingerprint(folder: Path) -> str:
+    """Name, size and modification time of every file that the arrays depend on."""
+    files = [*(folder / part for part in _DESCRIPTIONS), *_records(folder)]
+    stats = ((path.name, path.stat()) for path in files)
+    return "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
+
+
+def _key(folder: Path) -> str:
+    return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
+
+
+def _user_cache() -> Path:
+    """The platform's folder for caches, with our own folder in it."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+    elif sys.platform == "darwin":
+        base = "~/Library/Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "jaxdist"
+
+
+def _cached(path: Path, mark: str) -> Arrays | None:
+    """Return the cached arrays if they are of the files that `mark` describes; a damaged cache counts as none."""
+    try:
+        # Opened here because np.load leaves a damaged file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as cache:
+            return Arrays(*(cache[field] for field in Arrays._fields)) if str(cache["mark"]) == mark else None
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _store(path: Path, mark: str, arrays: Arrays) -> bool:
+    """Write the cache aside and rename it, and return whether that worked."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as aside:
+            whole = Path(aside) / path.name
+            np.savez(whole, allow_pickle=False, mark=np.array(mark), **arrays._asdict())
+            whole.replace(path)
+    except OSError:
+        return False
+    return True

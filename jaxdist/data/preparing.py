@@ -1,0 +1,64 @@
+"""From IDX files, on disk or on the web, to a prepared TFDS data set."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from jaxdist.data import download as web
+from jaxdist.data import idx, prepared, tfds_sets
+from jaxdist.data.dataset import accessible
+from jaxdist.data.loading import from_idx
+from jaxdist.errors import InputError, nearest
+
+
+@accessible()
+def prepare(
+    name: str, *, source: Path | None, data_dir: Path | None, download: bool, report: Callable[[str], None]
+) -> Path:
+    """Make a prepared TFDS data set `name` in `data_dir` and return its folder; no TensorFlow is needed.
+
+    The images are the IDX files in `source`, or with `download` the official ones of a known name, in the files' order.
+    `data_dir` None is TFDS's default; `report` gets one line a step. A set that is prepared already is left as it is.
+    Raises `InputError` for a request or files that cannot be used; nothing that looks prepared is left then.
+    """
+    _check_request(name, source, download)
+    data_dir = (data_dir or prepared.default_dir()).expanduser()
+    done = prepared.find(data_dir, name)
+    if done is not None:
+        report(f"{name} is already prepared in {done}")
+        return done
+    with tempfile.TemporaryDirectory() as incoming:
+        folder = Path(incoming) if source is None else source.expanduser()
+        if source is None:
+            web.fetch(name, folder, base_url=web.MIRRORS[name], digests=web.DIGESTS[name], report=report)
+        dataset = from_idx(name, folder)
+        if source is not None and not _official(name, folder):
+            report(f"note: the files in {folder} are not the official {name} files; they are prepared as they are")
+    report(f"writing {len(dataset.train.images):,} train and {len(dataset.test.images):,} test images of {name}")
+    done = tfds_sets.write(dataset, data_dir)
+    report(f"{name} is prepared in {done}")
+    return done
+
+
+def _check_request(name: str, source: Path | None, download: bool) -> None:
+    if not re.fullmatch("[a-z][a-z0-9_]*", name):
+        raise InputError(f"'{name}' cannot be the name of a data set; expected lower_snake_case, such as mnist")
+    if name == "digits":
+        raise InputError("digits comes with scikit-learn and needs no preparing; expected another name, such as mnist")
+    if download == (source is not None):
+        given = "both" if download else "neither"
+        raise InputError(f"prepare {name}: expected either --from FOLDER or --download, got {given}")
+    if download and name not in web.MIRRORS:
+        raise InputError(
+            f"'{name}' cannot be downloaded{nearest(name, web.MIRRORS)}; expected a known name with --download, "
+            f"so put its four IDX files in a folder and run 'jaxdist data prepare {name} --from FOLDER'"
+        )
+
+
+def _official(name: str, folder: Path) -> bool:
+    """Whether the files are the official ones; any file will do for a name that has none."""
+    paths = ((idx.find(folder, stem), expected) for stem, expected in web.DIGESTS.get(name, {}).items())
+    return all(path is not None and web.official(path, expected) for path, expected in paths)

@@ -1,0 +1,169 @@
+"""Edits of a site's value as data, and the families that make them from ranges and a grid.
+
+An edit is a pytree of per-unit leaves with a leading P, so that a sweep is one map over it; a family is a function
+from ranges and fractions to such a pytree. Source of the formulas: Oursland 2024 (arXiv:2411.17932), section 4, and
+the code published with it; where the two disagree, `SweepConfig` names both readings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxdist.config import SweepConfig
+from jaxdist.errors import InputError, nearest
+from jaxdist.types import Ranges
+
+Formula = Callable[[Ranges, Array, SweepConfig], "Affine"]
+"""Maps one network's ranges [H] and a fraction to an edit with leaves [H]."""
+
+
+class Edit(Protocol):
+    """A pytree whose leaves are [H] for one point; stacked points have a leading P."""
+
+    def apply(self, value: Array, example_index: Array, unit_axis: int) -> Array:
+        """Return the edited value, of the same shape.
+
+        `example_index` [n] numbers the block's examples within the whole split, so that a random edit does not
+        depend on blocks or devices.
+        """
+        ...
+
+
+class Affine(NamedTuple):
+    """``y = clip(scale * h + offset, low, high)``, unit by unit; leaves [H]."""
+
+    scale: Array
+    offset: Array
+    low: Array
+    high: Array
+
+    def apply(self, value: Array, example_index: Array, unit_axis: int) -> Array:  # noqa: ARG002  (Edit's form)
+        """Apply to a value whose axis `unit_axis` has H entries."""
+        others = [axis for axis in range(value.ndim) if axis != unit_axis % value.ndim]
+        scale, offset, low, high = (jnp.expand_dims(leaf, others) for leaf in self)
+        return jnp.clip(scale * value + offset, low, high)
+
+
+def unedited(units: int) -> Affine:
+    """The edit of H units that changes nothing."""
+    one = jnp.ones(units)
+    return Affine(one, 0 * one, -jnp.inf * one, jnp.inf * one)
+
+
+def concatenate(parts: Sequence[Affine]) -> Affine:
+    """Join the points of several edits, so that all of them run through one program; leaves [..., P, H]."""
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-2), *parts)
+
+
+def scale(ranges: Ranges, fraction: Array, options: SweepConfig) -> Affine:
+    """Intensity scale: every preactivation times p."""
+    return _spare(unedited(ranges.low.size)._replace(scale=jnp.full_like(ranges.low, fraction)), ranges.dead, options)
+
+
+def clip(ranges: Ranges, fraction: Array, options: SweepConfig) -> Affine:
+    """Intensity clip: nothing above a fraction p of the unit's range passes.
+
+    The code's ``low + p*r`` is written from the upper end, so that p = 1 clips at exactly the largest value.
+    """
+    low, high, _ = ranges
+    ceiling = {
+        "code": high - (1 - fraction) * (high - low),
+        "text": fraction * (high - low),
+        "caption": fraction * high,
+    }[options.clip_formula]
+    return _spare(unedited(low.size)._replace(high=ceiling), ranges.dead, options)
+
+
+def offset(ranges: Ranges, fraction: Array, options: SweepConfig) -> Affine:
+    """Distance offset: the preactivation moves by p*r, so that the decision boundary moves by -p*r over the slope.
+
+    The code's slope (high - p*r)/high keeps h = high where it is; it is 0/0 for a unit whose largest value is 0.
+    """
+    low, high, dead = ranges
+    shift = fraction * (high - low)
+    slope = {
+        "code": (high - shift) / high,
+        "intended": jnp.full_like(high, 1 - fraction),
+        "literal": (1 - fraction) * (high - low),
+    }[options.offset_formula]
+    return _spare(unedited(low.size)._replace(scale=slope, offset=shift), dead | (high == 0), options)
+
+
+def _spare(edit: Affine, dead: Array, options: SweepConfig) -> Affine:
+    """Leave dead units as they are, where that is the policy; otherwise the formula stands, 0/0 and all."""
+    if options.dead_units == "nan":
+        return edit
+    return jax.tree.map(lambda kept, leaf: jnp.where(dead, kept, leaf), unedited(dead.size), edit)
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A kind of edit: its formula for one network and one fraction, its grid, and where on it nothing is edited."""
+
+    name: str
+    formula: Formula
+    grid: Callable[[], np.ndarray]
+    identity: float
+    spacing: Literal["linear", "log"]
+    sides: tuple[Literal["below", "above"], ...] = ("below", "above")
+    """Where from the identity its points edit anything; above 1, a clip does not."""
+
+
+def intensity_grid() -> np.ndarray:
+    """The paper's 100 fractions from 0.01 to 10, evenly spaced in the logarithm; index 66 is exactly 1."""
+    return np.logspace(np.log10(0.01), np.log10(10), 100)
+
+
+def offset_grid() -> np.ndarray:
+    """The paper's 125 fractions from -2 to 1, densest within 0.4 of no edit; index 72 is exactly 0."""
+    parts = (
+        np.linspace(-2, -0.4, 32, endpoint=False),
+        np.linspace(-0.4, 0.4, 80, endpoint=False),
+        np.linspace(0.4, 1, 13),
+    )
+    return np.unique(np.concatenate(parts))
+
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family("scale", scale, intensity_grid, identity=1.0, spacing="log"),
+        Family("clip", clip, intensity_grid, identity=1.0, spacing="linear", sides=("below",)),
+        Family("offset", offset, offset_grid, identity=0.0, spacing="linear"),
+    )
+}
+
+
+def get(name: str) -> Family:
+    """Return the family of that name; raises `InputError` that names the nearest known one."""
+    if name not in FAMILIES:
+        raise InputError(f"unknown family '{name}'{nearest(name, FAMILIES)}")
+    return FAMILIES[name]
+
+
+def identity(family: str, options: SweepConfig) -> float | None:
+    """The fraction at which a family edits nothing, or None: the literal offset formula has no such point."""
+    if family == "offset" and options.offset_formula == "literal":
+        return None
+    return get(family).identity
+
+
+def build(family: str, ranges: Ranges, fractions: np.ndarray | Array, options: SweepConfig) -> Affine:
+    """Make a family's edits at `fractions` [P]: leaves [P, H] from ranges [H], or [S, P, H] from ranges [S, H]."""
+    return _build(ranges, jnp.asarray(fractions, jnp.float32), formula=get(family).formula, options=options)
+
+
+@functools.partial(jax.jit, static_argnames=("formula", "options"))
+def _build(ranges: Ranges, fractions: Array, *, formula: Formula, options: SweepConfig) -> Affine:
+    def one_network(ranges: Ranges) -> Affine:
+        return jax.vmap(lambda fraction: formula(ranges, fraction, options))(fractions)
+
+    return jax.vmap(one_network)(ranges) if ranges.low.ndim == 2 else one_network(ranges)

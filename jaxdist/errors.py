@@ -1,0 +1,25 @@
+"""The errors a user can cause; each message is one sentence: what, where, what was expected, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Input that cannot be used; the command line prints its message and exits with code 2."""
+
+
+class TrainingDivergedError(InputError):
+    """A network's loss stopped being finite during training."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the known name nearest to `name`, or the list of known names.
+
+    >>> nearest("leaning_rate", ["learning_rate", "steps"])
+    "; did you mean 'learning_rate'?"
+    """
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(names)}"

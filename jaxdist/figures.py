@@ -1,0 +1,272 @@
+"""Figure 1: accuracy under intensity and distance edits, from curves that somebody else computed.
+
+Curves arrive as fractions and are drawn in percent. Networks differ in colour, luminance and marker, families of edits
+in their dash, so that the figure can be read in grey. Source of panels, limits and dashes: arXiv:2411.17932, Figure 1.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from io import BytesIO
+from itertools import cycle
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import matplotlib.style
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+
+from jaxdist.errors import InputError, nearest
+
+Values: TypeAlias = npt.NDArray[np.floating[Any]]
+
+
+class Curve(NamedTuple):
+    """One network's accuracy along one family of edits; every array is [P] and every accuracy a fraction, 0..1.
+
+    A NaN in `low` or `high` means that there is no band at that point, as with a single seed.
+    """
+
+    fraction: Values
+    mean: Values
+    low: Values
+    high: Values
+
+
+Curves: TypeAlias = Mapping[str, Mapping[str, Curve]]
+"""Family ('scale', 'clip', 'offset') -> network ('relu', 'abs', any other activation) -> curve."""
+
+
+class Look(NamedTuple):
+    """How a network is drawn everywhere: its name in print, its colour and its marker."""
+
+    label: str
+    colour: str
+    marker: str
+
+
+DASHES: dict[str, Literal["-", "--"]] = {"scale": "-", "clip": "--", "offset": "-"}
+
+# The paper's blue and red have the same luminance; these are a dark blue and a light red, 65 and 120 of 255 in grey.
+LOOKS = {"abs": Look("Abs", "#084f9a", "o"), "relu": Look("ReLU", "#ea4a3d", "s")}
+
+# Okabe and Ito (2008), without the two that resemble those above and the yellow, which is too faint on white.
+FURTHER_COLOURS = ("#009e73", "#e69f00", "#cc79a7", "#000000", "#56b4e9")
+# Six markers against five colours: thirty networks before a pair repeats.
+FURTHER_MARKERS = ("^", "D", "v", "P", "X", "<")
+
+
+class _Panel(NamedTuple):
+    """What one panel shows; limits, ticks and the unedited point in percent."""
+
+    families: tuple[str, ...]
+    title: str
+    xlabel: str
+    limits: tuple[float, float]
+    ticks: range
+    unedited: float
+
+
+_INTENSITY = _Panel(
+    ("scale", "clip"), "Intensity edits", "Scale (% of original) or clip (% of range)", (0, 120), range(0, 121, 20), 100
+)
+_DISTANCE = _Panel(
+    ("offset",), "Distance edits", "Distance offset (% of activation range)", (-200, 100), range(-200, 101, 50), 0
+)
+
+
+def figure1(curves: Curves, *, title: str | None = None) -> Figure:
+    """Both panels side by side, 10 x 4.5 in: (a) intensity edits, 0..120 %, and (b) distance edits, -200..100 %.
+
+    The bands are whatever interval the curves carry. Families and networks may be missing; a panel without any says so.
+
+    Raises:
+        InputError: an unknown family, arrays of unlike shapes, or accuracies that are not fractions.
+    """
+    return _compose(curves, (_INTENSITY, _DISTANCE), size=(10.0, 4.5), font_size=11, legend_columns=7, title=title)
+
+
+def intensity_figure(curves: Curves, *, title: str | None = None) -> Figure:
+    """Panel (a) of `figure1` alone, for a single column: 3.4 x 2.8 in, higher where the legend is long."""
+    return _compose(curves, (_INTENSITY,), size=(3.4, 2.8), font_size=8, legend_columns=3, title=title)
+
+
+def distance_figure(curves: Curves, *, title: str | None = None) -> Figure:
+    """Panel (b) of `figure1` alone, for a single column: 3.4 x 2.8 in, higher where the legend is long."""
+    return _compose(curves, (_DISTANCE,), size=(3.4, 2.8), font_size=8, legend_columns=3, title=title)
+
+
+def looks(networks: Iterable[str]) -> dict[str, Look]:
+    """Give every network its look: the fixed one for Abs and ReLU, the next unused for any other, in the order given.
+
+    >>> looks(["relu", "gelu"])["gelu"]
+    Look(label='gelu', colour='#009e73', marker='^')
+    """
+    further = zip(cycle(FURTHER_COLOURS), cycle(FURTHER_MARKERS), strict=False)
+    given: dict[str, Look] = {}
+    for name in networks:
+        if name not in given:
+            given[name] = LOOKS.get(name.lower()) or Look(name, *next(further))
+    return given
+
+
+def style(font_size: float) -> AbstractContextManager[None]:
+    """A context in which figures look the same whatever the user's matplotlib settings; it restores them on leaving."""
+    own: dict[str, Any] = {
+        "font.size": font_size,
+        "axes.titlesize": "medium",
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "xtick.labelsize": "small",
+        "ytick.labelsize": "small",
+        "legend.fontsize": "small",
+        "legend.frameon": False,
+        "legend.borderaxespad": 0.3,
+        "lines.linewidth": font_size / 7,
+        "lines.dashed_pattern": (3.4, 1.6),
+        "lines.markersize": font_size / 1.9,
+        "lines.markeredgecolor": "white",
+        "lines.markeredgewidth": 0.5,
+    }
+    return matplotlib.style.context(["default", own])
+
+
+def new_figure(size: tuple[float, float]) -> Figure:
+    """An empty figure of `size` inches on an Agg canvas, with a layout engine that keeps its texts apart."""
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.07, h_pad=0.07))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def settle(figure: Figure) -> Figure:
+    """Lay the figure out once and for all, so that saving it in one format does not shift it in the next."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
+
+
+def save(figure: Figure, folder: str | Path, stem: str, formats: Sequence[str] = ("svg", "png", "pdf")) -> list[Path]:
+    """Write ``folder/stem.format`` for every format and return the paths; equal figures give equal bytes.
+
+    Each file is written aside and renamed, so that a reader never sees half of one. PNG has 200 dots an inch. SVG text
+    becomes paths: the figure then looks the same where its font is missing, at the price of not being searchable, which
+    the PDF is.
+
+    Raises:
+        InputError: a format other than svg, png or pdf.
+    """
+    undated: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {}, "pdf": {"CreationDate": None}}
+    for kind in formats:
+        if kind not in undated:
+            raise InputError(f"formats: expected svg, png or pdf, got {kind!r}{nearest(kind, undated)}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    own: dict[str, Any] = {"svg.fonttype": "path", "svg.hashsalt": "jaxdist", "pdf.fonttype": 42}
+    for kind in formats:
+        content = BytesIO()
+        with matplotlib.style.context(["default", own]):
+            figure.savefig(content, format=kind, dpi=200, metadata=undated[kind])
+        path = folder / f"{stem}.{kind}"
+        aside = folder / f".{stem}.{kind}.{os.getpid()}"
+        try:
+            aside.write_bytes(content.getvalue())
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+        paths.append(path)
+    return paths
+
+
+def _compose(
+    curves: Curves,
+    panels: Sequence[_Panel],
+    *,
+    size: tuple[float, float],
+    font_size: float,
+    legend_columns: int,
+    title: str | None,
+) -> Figure:
+    _check(curves)
+    shown = {name: curves[name] for panel in panels for name in panel.families if curves.get(name)}
+    # Looks follow all the networks given, so that a network has one colour in both single-panel figures.
+    look = looks(network for family in curves.values() for network in family)
+    with style(font_size):
+        handles = _legend_handles(shown, look)
+        width, height = size
+        if len(panels) == 1:
+            # Two legend rows are part of the size given; further ones must not be taken from the curves.
+            height += font_size / 72 * 1.5 * max(0, math.ceil(len(handles) / legend_columns) - 2)
+        figure = new_figure((width, height))
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for letter, panel, ax in zip("ab", panels, axes, strict=False):
+            ax.set_title(f"({letter}) {panel.title}" if len(panels) > 1 else panel.title)
+            _draw(ax, panel, shown, look)
+        # Outside the axes, the legend covers no curve whatever the curves are.
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), legend_columns))
+        if title is not None:
+            figure.suptitle(title, fontsize="large")
+        return settle(figure)
+
+
+def _draw(ax: Axes, panel: _Panel, shown: Curves, look: Mapping[str, Look]) -> None:
+    ax.set(xlim=panel.limits, ylim=(0, 102), xticks=panel.ticks, yticks=range(0, 101, 20))
+    ax.set(xlabel=panel.xlabel, ylabel="Accuracy (%)")
+    ax.grid(color="0.92", linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.axvline(panel.unedited, color="0.55", linewidth=0.8, linestyle=":", zorder=1)
+    drawn = [name for name in panel.families if name in shown]
+    if not drawn:
+        ax.text(0.5, 0.5, "not measured", transform=ax.transAxes, ha="center", va="center", color="0.4")
+    for family in drawn:
+        for name, curve in shown[family].items():
+            x, low, high = 100 * curve.fraction, 100 * curve.low, 100 * curve.high
+            banded = np.isfinite(low) & np.isfinite(high)
+            if banded.any():
+                ax.fill_between(x, low, high, where=banded, color=look[name].colour, alpha=0.2, linewidth=0)
+            # Markers stand at even distances along the curve; each network begins elsewhere, so that they do not meet.
+            start = 0.02 + 0.1 * list(look).index(name) / len(look)
+            ax.plot(
+                x,
+                100 * curve.mean,
+                color=look[name].colour,
+                linestyle=DASHES[family],
+                marker=look[name].marker,
+                # Without a finite point, as after divergence, there is no length to divide.
+                markevery=(start, 0.1) if np.isfinite(curve.mean).any() else None,
+            )
+
+
+def _legend_handles(shown: Curves, look: Mapping[str, Look]) -> list[Line2D]:
+    present = dict.fromkeys(name for family in shown.values() for name in family)
+    handles = [Line2D([], [], color=look[n].colour, marker=look[n].marker, label=look[n].label) for n in present]
+    dashes = list(dict.fromkeys(DASHES[family] for family in shown))
+    if len(dashes) > 1:
+        for dash in dashes:
+            label = ", ".join(family for family in shown if DASHES[family] == dash)
+            handles.append(Line2D([], [], color="0.3", linestyle=dash, label=label))
+    return [*handles, Line2D([], [], color="0.55", linewidth=0.8, linestyle=":", label="unedited")]
+
+
+def _check(curves: Curves) -> None:
+    for family, networks in curves.items():
+        if family not in DASHES:
+            raise InputError(f"curves: unknown family {family!r}{nearest(family, DASHES)}")
+        for name, curve in networks.items():
+            where = f"curves[{family!r}][{name!r}]"
+            shapes = [np.shape(values) for values in curve]
+            if len(set(shapes)) > 1 or len(shapes[0]) != 1:
+                raise InputError(f"{where}: expected four arrays of one length, got shapes {shapes}")
+            if np.any((curve.mean < 0) | (curve.mean > 1)):
+                raise InputError(
+                    f"{where}.mean: expected fractions in 0..1, got {np.nanmin(curve.mean)}..{np.nanmax(curve.mean)}"
+                )

@@ -1,0 +1,29 @@
+"""Writing files so that nothing is ever half-written: aside first, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; it takes `path`'s place if the block succeeds and goes if it fails.
+
+    The temporary name keeps the suffix, since writers choose their format by it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as UTF-8."""
+    with aside(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,82 @@
+"""The multilayer perceptron as pure functions: any depth, any activation, named sites.
+
+Values are kept feature-major, [H, n]: the layout in which XLA's CPU products are fastest. Parameters have PyTorch's
+layout, ``{"dense0": {"weight": [H, D], "bias": [H]}, "dense1": ...}``; the last layer gives the logits.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxdist import activations
+from jaxdist.taps import Model, identity
+from jaxdist.types import Tap
+
+MLPParams: TypeAlias = dict[str, dict[str, Array]]
+
+
+def init(key: Array, sizes: Sequence[int], scheme: str = "pytorch") -> MLPParams:
+    """Draw the parameters of one network with layer widths `sizes` = (D, H, ..., C).
+
+    `pytorch` is torch.nn.Linear's default, weights and biases both U(-1/sqrt(fan_in), 1/sqrt(fan_in)); the other
+    schemes are those of `jax.nn.initializers`, with biases of zero.
+    """
+    params: MLPParams = {}
+    for k, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
+        weight_key, bias_key = jax.random.split(jax.random.fold_in(key, k))
+        if scheme == "pytorch":
+            bound = 1 / math.sqrt(fan_in)
+            weight = jax.random.uniform(weight_key, (fan_out, fan_in), minval=-bound, maxval=bound)
+            bias = jax.random.uniform(bias_key, (fan_out,), minval=-bound, maxval=bound)
+        else:
+            draw = getattr(jax.nn.initializers, scheme)(in_axis=1, out_axis=0)
+            weight, bias = draw(weight_key, (fan_out, fan_in)), jnp.zeros(fan_out)
+        params[f"dense{k}"] = {"weight": weight, "bias": bias}
+    return params
+
+
+def init_ensemble(key: Array, seeds: Sequence[int] | Array, sizes: Sequence[int], scheme: str = "pytorch") -> MLPParams:
+    """Draw one network for each of the given seed numbers, stacked on a leading S.
+
+    Seed k's weights depend on `key` and k alone: not on the activation, nor on which other seeds are drawn.
+    """
+    return _init_ensemble(key, jnp.asarray(seeds), tuple(sizes), scheme)
+
+
+@functools.partial(jax.jit, static_argnames=("sizes", "scheme"))
+def _init_ensemble(key: Array, seeds: Array, sizes: tuple[int, ...], scheme: str) -> MLPParams:
+    return jax.vmap(lambda seed: init(jax.random.fold_in(key, seed), sizes, scheme))(seeds)
+
+
+def apply(params: MLPParams, x: Array, tap: Tap = identity, *, activation: activations.Activation) -> Array:
+    """Map inputs x[n, ...] to logits [C, n]; sites are ``dense0/pre``, ``dense0/post``, ``dense1/pre``, ..."""
+    value, features = x.reshape(len(x), -1), 1
+    for k in range(len(params)):
+        layer = params[f"dense{k}"]
+        value = lax.dot_general(layer["weight"], value, (((1,), (features,)), ((), ()))) + layer["bias"][:, None]
+        features = 0
+        if k < len(params) - 1:
+            value = tap(f"dense{k}/pre", value)
+            value = tap(f"dense{k}/post", activation(value))
+    return value
+
+
+@functools.cache
+def model(activation: str, hidden_layers: int = 1) -> Model:
+    """The perceptron with that activation, as a model whose values and logits are feature-major."""
+    fn = activations.get(activation)
+    return Model(
+        functools.partial(apply, activation=fn),
+        post=tuple((f"dense{k}/pre", fn) for k in range(hidden_layers)),
+        unit_axis=0,
+        example_axis=-1,
+        class_axis=0,
+    )

@@ -1,0 +1,161 @@
+"""The labelled result of a run: its groups, its provenance, its file.
+
+A result is an `xarray.DataTree`. Group ``training`` has `loss`, `train_accuracy` and `test_accuracy` over (network,
+seed, step); entry k belongs to the weights after k updates. Groups ``scale``, ``clip`` and ``offset`` have the counts
+`correct` and `agree` over (network, seed, site, split, fraction), `unperturbed` over (network, seed, split) and
+`total` over (split). Group ``ranges`` has `low`, `high` and `dead` over (network, seed, site, unit). Accuracies are
+fractions. The root's attributes hold the protocol: config, data digest, versions, device, precision, timings.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+
+from jaxdist import config as configs
+from jaxdist import files
+from jaxdist.data import Dataset
+from jaxdist.errors import InputError
+from jaxdist.sweep import Counts
+from jaxdist.training import Metrics
+from jaxdist.types import Ranges
+
+SCHEMA = 1
+FILE = "result.nc"
+_PACKAGES = ("jaxdist", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "xarray")
+
+
+def provenance(config: configs.Config, dataset: Dataset) -> dict[str, Any]:
+    """Everything that says how a result came about, as attributes of plain types."""
+    device = jax.devices()[0]
+    return {
+        "schema": SCHEMA,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "config": configs.to_toml(config),
+        "data_name": dataset.name,
+        "data_source": dataset.source,
+        "data_digest": dataset.digest,
+        "versions": json.dumps({name: importlib.metadata.version(name) for name in _PACKAGES}),
+        "python": platform.python_version(),
+        "platform": device.platform,
+        "device": device.device_kind if device.platform != "cpu" else platform.processor() or platform.machine(),
+        "devices": jax.device_count(),
+        "precision": config.compute.precision,
+    }
+
+
+def training(metrics: Mapping[str, Metrics], seeds: Sequence[int]) -> xr.Dataset:
+    """Label the training metrics [steps + 1, S] of each network."""
+    dims = ("network", "seed", "step")
+    values = {
+        name: (dims, np.stack([np.asarray(getattr(m, name), np.float32).T for m in metrics.values()]))
+        for name in Metrics._fields
+    }
+    steps = len(next(iter(metrics.values())).loss)
+    return xr.Dataset(
+        values,
+        coords={"network": list(metrics), "seed": list(seeds), "step": np.arange(steps)},
+        attrs={"step": "updates made when the entry was measured", "units": "loss in nats, accuracy as a fraction"},
+    )
+
+
+def ranges(measured: Mapping[str, Mapping[str, Ranges]], seeds: Sequence[int], measured_on: str) -> xr.Dataset:
+    """Label the ranges [S, H] by network and site; units that a narrower site lacks are NaN."""
+    sites = list(next(iter(measured.values())))
+    width = max(r.low.shape[-1] for by_site in measured.values() for r in by_site.values())
+
+    def stacked(field: str, missing: float | bool) -> np.ndarray:
+        def filled(values: Any) -> np.ndarray:
+            values = np.asarray(values)
+            return np.pad(values, ((0, 0), (0, width - values.shape[-1])), constant_values=missing)
+
+        return np.stack([np.stack([filled(getattr(r[s], field)) for s in sites], 1) for r in measured.values()])
+
+    dims = ("network", "seed", "site", "unit")
+    return xr.Dataset(
+        {
+            "low": (dims, stacked("low", np.nan)),
+            "high": (dims, stacked("high", np.nan)),
+            "dead": (dims, stacked("dead", False)),
+        },
+        coords={"network": list(measured), "seed": list(seeds), "site": sites, "unit": np.arange(width)},
+        attrs={"measured_on": measured_on},
+    )
+
+
+def family(
+    counts: Counts,
+    fractions: np.ndarray,
+    coords: Mapping[str, Sequence[Any]],
+    totals: Sequence[int],
+    attrs: Mapping[str, Any],
+) -> xr.Dataset:
+    """Label one family's counts at its fractions [P].
+
+    `counts` are stacked over the axes of `coords`, which are network, seed, site and split: `correct` and `agree`
+    have a further axis P. `totals` are the images a split.
+    """
+    dims = ("network", "seed", "site", "split", "fraction")
+    return xr.Dataset(
+        {
+            "correct": (dims, counts.correct),
+            "agree": (dims, counts.agree),
+            "unperturbed": (("network", "seed", "split"), np.asarray(counts.unperturbed)[:, :, 0]),
+            "total": ("split", np.asarray(totals, np.int32)),
+        },
+        coords={**coords, "fraction": fractions},
+        attrs=dict(attrs),
+    )
+
+
+def tree(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> xr.DataTree:
+    """Put groups and protocol together."""
+    result = xr.DataTree.from_dict(dict(groups))
+    result.attrs = dict(attrs)
+    return result
+
+
+def save(result: xr.DataTree, path: Path) -> None:
+    """Write a result as one compressed netCDF-4 file."""
+    encoding = {
+        node.path: {name: {"zlib": True, "complevel": 4} for name, data in node.data_vars.items() if data.ndim}
+        for node in result.subtree
+        if node.data_vars
+    }
+    with files.aside(path) as temporary:
+        result.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+
+
+def load(path: str | Path) -> xr.DataTree:
+    """Read a result, given its file or its run folder.
+
+    Raises:
+      InputError: if there is none, it is broken, or another version of jaxdist wrote it.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / FILE
+    if not path.is_file():
+        raise InputError(f"{path}: no such result; give a run folder that 'jaxdist run' or 'jaxdist train' made")
+    try:
+        with xr.open_datatree(path, engine="h5netcdf") as opened:
+            result = opened.load()
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path}: not a readable result file ({type(error).__name__}: {error}); make the run again"
+        ) from None
+    if result.attrs.get("schema") != SCHEMA:
+        found = result.attrs.get("schema", "none")
+        raise InputError(
+            f"{path}: expected a result of schema {SCHEMA}, got {found}; use the version of jaxdist that wrote it"
+        )
+    return result

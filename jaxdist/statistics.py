@@ -1,0 +1,332 @@
+"""Means, intervals, tests and tolerance radii over the seeds of a sweep, as published and corrected.
+
+Pure NumPy and SciPy. Every accuracy, drop and margin is a fraction. Seeds are the first axis (S), sweep points the
+second (P); see `jaxdist.types`. Undefined quantities, such as the interval of a single seed, are NaN; a sample without
+variance has a defined answer everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from jaxdist.errors import InputError
+
+Values: TypeAlias = npt.NDArray[np.float64]
+Flags: TypeAlias = npt.NDArray[np.bool_]
+
+DECIMALS = 12
+"""Differences of accuracies, and margins, are rounded so: 0.12 - 0.11 is 0.01, as the image counts behind it say.
+
+Distinct counts of N images differ by 1/N, far more; the rounding error of one subtraction is far less. So equal count
+differences are equal numbers, a drop of exactly the margin reaches it, and constant differences have zero variance.
+"""
+
+
+class Interval(NamedTuple):
+    """A mean over seeds with its two-sided Student t interval and the population standard deviation, each [...]."""
+
+    mean: Values
+    low: Values
+    high: Values
+    sd: Values
+
+
+class PairedT(NamedTuple):
+    """Student's t and its two-sided p-value, each [P]; t is positive where the values are below the reference."""
+
+    t: Values
+    p: Values
+
+
+class Published(NamedTuple):
+    """The paper's own analysis of one network and family, each [P], accuracies as fractions."""
+
+    mean: Values
+    sd: Values
+    low: Values
+    high: Values
+    t: Values
+    p: Values
+
+
+class Corrected(NamedTuple):
+    """The analysis against each network's own unperturbed accuracy, each [P], accuracies and drops as fractions.
+
+    `drop` is unperturbed minus edited accuracy, positive where accuracy is lost. `t` and `p` ask whether its mean is
+    zero; `p_holm` is `p` corrected over the P points; `effect_size` is Cohen's d_z. `noninferiority_p` tests "the mean
+    drop is at least the margin" against "it is smaller"; every margin above `smallest_margin` passes.
+    """
+
+    mean: Values
+    low: Values
+    high: Values
+    drop: Values
+    drop_low: Values
+    drop_high: Values
+    t: Values
+    p: Values
+    p_holm: Values
+    effect_size: Values
+    noninferiority_p: Values
+    noninferior: Flags
+    smallest_margin: Values
+
+
+class Tolerance(NamedTuple):
+    """How far each network tolerates a family of edits on one side, each [S].
+
+    `exit` is a fraction of the family's grid; where `censored` ("> end of grid") it is +inf on the side above, -inf
+    below. `reentered` flags networks whose drop is below the margin again further out.
+    """
+
+    exit: Values
+    censored: Flags
+    reentered: Flags
+
+
+class MedianInterval(NamedTuple):
+    """A median over seeds with its order-statistic interval; infinite where the sample is censored there."""
+
+    median: float
+    low: float
+    high: float
+
+
+def mean_interval(values: Values, confidence: float) -> Interval:
+    """Mean of values[S, ...] over seeds with its Student t interval, low and high NaN for a single seed.
+
+    The interval's standard error has ddof 1, the reported standard deviation ddof 0: the paper prints both so. Raises
+    `InputError` without seeds or for a confidence outside (0, 1).
+    """
+    values = np.asarray(values, dtype=np.float64)
+    _check_confidence(confidence)
+    if values.ndim == 0 or len(values) == 0:
+        raise InputError(f"values: expected at least one seed on the first axis, got shape {values.shape}")
+    # The mean of equal numbers can differ from them by a rounding error, which would give them a variance.
+    constant = (values == values[0]).all(axis=0)
+    mean = np.where(constant, values[0], values.mean(axis=0))
+    sd = np.where(constant, 0.0, values.std(axis=0))
+    half = _t_quantile((1 + confidence) / 2, len(values)) * _standard_error(sd, len(values))
+    return Interval(mean, mean - half, mean + half, sd)
+
+
+def paired_t(reference: Values, values: Values) -> PairedT:
+    """Two-sided paired t test of values[S, P] against reference[S], accuracies as fractions.
+
+    The sign is the paper's, ``ttest_rel(reference, values)``. Identical pairs give t = 0 and p = 1, a constant
+    difference t = +-inf and p = 0, fewer than two seeds NaN. Raises `InputError` where the seeds do not match.
+    """
+    return PairedT(*_one_sample_t(_drop(reference, values), 0.0, "two-sided"))
+
+
+def as_published(accuracy: Values, *, baseline_index: int, confidence: float) -> Published:
+    """The paper's own analysis of accuracy[S, P]: paired t tests against one grid point, nothing corrected.
+
+    The paper's code takes grid index 50 as its baseline, which is not the unperturbed network; `corrected` is the
+    analysis to trust. Source: arXiv:2411.17932, appendix tables and the code that printed them. Raises `InputError`
+    for accuracies that are not fractions or an index outside the grid.
+    """
+    accuracy = _fractions("accuracy", accuracy, 2)
+    points = accuracy.shape[1]
+    if not 0 <= baseline_index < points:
+        raise InputError(
+            f"baseline_index: expected an index of the grid's {points} points, 0 to {points - 1}, got {baseline_index}"
+        )
+    mean, low, high, sd = mean_interval(accuracy, confidence)
+    return Published(mean, sd, low, high, *paired_t(accuracy[:, baseline_index], accuracy))
+
+
+def corrected(accuracy: Values, unperturbed: Values, *, margin: float, confidence: float) -> Corrected:
+    """Paired analysis of accuracy[S, P] against each network's own unperturbed[S], all fractions.
+
+    Intervals are two-sided Student t at `confidence`. Cohen's d_z is the mean drop over its standard deviation
+    (ddof 1), t / sqrt(S) (Lakens 2013, eq. 7). Non-inferiority is the one-sided paired t test at level 1 - confidence;
+    `smallest_margin` is the drop's upper one-sided confidence bound, or 0 where that is negative, and a point is
+    non-inferior where it is below `margin`. Without variance a mean drop equal to the margin fails. With one seed
+    all but `mean` and `drop` is NaN and nothing is non-inferior.
+
+    Raises `InputError` for accuracies that are not fractions, seeds that do not match, a margin that is not positive.
+    """
+    accuracy = _fractions("accuracy", accuracy, 2)
+    drops = _drop(_fractions("unperturbed", unperturbed, 1), accuracy)
+    margin = _margin(margin)
+    seeds = len(drops)
+    mean, low, high, _ = mean_interval(accuracy, confidence)
+    drop, drop_low, drop_high, drop_sd = mean_interval(drops, confidence)
+    t, p = _one_sample_t(drops, 0.0, "two-sided")
+    _, noninferiority_p = _one_sample_t(drops, margin, "less")
+    bound = drop + _t_quantile(confidence, seeds) * _standard_error(drop_sd, seeds)
+    smallest_margin = np.maximum(bound, 0.0)
+    return Corrected(
+        mean=mean,
+        low=low,
+        high=high,
+        drop=drop,
+        drop_low=drop_low,
+        drop_high=drop_high,
+        t=t,
+        p=p,
+        p_holm=holm(p),
+        effect_size=t / np.sqrt(seeds),
+        noninferiority_p=noninferiority_p,
+        noninferior=smallest_margin < margin,
+        smallest_margin=smallest_margin,
+    )
+
+
+def holm(p: Values) -> Values:
+    """Holm's step-down correction of p[P] (Holm 1979) over the p-values that are not NaN; NaN stays NaN."""
+    # The only use of statsmodels, which takes about a second to import.
+    from statsmodels.stats.multitest import multipletests
+
+    adjusted = np.array(p, dtype=np.float64)
+    tested = ~np.isnan(adjusted)
+    if tested.any():
+        adjusted[tested] = multipletests(adjusted[tested], method="holm")[1]
+    return adjusted
+
+
+def tolerance(
+    fractions: Values,
+    accuracy: Values,
+    unperturbed: Values,
+    *,
+    identity: float,
+    coordinate: Literal["linear", "log"],
+    side: Literal["below", "above"],
+    margin: float,
+) -> Tolerance:
+    """First exit of each network: where, walking outward from no edit, its accuracy has dropped by `margin`.
+
+    `fractions` is the family's grid [P], strictly increasing; accuracy[S, P] and unperturbed[S] are fractions.
+    `identity` is the grid value that edits nothing (1 for scale and clip, 0 for offset); the drop there is 0 by
+    definition, whether or not the grid has that point. Between points the drop is linear in the fraction or, for
+    `coordinate` "log", in its logarithm. The exit is in the fraction's own units either way. A side without grid
+    points is censored for every network.
+
+    Raises `InputError` for a grid that is not increasing or, for "log", not positive; accuracies that are not
+    fractions; shapes that do not match; an unknown `coordinate` or `side`; a margin that is not positive.
+    """
+    fractions = np.asarray(fractions, dtype=np.float64)
+    accuracy = _fractions("accuracy", accuracy, 2)
+    drops = _drop(_fractions("unperturbed", unperturbed, 1), accuracy)
+    margin = _margin(margin)
+    _check_choice("coordinate", coordinate, ("linear", "log"))
+    _check_choice("side", side, ("below", "above"))
+    if fractions.shape != accuracy.shape[1:] or not (np.diff(fractions) > 0).all():
+        raise InputError(
+            f"fractions: expected {accuracy.shape[1]} strictly increasing values, one a column of accuracy, "
+            f"got shape {fractions.shape}"
+        )
+    if coordinate == "log" and not min(identity, *fractions) > 0:
+        raise InputError("fractions: expected positive values and identity for a logarithmic coordinate")
+
+    outward = np.flatnonzero(fractions > identity) if side == "above" else np.flatnonzero(fractions < identity)[::-1]
+    path = np.concatenate([[identity], fractions[outward]])
+    position = np.log(path) if coordinate == "log" else path
+    drops = np.concatenate([np.zeros((len(drops), 1)), drops[:, outward]], axis=1)
+
+    outside = drops >= margin
+    first = outside.argmax(axis=1)
+    censored = ~outside[np.arange(len(outside)), first]
+    reentered = ((np.arange(len(path)) > first[:, None]) & ~outside).any(axis=1) & ~censored
+
+    left = np.flatnonzero(~censored)
+    j = first[left]
+    before, after = drops[left, j - 1], drops[left, j]
+    crossing = position[j - 1] + (margin - before) / (after - before) * (position[j] - position[j - 1])
+    exits = np.full(len(drops), np.inf if side == "above" else -np.inf)
+    exits[left] = np.exp(crossing) if coordinate == "log" else crossing
+    return Tolerance(exits, censored, reentered)
+
+
+def median_interval(values: Values, confidence: float) -> MedianInterval:
+    """Median of values[S] with its distribution-free interval between two order statistics.
+
+    The interval (Conover 1999, section 3.2) is NaN where the sample is too small for it: fewer than 6 values for
+    95 %. Values may be infinite on one side, censored there; the median of an even number is halfway between the
+    middle two, so infinite where either is. Raises `InputError` without values, for NaN, and for infinities of both
+    signs.
+    """
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    _check_confidence(confidence)
+    if ordered.ndim != 1 or len(ordered) == 0:
+        raise InputError(f"values: expected one value a seed, got shape {ordered.shape}")
+    if np.isnan(ordered).any() or (ordered[0] == -np.inf and ordered[-1] == np.inf):
+        raise InputError("values: expected numbers that are censored on one side at most, got NaN or -inf and inf")
+    middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+    interval: Any = stats.quantile_test(ordered, p=0.5).confidence_interval(confidence)
+    return MedianInterval(float(middle), float(interval.low), float(interval.high))
+
+
+def _drop(reference: Values, values: Values) -> Values:
+    """reference[S] - values[S, P] without the rounding errors of the subtraction."""
+    reference, values = np.asarray(reference, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    if values.ndim != 2 or len(values) == 0 or reference.shape != values.shape[:1]:
+        raise InputError(
+            f"accuracy: expected shapes [S] and [S, P] over the same seeds, got {reference.shape} and {values.shape}"
+        )
+    return np.round(reference[:, None] - values, DECIMALS)
+
+
+def _one_sample_t(
+    differences: Values, expected: float, alternative: Literal["two-sided", "less"]
+) -> tuple[Values, Values]:
+    """t and p, each [P], of differences[S, P] whose mean is `expected` under the hypothesis.
+
+    Constant differences, for which SciPy divides by zero, get the limit: t = 0 on `expected` itself, else +-inf.
+    """
+    seeds, points = differences.shape
+    if seeds < 2:
+        return np.full(points, np.nan), np.full(points, np.nan)
+    excess = differences[0] - expected
+    t = np.where(excess == 0, 0.0, np.copysign(np.inf, excess))
+    # On the edge of "less" the hypothesis "at least `expected`" is true, so nothing is evidence against it: p = 1.
+    p = np.where(excess == 0, 1.0, 0.0) if alternative == "two-sided" else np.where(excess < 0, 0.0, 1.0)
+    varied = (differences != differences[0]).any(axis=0)
+    if varied.any():
+        result: Any = stats.ttest_1samp(differences[:, varied], expected, alternative=alternative)
+        t[varied], p[varied] = result.statistic, result.pvalue
+    return t, p
+
+
+def _standard_error(sd: Values, seeds: int) -> Values:
+    """Standard error of a mean from the population standard deviation: sd (ddof 1) / sqrt(S) is sd / sqrt(S - 1)."""
+    return sd / np.sqrt(seeds - 1) if seeds > 1 else np.full_like(sd, np.nan)
+
+
+def _t_quantile(probability: float, seeds: int) -> float:
+    return float(stats.t.ppf(probability, seeds - 1))
+
+
+def _fractions(name: str, values: Values, ndim: int) -> Values:
+    """`values` as float64, refused unless they are fractions with `ndim` axes; catches percentages and NaN."""
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != ndim or not ((values >= 0) & (values <= 1)).all():
+        raise InputError(
+            f"{name}: expected fractions from 0 to 1 with {ndim} axes, got shape {values.shape}"
+            + (f" and values from {values.min()} to {values.max()}" if values.size else "")
+        )
+    return values
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence: expected a fraction between 0 and 1, got {confidence}")
+
+
+def _margin(margin: float) -> float:
+    """`margin` rounded like the drops that are compared with it."""
+    rounded = round(float(margin), DECIMALS)
+    if not rounded > 0:
+        raise InputError(f"margin: expected a positive fraction, got {margin}")
+    return rounded
+
+
+def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(f"{name}: expected one of {', '.join(known)}, got {value!r}")

@@ -1,0 +1,121 @@
+"""The kernel: every point of a sweep, for every network of an ensemble, counted over all examples.
+
+A site's value is computed once a block; each point then runs only what comes after that site.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxdist import blocks, taps
+from jaxdist.devices import DATA, Examples, mesh_of
+from jaxdist.edits import Edit
+from jaxdist.errors import InputError
+from jaxdist.types import AnyArray, Params
+
+
+class Counts(NamedTuple):
+    """Numbers of images, int32."""
+
+    correct: AnyArray  # [S, P] whose largest logit is their label's
+    agree: AnyArray  # [S, P] whose largest logit is the unedited network's
+    unperturbed: AnyArray  # [S] correct without any edit
+
+
+def sweep(
+    model: taps.Model,
+    params: Params,
+    edits: Mapping[str, Edit],
+    examples: Examples,
+    *,
+    precision: str = "float32",
+    block: int | None = None,
+) -> Counts:
+    """Count correct and unchanged predictions at every point, for stacked parameters (leading S).
+
+    Args:
+      edits: by site; leaves [S, P, H]. At each point all of its sites are edited together.
+      block: examples a block; chosen by default.
+
+    Memory does not grow with N or P beyond the edits and the counts.
+
+    Raises:
+      InputError: if the model does not reach a site exactly once.
+    """
+    one = jax.tree.map(lambda leaf: leaf[0], params)
+    shape = jax.ShapeDtypeStruct((1, *examples.x.shape[1:]), examples.x.dtype)
+    order = [site.name for site in taps.sites(model.apply, one, shape)]
+    for site in edits:
+        if site not in order:
+            raise InputError(f"site '{site}': the model never reaches it; its sites are {', '.join(order) or 'none'}")
+    return _sweep(
+        params,
+        dict(edits),
+        examples,
+        model=model,
+        sites=tuple(sorted(edits, key=order.index)),
+        precision=precision,
+        size=block or blocks.DEFAULT_SIZE,
+        mesh=mesh_of(examples),
+    )
+
+
+def block_counts(
+    model: taps.Model, sites: tuple[str, ...], params: Params, edits: Mapping[str, Edit], part: blocks.Block
+) -> Counts:
+    """Count one block of examples for one network at every point; edit leaves [P, H].
+
+    The earliest site's value is replaced, not recomputed; later sites are edited as the point reaches them.
+    """
+    logits, values = taps.read(model.apply, params, part.x, sites[:1])
+    unedited = jnp.argmax(logits, model.class_axis)
+
+    def count(predicted: Array, expected: Array) -> Array:
+        return jnp.sum((predicted == expected) & part.valid, dtype=jnp.int32)
+
+    def point(edit: Mapping[str, Edit]) -> tuple[Array, Array]:
+        def action(site: str) -> taps.Action:
+            return lambda value: edit[site].apply(values.get(site, value), part.number, model.unit_axis)
+
+        edited = taps.act(model.apply, params, part.x, {site: action(site) for site in sites})
+        predicted = jnp.argmax(edited, model.class_axis)
+        return count(predicted, part.y), count(predicted, unedited)
+
+    correct, agree = lax.map(point, edits)
+    return Counts(correct, agree, count(unedited, part.y))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "sites", "precision", "size", "mesh"))
+def _sweep(
+    params: Params,
+    edits: Mapping[str, Edit],
+    examples: Examples,
+    *,
+    model: taps.Model,
+    sites: tuple[str, ...],
+    precision: str,
+    size: int,
+    mesh: Mesh,
+) -> Counts:
+    points = jax.tree.leaves(edits)[0].shape[1]
+    none = Counts(*(jnp.zeros(shape, jnp.int32) for shape in ((points,), (points,), ())))
+
+    def ensemble(params: Params, edits: Mapping[str, Edit], examples: Examples) -> Counts:
+        def network(one: tuple[Params, Mapping[str, Edit]]) -> Counts:
+            def step(counts: Counts, part: blocks.Block) -> Counts:
+                return jax.tree.map(jnp.add, counts, block_counts(model, sites, *one, part))
+
+            return blocks.fold(step, none, examples, size)
+
+        return lax.psum(lax.map(network, (params, edits)), DATA)
+
+    with jax.default_matmul_precision(precision):
+        specs = (PartitionSpec(), PartitionSpec(), blocks.SPECS)
+        return jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())(params, edits, examples)

@@ -1,0 +1,183 @@
+"""Tables of a result: each family's points with both kinds of statistics, tolerance radii, training.
+
+Data frames hold fractions, for machines; the Markdown made from them holds percentages, for people.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from jaxdist import edits, statistics
+from jaxdist.config import StatisticsConfig
+
+_OFFSET_STEPS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
+PAPER_ROWS: dict[str, tuple[float, ...]] = {
+    "scale": (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 10.0),
+    "clip": (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0),
+    "offset": (-2.0, *(-p for p in reversed(_OFFSET_STEPS)), 0.0, *_OFFSET_STEPS),
+}
+"""The fractions in the paper's appendix tables; its rows are the grid points nearest to them."""
+
+Side = Literal["below", "above"]
+
+
+class Series(NamedTuple):
+    """One network's ensemble at one site on one split, under one family."""
+
+    family: str
+    network: str
+    site: str
+    split: str
+    identity: float | None  # the fraction at which nothing is edited, if there is one
+    fraction: np.ndarray  # [P]
+    accuracy: np.ndarray  # [S, P] fraction
+    agree: np.ndarray  # [S, P] fraction
+    unperturbed: np.ndarray  # [S] fraction
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What identifies the series, as table columns."""
+        return {"family": self.family, "network": self.network, "site": self.site, "split": self.split}
+
+
+def series(result: xr.DataTree) -> Iterator[Series]:
+    """Every series of a result, family by family."""
+    for family in (name for name in edits.FAMILIES if name in result.children):
+        group = result[family].to_dataset()
+        axes = (group[name].to_numpy() for name in ("network", "site", "split"))
+        for network, site, split in itertools.product(*axes):
+            total = int(group.total.sel(split=split))
+            counts = group[["correct", "agree"]].sel(network=network, site=site, split=split)
+            yield Series(
+                family,
+                str(network),
+                str(site),
+                str(split),
+                group.attrs.get("identity"),
+                group.fraction.to_numpy(),
+                counts.correct.to_numpy() / total,
+                counts.agree.to_numpy() / total,
+                group.unperturbed.sel(network=network, split=split).to_numpy() / total,
+            )
+
+
+def points(result: xr.DataTree, options: StatisticsConfig) -> pd.DataFrame:
+    """One row a series and point: accuracy with its interval, the published analysis, the corrected one."""
+    frames = []
+    for one in series(result):
+        published = statistics.as_published(
+            one.accuracy, baseline_index=options.published_baseline_index, confidence=options.confidence
+        )
+        corrected = statistics.corrected(
+            one.accuracy, one.unperturbed, margin=options.margin, confidence=options.confidence
+        )
+        columns = {
+            "fraction": one.fraction,
+            "seeds": len(one.accuracy),
+            "accuracy": published.mean,
+            "sd": published.sd,
+            "low": published.low,
+            "high": published.high,
+            "agree": one.agree.mean(axis=0),
+            "published_t": published.t,
+            "published_p": published.p,
+            **{name: getattr(corrected, name) for name in corrected._fields if name not in ("mean", "low", "high")},
+        }
+        frames.append(pd.DataFrame({**one.labels, **columns}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def tolerance(result: xr.DataTree, options: StatisticsConfig) -> pd.DataFrame:
+    """One row a series and side: the fraction at which `margin` of accuracy is lost, median and interval over seeds.
+
+    Infinite values are censored: the accuracy is kept to the end of the grid.
+    """
+    rows = []
+    for one in series(result):
+        family = edits.get(one.family)
+        if one.identity is None:
+            continue
+        for side in family.sides:
+            found = statistics.tolerance(
+                one.fraction,
+                one.accuracy,
+                one.unperturbed,
+                identity=one.identity,
+                coordinate=family.spacing,
+                side=side,
+                margin=options.margin,
+            )
+            middle = statistics.median_interval(found.exit, options.confidence)
+            rows.append(
+                {
+                    **one.labels,
+                    "side": side,
+                    "margin": options.margin,
+                    **middle._asdict(),
+                    "grid_end": one.fraction[0 if side == "below" else -1],
+                    "seeds": len(found.exit),
+                    "censored": int(found.censored.sum()),
+                    "reentered": int(found.reentered.sum()),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def training(result: xr.DataTree, options: StatisticsConfig) -> pd.DataFrame:
+    """One row a network and quantity: mean, sd and interval over seeds at the last step."""
+    last = result["training"].to_dataset().isel(step=-1)
+    rows = []
+    for network in last.network.to_numpy():
+        for name in last.data_vars:
+            interval = statistics.mean_interval(last[name].sel(network=network).to_numpy(), options.confidence)
+            rows.append({"network": str(network), "quantity": str(name), **interval._asdict()})
+    return pd.DataFrame(rows)
+
+
+def at_paper_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Keep the points nearest to the rows of the paper's tables, with the row's fraction as `row`."""
+    parts = []
+    for family, part in frame.groupby("family", sort=False):
+        grid = part.fraction.unique()
+        for row in PAPER_ROWS[str(family)]:
+            parts.append(part[part.fraction == grid[np.abs(grid - row).argmin()]].assign(row=row))
+    return pd.concat(parts, ignore_index=True)
+
+
+def percent(value: float, digits: int = 2) -> str:
+    """Say a fraction as a percentage.
+
+    >>> percent(0.98333), percent(float("inf")), percent(float("nan"))
+    ('98.33', '∞', '–')
+    """
+    if np.isnan(value):
+        return "–"
+    return f"{100 * value:.{digits}f}" if np.isfinite(value) else ("∞" if value > 0 else "−∞")
+
+
+def p_value(value: float) -> str:
+    """Say a p-value.
+
+    >>> p_value(0.0317), p_value(4.5e-19), p_value(float("nan"))
+    ('0.032', '4.5e-19', '–')
+    """
+    if np.isnan(value):
+        return "–"
+    return f"{value:.2g}" if value >= 1e-3 or value == 0 else f"{value:.1e}"
+
+
+def reach(median: float, grid_end: float, side: str) -> str:
+    """Say where a side's tolerance ends, in percent, with three significant digits.
+
+    >>> reach(0.0492, 0.01, "below"), reach(float("inf"), 10.0, "above"), reach(float("-inf"), -2.0, "below")
+    ('4.92 %', '> 1000 %', '< -200 %')
+    """
+    if np.isinf(median):
+        return f"{'<' if side == 'below' else '>'} {100 * grid_end:.4g} %"
+    return f"{100 * median:.3g} %"

@@ -1,0 +1,113 @@
+"""Reading, editing and replacing named intermediate values of any model function.
+
+A model is a function ``apply(params, x, tap) -> logits`` that passes the value at each of its named sites through
+``tap(site, value)`` and goes on with what comes back. It maps a block of examples x[n, ...].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import jax
+from jax import Array
+
+from jaxdist.errors import InputError
+from jaxdist.types import Apply, Params
+
+Action = Callable[[Array], Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model function with the layout of its values; hashable, so that equal models share compiled programs.
+
+    `post` gives the activation that follows a site, where something needs the value behind it. The axes are those of
+    a site's value and of the logits for a block of examples; the defaults are Flax's ([n, ..., H] and [n, C]).
+    """
+
+    apply: Apply
+    post: tuple[tuple[str, Action], ...] = ()
+    unit_axis: int = -1
+    example_axis: int = 0
+    class_axis: int = -1
+
+    def activation_after(self, site: str) -> Action | None:
+        """The activation that follows `site`, if the model declares one."""
+        return dict(self.post).get(site)
+
+
+class Site(NamedTuple):
+    """A named intermediate value: its name, and its shape for the given block."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+def identity(site: str, value: Array) -> Array:  # noqa: ARG001  (the form of every tap)
+    """The tap that changes nothing."""
+    return value
+
+
+def sites(apply: Apply, params: Params, x: Array | jax.ShapeDtypeStruct) -> tuple[Site, ...]:
+    """List the model's sites in the order in which it reaches them; nothing is computed.
+
+    >>> import jax.numpy as jnp
+    >>> sites(lambda w, x, tap: tap("hidden", x @ w), jnp.ones((3, 2)), jnp.ones((5, 3)))
+    (Site(name='hidden', shape=(5, 2)),)
+    """
+    found: list[Site] = []
+
+    def tap(site: str, value: Array) -> Array:
+        found.append(Site(site, value.shape))
+        return value
+
+    jax.eval_shape(lambda p, b: apply(p, b, tap), params, x)
+    return tuple(found)
+
+
+def act(apply: Apply, params: Params, x: Array, actions: Mapping[str, Action]) -> Array:
+    """Run the model with each named site's value passed through its action.
+
+    To edit is to map the value, to replace is to ignore it: what computes a replaced value then falls away in
+    compilation, while x, still passed, keeps every other path from the input right.
+
+    Raises:
+      InputError: while tracing, if a named site is not reached or is reached twice; it lists the sites.
+    """
+    reached: Counter[str] = Counter()
+
+    def tap(site: str, value: Array) -> Array:
+        reached[site] += 1
+        if site not in actions:
+            return value
+        result = actions[site](value)
+        if result.shape != value.shape:
+            raise ValueError(
+                f"expected the action at site '{site}' to keep the shape {value.shape}, got {result.shape}"
+            )
+        return result
+
+    logits = apply(params, x, tap)
+    for site in actions:
+        if reached[site] != 1:
+            times = "never reaches it" if not reached[site] else f"reaches it {reached[site]} times"
+            raise InputError(f"site '{site}': the model {times}; its sites are {', '.join(reached) or 'none'}")
+    return logits
+
+
+def read(apply: Apply, params: Params, x: Array, names: Iterable[str]) -> tuple[Array, dict[str, Array]]:
+    """Return the logits and the values at the named sites; raises as `act` does."""
+    values: dict[str, Array] = {}
+
+    def keep(site: str) -> Action:
+        def action(value: Array) -> Array:
+            values[site] = value
+            return value
+
+        return action
+
+    logits = act(apply, params, x, {site: keep(site) for site in names})
+    return logits, values

@@ -1,0 +1,214 @@
+"""Full-batch training of an ensemble: one network's loss on one block, then blocks, seeds, steps and devices."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array, lax
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxdist import blocks
+from jaxdist.devices import DATA, Examples, mesh_of
+from jaxdist.errors import TrainingDivergedError
+from jaxdist.taps import Model, identity
+from jaxdist.types import AnyArray, Params
+
+BLOCK_SIZE = 500
+"""Examples a block in training, where a block's values are used twice, forward and backward."""
+
+
+class State(NamedTuple):
+    """What training carries from step to step."""
+
+    step: Array  # [] int32, updates made
+    params: Params  # leading S
+    optimizer: optax.OptState  # leading S
+
+
+class Metrics(NamedTuple):
+    """What a step reports, all three measured on the same weights, before the step's update."""
+
+    loss: AnyArray  # [..., S] mean cross-entropy over the training images
+    train_accuracy: AnyArray  # [..., S] fraction
+    test_accuracy: AnyArray  # [..., S] fraction
+
+
+class Sums(NamedTuple):
+    """Sums over examples."""
+
+    loss: Array
+    correct: Array  # int32
+
+
+class Progress(NamedTuple):
+    """Where training stands, for whoever shows it."""
+
+    step: int
+    steps: int
+    loss: float
+    train_accuracy: float
+    test_accuracy: float
+
+
+def block_sums(model: Model, params: Params, part: blocks.Block) -> tuple[Array, Sums]:
+    """Summed cross-entropy of one network on one block, to differentiate, and the sums to report."""
+    logits = model.apply(params, part.x, identity)
+    each = optax.softmax_cross_entropy_with_integer_labels(logits, part.y, axis=model.class_axis)
+    loss = jnp.sum(jnp.where(part.valid, each, 0))
+    correct = (jnp.argmax(logits, model.class_axis) == part.y) & part.valid
+    return loss, Sums(loss, jnp.sum(correct, dtype=jnp.int32))
+
+
+def gradient(model: Model, params: Params, examples: Examples, size: int) -> tuple[Params, Sums]:
+    """Gradient of one network's mean loss over all examples, and the sums; runs inside ``shard_map``."""
+    zero = jax.tree.map(jnp.zeros_like, params), Sums(jnp.float32(0), jnp.int32(0))
+    here = blocks.varying(params)
+
+    def step(total: tuple[Params, Sums], part: blocks.Block) -> tuple[Params, Sums]:
+        return jax.tree.map(jnp.add, total, jax.grad(functools.partial(block_sums, model), has_aux=True)(here, part))
+
+    grads, sums = lax.psum(blocks.fold(step, zero, examples, size), DATA)
+    return jax.tree.map(lambda leaf: leaf / examples.total, grads), sums
+
+
+def evaluate(model: Model, params: Params, examples: Examples, size: int) -> Sums:
+    """Sums of one network over all examples; runs inside ``shard_map``."""
+
+    def step(total: Sums, part: blocks.Block) -> Sums:
+        return jax.tree.map(jnp.add, total, block_sums(model, params, part)[1])
+
+    return lax.psum(blocks.fold(step, Sums(jnp.float32(0), jnp.int32(0)), examples, size), DATA)
+
+
+def train(
+    model: Model,
+    params: Params,
+    train_set: Examples,
+    test_set: Examples,
+    *,
+    steps: int,
+    optimizer: optax.GradientTransformation,
+    precision: str = "float32",
+    block: int | None = None,
+    report: Callable[[Progress], None] = lambda _: None,
+) -> tuple[Params, Metrics]:
+    """Train stacked parameters (leading S) for `steps` full-batch updates.
+
+    Returns the final parameters and metrics [steps + 1, S]: entry k belongs to the weights after k updates.
+
+    Raises:
+      TrainingDivergedError: as soon as a network's loss is not finite; it names the networks and the step.
+    """
+    state = State(jnp.int32(0), params, jax.vmap(optimizer.init)(params))
+    leaves = jax.tree.leaves(params)
+    # Two operations a weight and example forward, four backward.
+    step_flops = 6.0 * sum(leaf.size for leaf in leaves) * train_set.x.shape[0]
+    length = _steps_together(step_flops)
+    history: list[Metrics] = []
+    while len(history) * length <= steps:
+        state, metrics = _steps(
+            state,
+            train_set,
+            test_set,
+            jnp.int32(steps),
+            model=model,
+            update=optimizer.update,
+            length=length,
+            together=_seeds_together(leaves[0].shape[0], step_flops),
+            precision=precision,
+            size=block or BLOCK_SIZE,
+            mesh=mesh_of(train_set),
+        )
+        first = len(history) * length
+        history.append(jax.tree.map(lambda leaf, n=steps + 1 - first: np.asarray(leaf[:n]), metrics))
+        _check_finite(history[-1].loss, first)
+        last = history[-1]
+        report(Progress(min(first + length, steps), steps, *(float(np.mean(leaf[-1])) for leaf in last)))
+    return state.params, Metrics(*(np.concatenate(leaves) for leaves in zip(*history, strict=True)))
+
+
+def _check_finite(loss: AnyArray, first_step: int) -> None:
+    bad = ~np.isfinite(np.asarray(loss))
+    if bad.any():
+        step = first_step + int(np.argmax(bad.any(axis=1)))
+        seeds = np.flatnonzero(bad.any(axis=0))
+        shown = ", ".join(map(str, seeds[:8])) + (", ..." if len(seeds) > 8 else "")
+        raise TrainingDivergedError(
+            f"training diverged: the loss of seed {shown} is not finite after {step} updates; "
+            "try a smaller train.learning_rate"
+        )
+
+
+def _steps_together(step_flops: float) -> int:
+    """Steps a compiled call, so that a call takes a fraction of a second: short to watch, long beside its overhead."""
+    flops_a_second = 1e11 if jax.default_backend() == "cpu" else 1e13
+    return int(np.clip(0.3 * flops_a_second / step_flops, 1, 100))
+
+
+def _seeds_together(seeds: int, step_flops: float) -> int:
+    """Networks whose products run as one: few, so that a block stays in cache, but enough beside each call's cost."""
+    if jax.default_backend() != "cpu":
+        return seeds
+    return min(seeds, max(4, math.ceil(2e9 * seeds / step_flops)))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "update", "length", "together", "precision", "size", "mesh"))
+def _steps(
+    state: State,
+    train_set: Examples,
+    test_set: Examples,
+    steps: Array,
+    *,
+    model: Model,
+    update: Callable[..., tuple[optax.Updates, optax.OptState]],
+    length: int,
+    together: int,
+    precision: str,
+    size: int,
+    mesh: Mesh,
+) -> tuple[State, Metrics]:
+    """Measure and update `length` times; once `steps` updates are made only measure, and after that do nothing."""
+
+    def network(
+        one: tuple[Params, optax.OptState], train_set: Examples, test_set: Examples
+    ) -> tuple[Params, optax.OptState, Metrics]:
+        params, optimizer = one
+        grads, sums = gradient(model, params, train_set, size)
+        correct = evaluate(model, params, test_set, size).correct
+        updates, optimizer = update(grads, optimizer, params)
+        metrics = Metrics(sums.loss / train_set.total, sums.correct / train_set.total, correct / test_set.total)
+        return optax.apply_updates(params, updates), optimizer, metrics
+
+    def one_step(state: State, train_set: Examples, test_set: Examples) -> tuple[State, Metrics]:
+        before = (state.params, state.optimizer)
+        each = functools.partial(network, train_set=train_set, test_set=test_set)
+        *after, metrics = lax.map(each, before, batch_size=together)
+        more = state.step < steps
+        params, optimizer = jax.tree.map(lambda new, old: jnp.where(more, new, old), tuple(after), before)
+        return State(state.step + 1, params, optimizer), metrics
+
+    def run(state: State, train_set: Examples, test_set: Examples) -> tuple[State, Metrics]:
+        seeds = jax.tree.leaves(state.params)[0].shape[0]
+        idle = Metrics(*(jnp.zeros(seeds) for _ in Metrics._fields))
+
+        def body(state: State, _: None) -> tuple[State, Metrics]:
+            return lax.cond(state.step <= steps, lambda s: one_step(s, train_set, test_set), lambda s: (s, idle), state)
+
+        return lax.scan(body, state, length=length)
+
+    with jax.default_matmul_precision(precision):
+        specs = (PartitionSpec(), blocks.SPECS, blocks.SPECS)
+        return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())(state, train_set, test_set)
+
+
+def optimizer(name: str, learning_rate: float) -> optax.GradientTransformation:
+    """The optax optimiser of that name; `sgd` is plain, as in the paper."""
+    makers: dict[str, Callable[[float], optax.GradientTransformation]] = {"sgd": optax.sgd, "adam": optax.adam}
+    return makers[name](learning_rate)

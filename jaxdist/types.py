@@ -1,0 +1,42 @@
+"""The axis glossary and the array aliases that every docstring and annotation uses.
+
+S  seeds: networks that differ only in their initial weights
+P  sweep points: one edit each
+N  examples of a whole split; n, the examples of one block
+D  input features
+H  hidden units
+C  classes
+T  training steps (parameter updates)
+
+Accuracies are fractions everywhere in code and data; percentages appear only where a person reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jax import Array
+
+AnyArray: TypeAlias = "Array | np.ndarray"
+"""An array that may be on a device or already on the host."""
+
+Params: TypeAlias = Any
+"""A pytree of arrays. Stacked parameters have a leading S on every leaf."""
+
+Tap: TypeAlias = "Callable[[str, Array], Array]"
+"""Called by a model at each named site with the value there; the model goes on with what it returns."""
+
+Apply: TypeAlias = "Callable[[Params, Array, Tap], Array]"
+"""``apply(params, x[n, ...], tap) -> logits`` on a block of examples; the form of every model."""
+
+
+class Ranges(NamedTuple):
+    """Per-unit statistics of a site over the training images; arrays of shape [H], or [S, H] for an ensemble."""
+
+    low: Array
+    high: Array
+    dead: Array
+    """bool: the activation is 0 for every training image."""
