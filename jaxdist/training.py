@@ -75,7 +75,8 @@ def gradient(model: Model, params: Params, examples: Examples, size: int) -> tup
         return jax.tree.map(jnp.add, total, jax.grad(functools.partial(block_sums, model), has_aux=True)(here, part))
 
     grads, sums = lax.psum(blocks.fold(step, zero, examples, size), DATA)
-    return jax.tree.map(lambda leaf: leaf / examples.total, grads), sums
+    total = examples.total.astype(jnp.float32)
+    return jax.tree.map(lambda leaf: leaf / total, grads), sums
 
 
 def evaluate(model: Model, params: Params, examples: Examples, size: int) -> Sums:
@@ -183,7 +184,10 @@ def _steps(
         grads, sums = gradient(model, params, train_set, size)
         correct = evaluate(model, params, test_set, size).correct
         updates, optimizer = update(grads, optimizer, params)
-        metrics = Metrics(sums.loss / train_set.total, sums.correct / train_set.total, correct / test_set.total)
+        trained_on, tested_on = (split.total.astype(jnp.float32) for split in (train_set, test_set))
+        metrics = Metrics(
+            sums.loss / trained_on, sums.correct.astype(jnp.float32) / trained_on, correct.astype(jnp.float32) / tested_on
+        )
         return optax.apply_updates(params, updates), optimizer, metrics
 
     def one_step(state: State, train_set: Examples, test_set: Examples) -> tuple[State, Metrics]:

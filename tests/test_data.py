@@ -486,7 +486,11 @@ def test_a_prepared_set_in_the_default_place_is_found(tmp_path: Path) -> None:
     place = data.prepare("mnist", source=source, data_dir=None, download=False, report=lambda _: None)
     assert place == prepared.default_dir() / "mnist" / "3.0.1"
     assert data.load(DataConfig(name="mnist")).digest == load(source).digest
+    (prepared.default_dir() / "downloads").mkdir()
     refused(lambda: data.load(DataConfig(name="mmist2")), "did you mean 'mnist'?")
+    data.prepare("letters", source=source, data_dir=None, download=False, report=lambda _: None)
+    refused(lambda: data.load(DataConfig(name="leters")), "did you mean 'letters'?")
+    refused(lambda: data.load(DataConfig(name="zzz")), "known: digits, mnist, fashion_mnist, letters")
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
@@ -494,13 +498,14 @@ def test_tfds_itself_reads_what_was_prepared(tmp_path: Path, name: str) -> None:
     import tensorflow_datasets as tfds
 
     parts = arrays((28, 28))
-    prepare(name, put(tmp_path / "idx", parts), tmp_path / "tfds")
+    place, _ = prepare(name, put(tmp_path / "idx", parts), tmp_path / "tfds")
     own = tfds.builder(name, data_dir=tmp_path / "none", file_format="array_record")
-    ours = tfds.builder(name, data_dir=tmp_path / "tfds")
+    ours = tfds.builder_from_directory(place)
     assert (ours.name, str(ours.version)) == (own.name, str(own.version)) == (name, "3.0.1")
     assert ours.info.features.to_json() == own.info.features.to_json()
     assert ours.info.features["label"].names == own.info.features["label"].names
     assert ours.info.supervised_keys == own.info.supervised_keys
+    assert tfds.builder(name, data_dir=tmp_path / "tfds").is_prepared()
     decoders = {"image": tfds.decode.SkipDecoding()}
     examples = tfds.data_source(name, data_dir=tmp_path / "tfds", split="test", download=False, decoders=decoders)
     assert [int(example["label"]) for example in examples] == parts[3].tolist()
@@ -767,7 +772,7 @@ def test_an_interrupted_prepare_leaves_nothing_that_looks_prepared(
     with pytest.raises((InputError, KeyboardInterrupt)) as caught:
         prepare("mnist", source, tmp_path / "tfds")
     if not isinstance(failure, KeyboardInterrupt):
-        assert f"mnist cannot be written there ({failure})" in str(caught.value).replace("\n", " ")
+        assert f"mnist cannot be written there ({failure})" in str(caught.value)
     assert len(done) == 45
     assert list((tmp_path / "tfds").iterdir()) == []
 

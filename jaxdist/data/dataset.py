@@ -13,7 +13,9 @@ import numpy as np
 
 from jaxdist.errors import InputError
 
-_KNOWN_CLASSES = {"digits": 10, "mnist": 10, "fashion_mnist": 10}
+KNOWN_CLASSES = {"digits": 10, "mnist": 10, "fashion_mnist": 10}
+"""The number of classes of each known data set, whichever of them a file happens to hold."""
+
 _MOST_CLASSES = np.iinfo(np.int32).max
 
 
@@ -66,8 +68,8 @@ def accessible() -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(
-            f"{error.filename}: cannot be used ({error.strerror}); expected a readable file or folder, "
-            "so correct its name or its permissions"
+            f"{error.filename or 'the data'}: cannot be used ({error.strerror or error}); "
+            "expected a readable file or folder, so correct its name or its permissions"
         ) from None
 
 
@@ -83,7 +85,7 @@ def assemble(name: str, train: RawSplit, test: RawSplit, source: str, *, largest
                 f"{test.images_at}: images of {what} {theirs}, but {train.images_at} has {ours}; "
                 "expected the same in both splits, so use files of one data set"
             )
-    classes = _KNOWN_CLASSES.get(name) or _count_classes(train)
+    classes = KNOWN_CLASSES.get(name) or _count_classes(train)
     for split in (train, test):
         _check_labels(split, classes)
     if largest is None:
@@ -97,17 +99,18 @@ def _checked(raw: RawSplit) -> RawSplit:
     if not images.size:
         raise InputError(
             f"{raw.images_at}: an array of shape {images.shape} holds no images; "
-            "expected at least one image of at least one pixel"
+            "expected at least one image of at least one pixel, so get the file again"
         )
     if images.ndim < 2 or images.dtype.kind not in "uif":
         raise InputError(
             f"{raw.images_at}: {images.dtype} of shape {images.shape} is not a list of images; "
-            "expected numbers of shape [images, height, width] or [images, height, width, channels]"
+            "expected numbers of shape [images, height, width] or [images, height, width, channels], "
+            "so use an image file"
         )
     if labels.ndim != 1 or labels.dtype.kind not in "ui":
         raise InputError(
             f"{raw.labels_at}: {labels.dtype} of shape {labels.shape} is not a list of labels; "
-            "expected one whole number an image"
+            "expected one whole number an image, so use a label file"
         )
     if len(images) != len(labels):
         raise InputError(

@@ -53,10 +53,11 @@ def read(path: Path) -> np.ndarray:
     with _opened(path) as file:
         start = _up_to(file, 4)
         if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in _TYPES or not start[3]:
-            hint = "; it is compressed, so end its name in .gz" if start[:2] == b"\x1f\x8b" else ""
+            packed = start[:2] == b"\x1f\x8b"
             raise InputError(
                 f"{path}: starts with '{start.hex(' ')}', which is not an IDX header; expected '00 00', "
-                f"a type of 08, 09, 0b, 0c, 0d or 0e, and the number of dimensions{hint}"
+                f"a type of 08, 09, 0b, 0c, 0d or 0e, and the number of dimensions, "
+                f"so {'end its name in .gz, as it is compressed' if packed else 'get the file again'}"
             )
         kind = np.dtype(_TYPES[start[2]]).newbyteorder(">")
         sizes = _up_to(file, 4 * start[3])

@@ -9,10 +9,10 @@ import numpy as np
 
 from jaxdist.config import DataConfig
 from jaxdist.data import idx, prepared
-from jaxdist.data.dataset import Dataset, RawSplit, accessible, assemble
+from jaxdist.data.dataset import KNOWN_CLASSES, Dataset, RawSplit, accessible, assemble
 from jaxdist.errors import InputError, nearest
 
-_KNOWN = ("digits", "mnist", "fashion_mnist")
+_KNOWN = tuple(KNOWN_CLASSES)
 _DIGITS_TRAIN = 1437  # four fifths of the 1,797 images, rounded down
 
 

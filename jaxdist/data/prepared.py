@@ -49,8 +49,8 @@ def find(data_dir: Path, name: str) -> Path | None:
 
 
 def listed(data_dir: Path) -> list[str]:
-    """The names of the data sets, whole or not, that have a folder in `data_dir`."""
-    return [path.name for path in _folders(data_dir) if re.fullmatch("[a-z][a-z0-9_]*", path.name)]
+    """The names of the data sets that are prepared in `data_dir`, in any format."""
+    return [path.name for path in _folders(data_dir) if any(path.rglob("features.json"))]
 
 
 def configs(data_dir: Path, name: str) -> list[str]:

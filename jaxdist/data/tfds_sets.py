@@ -95,7 +95,7 @@ def write(dataset: Dataset, data_dir: Path) -> Path:
             return written.rename(target)
     except (OSError, RuntimeError) as error:  # array_record raises the latter
         raise InputError(
-            f"{data_dir}: {dataset.name} cannot be written there ({error}); "
+            f"{data_dir}: {dataset.name} cannot be written there ({_line(error)}); "
             "expected a writable folder without a damaged copy of it, so make room or give another data folder"
         ) from None
 
@@ -191,8 +191,12 @@ def _readable(folder: Path) -> Iterator[None]:
     except (InputError, ImportError):
         raise
     except Exception as error:  # the libraries document no common class for it
-        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{folder}: the prepared TFDS data set cannot be read ({reason}); "
+            f"{folder}: the prepared TFDS data set cannot be read ({_line(error)}); "
             "expected intact array_record files, so delete the folder and prepare it again"
         ) from None
+
+
+def _line(error: Exception) -> str:
+    """What an error says, on one line of reasonable length."""
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,63 @@
+"""Shared by all tests: two CPU devices, strict promotion, small real data and the networks trained on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+from jaxdist import data, devices, mlp, training
+from jaxdist.config import DataConfig
+from jaxdist.devices import Examples
+from jaxdist.types import Params
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference data beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip("the folder 'shared' with real MNIST and the reference run is not beside this checkout")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def digits() -> data.Dataset:
+    """The embedded data set."""
+    return data.load(DataConfig())
+
+
+@pytest.fixture(scope="session")
+def train_set(digits: data.Dataset) -> Examples:
+    """The first 301 training digits, a number that divides neither by the devices nor by any block."""
+    return place(digits, 301)
+
+
+@pytest.fixture(scope="session")
+def trained(train_set: Examples) -> dict[str, Params]:
+    """Three seeds of a small ReLU and Abs network, trained until they are right on most digits."""
+    initial = mlp.init_ensemble(jax.random.key(7), range(3), (64, 24, 10))
+    optimizer = training.optimizer("sgd", 0.01)
+    return {
+        name: training.train(mlp.model(name), initial, train_set, train_set, steps=150, optimizer=optimizer)[0]
+        for name in ("relu", "abs")
+    }
+
+
+def place(digits: data.Dataset, count: int, devices_used: int = 2) -> Examples:
+    """Lay the first training digits out over some of the CPU devices."""
+    x, _ = data.scaled(digits, DataConfig())
+    mesh = devices.make_mesh(jax.devices()[:devices_used])
+    return devices.place(x[:count], digits.train.labels[:count], mesh)
+
+
+def to_numpy(params: Params) -> dict[str, dict[str, np.ndarray]]:
+    """Parameters in float64, for the oracle."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)

@@ -1,0 +1,121 @@
+"""Edits as data: the paper's grids, formulas and conventions."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdist import edits
+from jaxdist.config import SweepConfig
+from jaxdist.errors import InputError
+from jaxdist.types import Ranges
+
+LOW, HIGH = np.array([0.0, 1.0, 0.0], np.float32), np.array([4.0, 3.0, 0.0], np.float32)
+RANGES = Ranges(jnp.asarray(LOW), jnp.asarray(HIGH), jnp.asarray([False, False, True]))
+H = jnp.asarray([[-2.0, 0.5, -1.0], [4.0, 3.0, -3.0]])  # [n, H]
+
+
+def apply(family, p, options=None):
+    made = edits.build(family, RANGES, np.array([p]), options or SweepConfig())
+    one = jax.tree.map(lambda leaf: leaf[0], made)
+    return np.asarray(one.apply(H, jnp.arange(2), unit_axis=-1))
+
+
+def test_the_papers_grids():
+    grid, offsets = edits.intensity_grid(), edits.offset_grid()
+    assert (len(grid), grid[0], grid[66], grid[-1]) == (100, 0.01, 1.0, 10.0)
+    assert (grid >= 1).sum() == 34
+    assert (len(offsets), offsets[0], offsets[72], offsets[-1]) == (125, -2.0, 0.0, 1.0)
+    # The published analysis takes index 50 as its baseline.
+    assert grid[50] == pytest.approx(0.32745, abs=1e-5)
+    assert offsets[50] == pytest.approx(-0.22)
+    for values in (grid, offsets):
+        assert (np.diff(values) > 0).all()
+
+
+def test_grids_are_those_of_a_run_of_the_papers_code(shared):
+    import json
+
+    ran = json.loads((shared / "reference" / "relu_seed0_sweep_counts.json").read_text())["PerturbationReLU"][0]
+    for family in edits.FAMILIES.values():
+        np.testing.assert_allclose(family.grid(), ran[f"{family.name}_values"], rtol=1e-12, atol=1e-12)
+
+
+def test_scale_multiplies_live_units():
+    np.testing.assert_allclose(apply("scale", 0.5), [[-1.0, 0.25, -1.0], [2.0, 1.5, -3.0]])
+    np.testing.assert_allclose(apply("scale", 0.5, SweepConfig(dead_units="nan")), 0.5 * np.asarray(H))
+
+
+@pytest.mark.parametrize(("formula", "ceilings"), [("code", (2.0, 2.0)), ("text", (2.0, 1.0)), ("caption", (2.0, 1.5))])
+def test_clip_formulas_by_hand_at_one_half(formula, ceilings):
+    """Unit 0 has range 0..4, unit 1 has range 1..3."""
+    found = apply("clip", 0.5, SweepConfig(clip_formula=formula))
+    np.testing.assert_allclose(found[1, :2], ceilings)
+    np.testing.assert_allclose(found[0, :2], [-2.0, 0.5])
+
+
+def test_clip_by_the_code_at_one_is_exactly_no_edit():
+    rng = np.random.default_rng(0)
+    low = rng.random(1000).astype(np.float32)
+    high = low + rng.random(1000).astype(np.float32) * 100
+    ranges = Ranges(jnp.asarray(low), jnp.asarray(high), jnp.zeros(1000, bool))
+    made = edits.build("clip", ranges, np.array([1.0]), SweepConfig())
+    np.testing.assert_array_equal(made.high[0], high)
+
+
+def test_offset_formulas_by_hand_at_one_quarter():
+    """r = (4, 2): shifts (1, 0.5); slopes 3/4 and 2.5/3 by the code, 3/4 as intended, (3, 1.5) literally."""
+    for formula, slopes in (("code", (0.75, 2.5 / 3)), ("intended", (0.75, 0.75)), ("literal", (3.0, 1.5))):
+        found = apply("offset", 0.25, SweepConfig(offset_formula=formula))
+        expected = np.array(slopes) * np.asarray(H)[:, :2] + [1.0, 0.5]
+        np.testing.assert_allclose(found[:, :2], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("p", [-2.0, -0.3, 0.4, 1.0])
+def test_offset_by_the_code_keeps_the_largest_value_and_moves_the_boundary(p):
+    found = apply("offset", p)
+    np.testing.assert_allclose(found[1, :2], HIGH[:2], rtol=1e-6)
+    made = edits.build("offset", RANGES, np.array([p]), SweepConfig())
+    if p < 1:
+        boundary = -np.asarray(made.offset)[0, 0] / np.asarray(made.scale)[0, 0]
+        assert np.sign(boundary) == -np.sign(p), "the boundary moves against the sign of p"
+    else:
+        np.testing.assert_array_equal(made.scale[0, 0], 0)
+
+
+def test_dead_units_stay_as_they_are_or_become_nan():
+    for family in edits.FAMILIES:
+        np.testing.assert_array_equal(apply(family, 0.3)[:, 2], np.asarray(H)[:, 2])
+    assert np.isnan(apply("offset", 0.0, SweepConfig(dead_units="nan"))[:, 2]).all()
+    assert not np.isnan(apply("offset", 0.0, SweepConfig(dead_units="nan"))[:, :2]).any()
+
+
+def test_each_family_is_unedited_at_its_identity_but_the_literal_offset_nowhere():
+    for family in edits.FAMILIES:
+        point = edits.identity(family, SweepConfig())
+        assert point is not None
+        np.testing.assert_allclose(apply(family, point), np.minimum(np.asarray(H), [4, 3, np.inf]), rtol=1e-6)
+    assert edits.identity("offset", SweepConfig(offset_formula="literal")) is None
+
+
+def test_an_edit_applies_along_the_declared_unit_axis():
+    made = jax.tree.map(lambda leaf: leaf[0], edits.build("offset", RANGES, np.array([0.25]), SweepConfig()))
+    by_row = made.apply(H, jnp.arange(2), unit_axis=-1)
+    np.testing.assert_array_equal(made.apply(H.T, jnp.arange(2), unit_axis=0), by_row.T)
+    images = jnp.stack([H, 2 * H], axis=1)  # [n, positions, H], as behind a convolution
+    np.testing.assert_array_equal(made.apply(images, jnp.arange(2), unit_axis=-1)[:, 0], by_row)
+
+
+def test_an_ensembles_edits_are_its_networks_edits():
+    two = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), RANGES)._replace(high=jnp.stack([RANGES.high, RANGES.high * 2]))
+    both = edits.build("clip", two, edits.intensity_grid(), SweepConfig())
+    for k in range(2):
+        one = edits.build("clip", jax.tree.map(lambda leaf, k=k: leaf[k], two), edits.intensity_grid(), SweepConfig())
+        jax.tree.map(lambda a, b, k=k: np.testing.assert_array_equal(a[k], b), both, one)
+
+
+def test_an_unknown_family_is_named_with_the_nearest_known_one():
+    with pytest.raises(InputError, match="unknown family 'ofset'; did you mean 'offset'"):
+        edits.get("ofset")
