@@ -61,9 +61,9 @@ class TrainConfig:
 
     seeds: int = _option(20, "networks an activation", least=1)
     seed: int = _option(0, "root of all random keys", least=0)
-    steps: int = _option(1000, "parameter updates", least=1)
+    steps: int = _option(600, "parameter updates", least=1)
     optimizer: Literal["sgd", "adam"] = _option("sgd", "optax optimiser; sgd is the paper's")
-    learning_rate: float = _option(0.02, "step size", above=0)
+    learning_rate: float = _option(0.01, "step size", above=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,7 +222,7 @@ def _parse(text: str, expected: Any, where: str) -> Any:
             try:
                 return kind(text)
             except ValueError:
-                raise InputError(f"{where}: expected {_words(expected)}, got {text!r}") from None
+                raise InputError(f"{where}: expected {_words(expected, {})}, got {text!r}") from None
     return text
 
 
@@ -250,52 +250,49 @@ def _checked(value: Any, expected: Any, bounds: Mapping[str, Any], where: str) -
     """Return `value` if it is of the expected type and within bounds; only integers are converted, to floats."""
     problem = InputError(f"{where}: expected {_words(expected, bounds)}, got {json.dumps(value, default=str)}")
     if get_origin(expected) is tuple:
-        if (
-            not isinstance(value, list | tuple)
-            or not value
-            or (len(set(map(str, value))) != len(value) and expected != tuple[int, ...])
-        ):
+        element = get_args(expected)[0]
+        if not isinstance(value, list) or not value:
             raise problem
-        return tuple(_checked(item, get_args(expected)[0], bounds, where) for item in value)
+        # Layers may be equally wide; names that repeat are a mistake.
+        if element is not int and len(set(map(str, value))) != len(value):
+            raise problem
+        return tuple(_checked(item, element, bounds, where) for item in value)
     if get_origin(expected) is Literal:
         if value not in get_args(expected):
             raise problem
         return value
-    if isinstance(expected, types.UnionType):
-        if value is None:
-            return None
-        expected = next(a for a in get_args(expected) if a is not type(None))
-    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+    expected = _set(expected)
+    if expected is float and type(value) is int:
         value = float(value)
-    if type(value) is not expected:
+    if type(value) is not expected or (expected is not str and not _within(value, bounds)):
         raise problem
-    if isinstance(value, int | float):
-        least, above, below = bounds.get("least"), bounds.get("above"), bounds.get("below")
-        inside = (
-            (least is None or value >= least) and (above is None or value > above) and (below is None or value < below)
-        )
-        if not math.isfinite(value) or not inside:
-            raise problem
     return value
 
 
-def _words(expected: Any, bounds: Mapping[str, Any] | None = None) -> str:
+def _set(expected: Any) -> Any:
+    """The type of an option where it is set: int for ``int | None``."""
+    if isinstance(expected, types.UnionType):
+        return next(kind for kind in get_args(expected) if kind is not type(None))
+    return expected
+
+
+def _within(value: float, bounds: Mapping[str, Any]) -> bool:
+    least, above, below = (bounds.get(key) for key in ("least", "above", "below"))
+    return (
+        math.isfinite(value)
+        and (least is None or value >= least)
+        and (above is None or value > above)
+        and (below is None or value < below)
+    )
+
+
+def _words(expected: Any, bounds: Mapping[str, Any]) -> str:
     """Say a type and its bounds as a reader would."""
-    bounds = bounds or {}
-    limits = [
-        f"{word} {bounds[key]}"
-        for key, word in (("least", "at least"), ("above", "above"), ("below", "below"))
-        if bounds.get(key) is not None
-    ]
-    suffix = f" {' and '.join(limits)}" if limits else ""
     if get_origin(expected) is tuple:
-        return (
-            f"a list without repeats or gaps, each {_words(get_args(expected)[0], bounds)}"
-            if expected != tuple[int, ...]
-            else f"a list, each {_words(int, bounds)}"
-        )
+        element = get_args(expected)[0]
+        return f"a list of at least one{'' if element is int else ', without repeats'}, each {_words(element, bounds)}"
     if get_origin(expected) is Literal:
         return "one of " + ", ".join(map(str, get_args(expected)))
-    if isinstance(expected, types.UnionType):
-        expected = next(a for a in get_args(expected) if a is not type(None))
-    return {int: "an integer", float: "a number", str: "text"}[expected] + suffix
+    names = {"least": "at least", "above": "above", "below": "below"}
+    limits = " and ".join(f"{word} {bounds[key]}" for key, word in names.items() if bounds.get(key) is not None)
+    return f"{ {int: 'an integer', float: 'a number', str: 'text'}[_set(expected)] } {limits}".strip()

@@ -39,10 +39,15 @@ Tell = Callable[[int], None]
 
 
 class Inputs(NamedTuple):
-    """A data set and its splits as the networks see them."""
+    """A data set and its splits as the networks see them.
+
+    Inputs that are zero in every image, such as the corners of raw MNIST, are left out of the splits; `used` says
+    which are kept. Nothing but speed depends on it.
+    """
 
     dataset: data.Dataset
-    splits: Mapping[str, Examples]
+    splits: Mapping[str, Examples]  # x is [N, number used]
+    used: np.ndarray  # [D] bool
 
 
 def run(config: Config | None = None, *, show: Show = silent) -> xr.DataTree:
@@ -113,9 +118,10 @@ def load_inputs(config: Config) -> Inputs:
     """Read and scale the data, and lay it out over the devices."""
     dataset = data.load(config.data)
     mesh = devices.make_mesh()
-    arrays = zip(data.scaled(dataset, config.data), (dataset.train, dataset.test), strict=True)
-    train, test = (devices.place(x, split.labels, mesh) for x, split in arrays)
-    return Inputs(dataset, {"train": train, "test": test})
+    flat = [x.reshape(len(x), -1) for x in data.scaled(dataset, config.data)]
+    used = np.any([x.any(axis=0) for x in flat], axis=0)
+    splits = zip(("train", "test"), flat, (dataset.train, dataset.test), strict=True)
+    return Inputs(dataset, {name: devices.place(x[:, used], split.labels, mesh) for name, x, split in splits}, used)
 
 
 def train_networks(config: Config, inputs: Inputs, show: Show) -> tuple[dict[str, Params], xr.DataTree]:
@@ -132,9 +138,9 @@ def train_networks(config: Config, inputs: Inputs, show: Show) -> tuple[dict[str
             show(job, now.step, now.steps, f"loss {now.loss:.4f}, test {100 * now.test_accuracy:.2f} %")
 
         try:
-            networks[name], metrics[name] = training.train(
+            trained, metrics[name] = training.train(
                 network_model(config, name),
-                initial,
+                mlp.narrow(initial, inputs.used),
                 inputs.splits["train"],
                 inputs.splits["test"],
                 steps=config.train.steps,
@@ -143,6 +149,7 @@ def train_networks(config: Config, inputs: Inputs, show: Show) -> tuple[dict[str
                 block=config.compute.block,
                 report=tell,
             )
+            networks[name] = mlp.widen(trained, inputs.used, initial)
         except TrainingDivergedError as error:
             raise TrainingDivergedError(f"network '{name}': {error}") from None
     attrs = results.provenance(config, inputs.dataset)
@@ -161,8 +168,8 @@ def sweep_networks(
     points = sum(map(len, grids.values()))
     counts = Counts(*(np.zeros(s, np.int32) for s in ((*shape, points), (*shape, points), shape)))
     measured: dict[str, dict[str, Ranges]] = {}
-    for a, (name, params) in enumerate(networks.items()):
-        model = network_model(config, name)
+    for a, (name, whole) in enumerate(networks.items()):
+        model, params = network_model(config, name), mlp.narrow(whole, inputs.used)
         measured[name] = ranges.measure(
             model,
             params,
@@ -232,8 +239,7 @@ def sites_of(config: Config) -> tuple[str, ...]:
 
 def initial_params(config: Config, inputs: Inputs) -> Params:
     """The ensemble's weights before training, the same for every activation; all keys come from train.seed."""
-    features = int(np.prod(inputs.splits["train"].x.shape[1:]))
-    sizes = (features, *config.model.hidden, inputs.dataset.classes)
+    sizes = (inputs.used.size, *config.model.hidden, inputs.dataset.classes)
     init_key = jax.random.fold_in(jax.random.key(config.train.seed), _INIT)
     return mlp.init_ensemble(init_key, range(config.train.seeds), sizes, config.model.init)
 

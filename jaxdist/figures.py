@@ -7,10 +7,8 @@ in their dash, so that the figure can be read in grey. Source of panels, limits 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from io import BytesIO
 from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -24,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
+from jaxdist import files
 from jaxdist.errors import InputError, nearest
 
 Values: TypeAlias = npt.NDArray[np.floating[Any]]
@@ -169,20 +168,12 @@ def save(figure: Figure, folder: str | Path, stem: str, formats: Sequence[str] =
         if kind not in undated:
             raise InputError(f"formats: expected svg, png or pdf, got {kind!r}{nearest(kind, undated)}")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     own: dict[str, Any] = {"svg.fonttype": "path", "svg.hashsalt": "jaxdist", "pdf.fonttype": 42}
     for kind in formats:
-        content = BytesIO()
-        with matplotlib.style.context(["default", own]):
-            figure.savefig(content, format=kind, dpi=200, metadata=undated[kind])
         path = folder / f"{stem}.{kind}"
-        aside = folder / f".{stem}.{kind}.{os.getpid()}"
-        try:
-            aside.write_bytes(content.getvalue())
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        with files.aside(path) as temporary, matplotlib.style.context(["default", own]):
+            figure.savefig(temporary, format=kind, dpi=200, metadata=undated[kind])
         paths.append(path)
     return paths
 

@@ -131,7 +131,7 @@ def train(
         history.append(jax.tree.map(lambda leaf, n=steps + 1 - first: np.asarray(leaf[:n]), metrics))
         _check_finite(history[-1].loss, first)
         last = history[-1]
-        report(Progress(min(first + length, steps), steps, *(float(np.mean(leaf[-1])) for leaf in last)))
+        report(Progress(first + len(last.loss) - 1, steps, *(float(np.mean(leaf[-1])) for leaf in last)))
     return state.params, Metrics(*(np.concatenate(leaves) for leaves in zip(*history, strict=True)))
 
 
@@ -185,9 +185,8 @@ def _steps(
         correct = evaluate(model, params, test_set, size).correct
         updates, optimizer = update(grads, optimizer, params)
         trained_on, tested_on = (split.total.astype(jnp.float32) for split in (train_set, test_set))
-        metrics = Metrics(
-            sums.loss / trained_on, sums.correct.astype(jnp.float32) / trained_on, correct.astype(jnp.float32) / tested_on
-        )
+        right = sums.correct.astype(jnp.float32)
+        metrics = Metrics(sums.loss / trained_on, right / trained_on, correct.astype(jnp.float32) / tested_on)
         return optax.apply_updates(params, updates), optimizer, metrics
 
     def one_step(state: State, train_set: Examples, test_set: Examples) -> tuple[State, Metrics]:

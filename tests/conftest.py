@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import jax
@@ -12,12 +13,23 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# The number of devices must be set before anything uses JAX, so these imports come after it.
 from jaxdist import data, devices, mlp, training
 from jaxdist.config import DataConfig
 from jaxdist.devices import Examples
 from jaxdist.types import Params
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_each_program_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Share compiled programs between the tests of a session and between its worker processes."""
+    base = tmp_path_factory.getbasetemp()
+    jax.config.update(
+        "jax_compilation_cache_dir", str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "xla")
+    )
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @pytest.fixture(scope="session")

@@ -109,7 +109,9 @@ def test_an_edit_applies_along_the_declared_unit_axis():
 
 
 def test_an_ensembles_edits_are_its_networks_edits():
-    two = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), RANGES)._replace(high=jnp.stack([RANGES.high, RANGES.high * 2]))
+    two = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), RANGES)._replace(
+        high=jnp.stack([RANGES.high, RANGES.high * 2])
+    )
     both = edits.build("clip", two, edits.intensity_grid(), SweepConfig())
     for k in range(2):
         one = edits.build("clip", jax.tree.map(lambda leaf, k=k: leaf[k], two), edits.intensity_grid(), SweepConfig())

@@ -51,7 +51,8 @@ def test_a_seed_starts_from_the_same_weights_whatever_the_ensemble():
     twenty = mlp.init_ensemble(key, range(20), (8, 4, 3))
     for seeds in ([3], [0, 3], [19, 3, 4]):
         few = mlp.init_ensemble(key, seeds, (8, 4, 3))
-        jax.tree.map(lambda a, b, k=seeds.index(3): np.testing.assert_array_equal(a[3], b[k]), twenty, few)
+        k = seeds.index(3)
+        jax.tree.map(lambda a, b, k=k: np.testing.assert_array_equal(a[3], b[k]), twenty, few)
     assert not np.array_equal(twenty["dense0"]["weight"][0], twenty["dense0"]["weight"][1])
 
 
@@ -67,3 +68,22 @@ def test_the_facts_of_an_activation_are_true(name):
 def test_an_unknown_activation_is_named_with_the_nearest_known_one():
     with pytest.raises(InputError, match="unknown activation 'rely'; did you mean 'relu'"):
         activations.get("rely")
+
+
+def test_narrowing_to_the_used_inputs_and_back_changes_nothing():
+    params = mlp.init_ensemble(jax.random.key(0), range(2), (6, 4, 3))
+    used = np.array([True, False, True, True, False, True])
+    x = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32) * used
+    apply = mlp.model("abs").apply
+    small = mlp.narrow(params, used)
+    for k in range(2):
+        whole, part = (jax.tree.map(lambda leaf, k=k: leaf[k], tree) for tree in (params, small))
+        full = apply(whole, x, lambda _, v: v)
+        np.testing.assert_allclose(apply(part, x[:, used], lambda _, v: v), full, rtol=1e-5, atol=1e-6)
+    gradient = jax.grad(lambda p: apply(p, x, lambda _, v: v).sum())(jax.tree.map(lambda leaf: leaf[0], params))
+    assert (gradient["dense0"]["weight"][:, ~used] == 0).all()
+    jax.tree.map(np.testing.assert_array_equal, mlp.widen(small, used, params), params)
+    moved = jax.tree.map(lambda leaf: leaf + 1, small)
+    weight = mlp.widen(moved, used, params)["dense0"]["weight"]
+    np.testing.assert_array_equal(weight[:, :, ~used], params["dense0"]["weight"][:, :, ~used])
+    np.testing.assert_array_equal(weight[:, :, used], params["dense0"]["weight"][:, :, used] + 1)

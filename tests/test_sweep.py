@@ -35,7 +35,9 @@ def some_edits(points, units, seeds=3):
 
 
 @pytest.mark.parametrize("activation", ["relu", "abs"])
-@pytest.mark.parametrize("conventions", [{}, {"clip": "text", "offset": "intended"}, {"clip": "caption", "offset": "literal"}])
+@pytest.mark.parametrize(
+    "conventions", [{}, {"clip": "text", "offset": "intended"}, {"clip": "caption", "offset": "literal"}]
+)
 def test_every_count_equals_the_float64_oracle(activation, conventions, trained, train_set, digits):
     options = SweepConfig(
         clip_formula=conventions.get("clip", "code"), offset_formula=conventions.get("offset", "code")
@@ -233,7 +235,9 @@ def test_any_function_of_the_model_form_is_swept_even_around_the_site(train_set)
     made = {}
     for site, units in (("late", 12), ("hidden", 16)):
         one = jnp.ones((2, 3, units))
-        made[site] = edits.Affine(one * jnp.asarray(scales, jnp.float32)[None, :, None], one * 0.7, -jnp.inf * one, jnp.inf * one)
+        made[site] = edits.Affine(
+            one * jnp.asarray(scales, jnp.float32)[None, :, None], one * 0.7, -jnp.inf * one, jnp.inf * one
+        )
     counts = sweep.sweep(model, params, made, flat)
     x, y = np.asarray(flat.x, np.float64)[:301], np.asarray(flat.y)[:301]
     for seed in range(2):
@@ -258,5 +262,7 @@ def test_a_layout_with_examples_first_gives_the_same_counts(trained, train_set):
 
 def test_a_site_that_is_not_there_is_refused_with_the_list_of_sites(trained, train_set):
     made = {"dense1/pre": some_edits(2, 24)[SITE]}
-    with pytest.raises(InputError, match=r"'dense1/pre': the model never reaches it; its sites are dense0/pre, dense0/post"):
+    with pytest.raises(
+        InputError, match=r"'dense1/pre': the model never reaches it; its sites are dense0/pre, dense0/post"
+    ):
         sweep.sweep(mlp.model("relu"), trained["relu"], made, train_set)

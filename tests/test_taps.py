@@ -47,7 +47,9 @@ def test_replacing_a_value_by_itself_changes_nothing_and_by_another_does(network
 
 
 def test_an_unknown_site_is_refused_with_the_list_of_sites(network, x):
-    with pytest.raises(InputError, match=r"site 'dense9/pre': the model never reaches it; its sites are dense0/pre, dense0"):
+    with pytest.raises(
+        InputError, match=r"site 'dense9/pre': the model never reaches it; its sites are dense0/pre, dense0"
+    ):
         taps.read(APPLY, network, x, ["dense9/pre"])
     with pytest.raises(InputError, match="its sites are none"):
         taps.read(lambda params, x, tap: x, network, x, ["anything"])

@@ -109,7 +109,8 @@ def test_a_network_is_the_same_in_any_ensemble(train_set):
 
 def test_any_optax_optimiser_trains_and_adam_is_optax_adam(train_set):
     params = ensemble(1)
-    ours, _ = train(examples=train_set, params=params, steps=4, optimizer=training.optimizer("adam", 0.003))
+    with jax.numpy_dtype_promotion("standard"):  # optax's adam mixes integers and floats
+        ours, _ = train(examples=train_set, params=params, steps=4, optimizer=training.optimizer("adam", 0.003))
     x, y = jnp.asarray(np.asarray(train_set.x)[:301]), np.asarray(train_set.y)[:301]
 
     def loss(p):
@@ -118,11 +119,12 @@ def test_any_optax_optimiser_trains_and_adam_is_optax_adam(train_set):
 
     plain = optax.adam(0.003)
     now = jax.tree.map(lambda leaf: leaf[0], params)
-    state = plain.init(now)
-    for _ in range(4):
-        updates, state = plain.update(jax.grad(loss)(now), state, now)
-        now = optax.apply_updates(now, updates)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[0], b, rtol=1e-3, atol=1e-5), ours, now)
+    with jax.numpy_dtype_promotion("standard"):
+        state = plain.init(now)
+        for _ in range(4):
+            updates, state = plain.update(jax.grad(loss)(now), state, now)
+            now = optax.apply_updates(now, updates)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[0], b, rtol=1e-3, atol=1e-4), ours, now)
 
 
 def test_training_leaves_the_given_weights_as_they_are(train_set):
@@ -134,7 +136,7 @@ def test_training_leaves_the_given_weights_as_they_are(train_set):
 
 def test_divergence_is_reported_with_seeds_and_step(train_set):
     params = ensemble(3)
-    params["dense0"]["weight"] = params["dense0"]["weight"].at[1].mul(1e18)
+    params["dense0"]["weight"] = params["dense0"]["weight"].at[1].mul(1e38)
     with pytest.raises(TrainingDivergedError, match=r"loss of seed 1 is not finite after \d+ updates; try a smaller"):
         train(examples=train_set, params=params, steps=30)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import sys
-import tempfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 
+from jaxdist import files
 from jaxdist.data import tfds_sets
 from jaxdist.data.dataset import RawSplit
 from jaxdist.data.tfds_sets import Arrays
@@ -102,14 +102,7 @@ def _key(folder: Path) -> str:
 
 
 def _user_cache() -> Path:
-    """The platform's folder for caches, with our own folder in it."""
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
-    elif sys.platform == "darwin":
-        base = "~/Library/Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "jaxdist"
+    return platformdirs.user_cache_path("jaxdist")
 
 
 def _cached(path: Path, mark: str) -> Arrays | None:
@@ -125,11 +118,8 @@ def _cached(path: Path, mark: str) -> Arrays | None:
 def _store(path: Path, mark: str, arrays: Arrays) -> bool:
     """Write the cache aside and rename it, and return whether that worked."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as aside:
-            whole = Path(aside) / path.name
-            np.savez(whole, allow_pickle=False, mark=np.array(mark), **arrays._asdict())
-            whole.replace(path)
+        with files.aside(path) as temporary:
+            np.savez(temporary, allow_pickle=False, mark=np.array(mark), **arrays._asdict())
     except OSError:
         return False
     return True

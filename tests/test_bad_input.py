@@ -1,0 +1,201 @@
+"""Bad input on the command line: one sentence, exit code 2, no traceback, nothing written."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from jaxdist import cli, devices
+from jaxdist import config as configs
+
+SMALL = ["--train.seeds", "2", "--train.steps", "2", "--model.hidden", "8", "--model.activations", "relu"]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr(devices, "use_all_cores", lambda: None)
+    monkeypatch.chdir(tmp_path)
+
+
+def idx(array):
+    code = {1: 1, 3: 3}[array.ndim]
+    kinds = {np.dtype(np.uint8): 8, np.dtype(np.float32): 13}
+    header = bytes([0, 0, kinds[array.dtype], code]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    return header + array.astype(array.dtype.newbyteorder(">")).tobytes()
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A good folder of IDX files, for the tests to break."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for stem, count in (("train", 40), ("t10k", 20)):
+        (folder / f"{stem}-images-idx3-ubyte").write_bytes(idx(rng.integers(0, 255, (count, 4, 4), np.uint8)))
+        (folder / f"{stem}-labels-idx1-ubyte").write_bytes(idx(np.arange(count, dtype=np.uint8) % 10))
+    return folder
+
+
+def refused(capsys, *arguments, message):
+    """Run the command; check code and sentence, and that it wrote nothing."""
+    assert cli.main([*map(str, arguments)]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("jaxdist: ")
+    assert captured.err.count("\n") == 1, "one line"
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    from pathlib import Path
+
+    assert not Path("out").exists()
+    return captured.err
+
+
+def run_on(images, *more):
+    return ("run", "--data.name", "mnist", "--data.dir", images, "--out", "out", *SMALL, *more)
+
+
+def test_the_good_folder_is_good(images):
+    assert cli.main(["train", *map(str, run_on(images)[1:])]) == 0
+
+
+def test_unknown_config_key(capsys, tmp_path):
+    (tmp_path / "c.toml").write_text("[train]\nlearning_rat = 0.1\n")
+    refused(
+        capsys,
+        "run",
+        "c.toml",
+        "--out",
+        "out",
+        message="unknown key 'train.learning_rat'; did you mean 'learning_rate'?",
+    )
+
+
+def test_unknown_option_and_command(capsys):
+    refused(
+        capsys, "run", "--train.stepz", "3", message="unknown option '--train.stepz'; did you mean '--train.steps'?"
+    )
+    refused(capsys, "trian", message="invalid choice: 'trian'")
+
+
+def test_impossible_values(capsys):
+    refused(capsys, "run", "--train.seeds", "0", message="train.seeds: expected an integer at least 1, got 0")
+    refused(
+        capsys, "run", "--train.learning_rate", "-1", message="train.learning_rate: expected a number above 0, got -1.0"
+    )
+    refused(capsys, "run", "--sweep.families", "shear", message="sweep.families: expected one of scale, clip, offset")
+
+
+def test_unknown_activation(capsys):
+    refused(
+        capsys,
+        "run",
+        "--out",
+        "out",
+        "--model.activations",
+        "rellu",
+        message="unknown activation 'rellu'; did you mean 'relu'?",
+    )
+
+
+def test_missing_config_file(capsys):
+    refused(capsys, "run", "nowhere.toml", message="nowhere.toml: no such config file")
+
+
+def test_truncated_idx(capsys, images):
+    path = images / "train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:-7])
+    refused(capsys, *run_on(images), message="expected 640 bytes after it, got only 633")
+
+
+def test_wrong_file(capsys, images):
+    (images / "t10k-labels-idx1-ubyte").write_bytes(b"\x89PNG\r\n")
+    refused(capsys, *run_on(images), message="which is not an IDX header")
+
+
+def test_missing_file(capsys, images):
+    (images / "t10k-labels-idx1-ubyte").unlink()
+    refused(capsys, *run_on(images), message="no file t10k-labels-idx1-ubyte")
+
+
+def test_images_and_labels_that_disagree(capsys, images):
+    (images / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(39, np.uint8)))
+    refused(capsys, *run_on(images), message="holds 40 images but")
+
+
+def test_labels_out_of_range(capsys, images):
+    (images / "train-labels-idx1-ubyte").write_bytes(idx(np.full(40, 10, np.uint8)))
+    refused(capsys, *run_on(images), message="label 10 at index 0 is not a class; expected 0 to 9")
+
+
+def test_pixels_that_are_not_finite(capsys, images):
+    for stem, count in (("train", 40), ("t10k", 20)):
+        pixels = np.zeros((count, 4, 4), np.float32)
+        pixels[3, 2, 1] = np.nan
+        (images / f"{stem}-images-idx3-ubyte").write_bytes(idx(pixels))
+    refused(capsys, *run_on(images), message="the pixel at [3, 2, 1] is nan")
+
+
+def test_data_that_is_not_there(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "none"))
+    refused(capsys, "run", "--data.name", "mnist", message="run 'jaxdist data prepare mnist --from FOLDER'")
+    refused(capsys, "run", "--data.name", "mnist", "--data.dir", "nowhere", message="nowhere")
+
+
+def test_an_output_folder_that_is_in_use(capsys, tmp_path):
+    used = tmp_path / "used"
+    used.mkdir()
+    (used / "thesis.tex").write_text("years of work")
+    assert cli.main(["run", "--out", str(used), *SMALL]) == 2
+    assert "is not an empty folder; choose a new one with --out" in capsys.readouterr().err
+    assert [path.name for path in used.iterdir()] == ["thesis.tex"]
+
+
+def test_training_that_diverges(capsys):
+    error = refused(
+        capsys,
+        "run",
+        "--out",
+        "out",
+        *SMALL,
+        "--train.steps",
+        "60",
+        "--train.learning_rate",
+        "1e30",
+        message="training diverged",
+    )
+    assert "network 'relu'" in error
+    assert "try a smaller train.learning_rate" in error
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "use_all_cores", lambda: None)
+    assert cli.main(["train", "--out", str(tmp_path / "trained"), *SMALL]) == 0
+    return tmp_path / "trained"
+
+
+def test_run_folders_that_are_broken(capsys, trained, images):
+    refused(capsys, "sweep", "nothing-here", message="no such result")
+    refused(capsys, "sweep", trained, "--train.steps", "9", message="unknown option '--train.steps'")
+    refused(capsys, "sweep", trained, "--data.dir", images, message="was trained on other data")
+    weights = trained / "weights" / "relu.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-10])
+    refused(capsys, "sweep", trained, message="not a readable safetensors file")
+    weights.unlink()
+    refused(capsys, "sweep", trained, message="no such weights file")
+    weights.write_bytes(whole)
+    config = (trained / "config.toml").read_text()
+    (trained / "config.toml").write_text(config.replace("8,\n", "9,\n"))
+    refused(capsys, "sweep", trained, message="the config does not fit these weights")
+    (trained / "config.toml").write_text(config)
+    (trained / "result.nc").write_bytes((trained / "result.nc").read_bytes()[:3000])
+    refused(capsys, "sweep", trained, message="not a readable result file")
+    shutil.rmtree(trained)
+    refused(capsys, "report", trained, message="no such result")
+
+
+def test_the_messages_say_what_config_they_mean():
+    assert "train.steps" in configs.field_help()
