@@ -32,14 +32,14 @@ def init(key: Array, sizes: Sequence[int], scheme: str = "pytorch") -> MLPParams
     """
     params: MLPParams = {}
     for k, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
-        weight_key, bias_key = jax.random.split(jax.random.fold_in(key, k))
+        layer_key = jax.random.fold_in(key, k)
         if scheme == "pytorch":
             bound = 1 / math.sqrt(fan_in)
-            weight = jax.random.uniform(weight_key, (fan_out, fan_in), minval=-bound, maxval=bound)
-            bias = jax.random.uniform(bias_key, (fan_out,), minval=-bound, maxval=bound)
+            both = jax.random.uniform(layer_key, (fan_out, fan_in + 1), minval=-bound, maxval=bound)
+            weight, bias = both[:, :-1], both[:, -1]
         else:
             draw = getattr(jax.nn.initializers, scheme)(in_axis=1, out_axis=0)
-            weight, bias = draw(weight_key, (fan_out, fan_in)), jnp.zeros(fan_out)
+            weight, bias = draw(layer_key, (fan_out, fan_in)), jnp.zeros(fan_out)
         params[f"dense{k}"] = {"weight": weight, "bias": bias}
     return params
 

@@ -26,9 +26,8 @@ SHARED = Path(__file__).parents[2] / "shared"
 def _compile_each_program_once(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Share compiled programs between the tests of a session and between its worker processes."""
     base = tmp_path_factory.getbasetemp()
-    jax.config.update(
-        "jax_compilation_cache_dir", str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "xla")
-    )
+    shared_by_workers = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    jax.config.update("jax_compilation_cache_dir", str(shared_by_workers / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 

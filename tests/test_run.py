@@ -39,6 +39,14 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def drawn(monkeypatch):
+    """Stems of the figures that would be written; the run of the fixture above draws them in earnest."""
+    stems = []
+    monkeypatch.setattr(report.figures, "save", lambda figure, folder, stem: stems.append(stem) or [])
+    return stems
+
+
 @pytest.fixture(scope="module")
 def result(run):
     return jaxdist.load(run)
@@ -128,7 +136,7 @@ def test_the_result_says_how_it_came_about(result, digits):
     assert attrs["platform"] == jax.default_backend()
 
 
-def test_train_sweep_and_report_one_by_one_make_the_same_result(run, result, tmp_path, capsys):
+def test_train_sweep_and_report_one_by_one_make_the_same_result(run, result, tmp_path, capsys, drawn):
     folder = tmp_path / "steps"
     assert cli.main(["train", "--out", str(folder), *SMALL]) == 0
     assert set(jaxdist.load(folder).children) == {"training"}
@@ -142,7 +150,7 @@ def test_train_sweep_and_report_one_by_one_make_the_same_result(run, result, tmp
     assert (folder / "tables" / "points.csv").read_text() == (run / "tables" / "points.csv").read_text()
 
 
-def test_a_second_sweep_replaces_the_first_and_keeps_the_report_true(run, tmp_path):
+def test_a_second_sweep_replaces_the_first_and_keeps_the_report_true(tmp_path, drawn):
     folder = tmp_path / "again"
     assert cli.main(["run", "--out", str(folder), *SMALL, "--train.steps", "5", "--sweep.splits", "train"]) == 0
     before = pd.read_csv(folder / "tables" / "points.csv")
@@ -204,13 +212,13 @@ def test_piped_output_is_plain_and_the_command_is_installed(tmp_path):
     assert (tmp_path / "runs" / "quickstart" / "result.nc").exists()
 
 
-def test_python_does_the_same_as_the_command_line(tmp_path, result):
+def test_python_does_the_same_as_the_command_line(tmp_path, result, drawn):
     changes = {"out": str(tmp_path / "api"), "train.seeds": "6", "train.steps": "40", "model.hidden": "16"}
     ours = jaxdist.run(configs.override(jaxdist.Config(), changes))
     xr.testing.assert_equal(ours["offset"].to_dataset(), result["offset"].to_dataset())
 
 
-def test_two_hidden_layers_are_swept_each_by_itself(tmp_path):
+def test_two_hidden_layers_are_swept_each_by_itself(tmp_path, drawn):
     folder = tmp_path / "deep"
     deep = ["--model.hidden", "16,8", "--train.seeds", "2", "--train.steps", "3", "--model.activations", "abs"]
     assert cli.main(["run", "--out", str(folder), *deep]) == 0
@@ -218,7 +226,7 @@ def test_two_hidden_layers_are_swept_each_by_itself(tmp_path):
     assert list(result["clip"].site.values) == ["dense0/pre", "dense1/pre"]
     assert result["ranges"]["low"].shape == (1, 2, 2, 16)
     assert np.isnan(result["ranges"]["low"].sel(site="dense1/pre")).sum() == 2 * 8
-    assert (folder / "figures" / "figure1-dense1_pre.png").exists()
+    assert "figure1-dense1_pre" in drawn
 
 
 def test_data_prepared_by_the_command_is_found_by_name(tmp_path, monkeypatch, digits):
