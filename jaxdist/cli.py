@@ -37,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"jaxdist: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"jaxdist: cannot read or write ({error}); check space and permissions, then try again", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("jaxdist: interrupted; finished files stay as they are", file=sys.stderr)
         return 130

@@ -133,6 +133,7 @@ def train_networks(config: Config, inputs: Inputs, show: Show) -> tuple[dict[str
     for name in config.model.activations:
         activations.get(name)
     for name in config.model.activations:
+        show(f"train {name}", 0, config.train.steps, "")
 
         def tell(now: training.Progress, job: str = f"train {name}") -> None:
             show(job, now.step, now.steps, f"loss {now.loss:.4f}, test {100 * now.test_accuracy:.2f} %")
@@ -170,6 +171,7 @@ def sweep_networks(
     measured: dict[str, dict[str, Ranges]] = {}
     for a, (name, whole) in enumerate(networks.items()):
         model, params = network_model(config, name), mlp.narrow(whole, inputs.used)
+        show(f"sweep {name}", 0, len(sites) * len(splits) * len(seeds), "")
         measured[name] = ranges.measure(
             model,
             params,

@@ -57,7 +57,7 @@ def write(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> list[
 
 def curves_of(points: pd.DataFrame, site: str) -> figures.Curves:
     """The curves of one site, on the training images where they were swept, as in the paper."""
-    split = points.split.iloc[0]
+    split = _main_split(points)
     chosen = points[(points.site == site) & (points.split == split)]
     return {
         str(family): {
@@ -91,7 +91,7 @@ def published_markdown(points: pd.DataFrame, training: pd.DataFrame | None, opti
         parts += ["## After training", _markdown(rows, ["network", *quantities.values()])]
     columns: dict[str, Callable[[pd.Series], str]] = {
         "accuracy %": lambda r: _pm(r.accuracy, r.sd),
-        "t": lambda r: f"{r.published_t:.1f}",
+        "t": lambda r: tables.number(r.published_t),
         "p": lambda r: tables.p_value(r.published_p),
     }
     return "\n\n".join(parts + _by_family(points, columns)) + "\n"
@@ -110,7 +110,7 @@ def corrected_markdown(points: pd.DataFrame, options: StatisticsConfig) -> str:
     columns: dict[str, Callable[[pd.Series], str]] = {
         "drop": lambda r: f"{tables.percent(r['drop'])} [{tables.percent(r.drop_low)}, {tables.percent(r.drop_high)}]",
         "p (Holm)": lambda r: tables.p_value(r.p_holm),
-        "d": lambda r: f"{r.effect_size:.1f}",
+        "d": lambda r: tables.number(r.effect_size),
         "smallest margin": lambda r: tables.percent(r.smallest_margin),
         "non-inferior": lambda r: "yes" if r.noninferior else "no",
     }
@@ -137,7 +137,9 @@ def tolerance_markdown(reach: pd.DataFrame, options: StatisticsConfig) -> str:
 def summary(result: xr.DataTree, options: StatisticsConfig) -> RenderableType:
     """The answer in at most 80 columns: how far each kind of edit goes before accuracy falls, for each network."""
     reach = tables.tolerance(result, options)
-    split = reach.split.iloc[0]
+    if reach.empty:
+        return Group(*(Text(line) for line in _notes(result, options)))
+    split = _main_split(reach)
     reach = reach[reach.split == split]
     networks = list(reach.network.unique())
     seeds = int(reach.seeds.max())
@@ -178,6 +180,11 @@ def _notes(result: xr.DataTree, options: StatisticsConfig) -> list[str]:
             affected = f"{np.count_nonzero(per_seed)} of {len(per_seed)} networks"
             notes.append(f"{network}: {per_seed.sum()} dead units in {affected}, {done}")
     return notes
+
+
+def _main_split(frame: pd.DataFrame) -> str:
+    """The split that figures and summary show: the training images, as in the paper, where they were swept."""
+    return "train" if (frame.split == "train").any() else str(frame.split.iloc[0])
 
 
 def _outward(family: object, side: object) -> str:

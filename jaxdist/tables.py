@@ -156,9 +156,18 @@ def percent(value: float, digits: int = 2) -> str:
     >>> percent(0.98333), percent(float("inf")), percent(float("nan"))
     ('98.33', '∞', '–')
     """
+    return number(100 * value, digits)
+
+
+def number(value: float, digits: int = 1) -> str:
+    """Say a number that may be infinite or missing.
+
+    >>> number(3.46), number(float("-inf")), number(float("nan"))
+    ('3.5', '−∞', '–')
+    """
     if np.isnan(value):
         return "–"
-    return f"{100 * value:.{digits}f}" if np.isfinite(value) else ("∞" if value > 0 else "−∞")
+    return f"{value:.{digits}f}" if np.isfinite(value) else ("∞" if value > 0 else "−∞")
 
 
 def p_value(value: float) -> str:

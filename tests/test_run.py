@@ -201,7 +201,17 @@ def test_the_markdown_has_the_papers_rows(run):
 
 def test_piped_output_is_plain_and_the_command_is_installed(tmp_path):
     """A process of its own: no control characters, the exit code, all from an empty folder."""
-    command = [sys.executable, "-m", "jaxdist.cli", "run", *SMALL, "--train.steps", "3", "--model.activations", "relu"]
+    command = [
+        sys.executable,
+        "-m",
+        "jaxdist.cli",
+        "train",
+        *SMALL,
+        "--train.steps",
+        "3",
+        "--model.activations",
+        "relu",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -221,6 +231,7 @@ def test_python_does_the_same_as_the_command_line(tmp_path, result, drawn):
 def test_two_hidden_layers_are_swept_each_by_itself(tmp_path, drawn):
     folder = tmp_path / "deep"
     deep = ["--model.hidden", "16,8", "--train.seeds", "2", "--train.steps", "3", "--model.activations", "abs"]
+    deep += ["--sweep.families", "clip", "--sweep.splits", "train"]
     assert cli.main(["run", "--out", str(folder), *deep]) == 0
     result = jaxdist.load(folder)
     assert list(result["clip"].site.values) == ["dense0/pre", "dense1/pre"]
