@@ -28,7 +28,7 @@ def shown(console: Console) -> Iterator[Show]:
         return
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=14),
+        BarColumn(bar_width=10),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxdist import config as configs
-from jaxdist import edits, figures, files, tables
+from jaxdist import figures, files, tables
 from jaxdist.config import StatisticsConfig
 
 WIDTH = 80
@@ -204,11 +204,10 @@ def _by_family(points: pd.DataFrame, columns: dict[str, Callable[[pd.Series], st
     parts = []
     for (split, site, family), part in tables.at_paper_rows(points).groupby(["split", "site", "family"], sort=False):
         networks = list(part.network.unique())
-        unedited = edits.get(str(family)).identity
         rows = []
         for row, same in part.groupby("row", sort=False):
             cells = [fn(one) for _, one in same.iterrows() for fn in columns.values()]
-            label = "no edit" if row == unedited else f"{100 * float(str(row)):g} %"
+            label = "no edit" if same.unedited.iloc[0] else f"{100 * float(str(row)):g} %"
             rows.append([label, f"{100 * same.fraction.iloc[0]:.4g} %", *cells])
         headers = ["row", "point", *(f"{network} {name}" for network in networks for name in columns)]
         parts += [f"## {str(family).capitalize()} of {site}, {split} images", _markdown(rows, headers)]

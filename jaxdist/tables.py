@@ -79,6 +79,7 @@ def points(result: xr.DataTree, options: StatisticsConfig) -> pd.DataFrame:
         )
         columns = {
             "fraction": one.fraction,
+            "unedited": one.fraction == one.identity,
             "seeds": len(one.accuracy),
             "accuracy": published.mean,
             "sd": published.sd,
