@@ -1,4 +1,4 @@
-"""Activation functions by name, each with the facts that edits and checks rely on."""
+"""Activation functions by name, each with what is known about it."""
 
 from __future__ import annotations
 

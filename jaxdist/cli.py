@@ -40,6 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"jaxdist: cannot read or write ({error}); check space and permissions, then try again", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print(f"jaxdist: out of memory ({str(error).splitlines()[0]}); use fewer seeds or units", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("jaxdist: interrupted; finished files stay as they are", file=sys.stderr)
         return 130
@@ -72,15 +77,13 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     ):
         added = command(name, help, function)
         added.add_argument("config", nargs="?", help="TOML file; none: the quickstart")
-        _add_fields(added, configs.field_help())
+        _add_fields(added, ("",))
     added = command("sweep", "sweep the trained networks of a run folder", _sweep)
     added.add_argument("run", type=Path, help="run folder")
-    sections = ("ranges", "sweep", "statistics", "compute")
-    _add_fields(
-        added, {k: v for k, v in configs.field_help().items() if k == "data.dir" or k.split(".")[0] in sections}
-    )
+    _add_fields(added, ("data.dir", "ranges.", "sweep.", "statistics.", "compute."))
     added = command("report", "write the tables and figures of a run folder, and print its summary", _report)
     added.add_argument("run", type=Path, help="run folder")
+    _add_fields(added, ("statistics.",))
     added = command("gallery", "draw the feature-space diagrams of the paper's Figures 2 and 3", _gallery)
     added.add_argument("--out", type=Path, default=Path("gallery"), help="folder to write to [gallery]")
     added = command("data", "make data sets available", _prepare)
@@ -93,15 +96,25 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
-        known = [f"--{key}" for key in configs.field_types()]
-        raise InputError(f"unknown option '{unknown[0]}'{nearest(unknown[0].split('=')[0], known)}")
+        raise InputError(_unknown(unknown[0], options.name))
     return options
 
 
-def _add_fields(parser: argparse.ArgumentParser, fields: dict[str, str]) -> None:
+def _unknown(argument: str, command: str) -> str:
+    known = [f"--{key}" for key in configs.field_types()]
+    name = argument.split("=")[0]
+    if not argument.startswith("-"):
+        return f"'{argument}': one argument too many for '{command}'; see 'jaxdist {command} --help'"
+    if name in known:
+        return f"{name}: cannot be given to '{command}'; see 'jaxdist {command} --help' for what can"
+    return f"unknown option '{name}'{nearest(name, known)}"
+
+
+def _add_fields(parser: argparse.ArgumentParser, prefixes: tuple[str, ...]) -> None:
     group = parser.add_argument_group("config fields", "override the config; lists are given as a,b,c")
-    for key, help in fields.items():
-        group.add_argument(f"--{key}", metavar="VALUE", help=help.replace("%", "%%"), default=argparse.SUPPRESS)
+    for key, help in configs.field_help().items():
+        if key.startswith(prefixes):
+            group.add_argument(f"--{key}", metavar="VALUE", help=help.replace("%", "%%"), default=argparse.SUPPRESS)
 
 
 def _changes(options: argparse.Namespace) -> dict[str, str]:
@@ -137,14 +150,14 @@ def _sweep(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    result = _experiment().report_folder(options.run)
+    result = _experiment().report_folder(options.run, _changes(options))
     _summarise(result, configs.from_toml(result.attrs["config"]), options.run)
 
 
 def _gallery(options: argparse.Namespace) -> None:
     from jaxdist import gallery
 
-    written = gallery.write(options.out)
+    written = gallery.write(options.out.expanduser())
     print(f"{len(written)} pictures in {options.out}")
 
 

@@ -60,8 +60,8 @@ class TrainConfig:
     """Full-batch training of the seed ensemble."""
 
     seeds: int = _option(20, "networks an activation", least=1)
-    seed: int = _option(0, "root of all random keys", least=0)
-    steps: int = _option(400, "parameter updates", least=1)
+    seed: int = _option(0, "root of all random keys", least=0, below=2**32)
+    steps: int = _option(400, "parameter updates", least=1, below=2**31 - 1)
     optimizer: Literal["sgd", "adam"] = _option("sgd", "optax optimiser; sgd is the paper's")
     learning_rate: float = _option(0.01, "step size", above=0)
 

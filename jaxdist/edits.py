@@ -79,6 +79,8 @@ def clip(ranges: Ranges, fraction: Array, options: SweepConfig) -> Affine:
         "text": fraction * (high - low),
         "caption": fraction * high,
     }[options.clip_formula]
+    # An infinite fraction is no clip, also where the range is 0.
+    ceiling = jnp.where(jnp.isinf(fraction), fraction, ceiling)
     return _spare(unedited(low.size)._replace(high=ceiling), ranges.dead, options)
 
 
@@ -150,9 +152,15 @@ def get(name: str) -> Family:
 
 
 def identity(family: str, options: SweepConfig) -> float | None:
-    """The fraction at which a family edits nothing, or None: the literal offset formula has no such point."""
+    """The fraction from which a family edits nothing on the training images, or None where it always edits.
+
+    The literal offset formula has no such point. The text's clip p*r reaches the largest value only at
+    p = high/(high - low): the end of the grid stands for that, since a unit beyond it varies by less than a tenth.
+    """
     if family == "offset" and options.offset_formula == "literal":
         return None
+    if family == "clip" and options.clip_formula == "text":
+        return float(get(family).grid()[-1])
     return get(family).identity
 
 

@@ -84,12 +84,9 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
     Raises:
       InputError: if the folder is not a run, its data is not the data it was trained on, or a change is not allowed.
     """
+    folder = run_folder(folder)
     earlier = results.load(folder)
-    config = configs.load(folder / CONFIG_FILE)
-    for key in changes or {}:
-        if key != "data.dir" and key.split(".")[0] not in ("ranges", "sweep", "statistics", "compute"):
-            raise InputError(f"--{key}: cannot be changed after training; make a new run with 'jaxdist train'")
-    config = configs.override(config, changes or {})
+    config = _changed(earlier, changes or {}, ("data.dir", "ranges.", "sweep.", "statistics.", "compute."))
     inputs = load_inputs(config)
     if inputs.dataset.digest != earlier.attrs["data_digest"]:
         raise InputError(
@@ -105,13 +102,30 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
     return result
 
 
-def report_folder(folder: Path) -> xr.DataTree:
-    """Write the tables and figures of a swept run folder; raises `InputError` if it is none."""
+def report_folder(folder: Path, changes: Mapping[str, str] | None = None) -> xr.DataTree:
+    """Write the tables and figures of a swept run folder; `changes` overrides fields of the statistics.
+
+    Raises:
+      InputError: if the folder is not a run or holds no sweep, or a change is not allowed.
+    """
+    folder = run_folder(folder)
     result = results.load(folder)
     if not set(edits.FAMILIES) & set(result.children):
         raise InputError(f"{folder}: holds no sweep yet; make one with 'jaxdist sweep {folder}'")
-    report.write(result, configs.from_toml(result.attrs["config"]).statistics, folder)
+    config = _changed(result, changes or {}, ("statistics.",))
+    if changes:
+        result.attrs["config"] = configs.to_toml(config)
+        save(folder, config, result)
+    report.write(result, config.statistics, folder)
     return result
+
+
+def _changed(result: xr.DataTree, changes: Mapping[str, str], allowed: tuple[str, ...]) -> Config:
+    """A result's config with fields overridden; only those that start with one of `allowed` may be."""
+    for key in changes:
+        if not key.startswith(allowed):
+            raise InputError(f"--{key}: cannot be changed in a finished stage; make a new run")
+    return configs.override(configs.from_toml(result.attrs["config"]), changes)
 
 
 def load_inputs(config: Config) -> Inputs:
@@ -120,6 +134,8 @@ def load_inputs(config: Config) -> Inputs:
     mesh = devices.make_mesh()
     flat = [x.reshape(len(x), -1) for x in data.scaled(dataset, config.data)]
     used = np.any([x.any(axis=0) for x in flat], axis=0)
+    if not used.any():
+        raise InputError(f"{dataset.source} Every pixel of every image is 0; expected pictures, so check the files")
     splits = zip(("train", "test"), flat, (dataset.train, dataset.test), strict=True)
     return Inputs(dataset, {name: devices.place(x[:, used], split.labels, mesh) for name, x, split in splits}, used)
 
@@ -259,7 +275,7 @@ def load_networks(config: Config, folder: Path, inputs: Inputs) -> dict[str, Par
 
 def new_folder(config: Config) -> Path:
     """The run folder, not yet made; raises `InputError` if it is in use or cannot be made."""
-    folder = Path(config.out)
+    folder = Path(config.out).expanduser()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: is not an empty folder; choose a new one with --out, or move it away")
     parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
@@ -268,12 +284,19 @@ def new_folder(config: Config) -> Path:
     return folder
 
 
+def run_folder(path: Path) -> Path:
+    """The run folder that a user means, who may also have given its result file."""
+    path = Path(path).expanduser()
+    return path.parent if path.is_file() else path
+
+
 def save(folder: Path, config: Config, result: xr.DataTree, networks: Mapping[str, Params] | None = None) -> None:
     """Write config and result, and the weights if given, into a run folder."""
     for name, params in (networks or {}).items():
         weights.save(params, _weights_path(folder, name))
-    files.write_text(folder / CONFIG_FILE, configs.to_toml(config))
+    # The result carries the config that counts; the file beside it is for people.
     results.save(result, folder / results.FILE)
+    files.write_text(folder / CONFIG_FILE, configs.to_toml(config))
 
 
 def _attrs(result: xr.DataTree) -> dict[str, Any]:

@@ -92,6 +92,5 @@ def model(activation: str, hidden_layers: int = 1) -> Model:
         functools.partial(apply, activation=fn),
         post=tuple((f"dense{k}/pre", fn) for k in range(hidden_layers)),
         unit_axis=0,
-        example_axis=-1,
         class_axis=0,
     )

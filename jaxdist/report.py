@@ -17,6 +17,9 @@ from jaxdist import figures, files, tables
 from jaxdist.config import StatisticsConfig
 
 WIDTH = 80
+_NO_EDIT = (
+    "'No edit' is meant of the training images: a clip there still cuts test values above the training images' largest."
+)
 _OUTWARD = {
     ("scale", "below"): "scaled down to",
     ("scale", "above"): "scaled up to",
@@ -75,7 +78,8 @@ def published_markdown(points: pd.DataFrame, training: pd.DataFrame | None, opti
         "The paper's own analysis: the paired t test of each point is against grid index "
         f"{options.published_baseline_index} of its family, not against the unedited network; t is positive where "
         "accuracy is below that baseline, and nothing is corrected for the number of points. Standard deviations are "
-        "over the population (ddof 0). Accuracies are percent; the point is the grid point nearest to the row.",
+        "over the population (ddof 0). Accuracies are percent; the point is the grid point nearest to the row. "
+        + _NO_EDIT,
     ]
     if training is not None:
         quantities = {"train_accuracy": "train accuracy %", "test_accuracy": "test accuracy %", "loss": "loss"}
@@ -105,7 +109,7 @@ def corrected_markdown(points: pd.DataFrame, options: StatisticsConfig) -> str:
         "Each network against its own unedited accuracy, paired over seeds. The drop is in percentage points with its "
         f"{level} % Student t interval; p is Holm-corrected over the points of the family; d is Cohen's d_z. "
         f"Non-inferior means that the one-sided {level} % bound of the drop, the smallest margin that passes, is below "
-        f"{tables.percent(options.margin)} points.",
+        f"{tables.percent(options.margin)} points. " + _NO_EDIT,
     ]
     columns: dict[str, Callable[[pd.Series], str]] = {
         "drop": lambda r: f"{tables.percent(r['drop'])} [{tables.percent(r.drop_low)}, {tables.percent(r.drop_high)}]",
@@ -122,7 +126,7 @@ def tolerance_markdown(reach: pd.DataFrame, options: StatisticsConfig) -> str:
     parts = [
         "# Tolerance",
         f"The fraction at which {tables.percent(options.margin)} points of accuracy are lost, walking outward from no "
-        "edit to the first exit, linear between points. Median over seeds with its "
+        "edit to the first exit, linear between points (for scale in its logarithm). Median over seeds with its "
         f"{tables.percent(options.confidence, 0)} % order-statistic interval, which needs at least 6 seeds at 95 %; "
         "a > or < marks the end of the grid. Re-entered: seeds whose accuracy comes back further out.",
     ]
@@ -145,8 +149,8 @@ def summary(result: xr.DataTree, options: StatisticsConfig) -> RenderableType:
     seeds = int(reach.seeds.max())
     table = Table(
         title=f"How far an edit goes before {tables.percent(options.margin, 1)} points of {split} accuracy are lost",
-        caption=f"Median of {seeds} seeds with {tables.percent(options.confidence, 0)} % interval, in % of "
-        "the preactivation (scale) or of each unit's range",
+        caption=f"Median of {seeds} seeds{_interval_words(reach, options)}, in % of the preactivation (scale) or "
+        "of each unit's range",
         width=WIDTH,
     )
     table.add_column("preactivations")
@@ -180,6 +184,11 @@ def _notes(result: xr.DataTree, options: StatisticsConfig) -> list[str]:
             affected = f"{np.count_nonzero(per_seed)} of {len(per_seed)} networks"
             notes.append(f"{network}: {per_seed.sum()} dead units in {affected}, {done}")
     return notes
+
+
+def _interval_words(reach: pd.DataFrame, options: StatisticsConfig) -> str:
+    level = f"{tables.percent(options.confidence, 0)} %"
+    return f" (too few for a {level} interval)" if reach.low.isna().all() else f" with {level} interval"
 
 
 def _main_split(frame: pd.DataFrame) -> str:

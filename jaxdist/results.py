@@ -4,7 +4,8 @@ A result is an `xarray.DataTree`. Group ``training`` has `loss`, `train_accuracy
 seed, step); entry k belongs to the weights after k updates. Groups ``scale``, ``clip`` and ``offset`` have the counts
 `correct` and `agree` over (network, seed, site, split, fraction), `unperturbed` over (network, seed, split) and
 `total` over (split). Group ``ranges`` has `low`, `high` and `dead` over (network, seed, site, unit). Accuracies are
-fractions. The root's attributes hold the protocol: config, data digest, versions, device, precision, timings.
+fractions. The root's attributes hold the protocol: config, data digest, precision, timings; each
+group's attribute `made` says when, on what device and with which versions it was computed.
 """
 
 from __future__ import annotations
@@ -35,22 +36,30 @@ _PACKAGES = ("jaxdist", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "xar
 
 
 def provenance(config: configs.Config, dataset: Dataset) -> dict[str, Any]:
-    """Everything that says how a result came about, as attributes of plain types."""
-    device = jax.devices()[0]
+    """What a result is of, as attributes of plain types: its config and its data."""
     return {
         "schema": SCHEMA,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "config": configs.to_toml(config),
         "data_name": dataset.name,
         "data_source": dataset.source,
         "data_digest": dataset.digest,
-        "versions": json.dumps({name: importlib.metadata.version(name) for name in _PACKAGES}),
-        "python": platform.python_version(),
-        "platform": device.platform,
-        "device": device.device_kind if device.platform != "cpu" else platform.processor() or platform.machine(),
-        "devices": jax.device_count(),
         "precision": config.compute.precision,
     }
+
+
+def made() -> str:
+    """When, where and with what a stage was computed, as JSON: the attribute `made` of its groups."""
+    device = jax.devices()[0]
+    return json.dumps(
+        {
+            "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+            "python": platform.python_version(),
+            "platform": device.platform,
+            "device": device.device_kind if device.platform != "cpu" else platform.processor() or platform.machine(),
+            "devices": jax.device_count(),
+        }
+    )
 
 
 def training(metrics: Mapping[str, Metrics], seeds: Sequence[int]) -> xr.Dataset:
@@ -64,7 +73,11 @@ def training(metrics: Mapping[str, Metrics], seeds: Sequence[int]) -> xr.Dataset
     return xr.Dataset(
         values,
         coords={"network": list(metrics), "seed": list(seeds), "step": np.arange(steps)},
-        attrs={"step": "updates made when the entry was measured", "units": "loss in nats, accuracy as a fraction"},
+        attrs={
+            "step": "updates made when the entry was measured",
+            "units": "loss in nats, accuracy as a fraction",
+            "made": made(),
+        },
     )
 
 
@@ -88,7 +101,7 @@ def ranges(measured: Mapping[str, Mapping[str, Ranges]], seeds: Sequence[int], m
             "dead": (dims, stacked("dead", False)),
         },
         coords={"network": list(measured), "seed": list(seeds), "site": sites, "unit": np.arange(width)},
-        attrs={"measured_on": measured_on},
+        attrs={"measured_on": measured_on, "made": made()},
     )
 
 
@@ -113,7 +126,7 @@ def family(
             "total": ("split", np.asarray(totals, np.int32)),
         },
         coords={**coords, "fraction": fractions},
-        attrs=dict(attrs),
+        attrs={**attrs, "made": made()},
     )
 
 
@@ -132,7 +145,7 @@ def save(result: xr.DataTree, path: Path) -> None:
         if node.data_vars
     }
     with files.aside(path) as temporary:
-        result.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+        result.to_netcdf(temporary.absolute(), engine="h5netcdf", encoding=encoding)
 
 
 def load(path: str | Path) -> xr.DataTree:

@@ -48,13 +48,23 @@ def sweep(
 
     Raises:
       InputError: if the model does not reach a site exactly once.
+      ValueError: if there are no edits, or their leaves do not fit the ensemble and the site.
     """
     one = jax.tree.map(lambda leaf: leaf[0], params)
     shape = jax.ShapeDtypeStruct((1, *examples.x.shape[1:]), examples.x.dtype)
-    order = [site.name for site in taps.sites(model.apply, one, shape)]
-    for site in edits:
-        if site not in order:
+    sites = {site.name: site.shape for site in taps.sites(model.apply, one, shape)}
+    order = list(sites)
+    if not edits:
+        raise ValueError("edits: expected at least one site, got none")
+    for site, edit in edits.items():
+        if site not in sites:
             raise InputError(f"site '{site}': the model never reaches it; its sites are {', '.join(order) or 'none'}")
+        seeds, units = jax.tree.leaves(params)[0].shape[0], sites[site][model.unit_axis]
+        for leaf in jax.tree.leaves(edit):
+            if leaf.ndim != 3 or (leaf.shape[0], leaf.shape[2]) != (seeds, units):
+                raise ValueError(
+                    f"edits of site '{site}': expected leaves [{seeds}, P, {units}], got {list(leaf.shape)}"
+                )
     return _sweep(
         params,
         dict(edits),

@@ -25,13 +25,12 @@ class Model:
     """A model function with the layout of its values; hashable, so that equal models share compiled programs.
 
     `post` gives the activation that follows a site, where something needs the value behind it. The axes are those of
-    a site's value and of the logits for a block of examples; the defaults are Flax's ([n, ..., H] and [n, C]).
+    units in a site's value and of classes in the logits; the defaults are Flax's ([n, ..., H] and [n, C]).
     """
 
     apply: Apply
     post: tuple[tuple[str, Action], ...] = ()
     unit_axis: int = -1
-    example_axis: int = 0
     class_axis: int = -1
 
     def activation_after(self, site: str) -> Action | None:

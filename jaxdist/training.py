@@ -138,8 +138,8 @@ def train(
 def _check_finite(loss: AnyArray, first_step: int) -> None:
     bad = ~np.isfinite(np.asarray(loss))
     if bad.any():
-        step = first_step + int(np.argmax(bad.any(axis=1)))
-        seeds = np.flatnonzero(bad.any(axis=0))
+        first_bad = int(np.argmax(bad.any(axis=1)))
+        step, seeds = first_step + first_bad, np.flatnonzero(bad[first_bad])
         shown = ", ".join(map(str, seeds[:8])) + (", ..." if len(seeds) > 8 else "")
         raise TrainingDivergedError(
             f"training diverged: the loss of seed {shown} is not finite after {step} updates; "

@@ -50,9 +50,7 @@ def load(path: Path) -> Params:
 
 
 def check(params: Params, expected: Mapping[str, Any], path: Path) -> None:
-    """Raise `InputError` unless `params` has the structure and shapes of `expected`."""
-    found, wanted = (jax.tree.map(lambda leaf: tuple(leaf.shape), tree) for tree in (params, expected))
+    """Raise `InputError` unless `params` has the structure, types and shapes of `expected`."""
+    found, wanted = (jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree) for tree in (params, expected))
     if found != wanted:
-        raise InputError(
-            f"{path}: expected weights of shapes {wanted}, got {found}; the config does not fit these weights"
-        )
+        raise InputError(f"{path}: expected weights {wanted}, got {found}; these are not the weights of this run")

@@ -100,6 +100,22 @@ def test_each_family_is_unedited_at_its_identity_but_the_literal_offset_nowhere(
     assert edits.identity("offset", SweepConfig(offset_formula="literal")) is None
 
 
+def test_the_texts_clip_reaches_no_edit_only_where_it_exceeds_every_largest_value():
+    """Unit 1 has range 1..3: at p = 1 the text clips it at 2."""
+    text = SweepConfig(clip_formula="text")
+    np.testing.assert_allclose(apply("clip", 1.0, text)[1, 1], 2.0)
+    point = edits.identity("clip", text)
+    assert point == 10
+    np.testing.assert_array_equal(apply("clip", point, text), H)
+
+
+def test_an_infinite_clip_is_no_edit_also_for_a_unit_without_a_range():
+    flat = Ranges(jnp.asarray([2.0]), jnp.asarray([2.0]), jnp.asarray([False]))
+    for formula in ("code", "text", "caption"):
+        made = edits.build("clip", flat, np.array([np.inf]), SweepConfig(clip_formula=formula))
+        assert np.isposinf(made.high).all()
+
+
 def test_an_edit_applies_along_the_declared_unit_axis():
     made = jax.tree.map(lambda leaf: leaf[0], edits.build("offset", RANGES, np.array([0.25]), SweepConfig()))
     by_row = made.apply(H, jnp.arange(2), unit_axis=-1)

@@ -54,7 +54,7 @@ def test_every_layer_is_measured_in_one_pass(train_set):
 
 
 def test_a_site_without_a_declared_activation_is_refused(trained, train_set):
-    model = taps.Model(mlp.model("relu").apply, unit_axis=0, example_axis=-1, class_axis=0)
+    model = taps.Model(mlp.model("relu").apply, unit_axis=0, class_axis=0)
     with pytest.raises(
         InputError, match=r"site 'dense0/pre': ranges need the activation that follows; give it as post="
     ):

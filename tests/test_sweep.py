@@ -168,7 +168,7 @@ class CountingModel:
 
 def test_a_sweep_is_one_trace_and_a_second_one_compiles_nothing(trained, train_set):
     counting = CountingModel()
-    model = taps.Model(counting, mlp.model("relu").post, unit_axis=0, example_axis=-1, class_axis=0)
+    model = taps.Model(counting, mlp.model("relu").post, unit_axis=0, class_axis=0)
     made = some_edits(325, 24)
     sweep.sweep(model, trained["relu"], made, train_set)
     # Once to list the sites, once to read the site, once for the points: not once a point, seed or block.
@@ -266,3 +266,12 @@ def test_a_site_that_is_not_there_is_refused_with_the_list_of_sites(trained, tra
         InputError, match=r"'dense1/pre': the model never reaches it; its sites are dense0/pre, dense0/post"
     ):
         sweep.sweep(mlp.model("relu"), trained["relu"], made, train_set)
+
+
+def test_edits_that_do_not_fit_are_refused(trained, train_set):
+    good = some_edits(2, 24)[SITE]
+    narrow = jax.tree.map(lambda leaf: leaf[..., :1], good)
+    with pytest.raises(ValueError, match=r"expected leaves \[3, P, 24\], got \[3, 2, 1\]"):
+        sweep.sweep(mlp.model("relu"), trained["relu"], {SITE: narrow}, train_set)
+    with pytest.raises(ValueError, match="expected at least one site"):
+        sweep.sweep(mlp.model("relu"), trained["relu"], {}, train_set)

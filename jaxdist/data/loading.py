@@ -33,6 +33,11 @@ def load(config: DataConfig) -> Dataset:
             f"data.name: '{name}' is not the name of a data set; expected lower_snake_case, "
             f"with /config where TFDS has one{nearest(name, _KNOWN)}"
         )
+    if config.dir and name == "digits":
+        raise InputError(
+            f"data.dir: '{config.dir}' is given, but data.name is 'digits', which is embedded; "
+            "give --data.name too, such as mnist"
+        )
     if config.dir:
         return _from_folder(name, Path(config.dir).expanduser())
     if name == "digits":
