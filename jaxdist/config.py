@@ -61,7 +61,7 @@ class TrainConfig:
 
     seeds: int = _option(20, "networks an activation", least=1)
     seed: int = _option(0, "root of all random keys", least=0, below=2**32)
-    steps: int = _option(400, "parameter updates", least=1, below=2**31 - 1)
+    steps: int = _option(400, "parameter updates", least=1, below=10**9)
     optimizer: Literal["sgd", "adam"] = _option("sgd", "optax optimiser; sgd is the paper's")
     learning_rate: float = _option(0.01, "step size", above=0)
 

@@ -186,16 +186,19 @@ def test_training_that_diverges(capsys):
 
 
 @pytest.fixture
-def trained(tmp_path, monkeypatch):
-    monkeypatch.setattr(devices, "use_all_cores", lambda: None)
-    assert cli.main(["train", "--out", str(tmp_path / "trained"), *SMALL]) == 0
+def trained(tmp_path, images):
+    assert cli.main(["train", *map(str, run_on(images)[1:5]), "--out", str(tmp_path / "trained"), *SMALL]) == 0
     return tmp_path / "trained"
 
 
 def test_run_folders_that_are_broken(capsys, trained, images):
     refused(capsys, "sweep", "nothing-here", message="no such result")
     refused(capsys, "sweep", trained, "--train.steps", "9", message="--train.steps: cannot be given to 'sweep'")
-    refused(capsys, "sweep", trained, "--data.dir", images, message="was trained on other data")
+    labels = images / "train-labels-idx1-ubyte"
+    good = labels.read_bytes()
+    labels.write_bytes(good[:-1] + b"\x01")
+    refused(capsys, "sweep", trained, message="was trained on other data")
+    labels.write_bytes(good)
     weights = trained / "weights" / "relu.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-10])
@@ -203,7 +206,7 @@ def test_run_folders_that_are_broken(capsys, trained, images):
     weights.unlink()
     refused(capsys, "sweep", trained, message="no such weights file")
     weights.write_bytes(whole)
-    stored.save({"dense0": {"weight": np.zeros((2, 8, 64), np.float16)}}, weights)
+    stored.save({"dense0": {"weight": np.zeros((2, 8, 16), np.float16)}}, weights)
     refused(capsys, "sweep", trained, message="these are not the weights of this run")
     weights.write_bytes(whole)
     (trained / "result.nc").write_bytes((trained / "result.nc").read_bytes()[:3000])
