@@ -210,7 +210,7 @@ def field_help() -> dict[str, str]:
         text = next(f.metadata["help"] for f in dataclasses.fields(owner) if f.name == name)
         value = getattr(owner, name)
         shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
-        found[key] = f"{text} [{'unset' if shown is None else shown or 'empty'}]"
+        found[key] = f"{text} [{'unset' if shown is None else 'empty' if shown == '' else shown}]"
     return found
 
 
