@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxdist.config import Config as Config
     from jaxdist.experiment import run as run
-    from jaxdist.results import load as load
+    from jaxdist.interop import load as load
     from jaxdist.taps import Model as Model
     from jaxdist.taps import sites as sites
 
 __version__ = "0.1.0"
 
-_EXPORTS = {"Config": "config", "Model": "taps", "load": "results", "run": "experiment", "sites": "taps"}
+_EXPORTS = {"Config": "config", "Model": "taps", "load": "interop", "run": "experiment", "sites": "taps"}
 
 __all__ = ["Config", "Model", "load", "run", "sites"]
 

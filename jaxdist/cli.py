@@ -84,6 +84,20 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     added = command("report", "write the tables and figures of a run folder, and print its summary", _report)
     added.add_argument("run", type=Path, help="run folder")
     _add_fields(added, ("statistics.",))
+    added = command("import-torch", "make a run folder of networks trained in PyTorch", _import_torch)
+    added.add_argument("path", type=Path, help="the paper's result tree, an exported folder, a state_dict or safetensors")
+    _add_fields(added, ("out", "data.", "model.activations", "ranges.", "sweep.", "statistics.", "compute."))
+    added = command("export-torch", "write the networks of a run as state_dicts and safetensors", _export_torch)
+    added.add_argument("run", type=Path, help="run folder")
+    added.add_argument("--out", type=Path, required=True, help="new folder to write to")
+    added = command("compare", "say whether two runs, or a run and the paper, agree", _compare)
+    added.add_argument("a", metavar="A", help="run folder, result file, the paper's result file, or 'published'")
+    added.add_argument("b", metavar="B", help="the same")
+    added.add_argument("--json", type=Path, metavar="FILE", help="also write everything that was compared")
+    added.add_argument("--weights", choices=["auto", "shared", "independent"], default="auto", help="are the networks the same? [auto: by their weights]")
+    added.add_argument("--images", type=int, default=2, help="images by which shared networks' counts may differ [2]")
+    added.add_argument("--pictures", type=Path, metavar="FOLDER", help="folder for the picture [comparisons/ in the run]")
+    _add_fields(added, ("data.dir", "statistics."))
     added = command("gallery", "draw the feature-space diagrams of the paper's Figures 2 and 3", _gallery)
     added.add_argument("--out", type=Path, default=Path("gallery"), help="folder to write to [gallery]")
     added = command("data", "make data sets available", _prepare)
@@ -152,6 +166,29 @@ def _sweep(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     result = _experiment().report_folder(options.run, _changes(options))
     _summarise(result, configs.from_toml(result.attrs["config"]), options.run)
+
+
+def _import_torch(options: argparse.Namespace) -> None:
+    from jaxdist import interop
+
+    changes = _changes(options)
+    if "out" not in changes:
+        raise InputError("import-torch: say where to make the run folder, with --out FOLDER")
+    result = interop.import_run(options.path, changes)
+    config = configs.from_toml(result.attrs["config"])
+    networks = ", ".join(config.model.activations)
+    print(f"imported {config.train.seeds} x {networks} into {config.out}; next: jaxdist sweep {config.out}")
+
+
+def _export_torch(options: argparse.Namespace) -> None:
+    from jaxdist import interop
+
+    written = interop.export_run(options.run, options.out)
+    print(f"{len(written)} files in {options.out}")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    raise NotImplementedError
 
 
 def _gallery(options: argparse.Namespace) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from jaxdist import activations, data, devices, edits, files, mlp, ranges, report, results, sweep, training, weights
+from jaxdist import activations, data, devices, edits, folders, mlp, ranges, report, results, sweep, training, weights
 from jaxdist import config as configs
 from jaxdist.config import Config
 from jaxdist.devices import Examples
@@ -29,7 +28,6 @@ from jaxdist.taps import Model
 from jaxdist.training import Metrics
 from jaxdist.types import Params, Ranges
 
-CONFIG_FILE = "config.toml"
 SWEEP_GROUPS = ("ranges", *edits.FAMILIES)
 
 _INIT = 0
@@ -58,21 +56,21 @@ def run(config: Config | None = None, *, show: Show = silent) -> xr.DataTree:
         nothing is written then.
     """
     config = config or Config()
-    folder = new_folder(config)
+    folder = folders.new(config)
     inputs = load_inputs(config)
     networks, result = train_networks(config, inputs, show)
-    save(folder, config, result, networks)
+    folders.save(folder, config, result, networks)
     result = sweep_networks(config, inputs, networks, result, show)
-    save(folder, config, result)
+    folders.save(folder, config, result)
     report.write(result, config.statistics, folder)
     return result
 
 
 def train(config: Config, *, show: Show = silent) -> xr.DataTree:
     """Train only, into the new folder ``config.out``; the result has the group ``training``. Raises as `run` does."""
-    folder = new_folder(config)
+    folder = folders.new(config)
     networks, result = train_networks(config, load_inputs(config), show)
-    save(folder, config, result, networks)
+    folders.save(folder, config, result, networks)
     return result
 
 
@@ -84,19 +82,22 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
     Raises:
       InputError: if the folder is not a run, its data is not the data it was trained on, or a change is not allowed.
     """
-    folder = run_folder(folder)
+    folder = folders.of(folder)
     earlier = results.load(folder)
     config = _changed(earlier, changes or {}, ("data.dir", "ranges.", "sweep.", "statistics.", "compute."))
     inputs = load_inputs(config)
-    if inputs.dataset.digest != earlier.attrs["data_digest"]:
+    if earlier.attrs["data_digest"] not in (inputs.dataset.digest, results.UNKNOWN_DATA):
         raise InputError(
             f"{folder}: was trained on other data than {inputs.dataset.source}; give the same images with --data.dir"
         )
-    networks = load_networks(config, folder, inputs)
+    networks = folders.load_networks(config, folder)
+    expected = jax.eval_shape(lambda: initial_params(config, inputs))
+    for name, params in networks.items():
+        weights.check(params, expected, folders.weights_path(folder, name))
     kept = {name: child.to_dataset() for name, child in earlier.children.items() if name not in SWEEP_GROUPS}
-    attrs = {**results.provenance(config, inputs.dataset), "timings": earlier.attrs["timings"]}
+    attrs = {**_attrs(earlier), **results.provenance(config, inputs.dataset)}
     result = sweep_networks(config, inputs, networks, results.tree(kept, attrs), show)
-    save(folder, config, result)
+    folders.save(folder, config, result)
     if (folder / "tables").exists():
         report.write(result, config.statistics, folder)
     return result
@@ -108,14 +109,14 @@ def report_folder(folder: Path, changes: Mapping[str, str] | None = None) -> xr.
     Raises:
       InputError: if the folder is not a run or holds no sweep, or a change is not allowed.
     """
-    folder = run_folder(folder)
+    folder = folders.of(folder)
     result = results.load(folder)
     if not set(edits.FAMILIES) & set(result.children):
         raise InputError(f"{folder}: holds no sweep yet; make one with 'jaxdist sweep {folder}'")
     config = _changed(result, changes or {}, ("statistics.",))
     if changes:
         result.attrs["config"] = configs.to_toml(config)
-        save(folder, config, result)
+        folders.save(folder, config, result)
     report.write(result, config.statistics, folder)
     return result
 
@@ -125,7 +126,7 @@ def _changed(result: xr.DataTree, changes: Mapping[str, str], allowed: tuple[str
     for key in changes:
         if not key.startswith(allowed):
             raise InputError(f"--{key}: cannot be changed in a finished stage; make a new run")
-    return configs.override(configs.from_toml(result.attrs["config"]), changes)
+    return configs.override(results.config_of(result), changes)
 
 
 def load_inputs(config: Config) -> Inputs:
@@ -179,8 +180,8 @@ def sweep_networks(
 ) -> xr.DataTree:
     """Measure the ranges on the training images, sweep every family and split, and add the groups to a result."""
     started = time.perf_counter()
-    sites, splits, seeds = sites_of(config), config.sweep.splits, range(config.train.seeds)
-    grids = {name: edits.get(name).grid() for name in config.sweep.families}
+    sites, splits, seeds = sites_of(config), config.sweep.splits, results.seeds_of(earlier)
+    grids: dict[str, np.ndarray] = {name: edits.get(name).grid() for name in config.sweep.families}
     shape = (len(networks), len(seeds), len(sites), len(splits))
     points = sum(map(len, grids.values()))
     counts = Counts(*(np.zeros(s, np.int32) for s in ((*shape, points), (*shape, points), shape)))
@@ -208,15 +209,13 @@ def sweep_networks(
                 all_counts[a, :, sites.index(site), splits.index(split)] = new
     groups = {str(name): child.to_dataset() for name, child in earlier.children.items()}
     groups["ranges"] = results.ranges(measured, seeds, config.ranges.measured_on)
-    coords = {"network": list(networks), "seed": seeds, "site": list(sites), "split": list(splits)}
-    totals = [len(getattr(inputs.dataset, split).labels) for split in splits]
-    first = 0
-    for family, grid in grids.items():
-        here = slice(first, first := first + len(grid))
-        part = Counts(counts.correct[..., here], counts.agree[..., here], counts.unperturbed)
-        identity = edits.identity(family, config.sweep)
-        attrs = {} if identity is None else {"identity": identity}
-        groups[family] = results.family(part, grid, coords, totals, attrs)
+    groups |= results.families(
+        counts,
+        grids,
+        {family: edits.identity(family, config.sweep) for family in grids},
+        {"network": list(networks), "seed": seeds, "site": list(sites), "split": list(splits)},
+        [len(getattr(inputs.dataset, split).labels) for split in splits],
+    )
     timings: dict[str, float] = {**json.loads(earlier.attrs["timings"]), "sweep_s": time.perf_counter() - started}
     return results.tree(groups, {**_attrs(earlier), "timings": json.dumps(timings)})
 
@@ -262,46 +261,5 @@ def initial_params(config: Config, inputs: Inputs) -> Params:
     return mlp.init_ensemble(init_key, range(config.train.seeds), sizes, config.model.init)
 
 
-def load_networks(config: Config, folder: Path, inputs: Inputs) -> dict[str, Params]:
-    """Read the weights of a run folder; raises `InputError` where they are broken or do not fit the config."""
-    expected = jax.eval_shape(lambda: initial_params(config, inputs))
-    networks = {}
-    for name in config.model.activations:
-        path = _weights_path(folder, name)
-        networks[name] = weights.load(path)
-        weights.check(networks[name], expected, path)
-    return networks
-
-
-def new_folder(config: Config) -> Path:
-    """The run folder, not yet made; raises `InputError` if it is in use or cannot be made."""
-    folder = Path(config.out).expanduser()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: is not an empty folder; choose a new one with --out, or move it away")
-    parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise InputError(f"{folder}: cannot be made, because {parent} cannot be written to; choose another with --out")
-    return folder
-
-
-def run_folder(path: Path) -> Path:
-    """The run folder that a user means, who may also have given its result file."""
-    path = Path(path).expanduser()
-    return path.parent if path.is_file() else path
-
-
-def save(folder: Path, config: Config, result: xr.DataTree, networks: Mapping[str, Params] | None = None) -> None:
-    """Write config and result, and the weights if given, into a run folder."""
-    for name, params in (networks or {}).items():
-        weights.save(params, _weights_path(folder, name))
-    # The result carries the config that counts; the file beside it is for people.
-    results.save(result, folder / results.FILE)
-    files.write_text(folder / CONFIG_FILE, configs.to_toml(config))
-
-
 def _attrs(result: xr.DataTree) -> dict[str, Any]:
     return {str(name): value for name, value in result.attrs.items()}
-
-
-def _weights_path(folder: Path, network: str) -> Path:
-    return folder / "weights" / f"{network}.safetensors"

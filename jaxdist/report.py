@@ -12,8 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from jaxdist import config as configs
-from jaxdist import figures, files, tables
+from jaxdist import figures, files, results, tables
 from jaxdist.config import StatisticsConfig
 
 WIDTH = 80
@@ -176,7 +175,7 @@ def _notes(result: xr.DataTree, options: StatisticsConfig) -> list[str]:
                 f"test {tables.percent(mean['test_accuracy'])} %, loss {mean['loss']:.4f}"
             )
     dead = result["ranges"].to_dataset().dead
-    policy = configs.from_toml(result.attrs["config"]).sweep.dead_units
+    policy = results.config_of(result).sweep.dead_units
     for network in dead.network.to_numpy():
         per_seed = dead.sel(network=network).sum(("site", "unit")).to_numpy()
         if per_seed.any():

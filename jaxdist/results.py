@@ -3,9 +3,10 @@
 A result is an `xarray.DataTree`. Group ``training`` has `loss`, `train_accuracy` and `test_accuracy` over (network,
 seed, step); entry k belongs to the weights after k updates. Groups ``scale``, ``clip`` and ``offset`` have the counts
 `correct` and `agree` over (network, seed, site, split, fraction), `unperturbed` over (network, seed, split) and
-`total` over (split). Group ``ranges`` has `low`, `high` and `dead` over (network, seed, site, unit). Accuracies are
-fractions. The root's attributes hold the protocol: config, data digest, precision, timings; each
-group's attribute `made` says when, on what device and with which versions it was computed.
+`total` over (split); where a network lacks a seed that another has, `correct` is -1. Group ``ranges`` has `low`, `high`
+and `dead` over (network, seed, site, unit). Accuracies are fractions. The root's attributes hold the protocol: config,
+data digest, precision, timings, and of imported networks their origin; each group's attribute `made` says when, on
+what device and with which versions it was computed.
 """
 
 from __future__ import annotations
@@ -32,19 +33,34 @@ from jaxdist.types import Ranges
 
 SCHEMA = 1
 FILE = "result.nc"
+MISSING = -1
+"""Stands in `correct` where a network lacks a seed that another network of the result has."""
+UNKNOWN_DATA = ""
+"""The data digest of networks that came without their data."""
 _PACKAGES = ("jaxdist", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "xarray")
 
 
-def provenance(config: configs.Config, dataset: Dataset) -> dict[str, Any]:
-    """What a result is of, as attributes of plain types: its config and its data."""
+def provenance(config: configs.Config, dataset: Dataset | None) -> dict[str, Any]:
+    """What a result is of, as attributes of plain types: its config and its data, None where they are not known."""
     return {
         "schema": SCHEMA,
         "config": configs.to_toml(config),
-        "data_name": dataset.name,
-        "data_source": dataset.source,
-        "data_digest": dataset.digest,
+        "data_name": dataset.name if dataset else config.data.name,
+        "data_source": dataset.source if dataset else "not known",
+        "data_digest": dataset.digest if dataset else UNKNOWN_DATA,
         "precision": config.compute.precision,
     }
+
+
+def config_of(result: xr.DataTree) -> configs.Config:
+    """The config that a result carries."""
+    return configs.from_toml(result.attrs["config"])
+
+
+def seeds_of(result: xr.DataTree) -> list[int]:
+    """The numbers of a result's seeds: 0, 1, ... but for imported networks, which keep the numbers they came with."""
+    count = config_of(result).train.seeds
+    return [int(seed) for seed in np.atleast_1d(result.attrs.get("seeds", np.arange(count)))]
 
 
 def made() -> str:
@@ -105,29 +121,35 @@ def ranges(measured: Mapping[str, Mapping[str, Ranges]], seeds: Sequence[int], m
     )
 
 
-def family(
+def families(
     counts: Counts,
-    fractions: np.ndarray,
+    grids: Mapping[str, np.ndarray],
+    identities: Mapping[str, float | None],
     coords: Mapping[str, Sequence[Any]],
     totals: Sequence[int],
-    attrs: Mapping[str, Any],
-) -> xr.Dataset:
-    """Label one family's counts at its fractions [P].
+) -> dict[str, xr.Dataset]:
+    """Label the counts of families that were swept concatenated: one group each, at its grid's fractions [P].
 
     `counts` are stacked over the axes of `coords`, which are network, seed, site and split: `correct` and `agree`
-    have a further axis P. `totals` are the images a split.
+    have a further axis, the points of all grids in their order. `identities` says where each family edits nothing, if
+    anywhere; `totals` are the images a split.
     """
     dims = ("network", "seed", "site", "split", "fraction")
-    return xr.Dataset(
-        {
-            "correct": (dims, counts.correct),
-            "agree": (dims, counts.agree),
-            "unperturbed": (("network", "seed", "split"), np.asarray(counts.unperturbed)[:, :, 0]),
-            "total": ("split", np.asarray(totals, np.int32)),
-        },
-        coords={**coords, "fraction": fractions},
-        attrs={**attrs, "made": made()},
-    )
+    groups, first = {}, 0
+    for family, grid in grids.items():
+        here = slice(first, first := first + len(grid))
+        attrs = {} if identities[family] is None else {"identity": identities[family]}
+        groups[family] = xr.Dataset(
+            {
+                "correct": (dims, counts.correct[..., here]),
+                "agree": (dims, counts.agree[..., here]),
+                "unperturbed": (("network", "seed", "split"), np.asarray(counts.unperturbed)[:, :, 0]),
+                "total": ("split", np.asarray(totals, np.int32)),
+            },
+            coords={**coords, "fraction": grid},
+            attrs={**attrs, "made": made()},
+        )
+    return groups
 
 
 def tree(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> xr.DataTree:

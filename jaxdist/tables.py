@@ -13,16 +13,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import edits, statistics
+from jaxdist import edits, published, results, statistics
 from jaxdist.config import StatisticsConfig
-
-_OFFSET_STEPS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
-PAPER_ROWS: dict[str, tuple[float, ...]] = {
-    "scale": (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 10.0),
-    "clip": (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0),
-    "offset": (-2.0, *(-p for p in reversed(_OFFSET_STEPS)), 0.0, *_OFFSET_STEPS),
-}
-"""The fractions in the paper's appendix tables; its rows are the grid points nearest to them."""
 
 Side = Literal["below", "above"]
 
@@ -35,10 +27,22 @@ class Series(NamedTuple):
     site: str
     split: str
     identity: float | None  # the fraction at which nothing is edited, if there is one
+    seeds: np.ndarray  # [S] their numbers
     fraction: np.ndarray  # [P]
-    accuracy: np.ndarray  # [S, P] fraction
-    agree: np.ndarray  # [S, P] fraction
-    unperturbed: np.ndarray  # [S] fraction
+    total: int  # images
+    correct: np.ndarray  # [S, P] images
+    agree: np.ndarray | None  # [S, P] images; None in a result that does not have it, such as the paper's own
+    correct_unperturbed: np.ndarray  # [S] images
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """[S, P], a fraction."""
+        return self.correct / self.total
+
+    @property
+    def unperturbed(self) -> np.ndarray:
+        """[S] accuracy without an edit, a fraction."""
+        return self.correct_unperturbed / self.total
 
     @property
     def labels(self) -> dict[str, str]:
@@ -52,18 +56,21 @@ def series(result: xr.DataTree) -> Iterator[Series]:
         group = result[family].to_dataset()
         axes = (group[name].to_numpy() for name in ("network", "site", "split"))
         for network, site, split in itertools.product(*axes):
-            total = int(group.total.sel(split=split))
-            counts = group[["correct", "agree"]].sel(network=network, site=site, split=split)
+            here = group.sel(network=network, site=site, split=split)
+            there = here.correct.to_numpy()[:, 0] != results.MISSING
+            here = here.isel(seed=there)
             yield Series(
                 family,
                 str(network),
                 str(site),
                 str(split),
                 group.attrs.get("identity"),
-                group.fraction.to_numpy(),
-                counts.correct.to_numpy() / total,
-                counts.agree.to_numpy() / total,
-                group.unperturbed.sel(network=network, split=split).to_numpy() / total,
+                here.seed.to_numpy(),
+                here.fraction.to_numpy(),
+                int(here.total),
+                here.correct.to_numpy(),
+                here.agree.to_numpy() if "agree" in here else None,
+                here.unperturbed.to_numpy(),
             )
 
 
@@ -85,7 +92,7 @@ def points(result: xr.DataTree, options: StatisticsConfig) -> pd.DataFrame:
             "sd": published.sd,
             "low": published.low,
             "high": published.high,
-            "agree": one.agree.mean(axis=0),
+            "agree": np.nan if one.agree is None else one.agree.mean(axis=0) / one.total,
             "published_t": published.t,
             "published_p": published.p,
             **{name: getattr(corrected, name) for name in corrected._fields if name not in ("mean", "low", "high")},
@@ -131,12 +138,13 @@ def tolerance(result: xr.DataTree, options: StatisticsConfig) -> pd.DataFrame:
 
 
 def training(result: xr.DataTree, options: StatisticsConfig) -> pd.DataFrame:
-    """One row a network and quantity: mean, sd and interval over seeds at the last step."""
-    last = result["training"].to_dataset().isel(step=-1)
+    """One row a network and quantity: mean, sd and interval over seeds at the last step that recorded it."""
+    group = result["training"].to_dataset()
     rows = []
-    for network in last.network.to_numpy():
-        for name in last.data_vars:
-            interval = statistics.mean_interval(last[name].sel(network=network).to_numpy(), options.confidence)
+    for network in group.network.to_numpy():
+        for name in group.data_vars:
+            last = group[name].sel(network=network).dropna("step").isel(step=-1)
+            interval = statistics.mean_interval(last.to_numpy(), options.confidence)
             rows.append({"network": str(network), "quantity": str(name), **interval._asdict()})
     return pd.DataFrame(rows)
 
@@ -146,9 +154,14 @@ def at_paper_rows(frame: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for family, part in frame.groupby("family", sort=False):
         grid = part.fraction.unique()
-        for row in PAPER_ROWS[str(family)]:
-            parts.append(part[part.fraction == grid[np.abs(grid - row).argmin()]].assign(row=row))
+        for row in published.rows(str(family)):
+            parts.append(part[part.fraction == nearest(grid, row)].assign(row=row))
     return pd.concat(parts, ignore_index=True)
+
+
+def nearest(grid: np.ndarray, row: float) -> float:
+    """The grid point that the paper's tables show in the row of that fraction."""
+    return float(grid[np.abs(grid - row).argmin()])
 
 
 def percent(value: float, digits: int = 2) -> str:

@@ -26,13 +26,18 @@ LAYERS = (
     "ranges",
     "sweep",
     "statistics",
+    "equivalence",
+    "published",
     "results",
     "weights",
+    "folders",
     "tables",
     "figures",
     "gallery",
     "report",
+    "interop",
     "experiment",
+    "compare",
     "cli",
 )
 """From the data outward; the order of docs/architecture.md."""

@@ -1,0 +1,60 @@
+"""Two independent samples of networks, point by point: do their means differ, and are they equivalent?
+
+Pure NumPy and SciPy; accuracies, differences and margins are fractions. The seeds of the two samples are not paired:
+equal numbers do not mean equal networks.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from jaxdist.errors import InputError
+from jaxdist.statistics import DECIMALS, Flags, Values, holm
+
+
+class Equivalence(NamedTuple):
+    """The second sample's mean minus the first's, each [P], fractions.
+
+    `p_holm` is Welch's two-sided test of "no difference", Holm-corrected over the points; `p_equivalent` is the larger
+    of the two one-sided tests (TOST, Schuirmann 1987) of "the difference is at least the margin".
+    """
+
+    difference: Values
+    low: Values
+    high: Values
+    p_holm: Values
+    p_equivalent: Values
+    equivalent: Flags
+
+
+def welch(first: Values, second: Values, *, margin: float, confidence: float) -> Equivalence:
+    """Compare first[S, P] with second[S', P], which need not have equally many seeds.
+
+    Intervals are Welch's at `confidence`; equivalence is judged at 1 - `confidence` a side, which matches the interval
+    at 2 `confidence` - 1 lying inside the margin. Where neither sample varies, the difference is known exactly.
+
+    Raises:
+      InputError: for fewer than two seeds on a side, or unlike numbers of points.
+    """
+    first, second = (np.asarray(sample, np.float64) for sample in (first, second))
+    if min(len(first), len(second)) < 2 or first.shape[1:] != second.shape[1:]:
+        raise InputError(
+            f"expected samples [S, P] of at least two seeds at the same points, got {first.shape} and {second.shape}"
+        )
+    difference = np.round(second.mean(axis=0) - first.mean(axis=0), DECIMALS)
+    low, high = difference.copy(), difference.copy()
+    p = np.where(difference == 0, 1.0, 0.0)
+    p_equivalent = np.where(np.abs(difference) < margin, 0.0, 1.0)
+    varied = (first != first[0]).any(axis=0) | (second != second[0]).any(axis=0)
+    if varied.any():
+        a, b = first[:, varied], second[:, varied]
+        test: Any = stats.ttest_ind(b, a, equal_var=False)
+        interval = test.confidence_interval(confidence)
+        low[varied], high[varied], p[varied] = interval.low, interval.high, test.pvalue
+        below: Any = stats.ttest_ind(b - margin, a, equal_var=False, alternative="less")
+        above: Any = stats.ttest_ind(b + margin, a, equal_var=False, alternative="greater")
+        p_equivalent[varied] = np.maximum(below.pvalue, above.pvalue)
+    return Equivalence(difference, low, high, holm(p), p_equivalent, p_equivalent < 1 - confidence)

@@ -1,0 +1,28 @@
+"""PyTorch checkpoints and the paper's own results, in and out; nothing read from a file is ever executed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import xarray as xr
+
+from jaxdist import results
+from jaxdist.interop import paper
+from jaxdist.interop.checkpoints import TORCH_SUFFIXES
+from jaxdist.interop.transfer import export_run, import_run
+
+__all__ = ["export_run", "import_run", "load"]
+
+
+def load(path: str | Path) -> xr.DataTree:
+    """Read a result: a run folder, its result file, or the paper's ``perturbation_results.pt`` or tree that holds it.
+
+    Raises:
+      InputError: if there is none, it is broken, or another version of jaxdist wrote it.
+    """
+    path = Path(path).expanduser()
+    if path.suffix in TORCH_SUFFIXES:
+        return paper.read_result(path)
+    if (path / paper.RESULT_FILE).is_file():
+        return paper.read_result(path / paper.RESULT_FILE)
+    return results.load(path)

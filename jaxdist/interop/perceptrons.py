@@ -1,0 +1,109 @@
+"""Tensors by PyTorch's names as the parameters of a perceptron, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxdist.errors import InputError
+from jaxdist.types import Params
+
+_ALIASES = {"linear0.": "layers.0.", "perturb_layer.": "layers.1."}
+"""The paper's modules are attributes and members of a Sequential at once, so their tensors have two names."""
+
+_NEUTRAL = {"s": 1.0, "t": 0.0, "clip": np.inf}
+"""The paper's edit layer as it is saved: slope, offset and clip that change nothing."""
+
+
+def from_tensors(tensors: Mapping[str, np.ndarray], where: str) -> Params:
+    """Build one perceptron's parameters, ``{"dense0": {"weight": [H, D], "bias": [H]}, ...}``, from named tensors.
+
+    The linear layers are taken in the order given; a missing bias is 0. Stacked tensors, with a leading S, are kept so.
+
+    Raises:
+      InputError: if anything but linear layers is there, they do not follow one another, two names of one tensor
+        disagree, or the paper's edit layer holds an edit.
+    """
+    left = _without_aliases(tensors, where)
+    _check_neutral(left, where)
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    for name, tensor in left.items():
+        layer, _, kind = name.rpartition(".")
+        if kind in _NEUTRAL:
+            continue
+        if kind not in ("weight", "bias"):
+            raise InputError(
+                f"{where}: tensor '{name}' is not the weight or bias of a linear layer; expected only those"
+            )
+        layers.setdefault(layer, {})[kind] = tensor
+    if not layers:
+        raise InputError(f"{where}: holds no weights; expected the linear layers of a perceptron")
+    return {f"dense{k}": layer for k, layer in enumerate(_chain(layers, where))}
+
+
+def to_tensors(params: Params) -> dict[str, np.ndarray]:
+    """Name one network's parameters as ``torch.nn.Sequential(Linear, activation, Linear, ...)`` does: 0.weight, ..."""
+    return {
+        f"{2 * k}.{kind}": np.ascontiguousarray(params[f"dense{k}"][kind])
+        for k in range(len(params))
+        for kind in ("weight", "bias")
+    }
+
+
+def stack(networks: list[Params]) -> Params:
+    """Stack parameters of equal shapes along a new leading S."""
+    return {
+        layer: {kind: np.stack([params[layer][kind] for params in networks]) for kind in ("weight", "bias")}
+        for layer in networks[0]
+    }
+
+
+def hidden_of(params: Params) -> tuple[int, ...]:
+    """Units of the hidden layers; the last axis but one of a weight is its layer's units, stacked or not."""
+    return tuple(int(params[f"dense{k}"]["weight"].shape[-2]) for k in range(len(params) - 1))
+
+
+def _without_aliases(tensors: Mapping[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
+    left = dict(tensors)
+    for alias, original in _ALIASES.items():
+        for name in [name for name in left if name.startswith(alias)]:
+            same = original + name.removeprefix(alias)
+            if same in left and not np.array_equal(left.pop(name), left[same]):
+                raise InputError(
+                    f"{where}: '{name}' and '{same}' are one tensor in the paper's networks but differ here"
+                )
+    return left
+
+
+def _check_neutral(tensors: Mapping[str, np.ndarray], where: str) -> None:
+    for name, tensor in tensors.items():
+        kind = name.rpartition(".")[2]
+        if kind in _NEUTRAL and not (tensor == _NEUTRAL[kind]).all():
+            raise InputError(
+                f"{where}: '{name}' holds an edit (expected {_NEUTRAL[kind]} everywhere); save the network unedited"
+            )
+
+
+def _chain(layers: Mapping[str, Mapping[str, np.ndarray]], where: str) -> list[dict[str, np.ndarray]]:
+    """The layers in their order, each with weight and bias; refused unless each fits the one before."""
+    chain: list[dict[str, np.ndarray]] = []
+    before: Any = None
+    for name, layer in layers.items():
+        if "weight" not in layer or layer["weight"].ndim not in (2, 3):
+            shape = list(layer["weight"].shape) if "weight" in layer else "none"
+            raise InputError(f"{where}: layer '{name}' has a weight of shape {shape}; expected [units, inputs]")
+        weight = layer["weight"]
+        *seeds, units, inputs = weight.shape
+        bias = layer.get("bias", np.zeros((*seeds, units), np.float32))
+        if bias.shape != (*seeds, units):
+            raise InputError(f"{where}: layer '{name}' has a bias of shape {list(bias.shape)}; expected [{units}]")
+        if before is not None and (seeds, inputs) != before[1:]:
+            raise InputError(
+                f"{where}: layer '{name}' expects {inputs} inputs, but '{before[0]}' before it gives {before[2]}; "
+                "expected the linear layers of a perceptron in their order"
+            )
+        before = (name, seeds, units)
+        chain.append({"weight": weight, "bias": bias})
+    return chain

@@ -1,0 +1,198 @@
+"""Networks from PyTorch into a run folder, and from a run folder to PyTorch."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from safetensors.numpy import save as to_safetensors
+
+from jaxdist import activations, files, folders, results
+from jaxdist import config as configs
+from jaxdist.config import Config
+from jaxdist.errors import InputError
+from jaxdist.interop import checkpoints, paper, perceptrons
+from jaxdist.training import Metrics
+from jaxdist.types import Params
+
+SUFFIXES = (".safetensors", *checkpoints.TORCH_SUFFIXES)
+
+
+class Imported(NamedTuple):
+    """Networks read from files, not yet written anywhere."""
+
+    config: Config
+    networks: dict[str, Params]  # leading S
+    seeds: list[int]
+    metrics: dict[str, Metrics]  # [steps + 1, S]; empty where none came with the networks
+    origin: dict[str, Any]
+
+
+def import_run(path: Path, changes: Mapping[str, str]) -> xr.DataTree:
+    """Turn PyTorch networks into a new run folder ``out`` that can be swept, reported and compared.
+
+    `path` is the paper's result tree, a folder that `export_run` made, or one state_dict (``.pt``), whole pickled
+    module of known classes, or safetensors file. `changes` overrides config fields: where the data is, how to sweep,
+    and ``model.activations`` where the file does not tell the activation.
+
+    Raises:
+      InputError: for files that are missing, broken, hostile or not a perceptron's, networks of unlike shapes, an
+        unknown activation, or a folder in use; nothing is written then.
+    """
+    found = read(Path(path).expanduser(), changes)
+    folder = folders.new(found.config)
+    attrs = {
+        **results.provenance(found.config, None),
+        "origin": json.dumps(found.origin),
+        "seeds": found.seeds,
+        "timings": "{}",
+    }
+    groups = {}
+    if found.metrics:
+        groups["training"] = results.training(found.metrics, found.seeds)
+        groups["training"].attrs["made"] = json.dumps({"by": "imported", "from": found.origin["path"]})
+    result = results.tree(groups, attrs)
+    folders.save(folder, found.config, result, found.networks)
+    return result
+
+
+def read(path: Path, changes: Mapping[str, str]) -> Imported:
+    """Read networks and their protocol; writes nothing. Raises as `import_run` does."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder; give a PyTorch or safetensors file, or a folder of them")
+    models = paper.tree_root(path) if path.is_dir() else None
+    named = tuple(name for name in changes.get("model.activations", "").split(",") if name)
+    if models:
+        kind, by_network, base = "paper-tree", paper.checkpoints_of(models), paper.protocol(models)
+    elif path.is_dir():
+        kind, by_network, base = "exported", _exported(path), paper.base_config(path)
+    else:
+        kind, by_network, base = "file", {"": {0: path}}, Config()
+    if path.is_dir() and named:
+        by_network = {name: by_network[name] for name in named if name in by_network}
+    if not by_network:
+        raise InputError(
+            f"{path}: holds no networks{' of ' + ', '.join(named) if named else ''}; expected the paper's tree "
+            "(models/PerturbationReLU/0/PerturbationReLU.pt), an exported run (relu/0.pt), or give one file"
+        )
+    stacked: dict[str, Params] = {}
+    seeds = _common_seeds(by_network, path)
+    for name, by_seed in by_network.items():
+        parts = []
+        for file in by_seed.values():
+            tensors, told = checkpoints.read(file)
+            network = _activation(name, told, named, file)
+            parts.append(perceptrons.from_tensors(tensors, str(file)))
+        stacked[network] = _stacked(parts, list(by_seed.values()))
+    metrics = _metrics(by_network) if models else {}
+    hidden = {perceptrons.hidden_of(params) for params in stacked.values()}
+    if len(hidden) > 1 or not min(hidden):
+        raise InputError(f"{path}: expected networks with the same hidden layers, at least one, got {sorted(hidden)}")
+    count = len(next(iter(stacked.values()))["dense0"]["weight"])
+    config = dataclasses.replace(
+        base,
+        model=dataclasses.replace(base.model, activations=tuple(stacked), hidden=hidden.pop()),
+        train=dataclasses.replace(base.train, seeds=count),
+    )
+    config = configs.override(config, {key: value for key, value in changes.items() if key != "model.activations"})
+    digests = {
+        str(file.relative_to(path) if path.is_dir() else file.name): hashlib.sha256(file.read_bytes()).hexdigest()
+        for by_seed in by_network.values()
+        for file in by_seed.values()
+    }
+    origin = {"kind": kind, "path": str(path.absolute()), "sha256": digests}
+    return Imported(config, stacked, seeds if len(seeds) == count else list(range(count)), metrics, origin)
+
+
+def export_run(run: Path, out: Path) -> list[Path]:
+    """Write every network of a run as a state_dict and as safetensors: ``out/<network>/<seed>.pt``, ``.safetensors``.
+
+    A state_dict has the names of ``torch.nn.Sequential(Linear(D, H), activation, Linear(H, C))``. The run's config is
+    written beside them, so that importing the folder gives the run back, weights equal bit for bit.
+
+    Raises:
+      InputError: if the run is not one, the folder is in use, or PyTorch is not installed.
+    """
+    run = folders.of(run)
+    result = results.load(run)
+    config = results.config_of(result)
+    torch = checkpoints.require_torch("exporting to PyTorch")
+    out = folders.new(dataclasses.replace(config, out=str(out)))
+    written = []
+    for network, params in folders.load_networks(config, run).items():
+        for s, seed in enumerate(results.seeds_of(result)):
+            one = {layer: {kind: leaf[s] for kind, leaf in leaves.items()} for layer, leaves in params.items()}
+            tensors = perceptrons.to_tensors(one)
+            target = out / network / f"{seed}.pt"
+            with files.aside(target) as temporary:
+                torch.save({name: torch.from_numpy(tensor.copy()) for name, tensor in tensors.items()}, temporary)
+            with files.aside(target.with_suffix(".safetensors")) as temporary:
+                temporary.write_bytes(to_safetensors(tensors))
+            written += [target, target.with_suffix(".safetensors")]
+    files.write_text(out / folders.CONFIG_FILE, configs.to_toml(config))
+    return written
+
+
+def _exported(path: Path) -> dict[str, dict[int, Path]]:
+    """Files ``<activation>/<seed>.<suffix>``; where a seed has two, the safetensors one, which needs no torch."""
+    found: dict[str, dict[int, Path]] = {}
+    for name in activations.names():
+        files = [f for f in (path / name).glob("*") if f.stem.isdigit() and f.suffix in SUFFIXES]
+        by_seed = {int(f.stem): f for f in sorted(files, key=lambda f: -SUFFIXES.index(f.suffix))}
+        if by_seed:
+            found[name] = dict(sorted(by_seed.items()))
+    # The exported config remembers the order of the networks.
+    order = paper.base_config(path).model.activations
+    return {name: found[name] for name in sorted(found, key=lambda n: order.index(n) if n in order else len(order))}
+
+
+def _common_seeds(by_network: Mapping[str, Mapping[int, Path]], path: Path) -> list[int]:
+    """The numbers of the seeds, which every network must have: a run holds the same seeds of each."""
+    numbers = {name: list(by_seed) for name, by_seed in by_network.items()}
+    first = next(iter(numbers.values()))
+    if any(each != first for each in numbers.values()):
+        said = "; ".join(f"{name} {', '.join(map(str, each))}" for name, each in numbers.items())
+        raise InputError(
+            f"{path}: its networks have unlike runs ({said}); import one at a time with --model.activations NAME"
+        )
+    return first
+
+
+def _activation(name: str, told: tuple[str, ...], named: tuple[str, ...], file: Path) -> str:
+    """The one activation of a network, from its place, its modules or the user; they must not contradict."""
+    said = {each for each in (name, *told, *(named if not name else ())) if each}
+    if not said:
+        raise InputError(f"{file}: does not say which activation it has; say it, such as --model.activations relu")
+    if len(said) > 1:
+        raise InputError(f"{file}: its activation is both {' and '.join(sorted(said))}; expected one for all layers")
+    return activations.get(said.pop()).name
+
+
+def _stacked(parts: list[Params], paths: list[Path]) -> Params:
+    shapes = [[part[layer]["weight"].shape for layer in part] for part in parts]
+    for shape, path in zip(shapes, paths, strict=True):
+        if shape != shapes[0]:
+            raise InputError(f"{path}: has weights {shape}, expected {shapes[0]} as in {paths[0]}")
+    already = parts[0]["dense0"]["weight"].ndim == 3
+    if already and len(parts) > 1:
+        raise InputError(f"{paths[0]}: holds several networks already; import it as one file")
+    return parts[0] if already else perceptrons.stack(parts)
+
+
+def _metrics(by_network: Mapping[str, Mapping[int, Path]]) -> dict[str, Metrics]:
+    """The metrics beside the checkpoints of the paper's tree, [steps + 1, S]; none if any run lacks them."""
+    sources = {name: [file.parent / "metrics.json" for file in by_seed.values()] for name, by_seed in by_network.items()}
+    if not all(source.is_file() for each in sources.values() for source in each):
+        return {}
+    found = {name: [paper.metrics(source) for source in each] for name, each in sources.items()}
+    lengths = {len(one.loss) for each in found.values() for one in each}
+    if len(lengths) > 1:
+        first = next(iter(sources.values()))[0]
+        raise InputError(f"{first}: the runs beside it have unlike numbers of entries, {sorted(lengths)}; expected one")
+    return {name: Metrics(*(np.stack(e, axis=-1) for e in zip(*each, strict=True))) for name, each in found.items()}
