@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code, 2 for input that cannot be used."""
     try:
         options = _parse(sys.argv[1:] if arguments is None else arguments)
-        command: Callable[[argparse.Namespace], None] = options.command
-        command(options)
+        command: Callable[[argparse.Namespace], int | None] = options.command
+        return command(options) or 0
     except InputError as error:
         print(f"jaxdist: {error}", file=sys.stderr)
         return 2
@@ -48,7 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("jaxdist: interrupted; finished files stay as they are", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -66,7 +65,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=f"jaxdist {jaxdist.__version__}")
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
 
-    def command(name: str, help: str, function: Callable[[argparse.Namespace], None]) -> _Parser:
+    def command(name: str, help: str, function: Callable[[argparse.Namespace], int | None]) -> _Parser:
         added: _Parser = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
         added.set_defaults(command=function)
         return added
@@ -85,7 +84,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     added.add_argument("run", type=Path, help="run folder")
     _add_fields(added, ("statistics.",))
     added = command("import-torch", "make a run folder of networks trained in PyTorch", _import_torch)
-    added.add_argument("path", type=Path, help="the paper's result tree, an exported folder, a state_dict or safetensors")
+    added.add_argument(
+        "path", type=Path, help="the paper's result tree, an exported folder, a state_dict or safetensors"
+    )
     _add_fields(added, ("out", "data.", "model.activations", "ranges.", "sweep.", "statistics.", "compute."))
     added = command("export-torch", "write the networks of a run as state_dicts and safetensors", _export_torch)
     added.add_argument("run", type=Path, help="run folder")
@@ -94,9 +95,16 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     added.add_argument("a", metavar="A", help="run folder, result file, the paper's result file, or 'published'")
     added.add_argument("b", metavar="B", help="the same")
     added.add_argument("--json", type=Path, metavar="FILE", help="also write everything that was compared")
-    added.add_argument("--weights", choices=["auto", "shared", "independent"], default="auto", help="are the networks the same? [auto: by their weights]")
+    added.add_argument(
+        "--weights",
+        choices=["auto", "shared", "independent"],
+        default="auto",
+        help="are the networks the same? [auto: by their weights]",
+    )
     added.add_argument("--images", type=int, default=2, help="images by which shared networks' counts may differ [2]")
-    added.add_argument("--pictures", type=Path, metavar="FOLDER", help="folder for the picture [comparisons/ in the run]")
+    added.add_argument(
+        "--pictures", type=Path, metavar="FOLDER", help="folder for the picture [comparisons/ in the run]"
+    )
     _add_fields(added, ("data.dir", "statistics."))
     added = command("gallery", "draw the feature-space diagrams of the paper's Figures 2 and 3", _gallery)
     added.add_argument("--out", type=Path, default=Path("gallery"), help="folder to write to [gallery]")
@@ -187,8 +195,20 @@ def _export_torch(options: argparse.Namespace) -> None:
     print(f"{len(written)} files in {options.out}")
 
 
-def _compare(options: argparse.Namespace) -> None:
-    raise NotImplementedError
+def _compare(options: argparse.Namespace) -> int:
+    _experiment()
+    from jaxdist import compare, report
+
+    found = compare.compare(
+        options.a, options.b, weights=options.weights, images=options.images, changes=_changes(options)
+    )
+    Console(width=report.WIDTH).print(compare.rendered(found), highlight=False)
+    if options.json:
+        found.write_json(options.json)
+    pictures = options.pictures or (found.folder or Path()) / "comparisons"
+    compare.write_picture(found, pictures)
+    print(f"Pictures are in {pictures}")
+    return found.exit_code
 
 
 def _gallery(options: argparse.Namespace) -> None:

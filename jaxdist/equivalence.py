@@ -6,6 +6,7 @@ equal numbers do not mean equal networks.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,10 +52,13 @@ def welch(first: Values, second: Values, *, margin: float, confidence: float) ->
     varied = (first != first[0]).any(axis=0) | (second != second[0]).any(axis=0)
     if varied.any():
         a, b = first[:, varied], second[:, varied]
-        test: Any = stats.ttest_ind(b, a, equal_var=False)
+        with warnings.catch_warnings():
+            # One of the samples may be constant, which SciPy takes for a loss of precision.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            test: Any = stats.ttest_ind(b, a, equal_var=False)
+            below: Any = stats.ttest_ind(b - margin, a, equal_var=False, alternative="less")
+            above: Any = stats.ttest_ind(b + margin, a, equal_var=False, alternative="greater")
         interval = test.confidence_interval(confidence)
         low[varied], high[varied], p[varied] = interval.low, interval.high, test.pvalue
-        below: Any = stats.ttest_ind(b - margin, a, equal_var=False, alternative="less")
-        above: Any = stats.ttest_ind(b + margin, a, equal_var=False, alternative="greater")
         p_equivalent[varied] = np.maximum(below.pvalue, above.pvalue)
     return Equivalence(difference, low, high, holm(p), p_equivalent, p_equivalent < 1 - confidence)

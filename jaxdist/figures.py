@@ -63,7 +63,7 @@ FURTHER_COLOURS = ("#009e73", "#e69f00", "#cc79a7", "#000000", "#56b4e9")
 FURTHER_MARKERS = ("^", "D", "v", "P", "X", "<")
 
 
-class _Panel(NamedTuple):
+class Panel(NamedTuple):
     """What one panel shows; limits, ticks and the unedited point in percent."""
 
     families: tuple[str, ...]
@@ -74,10 +74,10 @@ class _Panel(NamedTuple):
     unedited: float
 
 
-_INTENSITY = _Panel(
+INTENSITY = Panel(
     ("scale", "clip"), "Intensity edits", "Scale (% of original) or clip (% of range)", (0, 120), range(0, 121, 20), 100
 )
-_DISTANCE = _Panel(
+DISTANCE = Panel(
     ("offset",), "Distance edits", "Distance offset (% of activation range)", (-200, 100), range(-200, 101, 50), 0
 )
 
@@ -90,17 +90,17 @@ def figure1(curves: Curves, *, title: str | None = None) -> Figure:
     Raises:
         InputError: an unknown family, arrays of unlike shapes, or accuracies that are not fractions.
     """
-    return _compose(curves, (_INTENSITY, _DISTANCE), size=(10.0, 4.5), font_size=11, legend_columns=7, title=title)
+    return _compose(curves, (INTENSITY, DISTANCE), size=(10.0, 4.5), font_size=11, legend_columns=7, title=title)
 
 
 def intensity_figure(curves: Curves, *, title: str | None = None) -> Figure:
     """Panel (a) of `figure1` alone, for a single column: 3.4 x 2.8 in, higher where the legend is long."""
-    return _compose(curves, (_INTENSITY,), size=(3.4, 2.8), font_size=8, legend_columns=3, title=title)
+    return _compose(curves, (INTENSITY,), size=(3.4, 2.8), font_size=8, legend_columns=3, title=title)
 
 
 def distance_figure(curves: Curves, *, title: str | None = None) -> Figure:
     """Panel (b) of `figure1` alone, for a single column: 3.4 x 2.8 in, higher where the legend is long."""
-    return _compose(curves, (_DISTANCE,), size=(3.4, 2.8), font_size=8, legend_columns=3, title=title)
+    return _compose(curves, (DISTANCE,), size=(3.4, 2.8), font_size=8, legend_columns=3, title=title)
 
 
 def looks(networks: Iterable[str]) -> dict[str, Look]:
@@ -180,7 +180,7 @@ def save(figure: Figure, folder: str | Path, stem: str, formats: Sequence[str] =
 
 def _compose(
     curves: Curves,
-    panels: Sequence[_Panel],
+    panels: Sequence[Panel],
     *,
     size: tuple[float, float],
     font_size: float,
@@ -209,12 +209,17 @@ def _compose(
         return settle(figure)
 
 
-def _draw(ax: Axes, panel: _Panel, shown: Curves, look: Mapping[str, Look]) -> None:
+def frame(ax: Axes, panel: Panel) -> None:
+    """Limits, ticks, labels, grid and the line of the unedited point of one panel."""
     ax.set(xlim=panel.limits, ylim=(0, 102), xticks=panel.ticks, yticks=range(0, 101, 20))
     ax.set(xlabel=panel.xlabel, ylabel="Accuracy (%)")
     ax.grid(color="0.92", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.axvline(panel.unedited, color="0.55", linewidth=0.8, linestyle=":", zorder=1)
+
+
+def _draw(ax: Axes, panel: Panel, shown: Curves, look: Mapping[str, Look]) -> None:
+    frame(ax, panel)
     drawn = [name for name in panel.families if name in shown]
     if not drawn:
         ax.text(0.5, 0.5, "not measured", transform=ax.transAxes, ha="center", va="center", color="0.4")

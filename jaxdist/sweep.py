@@ -6,8 +6,8 @@ A site's value is computed once a block; each point then runs only what comes af
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,9 @@ from jaxdist.devices import DATA, Examples, mesh_of
 from jaxdist.edits import Edit
 from jaxdist.errors import InputError
 from jaxdist.types import AnyArray, Params
+
+Edited: TypeAlias = tuple[Params, Mapping[str, Edit]]
+"""An ensemble's stacked parameters and its edits by site, leaves [S, P, H]."""
 
 
 class Counts(NamedTuple):
@@ -77,29 +80,41 @@ def sweep(
     )
 
 
-def block_counts(
-    model: taps.Model, sites: tuple[str, ...], params: Params, edits: Mapping[str, Edit], part: blocks.Block
-) -> Counts:
-    """Count one block of examples for one network at every point; edit leaves [P, H].
+def predictor(
+    model: taps.Model, sites: tuple[str, ...], params: Params, part: blocks.Block
+) -> tuple[Array, Callable[[Mapping[str, Edit]], Array]]:
+    """One network's classes for one block: without an edit, and a function from a point's edits, leaves [H], to them.
 
     The earliest site's value is replaced, not recomputed; later sites are edited as the point reaches them.
     """
     logits, values = taps.read(model.apply, params, part.x, sites[:1])
-    unedited = jnp.argmax(logits, model.class_axis)
 
-    def count(predicted: Array, expected: Array) -> Array:
-        return jnp.sum((predicted == expected) & part.valid, dtype=jnp.int32)
-
-    def point(edit: Mapping[str, Edit]) -> tuple[Array, Array]:
+    def predict(edit: Mapping[str, Edit]) -> Array:
         def action(site: str) -> taps.Action:
             return lambda value: edit[site].apply(values.get(site, value), part.number, model.unit_axis)
 
         edited = taps.act(model.apply, params, part.x, {site: action(site) for site in sites})
-        predicted = jnp.argmax(edited, model.class_axis)
-        return count(predicted, part.y), count(predicted, unedited)
+        return jnp.argmax(edited, model.class_axis)
+
+    return jnp.argmax(logits, model.class_axis), predict
+
+
+def block_counts(
+    model: taps.Model, sites: tuple[str, ...], params: Params, edits: Mapping[str, Edit], part: blocks.Block
+) -> Counts:
+    """Count one block of examples for one network at every point; edit leaves [P, H]."""
+    unedited, predict = predictor(model, sites, params, part)
+
+    def point(edit: Mapping[str, Edit]) -> tuple[Array, Array]:
+        predicted = predict(edit)
+        return _same(predicted, part.y, part), _same(predicted, unedited, part)
 
     correct, agree = lax.map(point, edits)
-    return Counts(correct, agree, count(unedited, part.y))
+    return Counts(correct, agree, _same(unedited, part.y, part))
+
+
+def _same(predicted: Array, expected: Array, part: blocks.Block) -> Array:
+    return jnp.sum((predicted == expected) & part.valid, dtype=jnp.int32)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "sites", "precision", "size", "mesh"))
@@ -129,3 +144,63 @@ def _sweep(
     with jax.default_matmul_precision(precision):
         specs = (PartitionSpec(), PartitionSpec(), blocks.SPECS)
         return jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())(params, edits, examples)
+
+
+def matches(
+    model: taps.Model,
+    first: Edited,
+    second: Edited,
+    examples: Examples,
+    *,
+    precision: str = "float32",
+    block: int | None = None,
+) -> Array:
+    """Count the images [S, P] to which two ensembles, each with its own edits, give the same class at each point.
+
+    Seeds are taken in pairs; the edits are of one site, with leaves [S, P, H], as in `sweep`.
+    """
+    (site,) = first[1]
+    return _matches(
+        first,
+        second,
+        examples,
+        model=model,
+        site=site,
+        precision=precision,
+        size=block or blocks.DEFAULT_SIZE,
+        mesh=mesh_of(examples),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("model", "site", "precision", "size", "mesh"))
+def _matches(
+    first: Edited,
+    second: Edited,
+    examples: Examples,
+    *,
+    model: taps.Model,
+    site: str,
+    precision: str,
+    size: int,
+    mesh: Mesh,
+) -> Array:
+    points = jax.tree.leaves(first[1])[0].shape[1]
+
+    def ensemble(first: Edited, second: Edited, examples: Examples) -> Array:
+        def network(pair: tuple[Edited, Edited]) -> Array:
+            (params, edits), (others, other_edits) = pair
+
+            def step(counts: Array, part: blocks.Block) -> Array:
+                _, predict = predictor(model, (site,), params, part)
+                _, predict_other = predictor(model, (site,), others, part)
+                return counts + lax.map(
+                    lambda edit: _same(predict(edit[0]), predict_other(edit[1]), part), (edits, other_edits)
+                )
+
+            return blocks.fold(step, jnp.zeros(points, jnp.int32), examples, size)
+
+        return lax.psum(lax.map(network, (first, second)), DATA)
+
+    with jax.default_matmul_precision(precision):
+        specs = (PartitionSpec(), PartitionSpec(), blocks.SPECS)
+        return jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())(first, second, examples)

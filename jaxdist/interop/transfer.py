@@ -187,7 +187,9 @@ def _stacked(parts: list[Params], paths: list[Path]) -> Params:
 
 def _metrics(by_network: Mapping[str, Mapping[int, Path]]) -> dict[str, Metrics]:
     """The metrics beside the checkpoints of the paper's tree, [steps + 1, S]; none if any run lacks them."""
-    sources = {name: [file.parent / "metrics.json" for file in by_seed.values()] for name, by_seed in by_network.items()}
+    sources = {
+        name: [file.parent / "metrics.json" for file in by_seed.values()] for name, by_seed in by_network.items()
+    }
     if not all(source.is_file() for each in sources.values() for source in each):
         return {}
     found = {name: [paper.metrics(source) for source in each] for name, each in sources.items()}

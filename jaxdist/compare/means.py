@@ -1,0 +1,54 @@
+"""Two sides with networks of their own seeds: means, their difference, and whether it is within the margin."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from jaxdist import equivalence
+from jaxdist.compare.counts import Pairs
+from jaxdist.config import StatisticsConfig
+from jaxdist.errors import InputError
+
+
+def points(pairs: Pairs, options: StatisticsConfig) -> pd.DataFrame:
+    """One row a pair and point: mean accuracies of both sides, their difference b minus a with interval and tests.
+
+    Accuracies and differences are fractions. p is Holm-corrected over the points of each series.
+
+    Raises:
+      InputError: if a side has fewer than two seeds.
+    """
+    frames = []
+    for (family, network, site, split), (a, b) in pairs.items():
+        if min(len(a.seeds), len(b.seeds)) < 2:
+            raise InputError(
+                f"{network}: one side has {len(a.seeds)} seeds, the other {len(b.seeds)}; networks of their own seeds "
+                "need two or more a side (if both sides hold the same networks, say --weights shared)"
+            )
+        found = equivalence.welch(a.accuracy, b.accuracy, margin=options.margin, confidence=options.confidence)
+        frames.append(
+            pd.DataFrame(
+                {
+                    "family": family,
+                    "network": network,
+                    "site": site,
+                    "split": split,
+                    "fraction": a.fraction,
+                    "a": a.accuracy.mean(axis=0),
+                    "b": b.accuracy.mean(axis=0),
+                    **found._asdict(),
+                }
+            )
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def verdict(part: pd.DataFrame, options: StatisticsConfig) -> str:
+    """The verdict on one series: agree, differ, or not shown, where the seeds are too few to tell.
+
+    "Agree" needs equivalence at every point, an intersection of tests that needs no correction (Berger & Hsu 1996);
+    "differ" needs a point that is significantly different, corrected, and not equivalent.
+    """
+    if part.equivalent.all():
+        return "agree"
+    return "differ" if ((part.p_holm < 1 - options.confidence) & ~part.equivalent).any() else "not shown"

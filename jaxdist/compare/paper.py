@@ -1,0 +1,116 @@
+"""A run beside the paper's published tables, cell by cell."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from jaxdist import published, statistics, tables
+from jaxdist.compare.sides import Side
+from jaxdist.config import StatisticsConfig
+from jaxdist.errors import InputError
+
+AGREEING = 0.9
+"""The share of accuracy cells that must lie within `NEAR` standard errors for a run to agree with the paper."""
+NEAR = 3.0
+
+
+def cells(side: Side, options: StatisticsConfig) -> pd.DataFrame:
+    """One row a published cell of the networks that the run has: the paper's value, ours, and the difference.
+
+    `paper` and `ours` are means over seeds, accuracies as fractions. `z` is ours minus the paper's in standard errors,
+    ``SE^2 = s^2 (1/n + 1/20) + w^2 / 12`` with s our standard deviation (ddof 1), since the paper prints none for its
+    rows, n our seeds and w the width of its last printed digit. Where the paper prints a standard deviation (its table
+    of trained networks, and the training accuracy that its unedited rows repeat) that one stands for its half. `t` and
+    `p` are the paper's own test, of both. A single seed has no standard error: z is NaN.
+
+    Raises:
+      InputError: if the run has none of the paper's networks, or no sweep of its training images.
+    """
+    frame = pd.DataFrame([*_finals(side), *_edited(side, options)])
+    if frame.empty:
+        raise InputError(
+            f"{side.name}: has neither relu nor abs swept on its training images; the published tables are of those"
+        )
+    return frame
+
+
+def verdict(frame: pd.DataFrame) -> str:
+    """Agree, differ, or not shown, if no cell has a standard error."""
+    z = frame[frame.quantity != "loss"].z.dropna()
+    if z.empty:
+        return "not shown"
+    return "agree" if (z.abs() <= NEAR).mean() >= AGREEING else "differ"
+
+
+def _finals(side: Side) -> list[dict[str, object]]:
+    """The table of trained networks. Loss and training accuracy are of the weights before the last update."""
+    if "training" not in side.result.children:
+        return []
+    group = side.result["training"].to_dataset()
+    rows = []
+    for cell in published.finals():
+        if cell.network not in group.network:
+            continue
+        # The paper records test accuracy after an update, the others before it.
+        last = -1 if cell.quantity == "test_accuracy" else -2
+        values = group[cell.quantity].sel(network=cell.network).isel(step=last).to_numpy().astype(np.float64)
+        width = published.LOSS_DIGITS if cell.quantity == "loss" else published.DIGITS
+        rows.append(
+            {
+                "table": "trained",
+                "network": cell.network,
+                "quantity": cell.quantity,
+                "label": cell.quantity.replace("_", " "),
+                "row": np.nan,
+                "fraction": np.nan,
+                "paper": cell.mean,
+                **_against(values, cell.mean, width, printed_sd=cell.sd),
+            }
+        )
+    return rows
+
+
+def _edited(side: Side, options: StatisticsConfig) -> list[dict[str, object]]:
+    site = "dense0/pre"
+    unedited = {cell.network: cell.sd for cell in published.finals() if cell.quantity == "train_accuracy"}
+    series = side.series()
+    rows: list[dict[str, object]] = []
+    for cell in published.cells():
+        one = series.get((cell.family, cell.network, site, "train"))
+        if one is None:
+            continue
+        index = int(np.abs(one.fraction - cell.row).argmin())
+        tested = statistics.as_published(
+            one.accuracy, baseline_index=options.published_baseline_index, confidence=options.confidence
+        )
+        printed = unedited[cell.network] if cell.label == "Baseline" else None
+        rows.append(
+            {
+                "table": cell.family,
+                "network": cell.network,
+                "quantity": "accuracy",
+                "label": cell.label,
+                "row": cell.row,
+                "fraction": tables.nearest(one.fraction, cell.row),
+                "paper": cell.accuracy,
+                **_against(one.accuracy[:, index], cell.accuracy, published.DIGITS, printed_sd=printed),
+                "paper_t": cell.t,
+                "t": float(tested.t[index]),
+                "paper_p": cell.p,
+                "p": float(tested.p[index]),
+            }
+        )
+    return rows
+
+
+def _against(values: np.ndarray, paper: float, width: float, printed_sd: float | None) -> dict[str, float]:
+    """Our mean over the seeds [S] and its distance from the paper's in standard errors."""
+    n, ours = len(values), float(values.mean())
+    if n < 2 or not np.isfinite(values).all():
+        return {"ours": ours, "seeds": n, "sd": np.nan, "se": np.nan, "z": np.nan}
+    variance = float(values.var(ddof=1))
+    # Its standard deviations are of the population, so its mean's squared error is sd^2 / (20 - 1).
+    theirs = variance / published.SEEDS if printed_sd is None else printed_sd**2 / (published.SEEDS - 1)
+    se = float(np.sqrt(variance / n + theirs + width**2 / 12))
+    return {"ours": ours, "seeds": n, "sd": variance**0.5, "se": se, "z": (ours - paper) / se}

@@ -1,0 +1,109 @@
+"""A comparison as a picture: both sides in one frame, and their difference below."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from jaxdist import figures
+from jaxdist.compare.comparison import Comparison
+
+
+def write(comparison: Comparison, folder: Path) -> list[Path]:
+    """Write the picture of each site and split as SVG, PNG and PDF; returns the files."""
+    written = []
+    frame = comparison.points
+    if comparison.mode == "published":
+        groups = [
+            ("published", frame[frame.table != "trained"].assign(family=frame.table, a=frame.ours, b=frame.paper))
+        ]
+    else:
+        stem = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in Path(comparison.b).stem)
+        many = frame.site.nunique() > 1
+        groups = [
+            ("-".join([stem, str(split), *([str(site).replace("/", "_")] if many else [])]), part)
+            for (site, split), part in frame.groupby(["site", "split"], sort=False)
+        ]
+    for stem, part in groups:
+        written += figures.save(picture(part, comparison), folder, stem)
+    return written
+
+
+def picture(points: pd.DataFrame, comparison: Comparison) -> Figure:
+    """Accuracy of both sides (A a line, B open markers) above, B minus A below; intensity left, distance right."""
+    look = figures.looks(points.network.unique())
+    with figures.style(10):
+        figure = figures.new_figure((10.0, 6.0))
+        axes = figure.subplots(2, 2, sharex="col", height_ratios=(3, 1.6))
+        for column, panel in enumerate((figures.INTENSITY, figures.DISTANCE)):
+            above, below = axes[:, column]
+            figures.frame(above, panel)
+            above.set(xlabel="", title=f"({'ab'[column]}) {panel.title}")
+            shown = points[points.family.isin(panel.families)]
+            for (family, network), part in shown.groupby(["family", "network"], sort=False):
+                _draw(above, below, part, figures.DASHES[str(family)], look[str(network)], comparison)
+            below.axhline(0, color="0.55", linewidth=0.8)
+            below.grid(color="0.92", linewidth=0.6)
+            below.set_axisbelow(True)
+            below.margins(y=0.15)
+            below.set(xlabel=panel.xlabel, ylabel=_unit(comparison))
+        figure.legend(handles=_legend(look, points), loc="outside lower center", ncols=6)
+        figure.suptitle(_title(comparison), fontsize="large")
+        return figures.settle(figure)
+
+
+def _draw(above: Axes, below: Axes, part: pd.DataFrame, dash: str, look: figures.Look, comparison: Comparison) -> None:
+    """One family and network: means over seeds above; the difference below, every seed of shared networks by itself."""
+    accuracy = part[["fraction", "a", "b"]].copy()
+    if comparison.mode == "shared":
+        accuracy[["a", "b"]] = accuracy[["a", "b"]].div(part.total, axis=0)
+    mean = accuracy.groupby("fraction", as_index=False).mean()
+    x = 100 * mean.fraction
+    few = comparison.mode == "published"
+    marks: dict[str, Any] = {
+        "marker": look.marker,
+        "linestyle": "none",
+        "markerfacecolor": "none",
+        "markeredgecolor": look.colour,
+    }
+    above.plot(x, 100 * mean.a, color=look.colour, linestyle=dash)
+    above.plot(x, 100 * mean.b, **marks, markeredgewidth=1.0, markevery=None if few else 0.06)
+    share = 100 * part.fraction
+    if comparison.mode == "independent":
+        below.fill_between(share, 100 * part.low, 100 * part.high, color=look.colour, alpha=0.2, linewidth=0)
+        below.plot(share, 100 * part.difference, color=look.colour, linestyle=dash)
+    elif comparison.mode == "shared":
+        # A difference of a few images is a matter of single points, which a line would only join.
+        below.plot(share, part.difference, **(marks | {"markersize": 3.5}))
+    else:
+        # Three standard errors either way, as the verdict judges.
+        error = 300 * np.nan_to_num(part.se.to_numpy(float))
+        below.errorbar(share, 100 * (part.b - part.a), error, color=look.colour, fmt=look.marker, markersize=4)
+
+
+def _unit(comparison: Comparison) -> str:
+    return "B - A (images)" if comparison.mode == "shared" else "B - A (points)"
+
+
+def _title(comparison: Comparison) -> str:
+    lines = {"shared": "", "independent": ", 95 % intervals below", "published": ", bars of 3 standard errors below"}
+    return f"A (lines): {comparison.a}    B (open markers): {comparison.b}{lines[comparison.mode]}"
+
+
+def _legend(look: dict[str, figures.Look], points: pd.DataFrame) -> list[Line2D]:
+    handles = [
+        Line2D([], [], color=one.colour, marker=one.marker, markerfacecolor="none", label=one.label)
+        for one in look.values()
+    ]
+    dashes: dict[Literal["-", "--"], list[str]] = {}
+    for family in points.family.unique():
+        dashes.setdefault(figures.DASHES[family], []).append(family)
+    return handles + [
+        Line2D([], [], color="0.3", linestyle=dash, label=", ".join(names)) for dash, names in dashes.items()
+    ]

@@ -1,0 +1,67 @@
+"""Where the protocols of two sides differ."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from jaxdist import config as configs
+from jaxdist import published, results
+from jaxdist.compare.sides import TRAINING_FIELDS, Side
+from jaxdist.config import Config
+
+FIELDS = (
+    "data.name",
+    "data.normalisation",
+    "data.mean",
+    "data.sd",
+    "model.hidden",
+    *TRAINING_FIELDS,
+    "ranges.measured_on",
+    "sweep.clip_formula",
+    "sweep.offset_formula",
+    "sweep.dead_units",
+    "compute.precision",
+)
+
+
+class Difference(NamedTuple):
+    """One field of the protocols that is not the same, as text."""
+
+    field: str
+    a: str
+    b: str
+
+
+def between(a: Side, b: Side) -> list[Difference]:
+    """What differs between two results' protocols; fields that a side does not know are said to be so."""
+    found = _fields(a.config, b.config, a.unknown(), b.unknown())
+    digests = [side.result.attrs["data_digest"] for side in (a, b)]
+    if results.UNKNOWN_DATA not in digests and digests[0] != digests[1]:
+        found.append(Difference("images (digest)", *(digest[:16] for digest in digests)))
+    return found
+
+
+def to_published(a: Side) -> list[Difference]:
+    """What differs between a run's protocol and the paper's, as its code runs it."""
+    found = _fields(a.config, published.PROTOCOL, a.unknown(), ())
+    if a.config.train.seeds != published.SEEDS:
+        found.append(Difference("train.seeds", str(a.config.train.seeds), str(published.SEEDS)))
+    return found
+
+
+def _fields(a: Config, b: Config, unknown_a: tuple[str, ...], unknown_b: tuple[str, ...]) -> list[Difference]:
+    found = []
+    for field in FIELDS:
+        said = [
+            "not known" if field in unknown else _say(config, field)
+            for config, unknown in ((a, unknown_a), (b, unknown_b))
+        ]
+        if said[0] != said[1]:
+            found.append(Difference(field, *said))
+    return found
+
+
+def _say(config: Config, field: str) -> str:
+    section, name = field.split(".")
+    value: Any = configs.to_dict(config)[section].get(name, "unset")
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

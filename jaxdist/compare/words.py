@@ -1,0 +1,122 @@
+"""A comparison on the terminal, in at most 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from jaxdist import tables
+from jaxdist.compare.comparison import Comparison
+from jaxdist.report import WIDTH
+
+SHOWN = 12
+"""Points named on the terminal; the JSON file has all."""
+
+_SENTENCE = {True: "They agree.", False: "They do not agree.", None: "They cannot be compared."}
+
+
+def rendered(comparison: Comparison) -> RenderableType:
+    """The whole comparison: sides, protocol, points or cells, verdicts."""
+    parts: list[RenderableType] = [
+        Text(f"A  {comparison.a}"),
+        Text(f"B  {comparison.b}"),
+        Text(f"Networks: {comparison.relation}"),
+        _protocol(comparison),
+    ]
+    if comparison.mode == "published":
+        parts += _cells(comparison.points)
+    elif comparison.mode == "shared":
+        parts += _beyond(comparison)
+    parts += [_verdicts(comparison), *(Text(f"Note: {note}") for note in comparison.notes)]
+    return Group(*parts, Text(_SENTENCE[comparison.agree], style="bold"))
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, width=WIDTH, padding=(0, 0), pad_edge=False)
+
+
+def _protocol(comparison: Comparison) -> RenderableType:
+    if not comparison.protocol:
+        return Text("Protocols: the same")
+    table = _table("Protocols differ in")
+    for heading in ("field", "A", "B"):
+        table.add_column(heading, overflow="fold")
+    for one in comparison.protocol:
+        table.add_row(*one)
+    return table
+
+
+def _verdicts(comparison: Comparison) -> Table:
+    table = _table("Verdicts")
+    for heading in ("what", "verdict", "found"):
+        table.add_column(heading, overflow="fold")
+    for one in comparison.verdicts:
+        table.add_row(*one)
+    return table
+
+
+def _beyond(comparison: Comparison) -> Iterator[RenderableType]:
+    """The points at which counts of shared networks differ by more than they may, the worst first."""
+    frame = comparison.points
+    beyond = frame[frame.difference.abs() > comparison.images]
+    if beyond.empty:
+        return
+    worst = beyond.reindex(beyond.difference.abs().sort_values(ascending=False, kind="stable").index)
+    table = _table(f"Beyond {comparison.images} images at {len(beyond)} of {len(frame)} points" + _first(len(beyond)))
+    table.add_column("point")
+    for heading in ("seed", "A", "B", "B - A"):
+        table.add_column(heading, justify="right")
+    for one in worst.head(SHOWN).itertuples():
+        point = f"{one.family} {one.network} {one.split} {100 * float(str(one.fraction)):.4g} %"
+        table.add_row(point, str(one.seed), str(one.a), str(one.b), f"{int(str(one.difference)):+d}")
+    yield table
+
+
+def _first(count: int) -> str:
+    return f", the {SHOWN} largest" if count > SHOWN else ""
+
+
+def _cells(frame: pd.DataFrame) -> Iterator[RenderableType]:
+    """Every published cell; one table for the trained networks, then one a family and network."""
+    trained = frame[frame.table == "trained"]
+    if len(trained):
+        table = _table("After training (loss and train accuracy before the last update)")
+        for heading in ("", "paper", "ours", "seeds", "diff/SE"):
+            table.add_column(heading, justify="right" if heading else "left")
+        for one in trained.to_dict("records"):
+            say = (lambda v: tables.number(v, 4)) if one["quantity"] == "loss" else tables.percent
+            unit = "" if one["quantity"] == "loss" else " %"
+            table.add_row(
+                f"{one['network']} {one['label']}{unit}",
+                say(one["paper"]),
+                say(one["ours"]),
+                str(one["seeds"]),
+                tables.number(one["z"]),
+            )
+        yield table
+    for (family, network), part in frame[frame.table != "trained"].groupby(["table", "network"], sort=False):
+        table = _table(f"{str(family).capitalize()}, {network}: train accuracy %, and the paper's own test (t, p)")
+        for heading in ("row", "point %", "paper", "ours", "diff/SE", "paper t", "our t", "paper p", "our p"):
+            table.add_column(heading, justify="left" if heading == "row" else "right")
+        for one in part.to_dict("records"):
+            table.add_row(
+                one["label"],
+                f"{100 * one['fraction']:.4g}",
+                tables.percent(one["paper"]),
+                tables.percent(one["ours"]),
+                tables.number(one["z"]),
+                tables.number(one["paper_t"]),
+                tables.number(one["t"]),
+                tables.p_value(one["paper_p"]),
+                tables.p_value(one["p"]),
+            )
+        yield table
+    if frame.z.isna().all():
+        return
+    yield Text(f"diff/SE beyond 3: {int((frame.z.abs() > 3).sum())} of {int(np.isfinite(frame.z).sum())} cells")
