@@ -20,7 +20,8 @@ class Equivalence(NamedTuple):
     """The second sample's mean minus the first's, each [P], fractions.
 
     `p_holm` is Welch's two-sided test of "no difference", Holm-corrected over the points; `p_equivalent` is the larger
-    of the two one-sided tests (TOST, Schuirmann 1987) of "the difference is at least the margin".
+    of the two one-sided tests (TOST, Schuirmann 1987) of "the difference is at least the margin"; every margin above
+    `smallest_margin` passes.
     """
 
     difference: Values
@@ -29,6 +30,7 @@ class Equivalence(NamedTuple):
     p_holm: Values
     p_equivalent: Values
     equivalent: Flags
+    smallest_margin: Values
 
 
 def welch(first: Values, second: Values, *, margin: float, confidence: float) -> Equivalence:
@@ -49,6 +51,7 @@ def welch(first: Values, second: Values, *, margin: float, confidence: float) ->
     low, high = difference.copy(), difference.copy()
     p = np.where(difference == 0, 1.0, 0.0)
     p_equivalent = np.where(np.abs(difference) < margin, 0.0, 1.0)
+    smallest = np.abs(difference)
     varied = (first != first[0]).any(axis=0) | (second != second[0]).any(axis=0)
     if varied.any():
         a, b = first[:, varied], second[:, varied]
@@ -59,6 +62,8 @@ def welch(first: Values, second: Values, *, margin: float, confidence: float) ->
             below: Any = stats.ttest_ind(b - margin, a, equal_var=False, alternative="less")
             above: Any = stats.ttest_ind(b + margin, a, equal_var=False, alternative="greater")
         interval = test.confidence_interval(confidence)
+        one_sided = test.confidence_interval(2 * confidence - 1)
+        smallest[varied] = np.maximum(np.abs(one_sided.low), np.abs(one_sided.high))
         low[varied], high[varied], p[varied] = interval.low, interval.high, test.pvalue
         p_equivalent[varied] = np.maximum(below.pvalue, above.pvalue)
-    return Equivalence(difference, low, high, holm(p), p_equivalent, p_equivalent < 1 - confidence)
+    return Equivalence(difference, low, high, holm(p), p_equivalent, p_equivalent < 1 - confidence, smallest)

@@ -46,6 +46,8 @@ class Comparison:
     protocol: list[Difference]
     verdicts: list[Verdict]
     points: pd.DataFrame
+    curves: pd.DataFrame
+    """Mean accuracy `a` of side a at every point of its grids, by family, network, site and split."""
     notes: list[str]
     images: int
     """Images that the counts of shared networks may differ by."""
@@ -53,16 +55,17 @@ class Comparison:
     """The run folder of the first side that is one."""
 
     @property
-    def agree(self) -> bool | None:
-        """True if everything agrees, False if not, None if there was nothing to judge by."""
-        if self.mode == "published" and self.verdicts[0].verdict == "not shown":
-            return None
-        return all(verdict.verdict == "agree" for verdict in self.verdicts)
+    def verdict(self) -> str:
+        """Of everything together: differ if anything does, agree if everything does, else not shown."""
+        found = {one.verdict for one in self.verdicts}
+        return next(verdict for verdict in ("differ", "not shown", "agree") if verdict in found)
 
     @property
     def exit_code(self) -> int:
-        """0 agree, 1 differ, 2 cannot be compared."""
-        return {True: 0, False: 1, None: 2}[self.agree]
+        """0 agree, 1 differ or not shown to agree, 2 nothing to judge by: a single seed beside the published tables."""
+        if self.mode == "published" and self.verdict == "not shown":
+            return 2
+        return 0 if self.verdict == "agree" else 1
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; what is undefined is None."""
@@ -73,7 +76,8 @@ class Comparison:
             "networks": self.relation,
             "protocol_differences": [one._asdict() for one in self.protocol],
             "verdicts": [one._asdict() for one in self.verdicts],
-            "agree": self.agree,
+            "verdict": self.verdict,
+            "exit_code": self.exit_code,
             "notes": self.notes,
             "points": self.points.astype(object).where(np.isfinite(_numbers(self.points)), None).to_dict("records"),
         }
@@ -126,6 +130,7 @@ def compare(
         differences,
         verdicts,
         points,
+        _curves(first),
         notes,
         images,
         first.folder or second.folder,
@@ -149,6 +154,7 @@ def _with_published(side: Side, changes: Mapping[str, str]) -> Comparison:
         protocol.to_published(side),
         [Verdict("the published tables", paper.verdict(cells), words)],
         cells,
+        _curves(side),
         notes,
         IMAGES,
         side.folder,
@@ -158,6 +164,16 @@ def _with_published(side: Side, changes: Mapping[str, str]) -> Comparison:
 def _options(side: Side, changes: Mapping[str, str]) -> configs.StatisticsConfig:
     chosen = {key: value for key, value in changes.items() if key.startswith("statistics.")}
     return configs.override(side.config, chosen).statistics
+
+
+def _curves(side: Side) -> pd.DataFrame:
+    return pd.concat(
+        [
+            pd.DataFrame({**one.labels, "fraction": one.fraction, "a": one.accuracy.mean(axis=0)})
+            for one in side.series().values()
+        ],
+        ignore_index=True,
+    )
 
 
 def _pairs(a: Side, b: Side) -> tuple[Pairs, list[str]]:
@@ -224,7 +240,8 @@ def _mean_verdicts(points: pd.DataFrame, options: configs.StatisticsConfig) -> l
         worst = part.iloc[int(part.difference.abs().to_numpy().argmax())]
         words = (
             f"largest difference {100 * worst.difference:+.2f} points at {100 * worst.fraction:.4g} %; "
-            f"equivalent within {100 * options.margin:g} at {int(part.equivalent.sum())} of {len(part)}"
+            f"equivalent within {100 * options.margin:g} at {int(part.equivalent.sum())} of {len(part)}, "
+            f"within {100 * part.smallest_margin.max():.2f} at all"
         )
         verdicts.append(Verdict(f"{family} {network} {split}", means.verdict(part, options), words))
     return verdicts

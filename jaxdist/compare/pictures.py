@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from jaxdist import figures
 from jaxdist.compare.comparison import Comparison
@@ -20,9 +21,8 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
     written = []
     frame = comparison.points
     if comparison.mode == "published":
-        groups = [
-            ("published", frame[frame.table != "trained"].assign(family=frame.table, a=frame.ours, b=frame.paper))
-        ]
+        cells = frame[frame.table != "trained"].assign(family=frame.table, a=frame.ours, b=frame.paper)
+        groups = [("published", cells.assign(site="dense0/pre", split="train"))]
     else:
         stem = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in Path(comparison.b).stem)
         many = frame.site.nunique() > 1
@@ -52,6 +52,8 @@ def picture(points: pd.DataFrame, comparison: Comparison) -> Figure:
             below.grid(color="0.92", linewidth=0.6)
             below.set_axisbelow(True)
             below.margins(y=0.15)
+            if comparison.mode == "shared":
+                below.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
             below.set(xlabel=panel.xlabel, ylabel=_unit(comparison))
         figure.legend(handles=_legend(look, points), loc="outside lower center", ncols=6)
         figure.suptitle(_title(comparison), fontsize="large")
@@ -60,20 +62,19 @@ def picture(points: pd.DataFrame, comparison: Comparison) -> Figure:
 
 def _draw(above: Axes, below: Axes, part: pd.DataFrame, dash: str, look: figures.Look, comparison: Comparison) -> None:
     """One family and network: means over seeds above; the difference below, every seed of shared networks by itself."""
-    accuracy = part[["fraction", "a", "b"]].copy()
-    if comparison.mode == "shared":
-        accuracy[["a", "b"]] = accuracy[["a", "b"]].div(part.total, axis=0)
-    mean = accuracy.groupby("fraction", as_index=False).mean()
-    x = 100 * mean.fraction
-    few = comparison.mode == "published"
+    same = ["family", "network", "site", "split"]
+    curve = comparison.curves.merge(part[same].drop_duplicates(), on=same)
+    b = part.b / part.total if comparison.mode == "shared" else part.b
+    mean = b.groupby(part.fraction).mean()
     marks: dict[str, Any] = {
         "marker": look.marker,
         "linestyle": "none",
         "markerfacecolor": "none",
         "markeredgecolor": look.colour,
     }
-    above.plot(x, 100 * mean.a, color=look.colour, linestyle=dash)
-    above.plot(x, 100 * mean.b, **marks, markeredgewidth=1.0, markevery=None if few else 0.06)
+    every = None if comparison.mode == "published" else 0.06
+    above.plot(100 * curve.fraction, 100 * curve.a, color=look.colour, linestyle=dash)
+    above.plot(100 * mean.index, 100 * mean, **marks, markeredgewidth=1.0, markevery=every)
     share = 100 * part.fraction
     if comparison.mode == "independent":
         below.fill_between(share, 100 * part.low, 100 * part.high, color=look.colour, alpha=0.2, linewidth=0)
@@ -92,13 +93,25 @@ def _unit(comparison: Comparison) -> str:
 
 
 def _title(comparison: Comparison) -> str:
-    lines = {"shared": "", "independent": ", 95 % intervals below", "published": ", bars of 3 standard errors below"}
+    lines = {
+        "shared": "",
+        "independent": ", difference with its interval below",
+        "published": ", bars of 3 standard errors below",
+    }
     return f"A (lines): {comparison.a}    B (open markers): {comparison.b}{lines[comparison.mode]}"
 
 
 def _legend(look: dict[str, figures.Look], points: pd.DataFrame) -> list[Line2D]:
     handles = [
-        Line2D([], [], color=one.colour, marker=one.marker, markerfacecolor="none", label=one.label)
+        Line2D(
+            [],
+            [],
+            color=one.colour,
+            marker=one.marker,
+            markerfacecolor="none",
+            markeredgecolor=one.colour,
+            label=one.label,
+        )
         for one in look.values()
     ]
     dashes: dict[Literal["-", "--"], list[str]] = {}

@@ -18,7 +18,11 @@ from jaxdist.report import WIDTH
 SHOWN = 12
 """Points named on the terminal; the JSON file has all."""
 
-_SENTENCE = {True: "They agree.", False: "They do not agree.", None: "They cannot be compared."}
+_SENTENCE = {
+    "agree": "They agree.",
+    "differ": "They differ.",
+    "not shown": "They are not shown to agree: more seeds, or a wider --statistics.margin, may tell.",
+}
 
 
 def rendered(comparison: Comparison) -> RenderableType:
@@ -34,7 +38,9 @@ def rendered(comparison: Comparison) -> RenderableType:
     elif comparison.mode == "shared":
         parts += _beyond(comparison)
     parts += [_verdicts(comparison), *(Text(f"Note: {note}") for note in comparison.notes)]
-    return Group(*parts, Text(_SENTENCE[comparison.agree], style="bold"))
+    unknown = "They cannot be judged: one seed has no standard error."
+    sentence = unknown if comparison.exit_code == 2 else _SENTENCE[comparison.verdict]
+    return Group(*parts, Text(sentence, style="bold"))
 
 
 def _table(title: str) -> Table:
