@@ -8,6 +8,7 @@ keeps the stored attributes and has no behaviour. Neither the paper's source nor
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -76,7 +77,9 @@ def load_torch(path: Path) -> Any:
         raise InputError(f"{path}: no such file; give a PyTorch or safetensors file, or a folder of them")
     allowed = [*_numpy_globals(), *((_stand_in(name, act), name) for name, act in _STAND_INS.items())]
     try:
-        with torch.serialization.safe_globals(allowed):
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+            # PyTorch remarks on the pickle protocol of files that others wrote; here they load or are refused.
+            warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # Whatever a file of unknown origin makes the loader raise is that file's fault.
         foreign = re.search(r"(?:GLOBAL|Unsupported global: GLOBAL|Unsupported class) ([\w.]+)", str(error))
@@ -85,7 +88,10 @@ def load_torch(path: Path) -> Any:
                 f"{path}: names '{foreign[1]}', which is not on the list of what may be loaded, so nothing in it was "
                 "executed; save tensors only, with torch.save(model.state_dict(), FILE)"
             ) from None
-        reason = str(error).strip().split("\n")[0][:120] or "no reason given"
+        said = re.search(r"WeightsUnpickler error:\s*(.+)", str(error)) or re.match(
+            r"\s*([^\n]+?)(?:\. |\n|$)", str(error)
+        )
+        reason = said[1].strip() if said else "no reason given"
         raise InputError(
             f"{path}: not a readable PyTorch file ({type(error).__name__}: {reason}); nothing in it was executed; "
             "copy or save it again"

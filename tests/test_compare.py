@@ -1,0 +1,349 @@
+"""Two results side by side: shared networks, networks of their own seeds, the published tables."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+
+import jaxdist
+from jaxdist import blocks, cli, config, devices, edits, equivalence, mlp, published, ranges, results, sweep
+from jaxdist import compare as compare_package
+from jaxdist import weights as stored
+from jaxdist.compare import compare, paper, pictures, sides
+from tests.conftest import place
+
+SMALL = ["--model.hidden", "12", "--sweep.splits", "train"]
+
+
+@pytest.fixture(autouse=True)
+def _keep_the_devices(monkeypatch, tmp_path):
+    monkeypatch.setattr(devices, "use_all_cores", lambda: None)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def drawn(monkeypatch):
+    """Folders that pictures would be written to; one test writes them in earnest."""
+    folders = []
+    monkeypatch.setattr(compare_package, "write_picture", lambda comparison, folder: folders.append(folder))
+    return folders
+
+
+def make(folder, *options):
+    """Train and sweep a small run; without tables and figures, which no comparison reads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices, "use_all_cores", lambda: None)
+        assert cli.main(["train", "--out", str(folder), *SMALL, *options]) == 0
+        assert cli.main(["sweep", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two runs of six seeds each."""
+    base = tmp_path_factory.mktemp("runs")
+    return {
+        name: make(base / name, "--train.seeds", "6", "--train.steps", "40", "--train.seed", seed)
+        for name, seed in (("first", "0"), ("second", "9"))
+    }
+
+
+def shown(capsys, *arguments):
+    """Run the command; its exit code and its printed lines, which fit 80 columns."""
+    capsys.readouterr()
+    code = cli.main(["compare", *map(str, arguments)])
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert all(len(line) <= 80 for line in lines if "Pictures are in" not in line)
+    return code, captured.out + captured.err
+
+
+def copy(run, name):
+    shutil.copytree(run, name)
+    return Path(name)
+
+
+def test_a_run_agrees_with_itself(capsys, runs, drawn):
+    code, text = shown(capsys, runs["first"], runs["first"] / "result.nc", "--json", "c.json", "--pictures", "p")
+    assert code == 0
+    assert "weights equal bit for bit" in text
+    assert "They agree." in text
+    said = json.loads(Path("c.json").read_text())
+    assert (said["mode"], said["verdict"], said["exit_code"]) == ("shared", "agree", 0)
+    assert len(said["points"]) == 2 * 6 * 325
+    assert {point["difference"] for point in said["points"]} == {0}
+    assert drawn == [Path("p")]
+    assert shown(capsys, runs["first"], "published")[0] == 1
+    assert drawn[1] == runs["first"] / "comparisons"
+
+
+@pytest.mark.parametrize("other", ["first", "second", "published"])
+def test_the_pictures_of_each_kind_of_comparison(runs, other):
+    found = compare(runs["first"], runs.get(other, "published"))
+    for path in pictures.write(found, Path("p")):
+        assert path.stem == ("published" if other == "published" else f"{other}-train")
+    with Image.open(path.with_suffix(".png")) as image:
+        assert min(image.size) > 800
+
+
+def test_a_changed_weight_is_found_and_the_points_are_named(capsys, runs):
+    changed = copy(runs["first"], "changed")
+    path = changed / "weights" / "abs.safetensors"
+    params = stored.load(path)
+    bias = params["dense1"]["bias"].copy()
+    bias[3, 7] += 0.5
+    stored.save(params | {"dense1": params["dense1"] | {"bias": bias}}, path)
+    assert cli.main(["sweep", str(changed)]) == 0
+    code, text = shown(capsys, runs["first"], changed, "--json", "c.json")
+    assert code == 1
+    assert "1 of 60 in abs dense1.bias" in " ".join(text.split())
+    assert "seed 3 [7]" in " ".join(text.split())
+    said = json.loads(Path("c.json").read_text())
+    beyond = [point for point in said["points"] if abs(point["difference"]) > 2]
+    assert beyond
+    assert {(point["network"], point["seed"]) for point in beyond} == {("abs", 3)}
+    verdicts = {one["what"]: one["verdict"] for one in said["verdicts"]}
+    assert verdicts["offset relu train"] == "agree"
+    assert verdicts["offset abs train"] == "differ"
+    same = [point["same_class"] for point in said["points"] if point["network"] == "relu"]
+    assert set(same) == {1437}
+    # Two networks that differ in a count of correct images by d differ in the class of at least d.
+    assert all(1437 - point["same_class"] >= abs(point["difference"]) for point in said["points"])
+    largest = max(abs(point["difference"]) for point in beyond)
+    assert shown(capsys, runs["first"], changed, "--images", largest)[0] == 0
+
+
+def test_unlike_protocols_are_listed_and_evaluated(capsys, runs):
+    other = copy(runs["first"], "other")
+    assert cli.main(["sweep", str(other), "--sweep.clip_formula", "caption", "--sweep.families", "scale,clip"]) == 0
+    code, text = shown(capsys, runs["first"], other, "--json", "c.json")
+    assert "sweep.clip_formula" in text
+    assert "only in first: abs train (offset), relu train (offset)" in " ".join(text.split())
+    said = json.loads(Path("c.json").read_text())
+    assert said["protocol_differences"] == [{"field": "sweep.clip_formula", "a": "code", "b": "caption"}]
+    scale = [point for point in said["points"] if point["family"] == "scale"]
+    assert {point["same_class"] for point in scale} == {1437}
+    assert code in (0, 1)
+
+
+def test_networks_of_their_own_seeds(capsys, runs):
+    code, text = shown(capsys, runs["first"], runs["second"], "--statistics.margin", "0.6", "--json", "c.json")
+    assert code == 0
+    assert "networks of their own seeds" in text
+    said = json.loads(Path("c.json").read_text())
+    assert all(one["verdict"] == "agree" for one in said["verdicts"])
+    code, text = shown(capsys, runs["first"], runs["second"], "--statistics.margin", "0.001")
+    assert code == 1
+    assert "not shown" in text
+    worse = copy(runs["second"], "worse")
+    result = jaxdist.load(worse)
+    group = result["scale"].to_dataset()
+    result["scale"] = group.assign(correct=group.correct // 20)
+    results.save(result, worse / "result.nc")
+    code, text = shown(capsys, runs["first"], worse, "--json", "d.json")
+    assert code == 1
+    assert "They differ." in text
+    verdicts = {one["what"]: one["verdict"] for one in json.loads(Path("d.json").read_text())["verdicts"]}
+    assert verdicts["scale abs train"] == verdicts["scale relu train"] == "differ"
+    assert verdicts["clip relu train"] != "differ"
+
+
+def test_what_cannot_be_compared(capsys, runs):
+    one = copy(runs["second"], "one")
+    result = jaxdist.load(one).isel(seed=[0])
+    settings = config.override(results.config_of(result), {"train.seeds": "1"})
+    result.attrs["config"] = config.to_toml(settings)
+    results.save(result, one / "result.nc")
+    for path in (one / "weights").iterdir():
+        stored.save(jax.tree.map(lambda leaf: leaf[:1], stored.load(path)), path)
+    code, text = shown(capsys, one, runs["first"])
+    assert code == 2
+    assert "need two or more a side" in text
+    assert shown(capsys, "published", "published")[0] == 2
+    assert shown(capsys, runs["first"], "nowhere")[0] == 2
+    code, text = shown(capsys, one, "published")
+    assert code == 2
+    assert "one seed has no standard error" in text
+    trained = copy(runs["second"], "trained")
+    result = jaxdist.load(trained)
+    for family in edits.FAMILIES:
+        del result[family]
+    results.save(result, trained / "result.nc")
+    code, text = shown(capsys, trained, runs["first"])
+    assert code == 2
+    assert "holds no sweep to compare" in text
+
+
+def test_unlike_grids_are_refused(runs):
+    other = copy(runs["first"], "other")
+    result = jaxdist.load(other)
+    result["clip"] = result["clip"].to_dataset().assign_coords(fraction=np.linspace(0.1, 1, 100))
+    results.save(result, other / "result.nc")
+    with pytest.raises(ValueError, match="have unlike grids"):
+        compare(runs["first"], other)
+
+
+def test_without_weights_the_networks_are_their_own_unless_said_otherwise(runs):
+    bare = Path("bare")
+    bare.mkdir()
+    shutil.copy(runs["first"] / "result.nc", bare)
+    assert compare(runs["first"], bare).mode == "independent"
+    assert compare(runs["first"], bare, weights="shared").verdict == "agree"
+    assert compare(runs["first"], runs["first"], weights="independent").mode == "independent"
+
+
+def test_every_published_cell_stands_beside_ours(capsys, runs):
+    code, text = shown(capsys, runs["first"], "published", "--json", "p.json")
+    assert code == 1
+    for label in ("-200%", "+100%", "Baseline", "1000%", "train accuracy", "data.name"):
+        assert label in text
+    said = json.loads(Path("p.json").read_text())
+    cells = {(c["table"], c["network"], c["label"]): c for c in said["points"]}
+    assert len(cells) == len(published.cells()) + len(published.finals()) == 78
+    result = jaxdist.load(runs["first"])
+    grid = edits.offset_grid()
+    at = int(np.abs(grid - 0.05).argmin())
+    ours = result["offset"]["correct"].sel(network="abs", split="train").squeeze("site").values[:, at] / 1437
+    cell = cells["offset", "abs", "+5%"]
+    assert cell["ours"] == pytest.approx(ours.mean())
+    se = np.sqrt(ours.var(ddof=1) * (1 / 6 + 1 / 20) + 0.0001**2 / 12)
+    assert cell["z"] == pytest.approx((ours.mean() - 0.95) / se)
+    t = stats.ttest_rel(
+        result["offset"]["correct"].sel(network="abs", split="train").squeeze("site").values[:, 50] / 1437, ours
+    )
+    assert (cell["t"], cell["p"]) == (pytest.approx(t.statistic), pytest.approx(t.pvalue))
+    unedited = cells["scale", "relu", "Baseline"]
+    own = result["scale"]["unperturbed"].sel(network="relu", split="train").values / 1437
+    se = np.sqrt(own.var(ddof=1) / 6 + 0.0015**2 / 19 + 0.0001**2 / 12)
+    assert unedited["z"] == pytest.approx((own.mean() - 0.9833) / se)
+    loss = cells["trained", "relu", "loss"]
+    assert loss["ours"] == pytest.approx(
+        float(result["training"]["loss"].sel(network="relu", step=39).mean()), rel=1e-6
+    )
+    test = cells["trained", "relu", "test accuracy"]
+    assert test["ours"] == pytest.approx(
+        float(result["training"]["test_accuracy"].sel(network="relu", step=40).mean()), rel=1e-6
+    )
+
+
+def test_a_run_that_says_what_the_paper_says_agrees_with_it(runs):
+    """Put the published accuracies into a run, with the seeds scattered around them."""
+    side = sides.open_side(str(runs["first"]))
+    result = side.result.copy()
+    noise = np.array([-2, -1, -0.5, 0.5, 1, 2]) * 3e-5
+    for family in edits.FAMILIES:
+        group = result[family].to_dataset()
+        correct = group.correct.values.copy()
+        for cell in published.cells():
+            if cell.family == family:
+                at = int(np.abs(group.fraction.values - cell.row).argmin())
+                network = list(group.network.values).index(cell.network)
+                correct[network, :, 0, 0, at] = np.round(60_000 * (cell.accuracy + noise))
+        result[family] = group.assign(correct=(group.correct.dims, correct), total=("split", [60_000]))
+    agreeing = paper.cells(side._replace(result=result), side.config.statistics)
+    edited = agreeing[agreeing.table != "trained"]
+    assert paper.verdict(edited) == "agree"
+    assert edited.z.abs().max() < 0.5
+    assert paper.verdict(agreeing[agreeing.table == "trained"]) == "differ"
+
+
+def test_the_paper_as_a_config_file_is_the_published_protocol():
+    settings = config.load(Path(__file__).parents[1] / "configs" / "paper.toml")
+    assert settings == published.PROTOCOL
+
+
+def test_matches_count_the_images_of_one_class(digits, trained):
+    examples = place(digits, 101)
+    site, model = "dense0/pre", mlp.model("relu")
+    halves = []
+    for scaled in (1.0, 1.2):
+        params = jax.tree.map(lambda leaf, by=scaled: leaf * by, trained["relu"])
+        measured = ranges.measure(model, params, examples, (site,))[site]
+        halves.append(
+            (params, {site: edits.build("offset", measured, edits.offset_grid()[::25], config.SweepConfig())})
+        )
+    found = np.asarray(sweep.matches(model, *halves, examples, block=7))
+    x = np.asarray(examples.x)[:101]
+    for s in range(3):
+        for p in range(5):
+            classes = []
+            for params, made in halves:
+                one = jax.tree.map(lambda leaf, s=s: leaf[s], params)
+                edit = jax.tree.map(lambda leaf, s=s, p=p: leaf[s, p], made[site])
+
+                def tap(name, value, edit=edit):
+                    return edit.apply(value, jnp.arange(101), 0) if name == site else value
+
+                classes.append(np.asarray(model.apply(one, x, tap)).argmax(0))
+            assert found[s, p] == (classes[0] == classes[1]).sum()
+    assert 0 < found.min() < found.max() <= 101
+    assert blocks.DEFAULT_SIZE != 7
+
+
+class TestEquivalence:
+    def test_is_welchs_test_and_tost(self):
+        rng = np.random.default_rng(0)
+        first, second = rng.normal(0.9, 0.01, (8, 40)), rng.normal(0.905, 0.02, (11, 40))
+        found = equivalence.welch(first, second, margin=0.02, confidence=0.95)
+        p = stats.ttest_ind(second, first, equal_var=False).pvalue
+        assert found.p_holm[p.argmin()] == pytest.approx(min(1, 40 * p.min()))
+        one_sided = stats.ttest_ind(second, first, equal_var=False).confidence_interval(0.9)
+        inside = (one_sided.low > -0.02) & (one_sided.high < 0.02)
+        np.testing.assert_array_equal(found.equivalent, inside)
+        assert 0 < inside.sum() < 40
+        np.testing.assert_array_equal(found.equivalent, found.smallest_margin < 0.02)
+        np.testing.assert_allclose(found.difference, second.mean(0) - first.mean(0), atol=1e-12)
+
+    def test_samples_that_do_not_vary_have_an_answer(self):
+        first = np.full((3, 3), 0.5)
+        second = np.stack([np.full(4, 0.5), np.full(4, 0.6), np.array([0.5, 0.5, 0.5, 0.6])], axis=1)
+        found = equivalence.welch(first, second, margin=0.05, confidence=0.95)
+        np.testing.assert_array_equal(found.equivalent[:2], [True, False])
+        np.testing.assert_array_equal(found.p_holm[:2], [1, 0])
+        np.testing.assert_allclose(found.difference, [0, 0.1, 0.025])
+        assert np.isfinite(found.low).all()
+
+    def test_finds_equivalence_at_the_promised_rate(self):
+        """At a true difference of exactly the margin, it is found in at most 5 % of 2,000 samples (+ 4 sd: 7 %)."""
+        rng = np.random.default_rng(1)
+        first, second = rng.normal(0, 0.01, (10, 2000)), rng.normal(0.01, 0.01, (10, 2000))
+        found = equivalence.welch(first, second, margin=0.01, confidence=0.95)
+        assert 0.02 < found.equivalent.mean() < 0.07
+
+    def test_one_seed_is_refused(self):
+        with pytest.raises(ValueError, match="at least two seeds"):
+            equivalence.welch(np.zeros((1, 2)), np.zeros((3, 2)), margin=0.01, confidence=0.95)
+
+
+@pytest.mark.slow
+def test_the_papers_networks_swept_here_agree_with_the_papers_sweep(capsys, shared):
+    pytest.importorskip("torch", reason="PyTorch is an optional extra: pip install 'jaxdist[torch]'")
+    tree = shared / "reference" / "results"
+    assert cli.main(["import-torch", str(tree), "--out", "paper"]) == 0
+    images = ("--data.dir", str(shared / "data" / "mnist"))
+    assert cli.main(["sweep", "paper", *images, "--sweep.splits", "train"]) == 0
+    file = tree / "perturbation" / "perturbation_results.pt"
+    code, text = shown(capsys, "paper", file, "--json", "c.json")
+    assert code == 0
+    assert "weights equal bit for bit" in text
+    points = json.loads(Path("c.json").read_text())["points"]
+    assert len(points) == 325
+    assert max(abs(point["difference"]) for point in points) <= 2
+    path = Path("paper/weights/relu.safetensors")
+    params = stored.load(path)
+    weight = params["dense1"]["weight"].copy()
+    weight[0, 8, 13] *= 1.1
+    stored.save(params | {"dense1": params["dense1"] | {"weight": weight}}, path)
+    assert cli.main(["sweep", "paper", *images]) == 0
+    code, text = shown(capsys, "paper", file)
+    assert code == 1
+    assert "Beyond 2 images at" in text
+    assert "1 of 1280 in relu dense1.weight" in " ".join(text.split())
