@@ -1,0 +1,70 @@
+"""The images that the benchmarks run on, as plain arrays and laid out for jaxdist."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxdist import config as configs
+from jaxdist import data, devices
+from jaxdist.devices import Examples
+
+FEATURES, CLASSES = 784, 10
+
+
+class Images(NamedTuple):
+    """Both splits; pixels are raw, 0..255 for MNIST."""
+
+    train_x: np.ndarray  # [N, D] float32
+    train_y: np.ndarray  # [N] int32
+    test_x: np.ndarray  # [N, D] float32
+    test_y: np.ndarray  # [N] int32
+    source: str
+
+    @property
+    def used(self) -> np.ndarray:
+        """[D] bool: the inputs that are not zero in every image of both splits."""
+        return np.asarray(np.any([x.any(axis=0) for x in (self.train_x, self.test_x)], axis=0))
+
+    def first(self, count: int) -> Images:
+        """The first `count` training images, and a sixth as many test images, MNIST's own proportion."""
+        test = max(1, count // 6)
+        return self._replace(
+            train_x=self.train_x[:count],
+            train_y=self.train_y[:count],
+            test_x=self.test_x[:test],
+            test_y=self.test_y[:test],
+        )
+
+
+def load(folder: str | None, name: str = "mnist") -> Images:
+    """Read a data set by name, or MNIST's IDX files from a folder."""
+    config = configs.DataConfig(name=name, dir=folder or "")
+    dataset = data.load(config)
+    train_x, test_x = (x.reshape(len(x), -1) for x in data.scaled(dataset, config))
+    source = f"{name}, {len(train_x):,} training and {len(test_x):,} test images"
+    return Images(train_x, dataset.train.labels, test_x, dataset.test.labels, source)
+
+
+def made_up(train: int, test: int) -> Images:
+    """Images of MNIST's shape that need no download: ten random patterns, one a class, under heavy noise."""
+    rng = np.random.default_rng(0)
+    patterns = rng.integers(0, 256, (CLASSES, FEATURES)) * (rng.random((CLASSES, FEATURES)) < 0.2)
+
+    def split(count: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = rng.integers(0, CLASSES, count).astype(np.int32)
+        noise = rng.integers(0, 256, (count, FEATURES)) * (rng.random((count, FEATURES)) < 0.2)
+        return np.maximum(patterns[labels] // 2, noise).astype(np.float32), labels
+
+    return Images(*split(train), *split(test), f"made up, {train:,} training and {test:,} test images of MNIST's shape")
+
+
+def place(images: Images, *, drop_unused: bool = True) -> tuple[Examples, Examples]:
+    """Lay both splits out over all of JAX's devices, as `jaxdist.experiment` does; `drop_unused` as there."""
+    mesh = devices.make_mesh()
+    kept = images.used if drop_unused else np.ones(images.train_x.shape[1], bool)
+    return (
+        devices.place(images.train_x[:, kept], images.train_y, mesh),
+        devices.place(images.test_x[:, kept], images.test_y, mesh),
+    )
