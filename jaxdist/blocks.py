@@ -28,7 +28,7 @@ DEFAULT_SIZE = 1000
 class Block(NamedTuple):
     """Some consecutive examples. Rows that are not `valid` repeat examples that are counted elsewhere."""
 
-    x: Array  # [n, ...]
+    x: Any  # [n, ...], or a pytree of such arrays where two views of the examples are walked together
     y: Array  # [n]
     number: Array  # [n] position in the whole split, the same whatever the blocks and devices
     valid: Array  # [n] bool
@@ -41,7 +41,7 @@ def fold(step: Callable[[Carry, Block], Carry], init: Carry, examples: Examples,
     repeats as not valid, so nothing is copied or padded. `init` is the same on every device; the result is not:
     reduce it over the data axis.
     """
-    local = examples.x.shape[0]
+    local = examples.y.shape[0]
     count = -(-local // size)
     size = -(-local // count)
     first_here = lax.axis_index(DATA) * local
@@ -51,7 +51,7 @@ def fold(step: Callable[[Carry, Block], Carry], init: Carry, examples: Examples,
         position = start + jnp.arange(size)
         number = first_here + position
         block = Block(
-            lax.dynamic_slice_in_dim(examples.x, start, size),
+            jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size), examples.x),
             lax.dynamic_slice_in_dim(examples.y, start, size),
             number,
             (position >= k * size) & (number < examples.total),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -92,7 +93,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     added.add_argument(
         "path", type=Path, help="the paper's result tree, an exported folder, a state_dict or safetensors"
     )
-    _add_fields(added, ("out", "data.", "model.activations", "ranges.", "sweep.", "statistics.", "compute."))
+    added.add_argument("--out", metavar="FOLDER", required=True, help="run folder to make; must be new or empty")
+    _add_fields(added, ("data.", "model.activations", "ranges.", "sweep.", "statistics.", "compute."))
     added = command("export-torch", "write the networks of a run as state_dicts and safetensors", _export_torch)
     added.add_argument("run", type=Path, help="run folder")
     added.add_argument("--out", type=Path, required=True, help="new folder to write to")
@@ -106,7 +108,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         default="auto",
         help="are the networks the same? [auto: by their weights]",
     )
-    added.add_argument("--images", type=int, default=2, help="images by which shared networks' counts may differ [2]")
+    added.add_argument(
+        "--images", type=_count, default=2, help="images by which shared networks' counts may differ [2]"
+    )
     added.add_argument(
         "--pictures", type=Path, metavar="FOLDER", help="folder for the picture [comparisons/ in the run]"
     )
@@ -125,6 +129,12 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if unknown:
         raise InputError(_unknown(unknown[0], options.name))
     return options
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a number of images, got {text!r}")
+    return int(text)
 
 
 def _unknown(argument: str, command: str) -> str:
@@ -185,12 +195,13 @@ def _import_torch(options: argparse.Namespace) -> None:
     from jaxdist import interop
 
     changes = _changes(options)
-    if "out" not in changes:
-        raise InputError("import-torch: say where to make the run folder, with --out FOLDER")
     result = interop.import_run(options.path, changes)
     config = configs.from_toml(result.attrs["config"])
     networks = ", ".join(config.model.activations)
+    for note in json.loads(result.attrs["origin"])["notes"]:
+        print(f"note: {note}")
     print(f"imported {config.train.seeds} x {networks} into {config.out}; next: jaxdist sweep {config.out}")
+    print(f"its images are read then; if {config.data.name} is not prepared here, add --data.dir FOLDER")
 
 
 def _export_torch(options: argparse.Namespace) -> None:
@@ -211,8 +222,12 @@ def _compare(options: argparse.Namespace) -> int:
     if options.json:
         found.write_json(options.json)
     pictures = options.pictures or (found.folder or Path()) / "comparisons"
-    compare.write_picture(found, pictures)
-    print(f"Pictures are in {pictures}")
+    try:
+        compare.write_picture(found, pictures)
+        print(f"Pictures are in {pictures}")
+    except OSError as error:
+        # The exit code is the answer to the question asked, with or without a picture of it.
+        print(f"jaxdist: no pictures in {pictures} ({error}); choose a folder with --pictures", file=sys.stderr)
     return found.exit_code
 
 

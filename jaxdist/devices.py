@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ class Examples(NamedTuple):
     The last device's share is filled up by repeating the last example; `total` says how many are real.
     """
 
-    x: Array  # [N', ...] float32
+    x: Any  # [N', ...] float32; a pytree of such arrays where two views of the examples are walked together
     y: Array  # [N'] int32
     total: Array  # [] int32, the number of real examples N
 
@@ -72,7 +72,7 @@ def place(x: np.ndarray, y: np.ndarray, mesh: Mesh) -> Examples:
 
 def mesh_of(examples: Examples) -> Mesh:
     """The mesh that `place` laid these examples out on."""
-    sharding = examples.x.sharding
+    sharding = examples.y.sharding
     assert isinstance(sharding, NamedSharding)
     mesh = sharding.mesh
     assert isinstance(mesh, Mesh)

@@ -13,13 +13,13 @@ import numpy as np
 from scipy import stats
 
 from jaxdist.errors import InputError
-from jaxdist.statistics import DECIMALS, Flags, Values, holm
+from jaxdist.statistics import DECIMALS, Flags, Values
 
 
 class Equivalence(NamedTuple):
     """The second sample's mean minus the first's, each [P], fractions.
 
-    `p_holm` is Welch's two-sided test of "no difference", Holm-corrected over the points; `p_equivalent` is the larger
+    `p` is Welch's two-sided test of "no difference", not corrected for the points; `p_equivalent` is the larger
     of the two one-sided tests (TOST, Schuirmann 1987) of "the difference is at least the margin"; every margin above
     `smallest_margin` passes.
     """
@@ -27,7 +27,7 @@ class Equivalence(NamedTuple):
     difference: Values
     low: Values
     high: Values
-    p_holm: Values
+    p: Values
     p_equivalent: Values
     equivalent: Flags
     smallest_margin: Values
@@ -66,4 +66,4 @@ def welch(first: Values, second: Values, *, margin: float, confidence: float) ->
         smallest[varied] = np.maximum(np.abs(one_sided.low), np.abs(one_sided.high))
         low[varied], high[varied], p[varied] = interval.low, interval.high, test.pvalue
         p_equivalent[varied] = np.maximum(below.pvalue, above.pvalue)
-    return Equivalence(difference, low, high, holm(p), p_equivalent, p_equivalent < 1 - confidence, smallest)
+    return Equivalence(difference, low, high, p, p_equivalent, p_equivalent < 1 - confidence, smallest)

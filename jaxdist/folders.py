@@ -8,8 +8,8 @@ from pathlib import Path
 
 import xarray as xr
 
+from jaxdist import activations, files, results, weights
 from jaxdist import config as configs
-from jaxdist import files, results, weights
 from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.types import Params
@@ -49,5 +49,6 @@ def load_networks(config: Config, folder: Path) -> dict[str, Params]:
 
 
 def weights_path(folder: Path, network: str) -> Path:
-    """Where a run folder keeps the weights of a network."""
+    """Where a run folder keeps the weights of a network; a name that is no activation makes no path."""
+    activations.get(network)
     return folder / "weights" / f"{network}.safetensors"

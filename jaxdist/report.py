@@ -148,8 +148,8 @@ def summary(result: xr.DataTree, options: StatisticsConfig) -> RenderableType:
     seeds = int(reach.seeds.max())
     table = Table(
         title=f"How far an edit goes before {tables.percent(options.margin, 1)} points of {split} accuracy are lost",
-        caption=f"Median of {seeds} seeds{_interval_words(reach, options)}, in % of the preactivation (scale) or "
-        "of each unit's range",
+        caption=f"Median of {seeds} seed{'s' if seeds > 1 else ''}{_interval_words(reach, options)}, in % of the "
+        "preactivation (scale) or of each unit's range",
         width=WIDTH,
     )
     table.add_column("preactivations")
@@ -174,6 +174,12 @@ def _notes(result: xr.DataTree, options: StatisticsConfig) -> list[str]:
                 f"{network}: train accuracy {tables.percent(mean['train_accuracy'])} %, "
                 f"test {tables.percent(mean['test_accuracy'])} %, loss {mean['loss']:.4f}"
             )
+    else:
+        # Imported networks may have no history, but their sweep has counted what they do unedited.
+        for one in tables.series(result):
+            first = next(iter(tables.series(result)))
+            if (one.family, one.site) == (first.family, first.site):
+                notes.append(f"{one.network}: {one.split} accuracy {tables.percent(one.unperturbed.mean())} % unedited")
     dead = result["ranges"].to_dataset().dead
     policy = results.config_of(result).sweep.dead_units
     for network in dead.network.to_numpy():

@@ -147,60 +147,38 @@ def _sweep(
 
 
 def matches(
-    model: taps.Model,
-    first: Edited,
-    second: Edited,
-    examples: Examples,
-    *,
-    precision: str = "float32",
-    block: int | None = None,
+    model: taps.Model, first: Edited, second: Edited, examples: tuple[Examples, Examples], *, block: int | None = None
 ) -> Array:
     """Count the images [S, P] to which two ensembles, each with its own edits, give the same class at each point.
 
-    Seeds are taken in pairs; the edits are of one site, with leaves [S, P, H], as in `sweep`.
+    Seeds are taken in pairs; the edits are of one site, with leaves [S, P, H], as in `sweep`. Each ensemble sees the
+    same images in its own scaling; float32 throughout.
     """
     (site,) = first[1]
-    return _matches(
-        first,
-        second,
-        examples,
-        model=model,
-        site=site,
-        precision=precision,
-        size=block or blocks.DEFAULT_SIZE,
-        mesh=mesh_of(examples),
-    )
+    both = examples[0]._replace(x=(examples[0].x, examples[1].x))
+    return _matches(first, second, both, model=model, site=site, size=block or blocks.DEFAULT_SIZE, mesh=mesh_of(both))
 
 
-@functools.partial(jax.jit, static_argnames=("model", "site", "precision", "size", "mesh"))
+@functools.partial(jax.jit, static_argnames=("model", "site", "size", "mesh"))
 def _matches(
-    first: Edited,
-    second: Edited,
-    examples: Examples,
-    *,
-    model: taps.Model,
-    site: str,
-    precision: str,
-    size: int,
-    mesh: Mesh,
+    first: Edited, second: Edited, examples: Examples, *, model: taps.Model, site: str, size: int, mesh: Mesh
 ) -> Array:
     points = jax.tree.leaves(first[1])[0].shape[1]
 
     def ensemble(first: Edited, second: Edited, examples: Examples) -> Array:
         def network(pair: tuple[Edited, Edited]) -> Array:
-            (params, edits), (others, other_edits) = pair
-
             def step(counts: Array, part: blocks.Block) -> Array:
-                _, predict = predictor(model, (site,), params, part)
-                _, predict_other = predictor(model, (site,), others, part)
-                return counts + lax.map(
-                    lambda edit: _same(predict(edit[0]), predict_other(edit[1]), part), (edits, other_edits)
+                predict, other = (
+                    predictor(model, (site,), params, part._replace(x=x))[1]
+                    for (params, _), x in zip(pair, part.x, strict=True)
                 )
+                made = (pair[0][1], pair[1][1])
+                return counts + lax.map(lambda edit: _same(predict(edit[0]), other(edit[1]), part), made)
 
             return blocks.fold(step, jnp.zeros(points, jnp.int32), examples, size)
 
         return lax.psum(lax.map(network, (first, second)), DATA)
 
-    with jax.default_matmul_precision(precision):
+    with jax.default_matmul_precision("float32"):
         specs = (PartitionSpec(), PartitionSpec(), blocks.SPECS)
         return jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())(first, second, examples)

@@ -44,6 +44,16 @@ class Series(NamedTuple):
         """[S] accuracy without an edit, a fraction."""
         return self.correct_unperturbed / self.total
 
+    def take(self, seeds: list[int]) -> Series:
+        """The same of some seeds, given by their positions."""
+        agree = None if self.agree is None else self.agree[seeds]
+        return self._replace(
+            seeds=self.seeds[seeds],
+            correct=self.correct[seeds],
+            agree=agree,
+            correct_unperturbed=self.correct_unperturbed[seeds],
+        )
+
     @property
     def labels(self) -> dict[str, str]:
         """What identifies the series, as table columns."""

@@ -53,4 +53,6 @@ def check(params: Params, expected: Mapping[str, Any], path: Path) -> None:
     """Raise `InputError` unless `params` has the structure, types and shapes of `expected`."""
     found, wanted = (jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree) for tree in (params, expected))
     if found != wanted:
-        raise InputError(f"{path}: expected weights {wanted}, got {found}; these are not the weights of this run")
+        raise InputError(
+            f"{path}: expected weights {wanted}, got {found}; these are not weights for this run's data and layers"
+        )

@@ -207,7 +207,7 @@ def test_run_folders_that_are_broken(capsys, trained, images):
     refused(capsys, "sweep", trained, message="no such weights file")
     weights.write_bytes(whole)
     stored.save({"dense0": {"weight": np.zeros((2, 8, 16), np.float16)}}, weights)
-    refused(capsys, "sweep", trained, message="these are not the weights of this run")
+    refused(capsys, "sweep", trained, message="these are not weights for this run")
     weights.write_bytes(whole)
     (trained / "result.nc").write_bytes((trained / "result.nc").read_bytes()[:3000])
     refused(capsys, "sweep", trained, message="not a readable result file")

@@ -15,6 +15,7 @@ import pytest
 
 import jaxdist
 from jaxdist import cli, config, data, devices, edits, folders, mlp, results, tables, weights
+from jaxdist.compare import sides
 from jaxdist.interop import paper, perceptrons, transfer
 
 torch = pytest.importorskip("torch", reason="PyTorch is an optional extra: pip install 'jaxdist[torch]'")
@@ -122,7 +123,7 @@ def test_weights_that_are_not_finite(capsys):
 def test_other_things_that_are_no_perceptron(capsys):
     options = ("--model.activations", "relu", "--out", "out")
     torch.save({"model": network().state_dict(), "epoch": 3}, "nested.pt")
-    refused(capsys, "import-torch", "nested.pt", *options, message="entry 'model' is a OrderedDict, expected a tensor")
+    refused(capsys, "import-torch", "nested.pt", *options, message="tensor 'model' is a OrderedDict; expected a tensor")
     torch.save(network().double().state_dict(), "double.pt")
     refused(capsys, "import-torch", "double.pt", *options, message="is torch.float64, expected float32")
     torch.save({"0.running_mean": torch.zeros(3)}, "norm.pt")
@@ -132,12 +133,12 @@ def test_other_things_that_are_no_perceptron(capsys):
     refused(
         capsys, "import-torch", "good.pt", *options[:1], "gelu2", *options[2:], message="unknown activation 'gelu2'"
     )
-    refused(capsys, "import-torch", "good.pt", *options[:2], message="with --out FOLDER")
+    refused(capsys, "import-torch", "good.pt", *options[:2], message="the following arguments are required: --out")
     refused(capsys, "import-torch", "nowhere.pt", *options, message="nowhere.pt: no such file or folder")
     Path("empty").mkdir()
     refused(capsys, "import-torch", "empty", *options, message="holds no networks")
     Path("x.safetensors").write_bytes(b"not one")
-    refused(capsys, "import-torch", "x.safetensors", *options, message="not a readable safetensors file")
+    refused(capsys, "import-torch", "x.safetensors", *options, message="not a safetensors file of float32 tensors")
 
 
 def test_a_missing_torch_is_said_with_what_to_do(capsys, monkeypatch):
@@ -167,6 +168,82 @@ def test_a_whole_pickled_module_tells_its_activation():
     assert found.config.model.activations == ("relu",)
     assert found.config.model.hidden == (12,)
     np.testing.assert_array_equal(found.networks["relu"]["dense1"]["bias"][0], network()[2].bias.detach().numpy())
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        ("LRLL", "computes linear, relu, linear, linear"),
+        ("LRLR", "computes linear, relu, linear, relu"),
+        ("L", "computes linear;"),
+        ("RL", "computes relu, linear"),
+    ],
+)
+def test_a_module_that_computes_something_else_is_refused(capsys, layers, said):
+    kinds = {"L": lambda: torch.nn.Linear(64, 64), "R": torch.nn.ReLU}
+    torch.save(torch.nn.Sequential(*(kinds[one]() for one in layers)), "other.pt")
+    refused(capsys, "import-torch", "other.pt", "--out", "out", message=said)
+
+
+def test_dropout_flatten_and_nesting_change_nothing():
+    inner = torch.nn.Sequential(torch.nn.Linear(64, 12), torch.nn.ReLU(), torch.nn.Dropout(0.5))
+    torch.save(torch.nn.Sequential(torch.nn.Flatten(), inner, torch.nn.Linear(12, 10)), "nested.pt")
+    found = transfer.read(Path("nested.pt"), {})
+    np.testing.assert_array_equal(found.networks["relu"]["dense0"]["weight"][0], inner[0].weight.detach().numpy())
+
+
+def crafted(name):
+    """Modules that no ordinary program writes."""
+    module = network()
+    if name == "cycle":
+        for k in range(60):
+            module._modules[f"again{k}"] = module
+    elif name == "members":
+        module.__dict__["_modules"] = 5
+    elif name == "parameters":
+        module[0].__dict__["_parameters"] = [1]
+    elif name == "activation":
+        module[1].__dict__["activation"] = ["abs"]
+        module[1].__dict__["role"] = "linear"
+    elif name == "expanded":
+        module[0].__dict__["_parameters"]["weight"] = torch.zeros(1).expand(10**6, 10**6)
+    elif name == "sparse":
+        return {"0.weight": torch.zeros(3, 4).to_sparse()}
+    elif name == "meta":
+        return {"0.weight": torch.zeros(3, 4, device="meta")}
+    elif name == "control":
+        return {"a\n\x1b[31m.weight": torch.zeros(3, 4, 5, 6)}
+    return module
+
+
+@pytest.mark.parametrize("name", ["cycle", "members", "parameters", "expanded", "sparse", "meta", "control"])
+def test_crafted_files_get_one_sentence(capsys, name):
+    torch.save(crafted(name), "crafted.pt")
+    refused(capsys, "import-torch", "crafted.pt", "--model.activations", "relu", "--out", "out", message="crafted.pt")
+
+
+def test_attributes_in_a_file_do_not_pass_for_facts_of_its_class():
+    torch.save(crafted("activation"), "crafted.pt")
+    assert transfer.read(Path("crafted.pt"), {}).config.model.activations == ("relu",)
+
+
+def test_half_precision_is_widened_exactly():
+    half = network().half()
+    torch.save(half.state_dict(), "half.pt")
+    found = transfer.read(Path("half.pt"), {"model.activations": "relu"})
+    np.testing.assert_array_equal(
+        found.networks["relu"]["dense0"]["weight"][0], half[0].weight.detach().float().numpy()
+    )
+
+
+def test_an_export_that_cannot_be_whole_leaves_nothing(trained):
+    broken = Path("broken")
+    shutil.copytree(trained, broken)
+    path = folders.weights_path(broken, "abs")
+    weights.save(jax.tree.map(lambda leaf: leaf[:1], weights.load(path)), path)
+    assert run("export-torch", broken, "--out", "torch") == 2
+    assert not Path("torch").exists()
+    assert not list(Path().glob(".torch*"))
 
 
 def test_layers_without_bias_and_deeper_ones():
@@ -262,7 +339,34 @@ def test_a_tree_whose_networks_have_unlike_runs_is_refused_with_what_to_do(capsy
     tree(tmp_path / "results", runs=(0, 1))
     tree(tmp_path / "results", runs=(0,), activation="Abs")
     refused(capsys, "import-torch", "results", "--out", "out", message="relu 0, 1; abs 0")
-    assert run("import-torch", "results", "--model.activations", "abs", "--out", "abs") == 0
+    assert run("import-torch", "results", "--model.activations", "relu", "--out", "relu") == 0
+    # The result file beside such a tree is still compared with what was imported from it.
+    (tmp_path / "results" / "perturbation").mkdir()
+    file = tmp_path / "results" / "perturbation" / "perturbation_results.pt"
+    fake_results(file, {"PerturbationReLU": 2, "PerturbationAbs": 1})
+    side = sides.open_side(str(file))
+    assert set(sides.networks(side)) == {"relu", "abs"}
+    assert side.config.train.steps == 3, "as the tree says, not as the paper does"
+
+
+def test_missing_curves_are_said_and_wrong_ones_refused(capsys, tmp_path):
+    tree(tmp_path / "results", runs=(0, 1))
+    metrics = tmp_path / "results" / "models" / "PerturbationReLU" / "1" / "metrics.json"
+    said = json.loads(metrics.read_text())
+    metrics.write_text(json.dumps({name: values[:-1] for name, values in said.items()}))
+    refused(capsys, "import-torch", "results", "--out", "out", message="expected 4 entries")
+    metrics.write_text(json.dumps(said | {"loss": [float("nan")] * 4}))
+    refused(capsys, "import-torch", "results", "--out", "out", message="a network that diverged cannot be imported")
+    metrics.unlink()
+    assert run("import-torch", "results", "--out", "in") == 0
+    assert "without training curves, since" in capsys.readouterr().out
+    assert "training" not in jaxdist.load("in").children
+
+
+def test_what_a_file_does_not_say_is_not_known():
+    torch.save(network().state_dict(), "mine.pt")
+    found = transfer.read(Path("mine.pt"), {"model.activations": "relu"})
+    assert set(found.origin["unknown"]) == {"model.init", "train.steps", "train.optimizer", "train.learning_rate"}
 
 
 def test_aliases_that_disagree_and_saved_edits_are_refused():
@@ -336,13 +440,22 @@ def test_a_result_file_with_unlike_numbers_of_runs_marks_what_is_missing():
         ({"clip_accuracies": [1.0]}, "expected an accuracy at each point"),
         ({"clip_accuracies": [12.34567] * 100}, "are not percentages of 60000 images"),
         ({"clip_accuracies": [101.0] * 100}, "are not percentages of 60000 images"),
-        ({"clip_accuracies": ["x"] * 100}, "expected numbers 'clip_values' and 'clip_accuracies'"),
+        ({"clip_accuracies": ["x"] * 100}, "expected a list of numbers 'clip_accuracies'"),
+        ({"clip_values": 3.0}, "expected a list of finite numbers 'clip_values'"),
+        ({"clip_values": []}, "expected a list of finite numbers 'clip_values'"),
+        ({"clip_values": "x"}, "expected a list of numbers 'clip_values'"),
     ],
 )
 def test_result_files_that_are_not_what_they_should_be(changes, message):
     fake_results("r.pt", {"PerturbationReLU": 1}, **changes)
     with pytest.raises(ValueError, match=message):
         paper.read_result(Path("r.pt"))
-    torch.save({"other": []}, "o.pt")
-    with pytest.raises(ValueError, match="expected a dictionary"):
-        paper.read_result(Path("o.pt"))
+    for content in (
+        {"other": []},
+        {"PerturbationReLU": 5},
+        {"PerturbationReLU": torch.zeros(3)},
+        {"PerturbationReLU": []},
+    ):
+        torch.save(content, "o.pt")
+        with pytest.raises(ValueError, match="expected sweep results"):
+            paper.read_result(Path("o.pt"))

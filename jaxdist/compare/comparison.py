@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import jax
 import numpy as np
 import pandas as pd
 
@@ -18,6 +19,7 @@ from jaxdist.compare.counts import Pairs
 from jaxdist.compare.protocol import Difference
 from jaxdist.compare.sides import Side
 from jaxdist.errors import InputError
+from jaxdist.types import Params
 
 PUBLISHED = "published"
 IMAGES = 2
@@ -31,7 +33,7 @@ class Verdict(NamedTuple):
 
     what: str
     verdict: str
-    """agree, differ, or not shown."""
+    """agree, differ, not shown, or cannot judge."""
     words: str
 
 
@@ -51,21 +53,23 @@ class Comparison:
     notes: list[str]
     images: int
     """Images that the counts of shared networks may differ by."""
+    margin: float
+    """Of the equivalence test, a fraction."""
     folder: Path | None
     """The run folder of the first side that is one."""
+    stem: str
+    """Side b's name, fit for a file."""
 
     @property
     def verdict(self) -> str:
         """Of everything together: differ if anything does, agree if everything does, else not shown."""
         found = {one.verdict for one in self.verdicts}
-        return next(verdict for verdict in ("differ", "not shown", "agree") if verdict in found)
+        return next(verdict for verdict in ("differ", "cannot judge", "not shown", "agree") if verdict in found)
 
     @property
     def exit_code(self) -> int:
-        """0 agree, 1 differ or not shown to agree, 2 nothing to judge by: a single seed beside the published tables."""
-        if self.mode == "published" and self.verdict == "not shown":
-            return 2
-        return 0 if self.verdict == "agree" else 1
+        """0 agree, 1 differ or not shown to agree, 2 nothing to judge by, as one seed beside the published tables."""
+        return {"agree": 0, "differ": 1, "not shown": 1, "cannot judge": 2}[self.verdict]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; what is undefined is None."""
@@ -79,6 +83,7 @@ class Comparison:
             "verdict": self.verdict,
             "exit_code": self.exit_code,
             "notes": self.notes,
+            "units": {"shared": "images", "independent": "fraction", "published": "fraction; loss in nats"}[self.mode],
             "points": self.points.astype(object).where(np.isfinite(_numbers(self.points)), None).to_dict("records"),
         }
 
@@ -110,54 +115,63 @@ def compare(
             raise InputError("compare: both sides are 'published'; give a run folder for one of them")
         return _with_published(sides.open_side(str(b if str(a) == PUBLISHED else a)), changes or {})
     first, second = sides.open_side(str(a)), sides.open_side(str(b))
-    options = _options(first, changes or {})
+    chosen = changes or {}
+    options = _options(first, chosen)
     pairs, notes = _pairs(first, second)
-    relation = sides.relate(first, second, weights)
+    networks = (sides.networks(first), sides.networks(second))
+    relation = sides.relate(first, second, *networks, weights)
     differences = protocol.between(first, second)
+    if relation.seeds:
+        mine, theirs = relation.seeds
+        pairs = {key: (one.take(mine), other.take(theirs)) for key, (one, other) in pairs.items()}
+        networks = (_take(networks[0], mine), _take(networks[1], theirs))
     if relation.shared:
         points = counts.points(pairs)
-        notes += _agreement(points, first, second, pairs, relation, differences, changes or {})
+        notes += _agreement(points, (first, second), networks, pairs, relation, differences, chosen.get("data.dir"))
         verdicts = _count_verdicts(points, images)
     else:
         points = means.points(pairs, options)
         verdicts = _mean_verdicts(points, options)
-    mode: Mode = "shared" if relation.shared else "independent"
     return Comparison(
-        mode,
-        first.name,
-        second.name,
-        relation.words,
-        differences,
-        verdicts,
-        points,
-        _curves(first),
-        notes,
-        images,
-        first.folder or second.folder,
+        mode="shared" if relation.shared else "independent",
+        a=first.words,
+        b=second.words,
+        relation=relation.words,
+        protocol=differences,
+        verdicts=verdicts,
+        points=points,
+        curves=_curves(pairs),
+        notes=notes,
+        images=images,
+        margin=options.margin,
+        folder=first.folder or second.folder,
+        stem=_stem(second.name),
     )
 
 
+def _take(networks: dict[str, Params], seeds: list[int]) -> dict[str, Params]:
+    return jax.tree.map(lambda leaf: leaf[np.asarray(seeds)], networks)
+
+
 def _with_published(side: Side, changes: Mapping[str, str]) -> Comparison:
-    cells = paper.cells(side, _options(side, changes))
-    judged = cells[cells.quantity != "loss"].z.dropna()
-    near = int((judged.abs() <= paper.NEAR).sum())
-    words = f"{near} of {len(judged)} accuracy cells within {paper.NEAR:g} standard errors"
-    if judged.empty:
-        words = "a single seed has no standard error; train two or more to judge"
-    absent = [name for name in ("relu", "abs") if name not in set(cells.network)]
-    notes = [f"{name} is not in this run" for name in absent]
+    options = _options(side, changes)
+    cells = paper.cells(side, options)
+    verdict, words = paper.verdict(cells)
+    absent = paper.absent(cells)
     return Comparison(
-        "published",
-        side.name,
-        "the published tables",
-        "networks of their own seeds",
-        protocol.to_published(side),
-        [Verdict("the published tables", paper.verdict(cells), words)],
-        cells,
-        _curves(side),
-        notes,
-        IMAGES,
-        side.folder,
+        mode="published",
+        a=side.words,
+        b="the published tables: 20 x relu, 20 x abs on mnist",
+        relation="networks of their own seeds",
+        protocol=protocol.to_published(side),
+        verdicts=[Verdict("the published tables", verdict, words)],
+        points=cells,
+        curves=_curves({key: (one, one) for key, one in side.series().items()}),
+        notes=[f"not in this run: {absent}"] if absent else [],
+        images=IMAGES,
+        margin=options.margin,
+        folder=side.folder,
+        stem=PUBLISHED,
     )
 
 
@@ -166,14 +180,19 @@ def _options(side: Side, changes: Mapping[str, str]) -> configs.StatisticsConfig
     return configs.override(side.config, chosen).statistics
 
 
-def _curves(side: Side) -> pd.DataFrame:
+def _curves(pairs: Pairs) -> pd.DataFrame:
     return pd.concat(
         [
             pd.DataFrame({**one.labels, "fraction": one.fraction, "a": one.accuracy.mean(axis=0)})
-            for one in side.series().values()
+            for one, _ in pairs.values()
         ],
         ignore_index=True,
     )
+
+
+def _stem(name: str) -> str:
+    """A side's name as that of a file."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
 
 
 def _pairs(a: Side, b: Side) -> tuple[Pairs, list[str]]:
@@ -202,49 +221,60 @@ def _said(keys: Any) -> str:
 
 def _agreement(
     points: pd.DataFrame,
-    a: Side,
-    b: Side,
+    both: tuple[Side, Side],
+    networks: tuple[dict[str, Params], dict[str, Params]],
     pairs: Pairs,
     relation: sides.Relation,
     differences: list[Difference],
-    changes: Mapping[str, str],
+    data_dir: str | None,
 ) -> list[str]:
     """Add to `points` the images given the same class, where both sides can be evaluated; else say why not."""
+    what = "agreement of the classes: not evaluated"
     if relation.equal and not differences:
         return ["with equal weights and protocol, the classes are those of one network: not evaluated twice"]
-    if not (a.networks and b.networks):
-        return ["agreement of the classes: not evaluated, since one side has no weights"]
+    if not all({key[1] for key in pairs} <= set(of) for of in networks):
+        return [f"{what}, since one side has no weights"]
+    if protocol.other_images(*both):
+        return [f"{what}, since the two are of other images"]
     try:
-        matching = counts.same_classes(a, b, pairs, changes)
+        matching = counts.same_classes(both, networks, pairs, data_dir)
     except InputError as error:
-        return [f"agreement of the classes: not evaluated ({error})"]
+        return [f"{what} ({error})"]
     points["same_class"] = np.concatenate([matching[key].reshape(-1) for key in pairs])
     return []
 
 
 def _count_verdicts(points: pd.DataFrame, images: int) -> list[Verdict]:
     verdicts = []
-    for (family, network, split), part in points.groupby(["family", "network", "split"], sort=False):
-        beyond = part[part.difference.abs() > images]
-        largest = int(part.difference.abs().max())
-        words = f"largest difference {largest} of {part.total.iloc[0]} images at {len(part)} points"
+    for what, part in _by_series(points):
+        largest, total = int(part.difference.abs().max()), int(part.total.iloc[0])
+        words = f"largest difference {largest} of {total} images at {part.fraction.nunique()} points"
+        if part.seed.nunique() > 1:
+            words += f" of {part.seed.nunique()} networks"
         if "same_class" in part:
             words += f"; same class for at least {100 * (part.same_class / part.total).min():.3f} %"
-        verdicts.append(Verdict(f"{family} {network} {split}", "differ" if len(beyond) else "agree", words))
+        verdicts.append(Verdict(what, "differ" if largest > images else "agree", words))
     return verdicts
 
 
 def _mean_verdicts(points: pd.DataFrame, options: configs.StatisticsConfig) -> list[Verdict]:
     verdicts = []
-    for (family, network, split), part in points.groupby(["family", "network", "split"], sort=False):
+    for what, part in _by_series(points):
         worst = part.iloc[int(part.difference.abs().to_numpy().argmax())]
+        within = f"{part.equivalent.sum()} of {len(part)} within {100 * options.margin:g}"
         words = (
-            f"largest difference {100 * worst.difference:+.2f} points at {100 * worst.fraction:.4g} %; "
-            f"equivalent within {100 * options.margin:g} at {int(part.equivalent.sum())} of {len(part)}, "
-            f"within {100 * part.smallest_margin.max():.2f} at all"
+            f"B - A at most {100 * worst.difference:+.2f} points, at {100 * worst.fraction:.3g} %; {within}, "
+            f"all within {100 * part.smallest_margin.max():.1f}"
         )
-        verdicts.append(Verdict(f"{family} {network} {split}", means.verdict(part, options), words))
+        verdicts.append(Verdict(what, means.verdict(part, options), words))
     return verdicts
+
+
+def _by_series(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The points of each series with its name: family, network, split, and the site where there are several."""
+    many = points.site.nunique() > 1
+    for (family, network, site, split), part in points.groupby(["family", "network", "site", "split"], sort=False):
+        yield " ".join([str(family), str(network), *([str(site)] if many else []), str(split)]), part
 
 
 def _numbers(frame: pd.DataFrame) -> np.ndarray:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import pandas as pd
 
 from jaxdist import config as configs
 from jaxdist import edits, experiment, mlp, ranges, sweep
-from jaxdist.compare.sides import Side
+from jaxdist.compare.sides import Key, Side
 from jaxdist.errors import InputError
 from jaxdist.tables import Series
+from jaxdist.types import Params
 
-Pairs = dict[tuple[str, str, str, str], tuple[Series, Series]]
-"""The series that both sides have, by family, network, site and split."""
+Pairs = dict[Key, tuple[Series, Series]]
+"""The series that both sides have, of the same seeds where they share them."""
 
 
 def points(pairs: Pairs) -> pd.DataFrame:
@@ -52,36 +51,43 @@ def points(pairs: Pairs) -> pd.DataFrame:
 
 
 def same_classes(
-    a: Side, b: Side, pairs: Pairs, changes: Mapping[str, str]
-) -> dict[tuple[str, str, str, str], np.ndarray]:
+    sides: tuple[Side, Side], networks: tuple[dict[str, Params], dict[str, Params]], pairs: Pairs, data_dir: str | None
+) -> dict[Key, np.ndarray]:
     """Images [S, P] to which both sides' networks give the same class at each point, each side by its own protocol.
 
-    Both are evaluated here, on the images of `a`, whose folder `changes` may give.
+    Both are evaluated here, in float32, on the images in each side's own scaling. A side whose images are not known, as
+    of the paper's result file, is evaluated on the other's. `data_dir` says where they are, if not where they were.
 
     Raises:
       InputError: if the images cannot be read, or are not those of the results.
     """
-    assert a.networks is not None
-    assert b.networks is not None
-    config = configs.override(a.config, {key: value for key, value in changes.items() if key == "data.dir"})
-    inputs = experiment.load_inputs(config)
-    if inputs.dataset.digest != a.result.attrs["data_digest"]:
-        raise InputError(f"{inputs.dataset.source} these are not the images of {a.name}; give them with --data.dir")
+    inputs = [_inputs(side, other, data_dir) for side, other in (sides, sides[::-1])]
     families = {key[0]: pair[0].fraction for key, pair in pairs.items()}
-    found = {}
+    found: dict[Key, np.ndarray] = {}
     for network, site, split in dict.fromkeys(key[1:] for key in pairs):
-        model = experiment.network_model(a.config, network)
+        model = experiment.network_model(sides[0].config, network)
         edited = []
-        for side in (a, b):
-            params = mlp.narrow((side.networks or {})[network], inputs.used)
-            measured = ranges.measure(
-                model, params, inputs.splits["train"], (site,), measured_on=side.config.ranges.measured_on
-            )[site]
+        for side, of, known in zip(sides, networks, inputs, strict=True):
+            params = mlp.narrow(of[network], known.used)
+            options = side.config.ranges
+            measured = ranges.measure(model, params, known.splits["train"], (site,), measured_on=options.measured_on)[
+                site
+            ]
             made = [edits.build(family, measured, grid, side.config.sweep) for family, grid in families.items()]
             edited.append((params, {site: edits.concatenate(made)}))
-        matching = np.asarray(sweep.matches(model, edited[0], edited[1], inputs.splits[split]))
+        examples = (inputs[0].splits[split], inputs[1].splits[split])
+        matching = np.asarray(sweep.matches(model, edited[0], edited[1], examples))
         first = 0
         for family, grid in families.items():
             found[family, network, site, split] = matching[:, first : first + len(grid)]
             first += len(grid)
     return found
+
+
+def _inputs(side: Side, other: Side, data_dir: str | None) -> experiment.Inputs:
+    where = {"data.dir": data_dir if data_dir is not None else (side if side.digest else other).config.data.dir}
+    config = configs.override(side.config, where | {"data.name": (side if side.digest else other).config.data.name})
+    inputs = experiment.load_inputs(config)
+    if inputs.dataset.digest != (side.digest or other.digest):
+        raise InputError(f"{inputs.dataset.source} these are not the images of {side.name}; give them with --data.dir")
+    return inputs

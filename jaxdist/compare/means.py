@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from jaxdist import equivalence
+from jaxdist import equivalence, statistics
 from jaxdist.compare.counts import Pairs
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
@@ -13,7 +13,8 @@ from jaxdist.errors import InputError
 def points(pairs: Pairs, options: StatisticsConfig) -> pd.DataFrame:
     """One row a pair and point: mean accuracies of both sides, their difference b minus a with interval and tests.
 
-    Accuracies and differences are fractions. p is Holm-corrected over the points of each series.
+    Accuracies and differences are fractions. `p_holm` is corrected over all points of all series, since any of them
+    decides the verdict.
 
     Raises:
       InputError: if a side has fewer than two seeds.
@@ -40,7 +41,8 @@ def points(pairs: Pairs, options: StatisticsConfig) -> pd.DataFrame:
                 }
             )
         )
-    return pd.concat(frames, ignore_index=True)
+    together = pd.concat(frames, ignore_index=True)
+    return together.assign(p_holm=statistics.holm(together.p.to_numpy()))
 
 
 def verdict(part: pd.DataFrame, options: StatisticsConfig) -> str:

@@ -6,13 +6,15 @@ import numpy as np
 import pandas as pd
 
 from jaxdist import published, statistics, tables
-from jaxdist.compare.sides import Side
+from jaxdist.compare.sides import Key, Side
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
 
 AGREEING = 0.9
 """The share of accuracy cells that must lie within `NEAR` standard errors for a run to agree with the paper."""
 NEAR = 3.0
+LEAST_SEEDS = 6
+"""Fewer give standard errors too uncertain to agree by: of 2 seeds, a fifth of all cells lie beyond 3 by chance."""
 
 
 def cells(side: Side, options: StatisticsConfig) -> pd.DataFrame:
@@ -27,20 +29,38 @@ def cells(side: Side, options: StatisticsConfig) -> pd.DataFrame:
     Raises:
       InputError: if the run has none of the paper's networks, or no sweep of its training images.
     """
-    frame = pd.DataFrame([*_finals(side), *_edited(side, options)])
-    if frame.empty:
+    edited = _edited(side, options)
+    if not edited:
         raise InputError(
-            f"{side.name}: has neither relu nor abs swept on its training images; the published tables are of those"
+            f"{side.name}: has neither relu nor abs swept on its training images at dense0/pre; the published tables "
+            "are of those"
         )
-    return frame
+    return pd.DataFrame([*_finals(side), *edited])
 
 
-def verdict(frame: pd.DataFrame) -> str:
-    """Agree, differ, or not shown, if no cell has a standard error."""
-    z = frame[frame.quantity != "loss"].z.dropna()
+def absent(frame: pd.DataFrame) -> str:
+    """The published networks and tables that a run has no cells for, in words; empty if it has all."""
+    there = set(zip(frame.table, frame.network, strict=True))
+    wanted = [("trained", one.network) for one in published.finals()]
+    wanted += [(one.family, one.network) for one in published.cells()]
+    return ", ".join(f"{network} {table}" for table, network in dict.fromkeys(wanted) if (table, network) not in there)
+
+
+def verdict(frame: pd.DataFrame) -> tuple[str, str]:
+    """Agree, differ, not shown (too few seeds or cells), or cannot judge (a single seed); and why."""
+    judged = frame[frame.quantity != "loss"]
+    z = judged.z.dropna()
     if z.empty:
-        return "not shown"
-    return "agree" if (z.abs() <= NEAR).mean() >= AGREEING else "differ"
+        return "cannot judge", "one seed has no standard error; two or more can be judged"
+    near = int((z.abs() <= NEAR).sum())
+    words = f"{near} of {len(z)} accuracy cells within {NEAR:g} standard errors"
+    if near < AGREEING * len(z):
+        return "differ", words
+    if judged.seeds.min() < LEAST_SEEDS:
+        return "not shown", f"{words}, but {judged.seeds.min()} seeds are too few to agree by; {LEAST_SEEDS} are needed"
+    if absent(frame):
+        return "not shown", f"{words}, but some are not in this run"
+    return "agree", words
 
 
 def _finals(side: Side) -> list[dict[str, object]]:
@@ -75,15 +95,20 @@ def _edited(side: Side, options: StatisticsConfig) -> list[dict[str, object]]:
     site = "dense0/pre"
     unedited = {cell.network: cell.sd for cell in published.finals() if cell.quantity == "train_accuracy"}
     series = side.series()
+    tests: dict[Key, statistics.Published] = {}
     rows: list[dict[str, object]] = []
     for cell in published.cells():
-        one = series.get((cell.family, cell.network, site, "train"))
+        key = (cell.family, cell.network, site, "train")
+        one = series.get(key)
         if one is None:
             continue
-        index = int(np.abs(one.fraction - cell.row).argmin())
-        tested = statistics.as_published(
-            one.accuracy, baseline_index=options.published_baseline_index, confidence=options.confidence
-        )
+        fraction = tables.nearest(one.fraction, cell.row)
+        index = int(np.flatnonzero(one.fraction == fraction)[0])
+        if key not in tests:
+            tests[key] = statistics.as_published(
+                one.accuracy, baseline_index=options.published_baseline_index, confidence=options.confidence
+            )
+        tested = tests[key]
         printed = unedited[cell.network] if cell.label == "Baseline" else None
         rows.append(
             {
@@ -92,7 +117,7 @@ def _edited(side: Side, options: StatisticsConfig) -> list[dict[str, object]]:
                 "quantity": "accuracy",
                 "label": cell.label,
                 "row": cell.row,
-                "fraction": tables.nearest(one.fraction, cell.row),
+                "fraction": fraction,
                 "paper": cell.accuracy,
                 **_against(one.accuracy[:, index], cell.accuracy, published.DIGITS, printed_sd=printed),
                 "paper_t": cell.t,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from jaxdist import figures
 from jaxdist.compare.comparison import Comparison
 
+_MARKS = {"clip": "x"}
+
 
 def write(comparison: Comparison, folder: Path) -> list[Path]:
     """Write the picture of each site and split as SVG, PNG and PDF; returns the files."""
@@ -24,10 +26,9 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
         cells = frame[frame.table != "trained"].assign(family=frame.table, a=frame.ours, b=frame.paper)
         groups = [("published", cells.assign(site="dense0/pre", split="train"))]
     else:
-        stem = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in Path(comparison.b).stem)
         many = frame.site.nunique() > 1
         groups = [
-            ("-".join([stem, str(split), *([str(site).replace("/", "_")] if many else [])]), part)
+            ("-".join([comparison.stem, str(split), *([str(site).replace("/", "_")] if many else [])]), part)
             for (site, split), part in frame.groupby(["site", "split"], sort=False)
         ]
     for stem, part in groups:
@@ -52,6 +53,12 @@ def picture(points: pd.DataFrame, comparison: Comparison) -> Figure:
             below.grid(color="0.92", linewidth=0.6)
             below.set_axisbelow(True)
             below.margins(y=0.15)
+            limit = {"shared": comparison.images, "independent": 100 * comparison.margin}.get(comparison.mode)
+            if limit is not None:
+                # What the verdict allows, always in the picture.
+                below.axhspan(-limit, limit, color="0.9", linewidth=0)
+                most = max(abs(bound) for bound in (*below.get_ylim(), 1.5 * limit))
+                below.set_ylim(-most, most)
             if comparison.mode == "shared":
                 below.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
             below.set(xlabel=panel.xlabel, ylabel=_unit(comparison))
@@ -67,7 +74,8 @@ def _draw(above: Axes, below: Axes, part: pd.DataFrame, dash: str, look: figures
     b = part.b / part.total if comparison.mode == "shared" else part.b
     mean = b.groupby(part.fraction).mean()
     marks: dict[str, Any] = {
-        "marker": look.marker,
+        # Clip shares its panel with scale.
+        "marker": _MARKS.get(str(part.family.iloc[0]), look.marker),
         "linestyle": "none",
         "markerfacecolor": "none",
         "markeredgecolor": look.colour,
@@ -85,7 +93,15 @@ def _draw(above: Axes, below: Axes, part: pd.DataFrame, dash: str, look: figures
     else:
         # Three standard errors either way, as the verdict judges.
         error = 300 * np.nan_to_num(part.se.to_numpy(float))
-        below.errorbar(share, 100 * (part.b - part.a), error, color=look.colour, fmt=look.marker, markersize=4)
+        below.errorbar(
+            share,
+            100 * (part.b - part.a),
+            error,
+            color=look.colour,
+            fmt=marks["marker"],
+            markersize=4,
+            markeredgecolor=look.colour,
+        )
 
 
 def _unit(comparison: Comparison) -> str:
@@ -93,12 +109,11 @@ def _unit(comparison: Comparison) -> str:
 
 
 def _title(comparison: Comparison) -> str:
-    lines = {
-        "shared": "",
-        "independent": ", difference with its interval below",
-        "published": ", bars of 3 standard errors below",
-    }
-    return f"A (lines): {comparison.a}    B (open markers): {comparison.b}{lines[comparison.mode]}"
+    below = {"shared": "grey: as many images as may differ", "independent": "grey: the margin"}.get(comparison.mode)
+    if comparison.mode == "published" and comparison.points.se.notna().any():
+        below = "bars: 3 standard errors"
+    first, second = (side.split(":")[0] for side in (comparison.a, comparison.b))
+    return f"A (lines): {first}    B (markers): {second}" + (f"    below, {below}" if below else "")
 
 
 def _legend(look: dict[str, figures.Look], points: pd.DataFrame) -> list[Line2D]:
@@ -114,9 +129,11 @@ def _legend(look: dict[str, figures.Look], points: pd.DataFrame) -> list[Line2D]
         )
         for one in look.values()
     ]
-    dashes: dict[Literal["-", "--"], list[str]] = {}
     for family in points.family.unique():
-        dashes.setdefault(figures.DASHES[family], []).append(family)
-    return handles + [
-        Line2D([], [], color="0.3", linestyle=dash, label=", ".join(names)) for dash, names in dashes.items()
-    ]
+        mark = _MARKS.get(str(family), "")
+        dash = figures.DASHES[str(family)]
+        if mark or family == "scale":
+            handles.append(
+                Line2D([], [], color="0.3", linestyle=dash, marker=mark, markeredgecolor="0.3", label=str(family))
+            )
+    return [*handles, Line2D([], [], color="0.55", linewidth=0.8, linestyle=":", label="unedited")]

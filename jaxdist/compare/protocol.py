@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from jaxdist import config as configs
 from jaxdist import published, results
-from jaxdist.compare.sides import TRAINING_FIELDS, Side
+from jaxdist.compare.sides import Side
 from jaxdist.config import Config
+from jaxdist.interop import transfer
 
 FIELDS = (
     "data.name",
@@ -15,7 +16,7 @@ FIELDS = (
     "data.mean",
     "data.sd",
     "model.hidden",
-    *TRAINING_FIELDS,
+    *transfer.HISTORY,
     "ranges.measured_on",
     "sweep.clip_formula",
     "sweep.offset_formula",
@@ -34,19 +35,25 @@ class Difference(NamedTuple):
 
 def between(a: Side, b: Side) -> list[Difference]:
     """What differs between two results' protocols; fields that a side does not know are said to be so."""
-    found = _fields(a.config, b.config, a.unknown(), b.unknown())
-    digests = [side.result.attrs["data_digest"] for side in (a, b)]
-    if results.UNKNOWN_DATA not in digests and digests[0] != digests[1]:
-        found.append(Difference("images (digest)", *(digest[:16] for digest in digests)))
+    found = _fields(a.config, b.config, _unknown(a), _unknown(b))
+    if other_images(a, b):
+        found.append(Difference("images (digest)", a.digest[:16], b.digest[:16]))
     return found
+
+
+def other_images(a: Side, b: Side) -> bool:
+    """Whether both sides' images are known, and not the same."""
+    return results.UNKNOWN_DATA not in (a.digest, b.digest) and a.digest != b.digest
 
 
 def to_published(a: Side) -> list[Difference]:
     """What differs between a run's protocol and the paper's, as its code runs it."""
-    found = _fields(a.config, published.PROTOCOL, a.unknown(), ())
-    if a.config.train.seeds != published.SEEDS:
-        found.append(Difference("train.seeds", str(a.config.train.seeds), str(published.SEEDS)))
-    return found
+    return _fields(a.config, published.PROTOCOL, _unknown(a), ())
+
+
+def _unknown(side: Side) -> tuple[str, ...]:
+    """Config fields that say nothing here, since the networks or results came without that part of their history."""
+    return tuple(side.origin.get("unknown", ()))
 
 
 def _fields(a: Config, b: Config, unknown_a: tuple[str, ...], unknown_b: tuple[str, ...]) -> list[Difference]:

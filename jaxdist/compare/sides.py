@@ -17,11 +17,8 @@ from jaxdist.interop import transfer
 from jaxdist.tables import Series
 from jaxdist.types import Params
 
-TRAINING_FIELDS = ("model.init", "train.steps", "train.optimizer", "train.learning_rate")
-_CLOSE = 0.1
-"""Networks nearer than this are meant to be the same: those of other seeds are about 1.4 times their norm away."""
-
-_OWN = "networks of their own seeds"
+Key = tuple[str, str, str, str]
+"""Family, network, site and split of a series."""
 
 
 class Side(NamedTuple):
@@ -32,18 +29,24 @@ class Side(NamedTuple):
     """Its run folder, if it is one."""
     result: xr.DataTree
     config: Config
-    networks: dict[str, Params] | None
-    """Stacked parameters by activation; None where only results are known."""
     origin: dict[str, Any]
     """Where imported networks or results came from; empty for a run of jaxdist's own."""
 
-    def series(self) -> dict[tuple[str, str, str, str], Series]:
+    def series(self) -> dict[Key, Series]:
         """Every series by family, network, site and split."""
-        return {tuple(one.labels.values()): one for one in tables.series(self.result)}  # type: ignore[misc]
+        return {(s.family, s.network, s.site, s.split): s for s in tables.series(self.result)}
 
-    def unknown(self) -> tuple[str, ...]:
-        """Config fields that say nothing here, since the networks came without their history."""
-        return TRAINING_FIELDS if self.origin.get("kind") == "file" else ()
+    @property
+    def digest(self) -> str:
+        """Of the images; empty if they are not known."""
+        return str(self.result.attrs["data_digest"])
+
+    @property
+    def words(self) -> str:
+        """Name, networks and images, for a person."""
+        counts = {one.network: len(one.seeds) for one in self.series().values()}
+        networks = ", ".join(f"{count} x {network}" for network, count in counts.items())
+        return f"{self.name}: {networks} on {self.config.data.name}"
 
 
 def open_side(text: str) -> Side:
@@ -56,22 +59,35 @@ def open_side(text: str) -> Side:
     result = interop.load(path)
     if not set(edits.FAMILIES) & set(result.children):
         raise InputError(f"{path}: holds no sweep to compare; make one with 'jaxdist sweep {path}'")
-    config = results.config_of(result)
     origin = json.loads(result.attrs.get("origin", "{}"))
-    if origin.get("kind") == "paper-result":
-        return Side(path.resolve().name, None, result, config, _networks_beside(Path(origin["path"])), origin)
     folder = folders.of(path)
-    if not (folder / "weights").is_dir():
-        return Side(path.resolve().name, None, result, config, None, origin)
-    return Side(path.resolve().name, folder, result, config, folders.load_networks(config, folder), origin)
+    here = origin.get("kind") != "paper-result" and (folder / "weights").is_dir()
+    name = path.resolve().parent.name if path.name == results.FILE else path.resolve().name
+    return Side(name, folder if here else None, result, results.config_of(result), origin)
 
 
-def _networks_beside(file: Path) -> dict[str, Params] | None:
-    """The networks behind the paper's result file, if the tree it lies in still has them all."""
-    tree = file.absolute().parent.parent
-    if not (tree / "models").is_dir():
-        return None
-    return transfer.read(tree, {}).networks
+def networks(side: Side) -> dict[str, Params]:
+    """The stacked parameters behind a side's results, by activation; empty where they are not known.
+
+    Those of the paper's result file are read from the tree it lies in, as far as that has one for every run.
+
+    Raises:
+      InputError: if a run folder's weights are missing or broken.
+    """
+    if side.folder:
+        return folders.load_networks(side.config, side.folder)
+    found: dict[str, Params] = {}
+    models = side.origin.get("models")
+    counts = {one.network: len(one.seeds) for one in side.series().values()}
+    for name in side.config.model.activations if models else ():
+        try:
+            params = transfer.read(Path(str(models)), {"model.activations": name}).networks[name]
+        except InputError:
+            # Without readable networks the results are still there to compare.
+            continue
+        if len(params["dense0"]["weight"]) == counts.get(name):
+            found[name] = params
+    return found
 
 
 class Relation(NamedTuple):
@@ -79,30 +95,65 @@ class Relation(NamedTuple):
 
     shared: bool
     words: str
-    equal: bool
+    equal: bool = False
     """Their weights are known to be equal bit for bit."""
+    seeds: tuple[list[int], list[int]] | None = None
+    """The positions of the seeds that both hold, where they do not hold the same ones."""
 
 
-def relate(a: Side, b: Side, asked: str) -> Relation:
+_OWN = Relation(False, "networks of their own seeds")
+_CLOSE = 0.1
+"""Networks nearer than this are meant to be the same: those of other seeds are about 1.4 times their norm away."""
+
+
+def relate(a: Side, b: Side, first: dict[str, Params], second: dict[str, Params], asked: str) -> Relation:
     """Say whether two sides hold the same networks, by their weights where both are known.
 
     `asked` is shared or independent to say so, auto to find out. Without weights on one side, imported networks are
     taken for those of the paper's result file.
+
+    Raises:
+      InputError: if what is asked contradicts the weights.
     """
-    if a.networks and b.networks:
-        found = _distance(a.networks, b.networks)
-        if found.distance == 0:
-            same = "the same networks, weights equal bit for bit"
-            return Relation(True, same, True) if asked != "independent" else Relation(False, _OWN, False)
-        # A few weights that were changed leave most of them equal; a network trained on elsewhere stays near.
-        near = found.distance < _CLOSE or found.equal > 0.5
-        if asked == "shared" or (asked == "auto" and near):
-            return Relation(True, f"the same networks, but their weights are not equal: {found.where}", False)
-        return Relation(False, _OWN, False)
-    imported = {a.origin.get("kind"), b.origin.get("kind")} == {"paper-tree", "paper-result"}
-    if asked == "shared" or (asked == "auto" and imported):
-        return Relation(True, "taken for the same networks; one side has no weights to check that with", False)
-    return Relation(False, _OWN, False)
+    both = [name for name in first if name in second]
+    if not both:
+        imported = {a.origin.get("kind"), b.origin.get("kind")} == {"paper-tree", "paper-result"}
+        if asked == "shared" or (asked == "auto" and imported):
+            return Relation(True, "taken for the same networks; one side has no weights to check that with")
+        return _OWN
+    common = _common_seeds(first, second, both)
+    apart = _distance(first, second, both)
+    # A few weights that were changed leave most of them equal; a network trained on elsewhere stays near.
+    same = apart is not None and (apart.distance < _CLOSE or apart.equal > 0.5)
+    if asked == "independent" and (same or common[0]):
+        raise InputError(
+            f"{a.name} and {b.name} hold some of the same networks, so they are not independent; leave out --weights"
+        )
+    if asked == "shared" and apart is None and not common[0]:
+        raise InputError(f"{a.name} and {b.name} have networks of unlike shapes, so they do not share them")
+    if apart is not None and (same or asked == "shared"):
+        if apart.distance == 0:
+            return Relation(True, "the same networks, weights equal bit for bit", equal=True)
+        return Relation(True, f"the same networks, but their weights are not equal: {apart.where}")
+    if common[0]:
+        count = len(common[0])
+        return Relation(True, f"{count} seeds in common, equal bit for bit; the others are left out", True, common)
+    return _OWN
+
+
+def _common_seeds(first: dict[str, Params], second: dict[str, Params], both: list[str]) -> tuple[list[int], list[int]]:
+    """Positions of the seeds whose networks are equal bit for bit, of every activation."""
+
+    def prints(of: dict[str, Params]) -> list[bytes]:
+        count = min(len(of[name]["dense0"]["weight"]) for name in both)
+        return [
+            b"".join(np.asarray(leaf[s]).tobytes() for name in both for leaf in jax.tree.leaves(of[name]))
+            for s in range(count)
+        ]
+
+    places = {print_: s for s, print_ in enumerate(prints(second))}
+    pairs = [(s, places[print_]) for s, print_ in enumerate(prints(first)) if print_ in places]
+    return [one for one, _ in pairs], [other for _, other in pairs]
 
 
 class _Distance(NamedTuple):
@@ -111,15 +162,14 @@ class _Distance(NamedTuple):
     where: str  # the tensor that differs most
 
 
-def _distance(a: dict[str, Params], b: dict[str, Params]) -> _Distance:
-    """How far the networks that both sides have are apart; infinitely, if their shapes differ."""
+def _distance(first: dict[str, Params], second: dict[str, Params], both: list[str]) -> _Distance | None:
+    """How far two ensembles are apart, seed by seed; None if their shapes differ."""
     square, norm, equal, size, worst, where = 0.0, 0.0, 0, 0, 0.0, ""
-    for network in [name for name in a if name in b]:
-        leaves = jax.tree_util.tree_leaves_with_path(a[network])
-        others = jax.tree.leaves(b[network])
-        if [leaf.shape for _, leaf in leaves] != [leaf.shape for leaf in others]:
-            return _Distance(np.inf, 0.0, f"{network} has other shapes")
-        for (key, one), other in zip(leaves, others, strict=True):
+    for network in both:
+        leaves, others = (jax.tree_util.tree_leaves_with_path(of[network]) for of in (first, second))
+        if [(key, leaf.shape) for key, leaf in leaves] != [(key, leaf.shape) for key, leaf in others]:
+            return None
+        for (key, one), (_, other) in zip(leaves, others, strict=True):
             apart = np.abs(np.asarray(one, np.float64) - np.asarray(other, np.float64))
             square, norm = square + float((apart**2).sum()), norm + float((np.asarray(one, np.float64) ** 2).sum())
             equal, size = equal + int((apart == 0).sum()), size + apart.size

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import pandas as pd
 from rich import box
 from rich.console import Group, RenderableType
@@ -21,7 +20,8 @@ SHOWN = 12
 _SENTENCE = {
     "agree": "They agree.",
     "differ": "They differ.",
-    "not shown": "They are not shown to agree: more seeds, or a wider --statistics.margin, may tell.",
+    "not shown": "They are not shown to agree: more seeds may tell.",
+    "cannot judge": "They cannot be judged.",
 }
 
 
@@ -38,13 +38,11 @@ def rendered(comparison: Comparison) -> RenderableType:
     elif comparison.mode == "shared":
         parts += _beyond(comparison)
     parts += [_verdicts(comparison), *(Text(f"Note: {note}") for note in comparison.notes)]
-    unknown = "They cannot be judged: one seed has no standard error."
-    sentence = unknown if comparison.exit_code == 2 else _SENTENCE[comparison.verdict]
-    return Group(*parts, Text(sentence, style="bold"))
+    return Group(*parts, Text(_SENTENCE[comparison.verdict], style="bold"))
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, width=WIDTH, padding=(0, 0), pad_edge=False)
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, width=WIDTH, padding=(0, 1), pad_edge=False)
 
 
 def _protocol(comparison: Comparison) -> RenderableType:
@@ -79,7 +77,8 @@ def _beyond(comparison: Comparison) -> Iterator[RenderableType]:
     for heading in ("seed", "A", "B", "B - A"):
         table.add_column(heading, justify="right")
     for one in worst.head(SHOWN).itertuples():
-        point = f"{one.family} {one.network} {one.split} {100 * float(str(one.fraction)):.4g} %"
+        place = f"{one.site} {one.split}" if frame.site.nunique() > 1 else str(one.split)
+        point = f"{one.family} {one.network} {place} {100 * float(str(one.fraction)):.4g} %"
         table.add_row(point, str(one.seed), str(one.a), str(one.b), f"{int(str(one.difference)):+d}")
     yield table
 
@@ -108,7 +107,7 @@ def _cells(frame: pd.DataFrame) -> Iterator[RenderableType]:
         yield table
     for (family, network), part in frame[frame.table != "trained"].groupby(["table", "network"], sort=False):
         table = _table(f"{str(family).capitalize()}, {network}: train accuracy %, and the paper's own test (t, p)")
-        for heading in ("row", "point %", "paper", "ours", "diff/SE", "paper t", "our t", "paper p", "our p"):
+        for heading in ("row", "point %", "paper", "ours", "diff/SE", "t paper", "ours", "p paper", "ours"):
             table.add_column(heading, justify="left" if heading == "row" else "right")
         for one in part.to_dict("records"):
             table.add_row(
@@ -123,6 +122,3 @@ def _cells(frame: pd.DataFrame) -> Iterator[RenderableType]:
                 tables.p_value(one["p"]),
             )
         yield table
-    if frame.z.isna().all():
-        return
-    yield Text(f"diff/SE beyond 3: {int((frame.z.abs() > 3).sum())} of {int(np.isfinite(frame.z).sum())} cells")

@@ -21,7 +21,7 @@ def load(path: str | Path) -> xr.DataTree:
       InputError: if there is none, it is broken, or another version of jaxdist wrote it.
     """
     path = Path(path).expanduser()
-    if path.suffix in TORCH_SUFFIXES:
+    if path.suffix in TORCH_SUFFIXES and not path.is_dir():
         return paper.read_result(path)
     if (path / paper.RESULT_FILE).is_file():
         return paper.read_result(path / paper.RESULT_FILE)

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from jaxdist import config as configs
 from jaxdist import edits, published, results
 from jaxdist.config import Config
 from jaxdist.errors import InputError
@@ -41,18 +40,21 @@ def checkpoints_of(models: Path) -> dict[str, dict[int, Path]]:
     found: dict[str, dict[int, Path]] = {}
     for model, network in NETWORKS.items():
         runs = [folder for folder in (models / model).glob("*") if folder.name.isdigit()]
-        files = {int(run.name): run / f"{model}.pt" for run in sorted(runs, key=lambda run: int(run.name))}
+        files = {int(run.name): run / f"{model}.pt" for run in sorted(runs, key=lambda run: (int(run.name), run.name))}
         files = {number: file for number, file in files.items() if file.is_file()}
         if files:
             found[network] = files
     return found
 
 
-def protocol(models: Path) -> Config:
-    """How the networks of a tree were trained: the paper's protocol with the tree's own steps and learning rate."""
+def protocol(models: Path) -> tuple[Config, tuple[str, ...]]:
+    """How the networks of a tree were trained, and the config fields of it that are not known.
+
+    It is the paper's protocol with the tree's own steps and learning rate, where it says them.
+    """
     path = models / "experiment_config.json"
     if not path.is_file():
-        return published.PROTOCOL
+        return published.PROTOCOL, ("train.steps", "train.learning_rate")
     said = read_json(path)
     try:
         train = dataclasses.replace(
@@ -62,7 +64,7 @@ def protocol(models: Path) -> Config:
         raise InputError(
             f"{path}: expected numbers 'epochs' and 'learning_rate', as the paper's code writes them"
         ) from None
-    return dataclasses.replace(published.PROTOCOL, train=train)
+    return dataclasses.replace(published.PROTOCOL, train=train), ()
 
 
 def metrics(path: Path) -> Metrics:
@@ -78,6 +80,8 @@ def metrics(path: Path) -> Metrics:
         raise InputError(f"{path}: expected lists of numbers 'loss', 'train_acc' and 'test_acc'") from None
     if not (loss.ndim == 1 and len(loss) > 1 and loss.shape == train.shape == test.shape):
         raise InputError(f"{path}: expected three lists of one length, got {loss.shape}, {train.shape}, {test.shape}")
+    if not (np.isfinite(loss).all() and np.isfinite(train).all() and np.isfinite(test).all()):
+        raise InputError(f"{path}: holds values that are not finite; a network that diverged cannot be imported")
     return Metrics(np.append(loss[1:], np.nan), np.append(train[1:], np.nan) / 100, test / 100)
 
 
@@ -90,24 +94,34 @@ def read_result(path: Path) -> xr.DataTree:
     Raises:
       InputError: if the file is not what the paper's code writes.
     """
-    content = checkpoints.load_torch(path)
-    shape = "a dictionary {model: [run, ...]} of the paper's PerturbationReLU and PerturbationAbs"
+    content = checkpoints.load_torch(path, arrays=True)
+    expected = (
+        f"{path}: expected sweep results, a dictionary {{model: [run, ...]}} of the paper's PerturbationReLU and "
+        "PerturbationAbs; if it is a network, make a run of it with 'jaxdist import-torch'"
+    )
     if not isinstance(content, Mapping) or not content or not set(content) <= set(NETWORKS):
-        raise InputError(f"{path}: expected {shape}, as its run_perturbation script writes")
-    runs = {NETWORKS[model]: list(content[model]) for model in NETWORKS if content.get(model)}
-    if not runs or not all(isinstance(run, Mapping) for each in runs.values() for run in each):
-        raise InputError(f"{path}: expected {shape}, got no runs")
+        raise InputError(expected)
+    if not all(isinstance(each, list) and all(isinstance(run, Mapping) for run in each) for each in content.values()):
+        raise InputError(expected)
+    runs = {NETWORKS[model]: content[model] for model in NETWORKS if content.get(model)}
+    if not runs:
+        raise InputError(f"{expected}; it holds no runs")
     first = next(iter(runs.values()))[0]
     families = [name for name in edits.FAMILIES if f"{name}_accuracies" in first]
     if not families:
         raise InputError(f"{path}: holds no sweep; expected lists such as 'scale_accuracies' in each run")
+    # The file says nothing of the training; the tree that it lies in may.
+    models = tree_root(path.absolute().parent.parent) if path.parts[-2:] == RESULT_FILE.parts else None
+    settings, unknown = protocol(models) if models else (published.PROTOCOL, ("train.steps", "train.learning_rate"))
     seeds = max(map(len, runs.values()))
     config = dataclasses.replace(
-        published.PROTOCOL,
-        model=dataclasses.replace(published.PROTOCOL.model, activations=tuple(runs)),
-        train=dataclasses.replace(published.PROTOCOL.train, seeds=seeds),
+        settings,
+        model=dataclasses.replace(settings.model, activations=tuple(runs)),
+        train=dataclasses.replace(settings.train, seeds=seeds),
     )
-    origin = json.dumps({"kind": "paper-result", "path": str(path)})
+    origin = json.dumps(
+        {"kind": "paper-result", "path": str(path), "models": str(models) if models else None, "unknown": unknown}
+    )
     groups = {name: _family(name, runs, seeds, config, path) for name in families}
     return results.tree(groups, {**results.provenance(config, None), "origin": origin, "timings": "{}"})
 
@@ -115,17 +129,14 @@ def read_result(path: Path) -> xr.DataTree:
 def _family(
     name: str, runs: Mapping[str, Sequence[Mapping[str, Any]]], seeds: int, config: Config, path: Path
 ) -> xr.Dataset:
-    grid = np.asarray(next(iter(runs.values()))[0][f"{name}_values"], np.float64)
+    first, each = next(iter(runs.items()))
+    grid = _numbers(each[0], f"{name}_values", f"{path}: {first} run 0")
     identity = edits.identity(name, config.sweep)
     correct = np.full((len(runs), seeds, 1, 1, len(grid)), results.MISSING, np.int32)
     for a, (network, each) in enumerate(runs.items()):
         for s, run in enumerate(each):
             where = f"{path}: {network} run {s}"
-            try:
-                values = np.asarray(run[f"{name}_values"], np.float64)
-                percent = np.asarray(run[f"{name}_accuracies"], np.float64)
-            except (KeyError, TypeError, ValueError):
-                raise InputError(f"{where}: expected numbers '{name}_values' and '{name}_accuracies'") from None
+            values, percent = (_numbers(run, f"{name}_{kind}", where) for kind in ("values", "accuracies"))
             if not np.array_equal(values, grid) or percent.shape != grid.shape:
                 raise InputError(f"{where}: expected an accuracy at each point of the grid that all its runs share")
             counts = percent / 100 * IMAGES
@@ -153,6 +164,17 @@ def _family(
     )
 
 
+def _numbers(run: Mapping[str, Any], key: str, where: str) -> np.ndarray:
+    """One of a run's lists as a vector of finite numbers."""
+    try:
+        found = np.asarray(run[key], np.float64)
+    except (KeyError, TypeError, ValueError, RuntimeError):
+        raise InputError(f"{where}: expected a list of numbers '{key}'") from None
+    if found.ndim != 1 or not found.size or not np.isfinite(found).all():
+        raise InputError(f"{where}: expected a list of finite numbers '{key}', got shape {found.shape}")
+    return found
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; raises `InputError` if it is missing or broken."""
     try:
@@ -162,9 +184,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(said, dict):
         raise InputError(f"{path}: expected a JSON object, got {type(said).__name__}")
     return said
-
-
-def base_config(path: Path) -> Config:
-    """The config that `export_run` leaves beside the networks it writes, or the defaults."""
-    file = path / "config.toml"
-    return configs.load(file) if file.is_file() else Config()

@@ -35,7 +35,7 @@ def from_tensors(tensors: Mapping[str, np.ndarray], where: str) -> Params:
             continue
         if kind not in ("weight", "bias"):
             raise InputError(
-                f"{where}: tensor '{name}' is not the weight or bias of a linear layer; expected only those"
+                f"{where}: tensor {name!r} is not the weight or bias of a linear layer; expected only those"
             )
         layers.setdefault(layer, {})[kind] = tensor
     if not layers:
@@ -72,7 +72,7 @@ def _without_aliases(tensors: Mapping[str, np.ndarray], where: str) -> dict[str,
             same = original + name.removeprefix(alias)
             if same in left and not np.array_equal(left.pop(name), left[same]):
                 raise InputError(
-                    f"{where}: '{name}' and '{same}' are one tensor in the paper's networks but differ here"
+                    f"{where}: {name!r} and {same!r} are one tensor in the paper's networks but differ here"
                 )
     return left
 
@@ -82,7 +82,7 @@ def _check_neutral(tensors: Mapping[str, np.ndarray], where: str) -> None:
         kind = name.rpartition(".")[2]
         if kind in _NEUTRAL and not (tensor == _NEUTRAL[kind]).all():
             raise InputError(
-                f"{where}: '{name}' holds an edit (expected {_NEUTRAL[kind]} everywhere); save the network unedited"
+                f"{where}: {name!r} holds an edit (expected {_NEUTRAL[kind]} everywhere); save the network unedited"
             )
 
 
@@ -93,15 +93,15 @@ def _chain(layers: Mapping[str, Mapping[str, np.ndarray]], where: str) -> list[d
     for name, layer in layers.items():
         if "weight" not in layer or layer["weight"].ndim not in (2, 3):
             shape = list(layer["weight"].shape) if "weight" in layer else "none"
-            raise InputError(f"{where}: layer '{name}' has a weight of shape {shape}; expected [units, inputs]")
+            raise InputError(f"{where}: layer {name!r} has a weight of shape {shape}; expected [units, inputs]")
         weight = layer["weight"]
         *seeds, units, inputs = weight.shape
         bias = layer.get("bias", np.zeros((*seeds, units), np.float32))
         if bias.shape != (*seeds, units):
-            raise InputError(f"{where}: layer '{name}' has a bias of shape {list(bias.shape)}; expected [{units}]")
+            raise InputError(f"{where}: layer {name!r} has a bias of shape {list(bias.shape)}; expected [{units}]")
         if before is not None and (seeds, inputs) != before[1:]:
             raise InputError(
-                f"{where}: layer '{name}' expects {inputs} inputs, but '{before[0]}' before it gives {before[2]}; "
+                f"{where}: layer {name!r} expects {inputs} inputs, but {before[0]!r} before it gives {before[2]}; "
                 "expected the linear layers of a perceptron in their order"
             )
         before = (name, seeds, units)

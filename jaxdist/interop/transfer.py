@@ -23,6 +23,9 @@ from jaxdist.types import Params
 
 SUFFIXES = (".safetensors", *checkpoints.TORCH_SUFFIXES)
 
+HISTORY = ("model.init", "train.steps", "train.optimizer", "train.learning_rate")
+"""Config fields that files of weights alone say nothing of."""
+
 
 class Imported(NamedTuple):
     """Networks read from files, not yet written anywhere."""
@@ -32,6 +35,7 @@ class Imported(NamedTuple):
     seeds: list[int]
     metrics: dict[str, Metrics]  # [steps + 1, S]; empty where none came with the networks
     origin: dict[str, Any]
+    """Kind, path, digests of the files, config fields that are not known, and notes for the user."""
 
 
 def import_run(path: Path, changes: Mapping[str, str]) -> xr.DataTree:
@@ -68,12 +72,16 @@ def read(path: Path, changes: Mapping[str, str]) -> Imported:
         raise InputError(f"{path}: no such file or folder; give a PyTorch or safetensors file, or a folder of them")
     models = paper.tree_root(path) if path.is_dir() else None
     named = tuple(name for name in changes.get("model.activations", "").split(",") if name)
+    base = Config()
+    unknown: tuple[str, ...] = HISTORY
     if models:
-        kind, by_network, base = "paper-tree", paper.checkpoints_of(models), paper.protocol(models)
+        kind, by_network, (base, unknown) = "paper-tree", paper.checkpoints_of(models), paper.protocol(models)
     elif path.is_dir():
-        kind, by_network, base = "exported", _exported(path), paper.base_config(path)
+        kind, by_network = "exported", _exported(path)
+        if (path / folders.CONFIG_FILE).is_file():
+            base, unknown = configs.load(path / folders.CONFIG_FILE), ()
     else:
-        kind, by_network, base = "file", {"": {0: path}}, Config()
+        kind, by_network = "file", {"": {0: path}}
     if path.is_dir() and named:
         by_network = {name: by_network[name] for name in named if name in by_network}
     if not by_network:
@@ -90,14 +98,15 @@ def read(path: Path, changes: Mapping[str, str]) -> Imported:
             network = _activation(name, told, named, file)
             parts.append(perceptrons.from_tensors(tensors, str(file)))
         stacked[network] = _stacked(parts, list(by_seed.values()))
-    metrics = _metrics(by_network) if models else {}
-    hidden = {perceptrons.hidden_of(params) for params in stacked.values()}
-    if len(hidden) > 1 or not min(hidden):
-        raise InputError(f"{path}: expected networks with the same hidden layers, at least one, got {sorted(hidden)}")
+    shapes = {name: _shapes(params) for name, params in stacked.items()}
+    if len(set(shapes.values())) > 1 or len(next(iter(stacked.values()))) < 2:
+        raise InputError(f"{path}: expected networks of one shape, with a hidden layer at least, got {shapes}")
+    metrics, notes = _metrics(by_network, base.train.steps) if models else ({}, [])
+    hidden = perceptrons.hidden_of(next(iter(stacked.values())))
     count = len(next(iter(stacked.values()))["dense0"]["weight"])
     config = dataclasses.replace(
         base,
-        model=dataclasses.replace(base.model, activations=tuple(stacked), hidden=hidden.pop()),
+        model=dataclasses.replace(base.model, activations=tuple(stacked), hidden=hidden),
         train=dataclasses.replace(base.train, seeds=count),
     )
     config = configs.override(config, {key: value for key, value in changes.items() if key != "model.activations"})
@@ -106,7 +115,14 @@ def read(path: Path, changes: Mapping[str, str]) -> Imported:
         for by_seed in by_network.values()
         for file in by_seed.values()
     }
-    origin = {"kind": kind, "path": str(path.absolute()), "sha256": digests}
+    origin = {
+        "kind": kind,
+        "path": str(path.absolute()),
+        "models": str(models.absolute()) if models else None,
+        "sha256": digests,
+        "unknown": unknown,
+        "notes": notes,
+    }
     return Imported(config, stacked, seeds if len(seeds) == count else list(range(count)), metrics, origin)
 
 
@@ -114,29 +130,32 @@ def export_run(run: Path, out: Path) -> list[Path]:
     """Write every network of a run as a state_dict and as safetensors: ``out/<network>/<seed>.pt``, ``.safetensors``.
 
     A state_dict has the names of ``torch.nn.Sequential(Linear(D, H), activation, Linear(H, C))``. The run's config is
-    written beside them, so that importing the folder gives the run back, weights equal bit for bit.
+    written beside them, so that importing the folder gives its networks back, weights equal bit for bit.
 
     Raises:
-      InputError: if the run is not one, the folder is in use, or PyTorch is not installed.
+      InputError: if the run is not one, its weights are not those of its seeds, the folder is in use, or PyTorch is
+        not installed; nothing is written then.
     """
     run = folders.of(run)
     result = results.load(run)
     config = results.config_of(result)
     torch = checkpoints.require_torch("exporting to PyTorch")
     out = folders.new(dataclasses.replace(config, out=str(out)))
-    written = []
-    for network, params in folders.load_networks(config, run).items():
-        for s, seed in enumerate(results.seeds_of(result)):
-            one = {layer: {kind: leaf[s] for kind, leaf in leaves.items()} for layer, leaves in params.items()}
-            tensors = perceptrons.to_tensors(one)
-            target = out / network / f"{seed}.pt"
-            with files.aside(target) as temporary:
-                torch.save({name: torch.from_numpy(tensor.copy()) for name, tensor in tensors.items()}, temporary)
-            with files.aside(target.with_suffix(".safetensors")) as temporary:
-                temporary.write_bytes(to_safetensors(tensors))
-            written += [target, target.with_suffix(".safetensors")]
-    files.write_text(out / folders.CONFIG_FILE, configs.to_toml(config))
-    return written
+    networks, seeds = folders.load_networks(config, run), results.seeds_of(result)
+    for network, params in networks.items():
+        if any(len(leaf) != len(seeds) for layer in params.values() for leaf in layer.values()):
+            raise InputError(f"{folders.weights_path(run, network)}: expected the weights of {len(seeds)} seeds")
+    with files.folder_aside(out) as folder:
+        for network, params in networks.items():
+            (folder / network).mkdir()
+            for s, seed in enumerate(seeds):
+                one = {layer: {kind: leaf[s] for kind, leaf in leaves.items()} for layer, leaves in params.items()}
+                tensors = perceptrons.to_tensors(one)
+                stem = folder / network / str(seed)
+                torch.save({name: torch.from_numpy(tensor.copy()) for name, tensor in tensors.items()}, f"{stem}.pt")
+                Path(f"{stem}.safetensors").write_bytes(to_safetensors(tensors))
+        files.write_text(folder / folders.CONFIG_FILE, configs.to_toml(config))
+    return sorted(path for path in out.rglob("*") if path.suffix in SUFFIXES)
 
 
 def _exported(path: Path) -> dict[str, dict[int, Path]]:
@@ -147,8 +166,9 @@ def _exported(path: Path) -> dict[str, dict[int, Path]]:
         by_seed = {int(f.stem): f for f in sorted(files, key=lambda f: -SUFFIXES.index(f.suffix))}
         if by_seed:
             found[name] = dict(sorted(by_seed.items()))
+    file = path / folders.CONFIG_FILE
     # The exported config remembers the order of the networks.
-    order = paper.base_config(path).model.activations
+    order = configs.load(file).model.activations if file.is_file() else ()
     return {name: found[name] for name in sorted(found, key=lambda n: order.index(n) if n in order else len(order))}
 
 
@@ -164,9 +184,9 @@ def _common_seeds(by_network: Mapping[str, Mapping[int, Path]], path: Path) -> l
     return first
 
 
-def _activation(name: str, told: tuple[str, ...], named: tuple[str, ...], file: Path) -> str:
+def _activation(name: str, told: str | None, named: tuple[str, ...], file: Path) -> str:
     """The one activation of a network, from its place, its modules or the user; they must not contradict."""
-    said = {each for each in (name, *told, *(named if not name else ())) if each}
+    said = {each for each in (name, told, *(named if not name else ())) if each}
     if not said:
         raise InputError(f"{file}: does not say which activation it has; say it, such as --model.activations relu")
     if len(said) > 1:
@@ -174,27 +194,33 @@ def _activation(name: str, told: tuple[str, ...], named: tuple[str, ...], file: 
     return activations.get(said.pop()).name
 
 
+def _shapes(params: Params) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(layer["weight"].shape) for layer in params.values())
+
+
 def _stacked(parts: list[Params], paths: list[Path]) -> Params:
-    shapes = [[part[layer]["weight"].shape for layer in part] for part in parts]
-    for shape, path in zip(shapes, paths, strict=True):
-        if shape != shapes[0]:
-            raise InputError(f"{path}: has weights {shape}, expected {shapes[0]} as in {paths[0]}")
+    for part, path in zip(parts, paths, strict=True):
+        if _shapes(part) != _shapes(parts[0]):
+            raise InputError(f"{path}: has weights {_shapes(part)}, expected {_shapes(parts[0])} as in {paths[0]}")
     already = parts[0]["dense0"]["weight"].ndim == 3
     if already and len(parts) > 1:
         raise InputError(f"{paths[0]}: holds several networks already; import it as one file")
     return parts[0] if already else perceptrons.stack(parts)
 
 
-def _metrics(by_network: Mapping[str, Mapping[int, Path]]) -> dict[str, Metrics]:
-    """The metrics beside the checkpoints of the paper's tree, [steps + 1, S]; none if any run lacks them."""
+def _metrics(by_network: Mapping[str, Mapping[int, Path]], steps: int) -> tuple[dict[str, Metrics], list[str]]:
+    """The metrics beside the paper's checkpoints, [steps + 1, S], or none and a note if any run lacks them."""
     sources = {
         name: [file.parent / "metrics.json" for file in by_seed.values()] for name, by_seed in by_network.items()
     }
-    if not all(source.is_file() for each in sources.values() for source in each):
-        return {}
+    absent = [source for each in sources.values() for source in each if not source.is_file()]
+    if absent:
+        return {}, [f"without training curves, since {absent[0]} is missing"]
     found = {name: [paper.metrics(source) for source in each] for name, each in sources.items()}
-    lengths = {len(one.loss) for each in found.values() for one in each}
-    if len(lengths) > 1:
-        first = next(iter(sources.values()))[0]
-        raise InputError(f"{first}: the runs beside it have unlike numbers of entries, {sorted(lengths)}; expected one")
-    return {name: Metrics(*(np.stack(e, axis=-1) for e in zip(*each, strict=True))) for name, each in found.items()}
+    for name, each in found.items():
+        for one, source in zip(each, sources[name], strict=True):
+            if len(one.loss) != steps + 1:
+                raise InputError(
+                    f"{source}: expected {steps + 1} entries, one a step and one before, got {len(one.loss)}"
+                )
+    return {name: Metrics(*(np.stack(e, axis=-1) for e in zip(*each, strict=True))) for name, each in found.items()}, []
