@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +22,6 @@ POINTS = 13
 """Points that the first attempt maps at once; all 325 would need 10 GB."""
 
 Run = Callable[[], np.ndarray]
-
-
-def has_shortcut() -> bool:
-    """Whether the sweep offers the one-product form of the scale family."""
-    return "scale_shortcut" in inspect.signature(sweep.sweep).parameters
 
 
 def _textbook(params: Params, x: jax.Array, activation: str, edit: edits.Affine | None = None) -> jax.Array:
@@ -72,17 +65,23 @@ def jaxdist_sweep(
     activation: str,
     images: Images,
     families: Sequence[tuple[str, np.ndarray]],
-    **options: Any,
+    *,
+    shortcut: bool = False,
 ) -> Run:
-    """Ranges, edits and sweep of stacked networks, as a run of jaxdist does them; counts of the first network."""
+    """Ranges, edits and sweep of stacked networks, as a run of jaxdist does them; counts of the first network.
+
+    With `shortcut` the first family must be the scale.
+    """
     model = mlp.model(activation)
     train_set, _ = place(images)
     narrow = mlp.narrow(params, images.used)
 
     def run() -> np.ndarray:
         measured = ranges.measure(model, narrow, train_set, (SITE,))[SITE]
-        made = edits.concatenate([edits.build(name, measured, grid, SweepConfig()) for name, grid in families])
-        return np.asarray(sweep.sweep(model, narrow, {SITE: made}, train_set, **options).correct[0])
+        edited = families[1:] if shortcut else families
+        made = edits.concatenate([edits.build(name, measured, grid, SweepConfig()) for name, grid in edited])
+        scales = families[0][1] if shortcut else None
+        return np.asarray(sweep.sweep(model, narrow, {SITE: made}, train_set, scale_shortcut=scales).correct[0])
 
     return run
 

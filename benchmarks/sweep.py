@@ -87,8 +87,7 @@ def make_contenders(images: Images, families: Families, *, quick: bool) -> dict[
     unstacked = jax.tree.map(lambda leaf: leaf[0], trained)
     contenders["naive_jax"] = Contender(jax_contenders.naive_sweep(unstacked, ACTIVATION, images, families))
     contenders["jaxdist"] = Contender(jax_contenders.jaxdist_sweep(trained, ACTIVATION, images, families))
-    if jax_contenders.has_shortcut():
-        contenders["jaxdist_shortcut"] = Contender(
-            jax_contenders.jaxdist_sweep(trained, ACTIVATION, images, families, scale_shortcut=True)
-        )
+    contenders["jaxdist_shortcut"] = Contender(
+        jax_contenders.jaxdist_sweep(trained, ACTIVATION, images, families, shortcut=True)
+    )
     return contenders
