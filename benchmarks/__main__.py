@@ -63,6 +63,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=_positive, help="timed repeats, after one that compiles [10; --quick: 3]")
     parser.add_argument("--seeds", type=_positive, default=4, help="train: networks at once [4]")
     parser.add_argument("--devices", type=_positive, help="CPU devices; scaling: only this number [all cores]")
+    parser.add_argument("--only", help="sweep, train: only these contenders, as a,b,c [all]")
     parser.add_argument("--quick", action="store_true", help="small and few: only to see that it runs")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     parser.add_argument("--figure", type=Path, help="sweep, train: also draw a bar for each contender into this file")

@@ -13,7 +13,7 @@ from benchmarks import images as inputs
 from benchmarks import jax_contenders, machine, parity, show
 from benchmarks.images import CLASSES, Images
 from benchmarks.parity import HIDDEN
-from benchmarks.timing import Contender, interleave, summary
+from benchmarks.timing import Contender, chosen, interleave, summary
 from jaxdist import edits
 
 ACTIVATION = "relu"
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     families = [(name, edits.get(name).grid()) for name in edits.FAMILIES]
     if options.quick:
         families = [(name, grid[::10]) for name, grid in families]
-    contenders = make_contenders(images, families, quick=options.quick)
+    contenders = chosen(make_contenders(images, families, quick=options.quick), options.only)
     before = machine.measure_rates()
     found = interleave(contenders, options.repeats)
     rates = machine.Rates(*map(max, before, machine.measure_rates()))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from jaxdist.errors import InputError, nearest
 
 PAPER = "paper_torch"
 """The contender that ratios and answers refer to."""
@@ -35,6 +38,15 @@ class Timed:
         return statistics.median(self.each_s)
 
 
+def chosen(contenders: Mapping[str, Contender], only: str | None) -> dict[str, Contender]:
+    """The contenders that ``--only`` names; raises `InputError` for a name that is not there."""
+    names = only.split(",") if only else list(contenders)
+    for name in names:
+        if name not in contenders:
+            raise InputError(f"--only: unknown contender '{name}'{nearest(name, contenders)}")
+    return {name: contenders[name] for name in names}
+
+
 def interleave(contenders: Mapping[str, Contender], repeats: int) -> dict[str, Timed]:
     """Run every contender once, then all of them in turn, `repeats` times over.
 
@@ -44,6 +56,7 @@ def interleave(contenders: Mapping[str, Contender], repeats: int) -> dict[str, T
     firsts, answers = {}, {}
     for name, contender in contenders.items():
         firsts[name], answers[name] = timed(contender.run)
+        print(f"{name}: first call {firsts[name]:.3g} s", file=sys.stderr, flush=True)
     for _ in range(repeats):
         for name, contender in contenders.items():
             seconds, answers[name] = timed(contender.run)

@@ -13,7 +13,7 @@ from benchmarks import images as inputs
 from benchmarks import jax_contenders, machine, parity, show
 from benchmarks.images import CLASSES, Images
 from benchmarks.parity import HIDDEN, LEARNING_RATE
-from benchmarks.timing import Contender, interleave, summary
+from benchmarks.timing import Contender, chosen, interleave, summary
 
 ACTIVATION = "relu"
 
@@ -21,7 +21,7 @@ ACTIVATION = "relu"
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Time every contender, print the table and return the numbers; seconds are those of a step and network."""
     images = inputs.for_speed(options)
-    contenders = make_contenders(images, options.seeds, quick=options.quick)
+    contenders = chosen(make_contenders(images, options.seeds, quick=options.quick), options.only)
     before = machine.measure_rates()
     found = interleave(contenders, options.repeats)
     rates = machine.Rates(*map(max, before, machine.measure_rates()))

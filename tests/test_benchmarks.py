@@ -11,6 +11,7 @@ import pytest
 from benchmarks import __main__ as command_line
 from benchmarks import images, jax_contenders, machine, parity, scaling, show, sweep, timing, train
 from jaxdist import edits
+from jaxdist.errors import InputError
 
 ROW = {"median_s", "spread_s", "compile_s", "ratio_to_paper", "share_of_floor", "largest_count_difference"}
 FAMILIES = [(name, edits.get(name).grid()[::25]) for name in edits.FAMILIES]
@@ -108,6 +109,14 @@ def test_ratios_are_to_the_paper_and_shares_of_the_floor():
         "largest_count_difference": 2,
     }
     assert rows["floor"]["ratio_to_paper"] == 6.0
+
+
+def test_only_some_contenders_can_be_asked_for():
+    all_ = dict.fromkeys(("jaxdist", "naive_jax"), timing.Contender(lambda: np.zeros(1)))
+    assert list(timing.chosen(all_, None)) == ["jaxdist", "naive_jax"]
+    assert list(timing.chosen(all_, "naive_jax")) == ["naive_jax"]
+    with pytest.raises(InputError, match="unknown contender 'jaxdits'; did you mean 'jaxdist'"):
+        timing.chosen(all_, "jaxdits")
 
 
 def test_a_line_is_fitted_in_relative_terms():
