@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +36,7 @@ class Images(NamedTuple):
             train_y=self.train_y[:count],
             test_x=self.test_x[:test],
             test_y=self.test_y[:test],
+            source=f"first {count:,} training images of {self.source}",
         )
 
 
@@ -45,6 +47,14 @@ def load(folder: str | None, name: str = "mnist") -> Images:
     train_x, test_x = (x.reshape(len(x), -1) for x in data.scaled(dataset, config))
     source = f"{name}, {len(train_x):,} training and {len(test_x):,} test images"
     return Images(train_x, dataset.train.labels, test_x, dataset.test.labels, source)
+
+
+def for_speed(options: argparse.Namespace) -> Images:
+    """What the command line asks for: a folder's images or made-up ones, 60,000 or, for --quick, 3,000."""
+    if options.data_dir:
+        images = load(options.data_dir)
+        return images.first(3_000) if options.quick else images
+    return made_up(3_000, 500) if options.quick else made_up(60_000, 10_000)
 
 
 def made_up(train: int, test: int) -> Images:

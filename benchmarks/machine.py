@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import platform
+import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import PartitionSpec as P
+
+from jaxdist import devices
+from jaxdist.devices import DATA
 
 RELEVANT_FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "amx_tile")
 
@@ -54,3 +63,53 @@ def _processor() -> dict[str, Any]:
         "processor_model": " ".join(lines.get(key, "") for key in ("cpu family", "model", "stepping")).strip(),
         "flags": [flag for flag in RELEVANT_FLAGS if flag in flags],
     }
+
+
+class Rates(NamedTuple):
+    """The best that was measured here, in operations a second."""
+
+    gemm: float
+    """Float32 floating-point operations of a large matrix product; the better of JAX and PyTorch."""
+    elementwise: float
+    """Elements edited and activated, read from and written to cache, by JAX on all devices."""
+
+    def seconds(self, flops: float, elements: float) -> float:
+        """The floor: this many operations in products and this many elements, at those rates, one after the other."""
+        return flops / self.gemm + elements / self.elementwise
+
+
+def measure_rates(size: int = 2048, tries: int = 5) -> Rates:
+    """Measure both rates: the best of several tries each."""
+    mesh = devices.make_mesh()
+    a = jnp.ones((size, size)) / size
+    whole = jax.jit(functools.partial(jnp.matmul, precision="float32"))
+    split = jax.jit(jax.shard_map(whole, mesh=mesh, in_specs=(P(DATA), P()), out_specs=P(DATA)))
+    flops = 2.0 * size**3
+    gemm = [_best(lambda: whole(a, a), flops, tries), _best(lambda: split(a, a), flops, tries)]
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        b = torch.ones(size, size)
+        gemm.append(_best(lambda: torch.mm(b, b), flops, tries))
+    passes, block, units = 500, 1_000, 128
+
+    def edit_and_activate(h: jax.Array, s: jax.Array) -> jax.Array:
+        def body(_: int, value: jax.Array) -> jax.Array:
+            return jnp.maximum(jnp.minimum(s * value + s, 9 * s), 0)
+
+        return lax.fori_loop(0, passes, body, h)
+
+    run = jax.jit(jax.shard_map(edit_and_activate, mesh=mesh, in_specs=(P(None, DATA), P()), out_specs=P(None, DATA)))
+    h, s = jnp.ones((units, block * mesh.size)), jnp.ones((units, 1))
+    return Rates(max(gemm), _best(lambda: run(h, s), float(passes * h.size), tries))
+
+
+def _best(work: Callable[[], Any], operations: float, tries: int) -> float:
+    """Operations a second in the fastest of several calls, after one that compiles."""
+    jax.block_until_ready(work())
+    seconds = []
+    for _ in range(tries):
+        started = time.perf_counter()
+        jax.block_until_ready(work())
+        seconds.append(time.perf_counter() - started)
+    return operations / min(seconds)

@@ -88,6 +88,9 @@ class SweepConfig:
     dead_units: Literal["identity", "nan"] = _option(
         "identity", "identity: a unit that is never active is left as it is; nan: 0/0 as in the paper's code"
     )
+    scale_shortcut: bool = _option(
+        False, "one product for the whole scale family, dead units scaled too: faster, a few counts may differ"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,6 +213,7 @@ def field_help() -> dict[str, str]:
         text = next(f.metadata["help"] for f in dataclasses.fields(owner) if f.name == name)
         value = getattr(owner, name)
         shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        shown = str(shown).lower() if isinstance(shown, bool) else shown
         found[key] = f"{text} [{'unset' if shown is None else 'empty' if shown == '' else shown}]"
     return found
 
@@ -219,6 +223,11 @@ def _parse(text: str, expected: Any, where: str) -> Any:
     if get_origin(expected) is tuple:
         element = get_args(expected)[0]
         return [_parse(part.strip(), element, where) for part in text.split(",") if part.strip()]
+    if expected is bool:
+        known = {"true": True, "false": False}
+        if text.lower() not in known:
+            raise InputError(f"{where}: expected {_words(expected, {})}, got {text!r}")
+        return known[text.lower()]
     for kind in (int, float):
         if kind in (expected, *get_args(expected)):
             try:
@@ -297,4 +306,5 @@ def _words(expected: Any, bounds: Mapping[str, Any]) -> str:
         return "one of " + ", ".join(map(str, get_args(expected)))
     names = {"least": "at least", "above": "above", "below": "below"}
     limits = " and ".join(f"{word} {bounds[key]}" for key, word in names.items() if bounds.get(key) is not None)
-    return f"{ {int: 'an integer', float: 'a number', str: 'text'}[_set(expected)] } {limits}".strip()
+    kinds = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
+    return f"{kinds[_set(expected)]} {limits}".strip()

@@ -182,6 +182,9 @@ def sweep_networks(
     started = time.perf_counter()
     sites, splits, seeds = sites_of(config), config.sweep.splits, results.seeds_of(earlier)
     grids: dict[str, np.ndarray] = {name: edits.get(name).grid() for name in config.sweep.families}
+    scales = grids["scale"] if config.sweep.scale_shortcut and "scale" in grids else None
+    if scales is not None:  # its points come first
+        grids = {"scale": scales} | grids
     shape = (len(networks), len(seeds), len(sites), len(splits))
     points = sum(map(len, grids.values()))
     counts = Counts(*(np.zeros(s, np.int32) for s in ((*shape, points), (*shape, points), shape)))
@@ -199,12 +202,15 @@ def sweep_networks(
             block=config.compute.block,
         )
         for b, (site, split) in enumerate(itertools.product(sites, splits)):
-            made = [edits.build(family, measured[name][site], grid, config.sweep) for family, grid in grids.items()]
+            # The shortcut's points are no edits: its family gives none.
+            built = {family: grid[:0] if grid is scales else grid for family, grid in grids.items()}
+            made = [edits.build(family, measured[name][site], grid, config.sweep) for family, grid in built.items()]
 
             def tell(done: int, job: str = f"sweep {name}", before: int = b * len(seeds)) -> None:
                 show(job, before + done, len(sites) * len(splits) * len(seeds), "")
 
-            swept = sweep_in_waves(model, params, {site: edits.concatenate(made)}, inputs.splits[split], config, tell)
+            joined = {site: edits.concatenate(made)}
+            swept = sweep_in_waves(model, params, joined, inputs.splits[split], config, tell, scales)
             for all_counts, new in zip(counts, swept, strict=True):
                 all_counts[a, :, sites.index(site), splits.index(split)] = new
     groups = {str(name): child.to_dataset() for name, child in earlier.children.items()}
@@ -221,7 +227,13 @@ def sweep_networks(
 
 
 def sweep_in_waves(
-    model: Model, params: Params, made: Mapping[str, edits.Edit], examples: Examples, config: Config, tell: Tell
+    model: Model,
+    params: Params,
+    made: Mapping[str, edits.Edit],
+    examples: Examples,
+    config: Config,
+    tell: Tell,
+    scales: np.ndarray | None = None,
 ) -> Counts:
     """Sweep an ensemble some networks at a time, so that there is progress to show; all waves run one program."""
     seeds = config.train.seeds
@@ -231,7 +243,13 @@ def sweep_in_waves(
     for first in range(0, seeds, together):
         some, edit = jax.tree.map(lambda leaf, first=first: leaf[first : first + together], (params, made))
         counts = sweep.sweep(
-            model, some, edit, examples, precision=config.compute.precision, block=config.compute.block
+            model,
+            some,
+            edit,
+            examples,
+            scale_shortcut=scales,
+            precision=config.compute.precision,
+            block=config.compute.block,
         )
         waves.append(jax.tree.map(np.asarray, counts))
         tell(first + together)

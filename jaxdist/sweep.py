@@ -15,6 +15,7 @@ from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxdist import blocks, taps
+from jaxdist.activations import Activation
 from jaxdist.devices import DATA, Examples, mesh_of
 from jaxdist.edits import Edit
 from jaxdist.errors import InputError
@@ -38,6 +39,7 @@ def sweep(
     edits: Mapping[str, Edit],
     examples: Examples,
     *,
+    scale_shortcut: AnyArray | None = None,
     precision: str = "float32",
     block: int | None = None,
 ) -> Counts:
@@ -45,13 +47,16 @@ def sweep(
 
     Args:
       edits: by site; leaves [S, P, H]. At each point all of its sites are edited together.
+      scale_shortcut: positive factors [Q] of the one edited site's value. Their points come first, before those of
+        `edits`, from a single product a block: behind a positively homogeneous activation and one linear layer,
+        logits are ``s * (act(h) @ W) + b``. Rounding differs, so a few counts may.
       block: examples a block; chosen by default.
 
     Memory does not grow with N or P beyond the edits and the counts.
 
     Raises:
-      InputError: if the model does not reach a site exactly once.
-      ValueError: if there are no edits, or their leaves do not fit the ensemble and the site.
+      InputError: if the model does not reach a site exactly once, or what follows it does not allow the shortcut.
+      ValueError: if there are no edits, their leaves do not fit the ensemble and the site, or a factor is not above 0.
     """
     one = jax.tree.map(lambda leaf: leaf[0], params)
     shape = jax.ShapeDtypeStruct((1, *examples.x.shape[1:]), examples.x.dtype)
@@ -68,10 +73,16 @@ def sweep(
                 raise ValueError(
                     f"edits of site '{site}': expected leaves [{seeds}, P, {units}], got {list(leaf.shape)}"
                 )
+    if scale_shortcut is not None:
+        _check_shortcut(model, tuple(edits), order)
+        scale_shortcut = jnp.asarray(scale_shortcut, jnp.float32)
+        if scale_shortcut.ndim != 1 or not (scale_shortcut > 0).all():
+            raise ValueError(f"scale_shortcut: expected positive factors [Q], got {scale_shortcut}")
     return _sweep(
         params,
         dict(edits),
         examples,
+        scale_shortcut,
         model=model,
         sites=tuple(sorted(edits, key=order.index)),
         precision=precision,
@@ -80,10 +91,26 @@ def sweep(
     )
 
 
+def _check_shortcut(model: taps.Model, edited: tuple[str, ...], order: list[str]) -> None:
+    """Refuse the one-product form where the logits are not known to be linear in the scale."""
+    site, *more = edited
+    after = model.activation_after(site)
+    later = [name for name in order[order.index(site) + 1 :] if model.activation_after(name)]
+    if more:
+        problem = "it needs one edited site, got " + ", ".join(edited)
+    elif not (isinstance(after, Activation) and after.homogeneous):
+        problem = f"the activation behind '{site}' is not known to be positively homogeneous"
+    elif later:
+        problem = f"behind '{site}' there is another activation, at '{later[0]}'"
+    else:
+        return
+    raise InputError(f"the scale shortcut cannot be used: {problem}; leave sweep.scale_shortcut false")
+
+
 def predictor(
     model: taps.Model, sites: tuple[str, ...], params: Params, part: blocks.Block
 ) -> tuple[Array, Callable[[Mapping[str, Edit]], Array]]:
-    """One network's classes for one block: without an edit, and a function from a point's edits, leaves [H], to them.
+    """One network's logits for one block, and a function from a point's edits, leaves [H], to its classes.
 
     The earliest site's value is replaced, not recomputed; later sites are edited as the point reaches them.
     """
@@ -96,20 +123,37 @@ def predictor(
         edited = taps.act(model.apply, params, part.x, {site: action(site) for site in sites})
         return jnp.argmax(edited, model.class_axis)
 
-    return jnp.argmax(logits, model.class_axis), predict
+    return logits, predict
 
 
 def block_counts(
-    model: taps.Model, sites: tuple[str, ...], params: Params, edits: Mapping[str, Edit], part: blocks.Block
+    model: taps.Model,
+    sites: tuple[str, ...],
+    params: Params,
+    edits: Mapping[str, Edit],
+    part: blocks.Block,
+    scales: Array | None = None,
 ) -> Counts:
-    """Count one block of examples for one network at every point; edit leaves [P, H]."""
-    unedited, predict = predictor(model, sites, params, part)
+    """Count one block of examples for one network at every point; edit leaves [P, H].
 
-    def point(edit: Mapping[str, Edit]) -> tuple[Array, Array]:
-        predicted = predict(edit)
+    `scales` [Q] are the points of the shortcut, in front.
+    """
+    logits, predict = predictor(model, sites, params, part)
+    unedited = jnp.argmax(logits, model.class_axis)
+
+    def counted(predicted: Array) -> tuple[Array, Array]:
         return _same(predicted, part.y, part), _same(predicted, unedited, part)
 
-    correct, agree = lax.map(point, edits)
+    correct, agree = lax.map(lambda edit: counted(predict(edit)), edits)
+    if scales is not None:
+        # What a scale of 0 leaves: the output bias, and any path around the site.
+        rest = taps.act(model.apply, params, part.x, {sites[0]: jnp.zeros_like})
+
+        def scaled(factor: Array) -> tuple[Array, Array]:
+            return counted(jnp.argmax(factor * (logits - rest) + rest, model.class_axis))
+
+        front = lax.map(scaled, scales)
+        correct, agree = (jnp.concatenate(pair) for pair in zip(front, (correct, agree), strict=True))
     return Counts(correct, agree, _same(unedited, part.y, part))
 
 
@@ -122,6 +166,7 @@ def _sweep(
     params: Params,
     edits: Mapping[str, Edit],
     examples: Examples,
+    scales: Array | None = None,
     *,
     model: taps.Model,
     sites: tuple[str, ...],
@@ -129,21 +174,24 @@ def _sweep(
     size: int,
     mesh: Mesh,
 ) -> Counts:
-    points = jax.tree.leaves(edits)[0].shape[1]
+    points = jax.tree.leaves(edits)[0].shape[1] + (0 if scales is None else len(scales))
     none = Counts(*(jnp.zeros(shape, jnp.int32) for shape in ((points,), (points,), ())))
 
-    def ensemble(params: Params, edits: Mapping[str, Edit], examples: Examples) -> Counts:
+    def ensemble(params: Params, edits: Mapping[str, Edit], examples: Examples, scales: Array | None) -> Counts:
+        here = blocks.varying(scales)
+
         def network(one: tuple[Params, Mapping[str, Edit]]) -> Counts:
             def step(counts: Counts, part: blocks.Block) -> Counts:
-                return jax.tree.map(jnp.add, counts, block_counts(model, sites, *one, part))
+                return jax.tree.map(jnp.add, counts, block_counts(model, sites, *one, part, here))
 
             return blocks.fold(step, none, examples, size)
 
         return lax.psum(lax.map(network, (params, edits)), DATA)
 
     with jax.default_matmul_precision(precision):
-        specs = (PartitionSpec(), PartitionSpec(), blocks.SPECS)
-        return jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())(params, edits, examples)
+        specs = (PartitionSpec(), PartitionSpec(), blocks.SPECS, PartitionSpec())
+        run = jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())
+        return run(params, edits, examples, scales)
 
 
 def matches(

@@ -169,6 +169,20 @@ def test_a_second_sweep_replaces_the_first_and_keeps_the_report_true(tmp_path, d
     assert set(after.family) == {"clip"}
 
 
+def test_the_scale_shortcut_puts_every_count_where_the_whole_path_does(tmp_path, drawn):
+    folder = tmp_path / "short"
+    families = ["--sweep.splits", "train", "--sweep.families", "offset,scale"]
+    assert cli.main(["run", "--out", str(folder), *SMALL, "--train.steps", "5", *families]) == 0
+    direct = jaxdist.load(folder)
+    assert cli.main(["sweep", str(folder), "--sweep.scale_shortcut", "true"]) == 0
+    short = jaxdist.load(folder)
+    for family in ("scale", "offset"):
+        for name in ("correct", "agree"):
+            np.testing.assert_allclose(short[family][name], direct[family][name], atol=2)
+        np.testing.assert_array_equal(short[family].fraction, direct[family].fraction)
+    assert configs.from_toml(short.attrs["config"]).sweep.scale_shortcut
+
+
 def test_the_summary_fits_80_columns_and_holds_the_medians(result, capsys):
     from rich.console import Console
 

@@ -1,0 +1,146 @@
+"""The experiment in JAX, twice: as a first attempt would write it, and by jaxdist."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.images import Images, place
+from benchmarks.parity import LEARNING_RATE
+from jaxdist import edits, mlp, ranges, sweep, training
+from jaxdist.config import SweepConfig
+from jaxdist.types import Params, Ranges
+
+SITE = "dense0/pre"
+ACTIVATIONS = {"relu": jax.nn.relu, "abs": jnp.abs}
+
+POINTS = 13
+"""Points that the first attempt maps at once; all 325 would need 10 GB."""
+
+Run = Callable[[], np.ndarray]
+
+
+def _textbook(params: Params, x: jax.Array, activation: str, edit: edits.Affine | None = None) -> jax.Array:
+    """Logits [N, C] of images [N, D]; edit leaves are [H]."""
+    h = x @ params["dense0"]["weight"].T + params["dense0"]["bias"][None]
+    if edit is not None:
+        h = jnp.minimum(edit.scale[None] * h + edit.offset[None], edit.high[None])
+    return ACTIVATIONS[activation](h) @ params["dense1"]["weight"].T + params["dense1"]["bias"][None]
+
+
+def naive_sweep(params: Params, activation: str, images: Images, families: Sequence[tuple[str, np.ndarray]]) -> Run:
+    """The textbook forward pass under ``vmap`` over points and ``jit``; one network, unstacked parameters."""
+    x, y = jnp.asarray(images.train_x), jnp.asarray(images.train_y)
+
+    @jax.jit
+    def measure(params: Params) -> tuple[jax.Array, jax.Array]:
+        a = ACTIVATIONS[activation](x @ params["dense0"]["weight"].T + params["dense0"]["bias"][None])
+        return a.min(axis=0), a.max(axis=0)
+
+    @jax.jit
+    def count(params: Params, some: edits.Affine) -> jax.Array:
+        def point(edit: edits.Affine) -> jax.Array:
+            return jnp.sum(jnp.argmax(_textbook(params, x, activation, edit), axis=1) == y)
+
+        return jax.vmap(point)(some)
+
+    def run() -> np.ndarray:
+        low, high = measure(params)
+        made = edits.concatenate(
+            [edits.build(name, Ranges(low, high, high == 0), grid, SweepConfig()) for name, grid in families]
+        )
+        points = len(made.scale)
+        parts = [jax.tree.map(lambda leaf, k=k: leaf[k : k + POINTS], made) for k in range(0, points, POINTS)]
+        return np.concatenate([np.asarray(count(params, part)) for part in parts])
+
+    return run
+
+
+def jaxdist_sweep(
+    params: Params,
+    activation: str,
+    images: Images,
+    families: Sequence[tuple[str, np.ndarray]],
+    *,
+    shortcut: bool = False,
+) -> Run:
+    """Ranges, edits and sweep of stacked networks, as a run of jaxdist does them; counts of the first network.
+
+    With `shortcut` the first family must be the scale.
+    """
+    model = mlp.model(activation)
+    train_set, _ = place(images)
+    narrow = mlp.narrow(params, images.used)
+
+    def run() -> np.ndarray:
+        measured = ranges.measure(model, narrow, train_set, (SITE,))[SITE]
+        edited = families[1:] if shortcut else families
+        made = edits.concatenate([edits.build(name, measured, grid, SweepConfig()) for name, grid in edited])
+        scales = families[0][1] if shortcut else None
+        return np.asarray(sweep.sweep(model, narrow, {SITE: made}, train_set, scale_shortcut=scales).correct[0])
+
+    return run
+
+
+def trained(params: Params, activation: str, images: Images, steps: int) -> Params:
+    """Stacked networks after some of the paper's updates, by jaxdist, all D inputs."""
+    after, _ = training.train(
+        mlp.model(activation),
+        mlp.narrow(params, images.used),
+        *place(images),
+        steps=steps,
+        optimizer=training.optimizer("sgd", LEARNING_RATE),
+    )
+    return mlp.widen(after, images.used, params)
+
+
+def naive_train(params: Params, activation: str, images: Images, *, steps: int, learning_rate: float) -> Run:
+    """The textbook loss over all images, ``vmap(value_and_grad)`` over stacked networks and ``jit``, a step a call."""
+    x, y, test_x, test_y = map(jnp.asarray, images[:4])
+
+    def loss(params: Params) -> tuple[jax.Array, jax.Array]:
+        logits = _textbook(params, x, activation)
+        picked = jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1)
+        return -jnp.mean(picked), jnp.sum(jnp.argmax(logits, axis=1) == y)
+
+    def network(params: Params) -> tuple[Params, jax.Array, jax.Array]:
+        (_, correct), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        params = jax.tree.map(lambda leaf, grad: leaf - learning_rate * grad, params, grads)
+        return params, correct, jnp.sum(jnp.argmax(_textbook(params, test_x, activation), axis=1) == test_y)
+
+    step = jax.jit(jax.vmap(network))
+
+    def run() -> np.ndarray:
+        now, records = params, []
+        for _ in range(steps):
+            now, correct, test_correct = step(now)
+            records.append((int(correct[0]), int(test_correct[0])))
+        return np.array(records).T.ravel()
+
+    return run
+
+
+def jaxdist_train(params: Params, activation: str, images: Images, *, steps: int, learning_rate: float) -> Run:
+    """`jaxdist.training.train` of stacked networks; it measures once more than it updates."""
+    train_set, test_set = place(images)
+    train = functools.partial(
+        training.train,
+        mlp.model(activation),
+        mlp.narrow(params, images.used),
+        train_set,
+        test_set,
+        steps=steps,
+        optimizer=training.optimizer("sgd", learning_rate),
+    )
+
+    def run() -> np.ndarray:
+        metrics = train()[1]
+        correct = np.rint(np.asarray(metrics.train_accuracy)[:-1, 0] * len(images.train_y))
+        test_correct = np.rint(np.asarray(metrics.test_accuracy)[1:, 0] * len(images.test_y))
+        return np.concatenate([correct, test_correct]).astype(int)
+
+    return run

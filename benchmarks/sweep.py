@@ -1,0 +1,93 @@
+"""Speed of a sweep: from one network's weights and 60,000 images to the counts at all 325 points."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import images as inputs
+from benchmarks import jax_contenders, machine, parity, show
+from benchmarks.images import CLASSES, Images
+from benchmarks.parity import HIDDEN
+from benchmarks.timing import Contender, chosen, interleave, summary
+from jaxdist import edits
+
+ACTIVATION = "relu"
+WARM_UP_STEPS = 10
+"""Updates before the sweep, so that the networks are right about something."""
+
+Families = list[tuple[str, np.ndarray]]
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Time every contender, print the table and return the numbers; seconds are those of one network."""
+    images = inputs.for_speed(options)
+    families = [(name, edits.get(name).grid()) for name in edits.FAMILIES]
+    if options.quick:
+        families = [(name, grid[::10]) for name, grid in families]
+    contenders = chosen(make_contenders(images, families, quick=options.quick), options.only)
+    before = machine.measure_rates()
+    found = interleave(contenders, options.repeats)
+    rates = machine.Rates(*map(max, before, machine.measure_rates()))
+    points = sum(len(grid) for _, grid in families)
+    flops, elements = work(len(images.train_y), int(images.used.sum()), points)
+    rows = summary(found, contenders, rates.seconds(flops, elements))
+    show.table(f"Sweep of {points} points, one network, {images.source}", rows)
+    return {
+        "what": f"sweep of {points} points, seconds a network",
+        "images": images.source,
+        "repeats": options.repeats,
+        "spread": "largest less smallest",
+        "gemm_gflops": rates.gemm / 1e9,
+        "elementwise_gelements": rates.elementwise / 1e9,
+        "floor_gflop": flops / 1e9,
+        "floor_gelements": elements / 1e9,
+        "machine": machine.facts(),
+        "contenders": rows,
+    }
+
+
+def work(images: int, features: int, points: int) -> tuple[float, float]:
+    """Floating-point operations in products, and elements mapped, that no way to count at every point avoids.
+
+    The first layer once; at each point the head's product, the edit and activation of each hidden value, and the
+    comparison of each logit.
+    """
+    flops = 2.0 * images * HIDDEN * (features + points * CLASSES)
+    return flops, float(images) * points * (HIDDEN + CLASSES)
+
+
+def make_contenders(images: Images, families: Families, *, quick: bool) -> dict[str, Contender]:
+    """Every contender that can run here; the paper's way in full, except that --quick times a part of its points."""
+    initial = parity.initial_weights(images, seed=0)
+    stacked = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], initial)
+    trained = jax_contenders.trained(stacked, ACTIVATION, images, WARM_UP_STEPS)
+    one: dict[str, dict[str, np.ndarray]] = jax.tree.map(lambda leaf: np.asarray(leaf[0]), trained)
+    points = [(name, float(p)) for name, grid in families for p in grid]
+    contenders = {}
+    if machine.have_torch():
+        from benchmarks import chunked_torch, paper_torch
+
+        x, y = paper_torch.as_tensors(images.train_x, images.train_y)
+        some = points[:8] if quick else points
+        contenders["paper_torch"] = Contender(
+            lambda: paper_torch.sweep(one, ACTIVATION, x, y, some), len(some) / len(points)
+        )
+        used = images.used
+        narrow = {**one, "dense0": {**one["dense0"], "weight": one["dense0"]["weight"][:, used]}}
+        contenders["chunked_torch"] = Contender(
+            chunked_torch.make_sweep(
+                narrow, ACTIVATION, images.train_x[:, used], images.train_y, points, compile=not quick
+            )
+        )
+    unstacked = jax.tree.map(lambda leaf: leaf[0], trained)
+    contenders["naive_jax"] = Contender(jax_contenders.naive_sweep(unstacked, ACTIVATION, images, families))
+    contenders["jaxdist"] = Contender(jax_contenders.jaxdist_sweep(trained, ACTIVATION, images, families))
+    contenders["jaxdist_shortcut"] = Contender(
+        jax_contenders.jaxdist_sweep(trained, ACTIVATION, images, families, shortcut=True)
+    )
+    return contenders

@@ -1,0 +1,121 @@
+"""Timing contenders side by side: one process, order interleaved, compilation apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdist.errors import InputError, nearest
+
+PAPER = "paper_torch"
+"""The contender that ratios and answers refer to."""
+
+
+class Contender(NamedTuple):
+    """A way to do the work: `run` does it and returns integer counts; `units` is how much of the work that is."""
+
+    run: Callable[[], np.ndarray]
+    units: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Timed:
+    """Seconds of the first call, which compiles, and seconds a unit of each later one; the last answer."""
+
+    first_s: float
+    each_s: tuple[float, ...]
+    answer: np.ndarray
+
+    @property
+    def median_s(self) -> float:
+        """Median seconds a unit."""
+        return statistics.median(self.each_s)
+
+
+def chosen(contenders: Mapping[str, Contender], only: str | None) -> dict[str, Contender]:
+    """The contenders that ``--only`` names; raises `InputError` for a name that is not there."""
+    names = only.split(",") if only else list(contenders)
+    for name in names:
+        if name not in contenders:
+            raise InputError(f"--only: unknown contender '{name}'{nearest(name, contenders)}")
+    return {name: contenders[name] for name in names}
+
+
+def interleave(contenders: Mapping[str, Contender], repeats: int) -> dict[str, Timed]:
+    """Run every contender once, then all of them in turn, `repeats` times over.
+
+    So a machine that slows down for a while slows all of them.
+    """
+    each: dict[str, list[float]] = {name: [] for name in contenders}
+    firsts, answers = {}, {}
+    for name, contender in contenders.items():
+        firsts[name], answers[name] = timed(contender.run)
+        print(f"{name}: first call {firsts[name]:.3g} s", file=sys.stderr, flush=True)
+    for _ in range(repeats):
+        for name, contender in contenders.items():
+            seconds, answers[name] = timed(contender.run)
+            each[name].append(seconds / contender.units)
+    return {name: Timed(firsts[name], tuple(each[name]), answers[name]) for name in contenders}
+
+
+def timed(work: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
+    """Seconds of one call, and what it returned: arrays on the host, so that it has really finished."""
+    started = time.perf_counter()
+    answer = work()
+    return time.perf_counter() - started, answer
+
+
+def summary(
+    found: Mapping[str, Timed], contenders: Mapping[str, Contender], floor_s: float
+) -> dict[str, dict[str, float | int | None]]:
+    """The numbers of each contender; ratio and count difference are None where PyTorch is missing.
+
+    `spread_s` is the largest less the smallest, `compile_s` what the first call took beyond a median one.
+    """
+    paper = found.get(PAPER)
+    rows: dict[str, dict[str, float | int | None]] = {}
+    for name, one in found.items():
+        rows[name] = {
+            "median_s": one.median_s,
+            "spread_s": max(one.each_s) - min(one.each_s),
+            "compile_s": max(0.0, one.first_s - one.median_s * contenders[name].units),
+            "ratio_to_paper": paper.median_s / one.median_s if paper else None,
+            "share_of_floor": floor_s / one.median_s,
+            "largest_count_difference": largest_difference(one.answer, paper.answer) if paper else None,
+        }
+    rows["floor"] = {
+        "median_s": floor_s,
+        "spread_s": None,
+        "compile_s": None,
+        "ratio_to_paper": paper.median_s / floor_s if paper else None,
+        "share_of_floor": 1.0,
+        "largest_count_difference": None,
+    }
+    return rows
+
+
+def largest_difference(found: np.ndarray, expected: np.ndarray) -> int:
+    """Largest difference of two arrays of counts over the points that both have."""
+    both = min(len(found), len(expected))
+    return int(np.abs(found[:both].astype(int) - expected[:both].astype(int)).max())
+
+
+def fit_line(sizes: Sequence[float], seconds: Sequence[float]) -> dict[str, Any]:
+    """Fit ``constant + slope * size`` by least squares of relative errors; the largest relative deviation from it."""
+    x, y = np.asarray(sizes, float), np.asarray(seconds, float)
+    design = np.stack([np.ones_like(x), x], axis=1) / y[:, None]
+    (constant, slope), *_ = np.linalg.lstsq(design, np.ones_like(y), rcond=None)
+    off = np.abs((constant + slope * x) / y - 1)
+    return {
+        "constant_s": float(constant),
+        "slope_s": float(slope),
+        "largest_deviation": float(off.max()),
+        "sizes": [float(v) for v in x],
+        "seconds": [float(v) for v in y],
+    }

@@ -1,0 +1,99 @@
+"""Speed of training: one full-batch update of one network, with all that the paper records at it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import images as inputs
+from benchmarks import jax_contenders, machine, parity, show
+from benchmarks.images import CLASSES, Images
+from benchmarks.parity import HIDDEN, LEARNING_RATE
+from benchmarks.timing import Contender, chosen, interleave, summary
+
+ACTIVATION = "relu"
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Time every contender, print the table and return the numbers; seconds are those of a step and network."""
+    images = inputs.for_speed(options)
+    contenders = chosen(make_contenders(images, options.seeds, quick=options.quick), options.only)
+    before = machine.measure_rates()
+    found = interleave(contenders, options.repeats)
+    rates = machine.Rates(*map(max, before, machine.measure_rates()))
+    used = int(images.used.sum())
+    flops, elements = work(images, used)
+    rows = summary(found, contenders, rates.seconds(flops, elements))
+    for name, row in rows.items():
+        if name != "floor":
+            all_inputs = name in ("paper_torch", "naive_jax")
+            executed = work(images, images.train_x.shape[1])[0] if all_inputs else flops
+            row["executed_gflops"] = executed / found[name].median_s / 1e9
+            row["executed_share_of_gemm"] = executed / found[name].median_s / rates.gemm
+    show.table(f"A training step, a network ({options.seeds} at once), {images.source}", rows)
+    return {
+        "what": f"training step with all that it records, seconds a network, {options.seeds} networks",
+        "images": images.source,
+        "repeats": options.repeats,
+        "spread": "largest less smallest",
+        "gemm_gflops": rates.gemm / 1e9,
+        "elementwise_gelements": rates.elementwise / 1e9,
+        "floor_gflop": flops / 1e9,
+        "floor_gelements": elements / 1e9,
+        "machine": machine.facts(),
+        "contenders": rows,
+    }
+
+
+def work(images: Images, features: int) -> tuple[float, float]:
+    """Floating-point operations in products, and elements mapped, of a step and network.
+
+    Two products with the first layer's weights on training images, three with the head's, one of each on test images;
+    the activation there and back, and the logits' softmax.
+    """
+    train, test = len(images.train_y), len(images.test_y)
+    flops = 2.0 * HIDDEN * (train * (2 * features + 3 * CLASSES) + test * (features + CLASSES))
+    return flops, float(train * (2 * HIDDEN + CLASSES) + test * (HIDDEN + CLASSES))
+
+
+def make_contenders(images: Images, seeds: int, *, quick: bool) -> dict[str, Contender]:
+    """Every contender that can run here, all from the same weights; one network at a time in the paper's way."""
+    steps = 2
+    networks = [parity.initial_weights(images, seed=k) for k in range(seeds)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *networks)
+    contenders = {}
+    if machine.have_torch():
+        from benchmarks import chunked_torch, paper_torch
+
+        splits = [paper_torch.as_tensors(*split) for split in (images[:2], images[2:4])]
+
+        def paper() -> np.ndarray:
+            curves = paper_torch.train(networks[0], ACTIVATION, *splits, steps=steps, learning_rate=LEARNING_RATE)[1]
+            return np.concatenate([curves.train_correct, curves.test_correct])
+
+        contenders["paper_torch"] = Contender(paper, steps)
+        used = images.used
+        narrow = [{**one, "dense0": {**one["dense0"], "weight": one["dense0"]["weight"][:, used]}} for one in networks]
+        chunked = chunked_torch.make_train(
+            narrow,
+            ACTIVATION,
+            (images.train_x[:, used], images.train_y),
+            (images.test_x[:, used], images.test_y),
+            steps=steps,
+            learning_rate=LEARNING_RATE,
+            compile=not quick,
+        )
+        contenders["chunked_torch"] = Contender(chunked, steps * seeds)
+    contenders["naive_jax"] = Contender(
+        jax_contenders.naive_train(stacked, ACTIVATION, images, steps=steps, learning_rate=LEARNING_RATE), steps * seeds
+    )
+    # jaxdist measures the last weights too, which is the work of one more step.
+    contenders["jaxdist"] = Contender(
+        jax_contenders.jaxdist_train(stacked, ACTIVATION, images, steps=steps, learning_rate=LEARNING_RATE),
+        (steps + 1) * seeds,
+    )
+    return contenders

@@ -1,0 +1,159 @@
+"""The benchmarks' own arithmetic, and what their files hold; nothing here judges a time."""
+
+from __future__ import annotations
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as command_line
+from benchmarks import images, jax_contenders, machine, parity, scaling, show, sweep, timing, train
+from jaxdist import edits
+from jaxdist.errors import InputError
+
+ROW = {"median_s", "spread_s", "compile_s", "ratio_to_paper", "share_of_floor", "largest_count_difference"}
+FAMILIES = [(name, edits.get(name).grid()[::25]) for name in edits.FAMILIES]
+
+
+@pytest.fixture(scope="module")
+def few() -> images.Images:
+    """Made-up images, so few that every contender is quick."""
+    return images.made_up(240, 40)
+
+
+@pytest.fixture
+def without_torch(monkeypatch):
+    """As if PyTorch were not installed."""
+    monkeypatch.setattr(machine, "have_torch", lambda: False)
+    monkeypatch.setattr(machine, "measure_rates", lambda: machine.Rates(1e11, 1e10))
+
+
+@pytest.mark.parametrize("what", ["sweep", "train"])
+def test_without_pytorch_jax_is_timed_all_the_same(what, without_torch, few, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(images, "for_speed", lambda options: few)
+    monkeypatch.setattr("sys.argv", ["benchmarks", what, "--quick", "--repeats=1", "--seeds=2", f"--json={tmp_path}/f"])
+    monkeypatch.setattr(command_line.devices, "use_all_cores", lambda: None)
+    assert command_line.main() == 0
+    found = json.loads((tmp_path / "f").read_text())
+    rows = found["contenders"]
+    assert {"naive_jax", "jaxdist", "floor"} <= set(rows)
+    assert not any("torch" in name for name in rows)
+    for row in rows.values():
+        assert set(row) >= ROW
+        assert row["ratio_to_paper"] is None
+    assert found["machine"]["versions"]["jax"]
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any("jaxdist" in line for line in lines)
+    show.figure(found, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+def test_both_ways_in_jax_count_the_same(few):
+    weights = parity.initial_weights(few, seed=0)
+    stacked = {k: {leaf: jnp.asarray(v)[None] for leaf, v in layer.items()} for k, layer in weights.items()}
+    naive = jax_contenders.naive_sweep(weights, "relu", few, FAMILIES)()
+    ours = jax_contenders.jaxdist_sweep(stacked, "relu", few, FAMILIES)()
+    assert timing.largest_difference(ours, naive) <= 1
+    steps = {"steps": 2, "learning_rate": 0.001}
+    first = jax_contenders.naive_train(stacked, "relu", few, **steps)()
+    second = jax_contenders.jaxdist_train(stacked, "relu", few, **steps)()
+    assert first.shape == second.shape == (4,)
+    assert timing.largest_difference(first, second) <= 1
+
+
+def test_both_ways_in_pytorch_count_the_same(few):
+    pytest.importorskip("torch", reason="PyTorch is an optional extra")
+    from benchmarks import chunked_torch, paper_torch
+
+    weights = parity.initial_weights(few, seed=0)
+    x, y = paper_torch.as_tensors(*few[:2])
+    points = [(name, float(p)) for name, grid in FAMILIES for p in grid]
+    paper = paper_torch.sweep(weights, "abs", x, y, points)
+    chunked = chunked_torch.make_sweep(weights, "abs", *few[:2], points, compile=False)()
+    assert timing.largest_difference(chunked, paper) <= 1
+    curves = paper_torch.train(weights, "abs", (x, y), (x, y), steps=2, learning_rate=0.001)[1]
+    other = parity.initial_weights(few, seed=1)
+    both = chunked_torch.make_train(
+        [weights, other], "abs", few[:2], few[:2], steps=2, learning_rate=0.001, compile=False
+    )()
+    assert timing.largest_difference(both, np.concatenate([curves.train_correct, curves.test_correct])) <= 1
+
+
+def test_contenders_take_turns():
+    calls: list[str] = []
+
+    def contender(name: str) -> timing.Contender:
+        return timing.Contender(lambda: calls.append(name) or np.zeros(1, int), units=2)
+
+    found = timing.interleave({"a": contender("a"), "b": contender("b")}, repeats=3)
+    assert calls == ["a", "b"] * 4
+    assert len(found["a"].each_s) == 3
+
+
+def test_ratios_are_to_the_paper_and_shares_of_the_floor():
+    timed = {
+        "paper_torch": timing.Timed(9.0, (4.0, 8.0, 6.0), np.array([5, 6, 7])),
+        "jaxdist": timing.Timed(5.0, (1.0, 2.0, 3.0), np.array([5, 4, 7])),
+    }
+    some = timing.Contender(lambda: np.zeros(1))
+    rows = timing.summary(timed, dict.fromkeys(timed, some), floor_s=1.0)
+    assert rows["jaxdist"] == {
+        "median_s": 2.0,
+        "spread_s": 2.0,
+        "compile_s": 3.0,
+        "ratio_to_paper": 3.0,
+        "share_of_floor": 0.5,
+        "largest_count_difference": 2,
+    }
+    assert rows["floor"]["ratio_to_paper"] == 6.0
+
+
+def test_only_some_contenders_can_be_asked_for():
+    all_ = dict.fromkeys(("jaxdist", "naive_jax"), timing.Contender(lambda: np.zeros(1)))
+    assert list(timing.chosen(all_, None)) == ["jaxdist", "naive_jax"]
+    assert list(timing.chosen(all_, "naive_jax")) == ["naive_jax"]
+    with pytest.raises(InputError, match="unknown contender 'jaxdits'; did you mean 'jaxdist'"):
+        timing.chosen(all_, "jaxdits")
+
+
+def test_a_line_is_fitted_in_relative_terms():
+    line = timing.fit_line([1, 2, 4], [3.0, 5.0, 9.0])
+    assert line["constant_s"] == pytest.approx(1)
+    assert line["slope_s"] == pytest.approx(2)
+    assert line["largest_deviation"] < 1e-9
+    assert timing.fit_line([1, 2, 4], [3.0, 6.0, 9.0])["largest_deviation"] > 0.05
+
+
+def test_the_work_of_the_paper_is_what_its_shapes_say():
+    real = images.made_up(60, 10)
+    flops, elements = sweep.work(60_000, 784, 325)
+    assert flops == 2 * 60_000 * 128 * (784 + 3250)
+    assert elements == 60_000 * 325 * 138
+    flops, _ = train.work(real, 784)
+    assert flops == 2 * 128 * (60 * (2 * 784 + 30) + 10 * 794)
+
+
+def test_scaling_times_a_shared_size_once(few):
+    sizes, contenders = scaling.cases(few, quick=True)
+    assert set(sizes) == {
+        "sweep, images",
+        "sweep, points",
+        "sweep, networks",
+        "training step, images",
+        "training step, networks",
+    }
+    assert all(len(cases) == 2 for cases in sizes.values())
+    assert len(contenders) == 4 + 3
+    assert {name for cases in sizes.values() for name in cases.values()} == set(contenders)
+
+
+def test_only_contenders_can_be_drawn(capsys):
+    with pytest.raises(SystemExit):
+        command_line.parse(["scaling", "--figure", "x.png"])
+    assert "only sweep and train" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command_line.parse(["train", "--repeats", "0"])
+    assert "integer of at least 1" in capsys.readouterr().err
