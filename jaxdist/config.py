@@ -105,7 +105,9 @@ class StatisticsConfig:
 class ComputeConfig:
     """How the work is done; none of it changes what is computed, up to rounding."""
 
-    precision: Literal["float32"] = _option("float32", "of every matrix product, said explicitly to XLA")
+    precision: Literal["float32", "exact"] = _option(
+        "float32", "float32: every product; exact: raw pixels' products from exact parts, for matrix units; see docs"
+    )
     block: int | None = _option(None, "examples a block; unset: chosen from the shapes", least=1)
 
 

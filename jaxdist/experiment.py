@@ -12,17 +12,18 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 import xarray as xr
 
-from jaxdist import activations, data, devices, edits, files, mlp, ranges, report, results, sweep, training, weights
+from jaxdist import activations, edits, files, mlp, ranges, report, results, sweep, training, weights
 from jaxdist import config as configs
 from jaxdist.config import Config
 from jaxdist.devices import Examples
 from jaxdist.errors import InputError, TrainingDivergedError
+from jaxdist.inputs import Inputs, load_inputs
 from jaxdist.progress import Show, silent
 from jaxdist.sweep import Counts
 from jaxdist.taps import Model
@@ -36,18 +37,6 @@ _INIT = 0
 """The purpose of the key that initial weights are drawn from."""
 
 Tell = Callable[[int], None]
-
-
-class Inputs(NamedTuple):
-    """A data set and its splits as the networks see them.
-
-    Inputs that are zero in every image, such as the corners of raw MNIST, are left out of the splits; `used` says
-    which are kept. Nothing but speed depends on it.
-    """
-
-    dataset: data.Dataset
-    splits: Mapping[str, Examples]  # x is [N, number used]
-    used: np.ndarray  # [D] bool
 
 
 def run(config: Config | None = None, *, show: Show = silent) -> xr.DataTree:
@@ -94,7 +83,8 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
         )
     networks = load_networks(config, folder, inputs)
     kept = {name: child.to_dataset() for name, child in earlier.children.items() if name not in SWEEP_GROUPS}
-    attrs = {**results.provenance(config, inputs.dataset), "timings": earlier.attrs["timings"]}
+    noted = {name: earlier.attrs[name] for name in ("timings", "products") if name in earlier.attrs}
+    attrs = results.provenance(config, inputs.dataset) | noted
     result = sweep_networks(config, inputs, networks, results.tree(kept, attrs), show)
     save(folder, config, result)
     if (folder / "tables").exists():
@@ -128,18 +118,6 @@ def _changed(result: xr.DataTree, changes: Mapping[str, str], allowed: tuple[str
     return configs.override(configs.from_toml(result.attrs["config"]), changes)
 
 
-def load_inputs(config: Config) -> Inputs:
-    """Read and scale the data, and lay it out over the devices."""
-    dataset = data.load(config.data)
-    mesh = devices.make_mesh()
-    flat = [x.reshape(len(x), -1) for x in data.scaled(dataset, config.data)]
-    used = np.any([x.any(axis=0) for x in flat], axis=0)
-    if not used.any():
-        raise InputError(f"{dataset.source} Every pixel of every image is 0; expected pictures, so check the files")
-    splits = zip(("train", "test"), flat, (dataset.train, dataset.test), strict=True)
-    return Inputs(dataset, {name: devices.place(x[:, used], split.labels, mesh) for name, x, split in splits}, used)
-
-
 def train_networks(config: Config, inputs: Inputs, show: Show) -> tuple[dict[str, Params], xr.DataTree]:
     """Train the ensemble of each activation from the same initial weights."""
     initial = initial_params(config, inputs)
@@ -162,7 +140,6 @@ def train_networks(config: Config, inputs: Inputs, show: Show) -> tuple[dict[str
                 inputs.splits["test"],
                 steps=config.train.steps,
                 optimizer=training.optimizer(config.train.optimizer, config.train.learning_rate),
-                precision=config.compute.precision,
                 block=config.compute.block,
                 report=tell,
             )
@@ -170,7 +147,8 @@ def train_networks(config: Config, inputs: Inputs, show: Show) -> tuple[dict[str
         except TrainingDivergedError as error:
             raise TrainingDivergedError(f"network '{name}': {error}") from None
     attrs = results.provenance(config, inputs.dataset)
-    attrs["timings"] = json.dumps({"train_s": time.perf_counter() - started})
+    attrs |= _noted({}, "timings", {"train_s": time.perf_counter() - started})
+    attrs |= _noted({}, "products", {"train": inputs.products})
     return networks, results.tree({"training": results.training(metrics, range(config.train.seeds))}, attrs)
 
 
@@ -194,7 +172,6 @@ def sweep_networks(
             inputs.splits["train"],
             sites,
             measured_on=config.ranges.measured_on,
-            precision=config.compute.precision,
             block=config.compute.block,
         )
         for b, (site, split) in enumerate(itertools.product(sites, splits)):
@@ -217,8 +194,10 @@ def sweep_networks(
         identity = edits.identity(family, config.sweep)
         attrs = {} if identity is None else {"identity": identity}
         groups[family] = results.family(part, grid, coords, totals, attrs)
-    timings: dict[str, float] = {**json.loads(earlier.attrs["timings"]), "sweep_s": time.perf_counter() - started}
-    return results.tree(groups, {**_attrs(earlier), "timings": json.dumps(timings)})
+    protocol = _attrs(earlier)
+    protocol |= _noted(protocol, "timings", {"sweep_s": time.perf_counter() - started})
+    protocol |= _noted(protocol, "products", {"sweep": inputs.products})
+    return results.tree(groups, protocol)
 
 
 def sweep_in_waves(
@@ -231,9 +210,7 @@ def sweep_in_waves(
     waves = []
     for first in range(0, seeds, together):
         some, edit = jax.tree.map(lambda leaf, first=first: leaf[first : first + together], (params, made))
-        counts = sweep.sweep(
-            model, some, edit, examples, precision=config.compute.precision, block=config.compute.block
-        )
+        counts = sweep.sweep(model, some, edit, examples, block=config.compute.block)
         waves.append(jax.tree.map(np.asarray, counts))
         tell(first + together)
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *waves)
@@ -301,6 +278,11 @@ def save(folder: Path, config: Config, result: xr.DataTree, networks: Mapping[st
 
 def _attrs(result: xr.DataTree) -> dict[str, Any]:
     return {str(name): value for name, value in result.attrs.items()}
+
+
+def _noted(attrs: Mapping[str, Any], name: str, by_stage: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON attribute with what one more stage has to note."""
+    return {name: json.dumps({**json.loads(attrs.get(name, "{}")), **by_stage})}
 
 
 def _weights_path(folder: Path, network: str) -> Path:
