@@ -4,8 +4,9 @@ A result is an `xarray.DataTree`. Group ``training`` has `loss`, `train_accuracy
 seed, step); entry k belongs to the weights after k updates. Groups ``scale``, ``clip`` and ``offset`` have the counts
 `correct` and `agree` over (network, seed, site, split, fraction), `unperturbed` over (network, seed, split) and
 `total` over (split). Group ``ranges`` has `low`, `high` and `dead` over (network, seed, site, unit). Accuracies are
-fractions. The root's attributes hold the protocol: config, data digest, precision, timings; each
-group's attribute `made` says when, on what device and with which versions it was computed.
+fractions. The root's attributes hold the protocol: config, data digest, precision, timings, and in
+`products` how each stage computed the first layer's; each group's attribute `made` says when, on what device and with
+which versions it was computed.
 """
 
 from __future__ import annotations
