@@ -34,7 +34,7 @@ _TILE = 64
 """Bytes of a row of a matrix unit's tile; rows of whole tiles were 1.3 times faster than those of 717 bytes."""
 
 _TOP = 127 * 2.0**16
-"""What a row's largest value becomes: the largest integer whose three signed bytes are at most (127, 0, 0)."""
+"""What a row's largest value becomes at most: its three digits are (127, 0, 0), which leaves room to round up."""
 
 _SMALLEST = 1e-30
 """Rows whose largest value is below this are scaled as if it were this, so that no scale underflows to 0."""
@@ -140,13 +140,18 @@ _by_bfloat16.defvjp(_bfloat16_forward, _bfloat16_backward)
 def _digits(values: Array) -> tuple[Array, Array]:
     """Cut rows of values [H, K] into signed bytes [3, H, K] in base 256, highest first, and a scale [H, 1].
 
-    The values are scaled to 24-bit integers by their row's largest; that is the only rounding, 6e-8 of the largest.
-    Adding 128 to every digit makes the bytes unsigned, so that shifts and a mask cut them.
+    The values are scaled to integers up to `_TOP` by their row's largest. Rounding to integers is the main error, about
+    6e-8 of the largest. Adding 128 to every digit makes plain bytes of them, which shifts and a mask cut.
     """
     largest = jnp.maximum(jnp.max(jnp.abs(values), axis=1, keepdims=True), _SMALLEST)
-    whole = jnp.round(values * (_TOP / largest)).astype(jnp.int32) + jnp.int32(0x808080)
+    # Rounded up to 3 bits after the leading one; NaN and infinity stay. An exact scale differs from its rounded inverse
+    # in one rounding, and bit operations keep XLA from making one division of `values * (1 / scale)` in some programs
+    # and not in others, which would round weights differently.
+    bits = lax.bitcast_convert_type(largest / _TOP, jnp.uint32)
+    scale = lax.bitcast_convert_type((bits + jnp.uint32(0xFFFFF)) & jnp.uint32(0xFFF00000), jnp.float32)
+    whole = jnp.round(values * (1 / scale)).astype(jnp.int32) + jnp.int32(0x808080)
     shifts = jnp.array([16, 8, 0], jnp.int32).reshape(3, 1, 1)
-    return (((whole[None] >> shifts) & 255) - _SHIFT).astype(jnp.int8), largest / _TOP
+    return (((whole[None] >> shifts) & 255) - _SHIFT).astype(jnp.int8), scale
 
 
 def _joined(sums: Array, scale: Array) -> Array:
