@@ -1,7 +1,4 @@
-"""The configuration of a run: frozen dataclasses, read from TOML, checked before anything else happens.
-
-The defaults are the quickstart: the paper's experiment on scikit-learn's handwritten digits.
-"""
+"""The configuration of a run: frozen dataclasses, read from TOML, checked before anything else; default: quickstart."""
 
 from __future__ import annotations
 
@@ -108,7 +105,9 @@ class StatisticsConfig:
 class ComputeConfig:
     """How the work is done; none of it changes what is computed, up to rounding."""
 
-    precision: Literal["float32"] = _option("float32", "of every matrix product, said explicitly to XLA")
+    precision: Literal["float32", "exact"] = _option(
+        "float32", "float32: every product; exact: raw pixels' products from exact narrow parts, for matrix units"
+    )
     block: int | None = _option(None, "examples a block; unset: chosen from the shapes", least=1)
 
 

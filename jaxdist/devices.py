@@ -42,13 +42,13 @@ class Examples(NamedTuple):
     The last device's share is filled up by repeating the last example; `total` says how many are real.
     """
 
-    x: Any  # [N', ...] float32; a pytree of such arrays where two views of the examples are walked together
+    x: Any  # [N', ...] float32 or 8-bit integers (`products.pack`); a pytree of them for two views walked together
     y: Array  # [N'] int32
     total: Array  # [] int32, the number of real examples N
 
 
-def place(x: np.ndarray, y: np.ndarray, mesh: Mesh) -> Examples:
-    """Lay inputs [N, ...] and labels [N] out over the mesh.
+def place(x: np.ndarray, y: np.ndarray, mesh: Mesh, *, dtype: np.typing.DTypeLike = np.float32) -> Examples:
+    """Lay inputs [N, ...], stored as `dtype`, and labels [N] out over the mesh.
 
     Raises:
       ValueError: if there are no examples, or not one label for each.
@@ -64,7 +64,7 @@ def place(x: np.ndarray, y: np.ndarray, mesh: Mesh) -> Examples:
 
     sharding = NamedSharding(mesh, PartitionSpec(DATA))
     return Examples(
-        jax.device_put(filled(np.asarray(x, np.float32)), sharding),
+        jax.device_put(filled(np.asarray(x, dtype)), sharding),
         jax.device_put(filled(np.asarray(y, np.int32)), sharding),
         jnp.int32(len(x)),
     )

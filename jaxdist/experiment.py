@@ -11,17 +11,18 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 import xarray as xr
 
-from jaxdist import activations, data, devices, edits, folders, mlp, ranges, report, results, sweep, training, weights
+from jaxdist import activations, edits, folders, mlp, ranges, report, results, sweep, training, weights
 from jaxdist import config as configs
 from jaxdist.config import Config
 from jaxdist.devices import Examples
 from jaxdist.errors import InputError, TrainingDivergedError
+from jaxdist.inputs import Inputs, load_inputs
 from jaxdist.progress import Show, silent
 from jaxdist.sweep import Counts
 from jaxdist.taps import Model
@@ -34,18 +35,6 @@ _INIT = 0
 """The purpose of the key that initial weights are drawn from."""
 
 Tell = Callable[[int], None]
-
-
-class Inputs(NamedTuple):
-    """A data set and its splits as the networks see them.
-
-    Inputs that are zero in every image, such as the corners of raw MNIST, are left out of the splits; `used` says
-    which are kept. Nothing but speed depends on it.
-    """
-
-    dataset: data.Dataset
-    splits: Mapping[str, Examples]  # x is [N, number used]
-    used: np.ndarray  # [D] bool
 
 
 def run(config: Config | None = None, *, show: Show = silent) -> xr.DataTree:
@@ -129,18 +118,6 @@ def _changed(result: xr.DataTree, changes: Mapping[str, str], allowed: tuple[str
     return configs.override(results.config_of(result), changes)
 
 
-def load_inputs(config: Config) -> Inputs:
-    """Read and scale the data, and lay it out over the devices."""
-    dataset = data.load(config.data)
-    mesh = devices.make_mesh()
-    flat = [x.reshape(len(x), -1) for x in data.scaled(dataset, config.data)]
-    used = np.any([x.any(axis=0) for x in flat], axis=0)
-    if not used.any():
-        raise InputError(f"{dataset.source} Every pixel of every image is 0; expected pictures, so check the files")
-    splits = zip(("train", "test"), flat, (dataset.train, dataset.test), strict=True)
-    return Inputs(dataset, {name: devices.place(x[:, used], split.labels, mesh) for name, x, split in splits}, used)
-
-
 def train_networks(config: Config, inputs: Inputs, show: Show) -> tuple[dict[str, Params], xr.DataTree]:
     """Train the ensemble of each activation from the same initial weights."""
     initial = initial_params(config, inputs)
@@ -163,7 +140,6 @@ def train_networks(config: Config, inputs: Inputs, show: Show) -> tuple[dict[str
                 inputs.splits["test"],
                 steps=config.train.steps,
                 optimizer=training.optimizer(config.train.optimizer, config.train.learning_rate),
-                precision=config.compute.precision,
                 block=config.compute.block,
                 report=tell,
             )
@@ -171,7 +147,8 @@ def train_networks(config: Config, inputs: Inputs, show: Show) -> tuple[dict[str
         except TrainingDivergedError as error:
             raise TrainingDivergedError(f"network '{name}': {error}") from None
     attrs = results.provenance(config, inputs.dataset)
-    attrs["timings"] = json.dumps({"train_s": time.perf_counter() - started})
+    attrs |= _noted({}, "timings", {"train_s": time.perf_counter() - started})
+    attrs |= _noted({}, "products", {"train": inputs.products})
     return networks, results.tree({"training": results.training(metrics, range(config.train.seeds))}, attrs)
 
 
@@ -198,7 +175,6 @@ def sweep_networks(
             inputs.splits["train"],
             sites,
             measured_on=config.ranges.measured_on,
-            precision=config.compute.precision,
             block=config.compute.block,
         )
         for b, (site, split) in enumerate(itertools.product(sites, splits)):
@@ -222,8 +198,10 @@ def sweep_networks(
         {"network": list(networks), "seed": seeds, "site": list(sites), "split": list(splits)},
         [len(getattr(inputs.dataset, split).labels) for split in splits],
     )
-    timings: dict[str, float] = {**json.loads(earlier.attrs["timings"]), "sweep_s": time.perf_counter() - started}
-    return results.tree(groups, {**_attrs(earlier), "timings": json.dumps(timings)})
+    protocol = _attrs(earlier)
+    protocol |= _noted(protocol, "timings", {"sweep_s": time.perf_counter() - started})
+    protocol |= _noted(protocol, "products", {"sweep": inputs.products})
+    return results.tree(groups, protocol)
 
 
 def sweep_in_waves(
@@ -242,15 +220,7 @@ def sweep_in_waves(
     waves = []
     for first in range(0, seeds, together):
         some, edit = jax.tree.map(lambda leaf, first=first: leaf[first : first + together], (params, made))
-        counts = sweep.sweep(
-            model,
-            some,
-            edit,
-            examples,
-            scale_shortcut=scales,
-            precision=config.compute.precision,
-            block=config.compute.block,
-        )
+        counts = sweep.sweep(model, some, edit, examples, scale_shortcut=scales, block=config.compute.block)
         waves.append(jax.tree.map(np.asarray, counts))
         tell(first + together)
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *waves)
@@ -281,3 +251,8 @@ def initial_params(config: Config, inputs: Inputs) -> Params:
 
 def _attrs(result: xr.DataTree) -> dict[str, Any]:
     return {str(name): value for name, value in result.attrs.items()}
+
+
+def _noted(attrs: Mapping[str, Any], name: str, by_stage: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON attribute with what one more stage has to note."""
+    return {name: json.dumps({**json.loads(attrs.get(name, "{}")), **by_stage})}

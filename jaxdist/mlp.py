@@ -15,9 +15,9 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
-from jaxdist import activations
+from jaxdist import activations, products
 from jaxdist.taps import Model, identity
 from jaxdist.types import Tap
 
@@ -58,12 +58,16 @@ def _init_ensemble(key: Array, seeds: Array, sizes: tuple[int, ...], scheme: str
 
 
 def apply(params: MLPParams, x: Array, tap: Tap = identity, *, activation: activations.Activation) -> Array:
-    """Map inputs x[n, ...] to logits [C, n]; sites are ``dense0/pre``, ``dense0/post``, ``dense1/pre``, ..."""
-    value, features = x.reshape(len(x), -1), 1
+    """Map inputs x[n, ...] to logits [C, n]; sites are ``dense0/pre``, ``dense0/post``, ``dense1/pre``, ...
+
+    The inputs may be stored as `products.pack` does, for exact products in the first layer.
+    """
+    value = x.reshape(len(x), -1)
     for k in range(len(params)):
         layer = params[f"dense{k}"]
-        value = lax.dot_general(layer["weight"], value, (((1,), (features,)), ((), ()))) + layer["bias"][:, None]
-        features = 0
+        value = (products.product(layer["weight"], value) if k == 0 else layer["weight"] @ value) + layer["bias"][
+            :, None
+        ]
         if k < len(params) - 1:
             value = tap(f"dense{k}/pre", value)
             value = tap(f"dense{k}/post", activation(value))

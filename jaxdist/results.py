@@ -5,7 +5,8 @@ seed, step); entry k belongs to the weights after k updates. Groups ``scale``, `
 `correct` and `agree` over (network, seed, site, split, fraction), `unperturbed` over (network, seed, split) and
 `total` over (split); where a network lacks a seed that another has, `correct` is -1. Group ``ranges`` has `low`, `high`
 and `dead` over (network, seed, site, unit). Accuracies are fractions. The root's attributes hold the protocol: config,
-data digest, precision, timings, and of imported networks their origin; each group's attribute `made` says when, on
+data digest, precision, timings, in `products` how each
+stage computed the first layer's, and of imported networks their origin; each group's attribute `made` says when, on
 what device and with which versions it was computed.
 """
 

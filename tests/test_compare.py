@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 from PIL import Image
 from scipy import stats
 
@@ -242,14 +243,22 @@ def test_each_side_sees_the_images_in_its_own_scaling(runs):
     assert abs(int(unedited.same_class.iloc[0]) - expected) <= 1
 
 
-def test_runs_of_several_layers_keep_their_sites_apart(capsys, tmp_path):
-    layers = ("--model.hidden", "8,6", "--model.activations", "relu", "--train.seeds", "2", "--train.steps", "3")
-    deep = make(tmp_path / "deep", *layers)
+def test_runs_of_several_layers_keep_their_sites_apart(capsys, runs):
+    deep = copy(runs["first"], "deep")
+    result = jaxdist.load(deep)
+    for family in edits.FAMILIES:
+        group = result[family].to_dataset()
+        second = group[["correct", "agree"]].assign_coords(site=["dense1/pre"])
+        result[family] = xr.concat([group[["correct", "agree"]], second], "site").assign(
+            unperturbed=group.unperturbed, total=group.total
+        )
+        result[family].attrs = group.attrs
+    results.save(result, deep / "result.nc")
     code, text = shown(capsys, deep, deep)
     assert code == 0
     for site in ("dense0/pre", "dense1/pre"):
         assert f"scale relu {site} train" in " ".join(text.split())
-    assert "at 100 points of 2 networks" in " ".join(text.split())
+    assert "at 100 points of 6 networks" in " ".join(text.split())
 
 
 def test_what_is_only_swept_on_test_images_is_not_beside_the_published_tables(capsys, runs):

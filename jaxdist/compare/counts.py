@@ -9,6 +9,7 @@ from jaxdist import config as configs
 from jaxdist import edits, experiment, mlp, ranges, sweep
 from jaxdist.compare.sides import Key, Side
 from jaxdist.errors import InputError
+from jaxdist.inputs import Inputs, load_inputs
 from jaxdist.tables import Series
 from jaxdist.types import Params
 
@@ -84,10 +85,11 @@ def same_classes(
     return found
 
 
-def _inputs(side: Side, other: Side, data_dir: str | None) -> experiment.Inputs:
+def _inputs(side: Side, other: Side, data_dir: str | None) -> Inputs:
     where = {"data.dir": data_dir if data_dir is not None else (side if side.digest else other).config.data.dir}
+    where |= {"compute.precision": "float32"}
     config = configs.override(side.config, where | {"data.name": (side if side.digest else other).config.data.name})
-    inputs = experiment.load_inputs(config)
+    inputs = load_inputs(config)
     if inputs.dataset.digest != (side.digest or other.digest):
         raise InputError(f"{inputs.dataset.source} these are not the images of {side.name}; give them with --data.dir")
     return inputs

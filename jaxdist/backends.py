@@ -1,0 +1,79 @@
+"""Which way of making exact products is fastest on this machine, by trying each for a moment."""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxdist import blocks
+from jaxdist.devices import DATA, Examples, place
+from jaxdist.products import BACKENDS, Backend, pack, product
+
+_ROWS = 512
+"""Units that a trial multiplies at once, about those of a few networks; more only if one network has more."""
+
+_BLOCK, _BLOCKS = 500, 3
+"""Examples a block, and blocks a device."""
+
+_REPEATS = 3
+
+
+class Choice(NamedTuple):
+    """The backend that was fastest, and what was measured of each in the trial."""
+
+    backend: Backend
+    seconds: dict[str, float]  # the best of some repeats
+    error: dict[str, float]  # of the trial's gradient against float64, relative, in the 2-norm
+
+
+def choose(pixels: np.ndarray, hidden: int, mesh: Mesh) -> Choice:
+    """Try every backend on the first pixels [N, D], uint8, with `hidden` units a network; takes a second or two.
+
+    The trial is the gradient of |X W'|^2 / 2, which has the two large products of a training step and little else.
+    float32 is among the backends: on a processor without matrix units, nothing cut in parts is faster.
+    """
+    images = pixels[: _BLOCK * _BLOCKS * mesh.shape[DATA]]
+    rows = max(hidden, _ROWS // hidden * hidden)
+    weight = np.random.default_rng(0).normal(size=(rows, images.shape[1])).astype(np.float32)
+    exact = weight.astype(float) @ images.T @ images
+    labels = np.zeros(len(images), np.int32)
+    seconds: dict[str, float] = {}
+    error: dict[str, float] = {}
+    for backend in BACKENDS:
+        stored = pack(images, backend)
+        examples = place(stored, labels, mesh, dtype=stored.dtype)
+        found = np.asarray(_trial(weight, examples, mesh=mesh))
+        seconds[backend] = min(_timed(weight, examples, mesh) for _ in range(_REPEATS))
+        error[backend] = float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
+    return Choice(min(BACKENDS, key=seconds.__getitem__), seconds, error)
+
+
+def _timed(weight: np.ndarray, examples: Examples, mesh: Mesh) -> float:
+    started = time.perf_counter()
+    jax.block_until_ready(_trial(weight, examples, mesh=mesh))
+    return time.perf_counter() - started
+
+
+@functools.partial(jax.jit, static_argnames="mesh")
+def _trial(weight: Array, examples: Examples, *, mesh: Mesh) -> Array:
+    def loss(weight: Array, part: blocks.Block) -> Array:
+        return jnp.sum(jnp.where(part.valid, product(weight, part.x), 0) ** 2) / 2
+
+    def run(weight: Array, examples: Examples) -> Array:
+        here = blocks.varying(weight)
+
+        def step(total: Array, part: blocks.Block) -> Array:
+            return total + jax.grad(loss)(here, part)
+
+        return lax.psum(blocks.fold(step, jnp.zeros_like(weight), examples, _BLOCK), DATA)
+
+    with jax.default_matmul_precision("float32"):
+        specs = (PartitionSpec(), blocks.SPECS)
+        return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())(weight, examples)

@@ -1,0 +1,49 @@
+"""A config's data set as the networks see it: scaled, without empty pixels, stored and laid out for computing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdist import backends, data, devices, products
+from jaxdist.config import Config
+from jaxdist.devices import Examples
+from jaxdist.errors import InputError
+
+
+class Inputs(NamedTuple):
+    """A data set and its splits as the networks see them.
+
+    Inputs that are zero in every image, such as the corners of raw MNIST, are left out of the splits; `used` says
+    which are kept. Nothing but speed depends on it.
+    """
+
+    dataset: data.Dataset
+    splits: Mapping[str, Examples]  # x is [N, number used], stored as `products.pack` does
+    used: np.ndarray  # [D] bool
+    products: Mapping[str, Any]  # how the first layer's are computed, and what was measured to choose that
+
+
+def load_inputs(config: Config) -> Inputs:
+    """Read and scale the data, and lay it out over the devices.
+
+    Raises:
+      InputError: if the data cannot be used, or exact products are wanted of inputs that are not integers 0..255.
+    """
+    dataset = data.load(config.data)
+    flat = [x.reshape(len(x), -1) for x in data.scaled(dataset, config.data)]
+    used = np.any([x.any(axis=0) for x in flat], axis=0)
+    if not used.any():
+        raise InputError(f"{dataset.source} Every pixel of every image is 0; expected pictures, so check the files")
+    stored = [x[:, used] for x in flat]
+    mesh = devices.make_mesh()
+    how: dict[str, Any] = {"backend": "float32"}
+    if config.compute.precision == "exact":
+        pixels = [products.as_pixels(x) for x in stored]
+        choice = backends.choose(pixels[0], config.model.hidden[0], mesh)
+        stored, how = [products.pack(x, choice.backend) for x in pixels], choice._asdict()
+    splits = zip(("train", "test"), stored, (dataset.train, dataset.test), strict=True)
+    laid_out = {name: devices.place(x, split.labels, mesh, dtype=x.dtype) for name, x, split in splits}
+    return Inputs(dataset, laid_out, used, how)

@@ -1,0 +1,344 @@
+"""Exact products: against float64, across blocks and devices, in training and sweep, and lowered for accelerators."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxdist import (
+    backends,
+    blocks,
+    config,
+    data,
+    devices,
+    edits,
+    experiment,
+    mlp,
+    products,
+    ranges,
+    sweep,
+    taps,
+    training,
+)
+from jaxdist.config import Config, DataConfig, SweepConfig
+from jaxdist.errors import InputError
+from tests.conftest import to_numpy
+from tests.test_training import numpy_loss_and_gradient
+
+SITE = "dense0/pre"
+EXACT = ("bfloat16", "digits")
+RNG = np.random.default_rng(5)
+PIXELS = RNG.integers(0, 256, (70, 90), np.uint8)
+
+
+def weights(scale=1.0):
+    """Rows of very different sizes, one of zeros."""
+    rng = np.random.default_rng(6)
+    return (rng.normal(size=(12, 90)) * scale * 10.0 ** np.arange(-9, 3)[:, None]).astype(np.float32) * (
+        np.arange(12) != 4
+    )[:, None].astype(np.float32)
+
+
+def stored(digits, backend, count=301, used=2):
+    """The first training digits, laid out as the backend multiplies them."""
+    packed = products.pack(digits.train.images[:count].reshape(count, -1), backend)
+    mesh = devices.make_mesh(jax.devices()[:used])
+    return devices.place(packed, digits.train.labels[:count], mesh, dtype=packed.dtype)
+
+
+def errors(found, expected):
+    """Each row's error, relative to its largest value."""
+    largest = np.abs(expected).max(axis=1, keepdims=True)
+    return np.abs(np.asarray(found, np.float64) - expected) / np.where(largest, largest, 1)
+
+
+@pytest.mark.parametrize("backend", EXACT)
+def test_both_products_are_those_of_float64_to_float32_rounding(backend):
+    x = jnp.asarray(products.pack(PIXELS, backend))
+    weight, cotangent = jnp.asarray(weights()), jnp.asarray(RNG.normal(size=(12, 70)).astype(np.float32))
+    value, pull_back = jax.vjp(lambda w: products.product(w, x), weight)
+    wide = PIXELS.astype(np.float64)
+    # Half a unit of the 24th bit of the largest weight, times the pixels' sum, and the last sum's rounding.
+    assert errors(value, np.float64(weight) @ wide.T).max() < 5e-7
+    assert errors(pull_back(cotangent)[0], np.float64(cotangent) @ wide).max() < 5e-7
+    assert not np.asarray(value)[4].any()
+
+
+def test_three_parts_of_any_float_add_up_to_it():
+    values = jnp.asarray(np.concatenate([weights().ravel(), np.float32([0, -1, 255, 1e30, -1e-30])]))
+    parts = jax.jit(products._thirds)(values)
+    assert parts.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(np.asarray(parts, np.float64).sum(axis=0), np.float64(values))
+
+
+def test_digits_are_signed_bytes_of_the_rounded_value():
+    values = weights().astype(np.float64)
+    digits, scale = jax.jit(products._digits)(values.astype(np.float32))
+    assert digits.dtype == jnp.int8
+    whole = np.einsum("k,khd->hd", [65536.0, 256.0, 1.0], np.asarray(digits, np.float64))
+    largest = np.abs(values).max(axis=1, keepdims=True)
+    # Half an integer, a quarter where the scaled value was rounded, and half a bit of 1 / scale.
+    assert (np.abs(whole * np.asarray(scale, np.float64) - values) <= 1.7e-7 * largest).all()
+    assert (np.abs(whole).max(axis=1)[np.arange(12) != 4] > 0.88 * products._TOP).all()
+    assert np.abs(whole).max() <= products._TOP + 1
+
+
+def test_the_largest_sums_that_can_be_are_exact():
+    """All pixels 255 and all weights at their row's largest, of either sign, where the digits' sums are largest."""
+    x = jnp.asarray(products.pack(np.full((400, 900), 255, np.uint8), "digits"))
+    weight = jnp.asarray(np.repeat(np.float32([[1.0], [-1.0]]), 900, axis=1))
+    value, pull_back = jax.vjp(lambda w: products.product(w, x), weight)
+    np.testing.assert_allclose(value, np.repeat([[900 * 255.0], [-900 * 255.0]], 400, axis=1), rtol=2e-7)
+    gradient = pull_back(jnp.asarray(np.repeat(np.float32([[-3.0], [3.0]]), 400, axis=1)))[0]
+    np.testing.assert_allclose(gradient, np.repeat([[-1200 * 255.0], [1200 * 255.0]], 900, axis=1), rtol=2e-7)
+
+
+@pytest.mark.parametrize("backend", EXACT)
+def test_what_is_not_finite_stays_so_and_tiny_values_do_not_become_so(backend):
+    x = jnp.asarray(products.pack(PIXELS, backend))
+    for bad in (np.nan, np.inf):
+        value = products.product(jnp.asarray(weights()).at[2, 3].set(bad), x)
+        assert not np.isfinite(np.asarray(value)[2]).all()
+        assert np.isfinite(np.asarray(value)[3]).all()
+    assert np.isfinite(products.product(jnp.asarray(weights(1e-36)), x)).all()
+
+
+def gradient_error(model, activation, params, x, y, backend):
+    """Relative error of the whole gradient with each unit's side of the kink held equal, and the sides that differ."""
+    packed = jnp.asarray(products.pack(x, backend))
+    part = blocks.Block(packed, jnp.asarray(y, jnp.int32), jnp.arange(len(y)), jnp.ones(len(y), bool))
+
+    def loss(params):
+        sides = {}
+
+        def tap(site, value):
+            sides[site] = value > 0
+            return value
+
+        watched = taps.Model(lambda p, x, _: model.apply(p, x, tap), unit_axis=0, class_axis=0)
+        return training.block_sums(watched, params, part)[0] / len(y), sides[SITE]
+
+    with jax.default_matmul_precision("float32"):
+        found, side = jax.jit(jax.grad(loss, has_aux=True))(params)
+    side, wide = np.asarray(side).T, to_numpy(params)
+    expected = gradient_on_sides(wide, activation, x, y, side)
+    flat = [np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)]) for tree in (to_numpy(found), expected)]
+    truth = x.astype(np.float64) @ wide["dense0"]["weight"].T + wide["dense0"]["bias"] > 0
+    return np.linalg.norm(flat[0] - flat[1]) / np.linalg.norm(flat[1]), (side != truth).sum()
+
+
+@pytest.mark.parametrize("backend", EXACT)
+@pytest.mark.parametrize("activation", ["relu", "abs"])
+def test_the_gradient_at_trained_weights_errs_at_most_twice_as_much_as_float32s(backend, activation, trained, digits):
+    """Digits are cut at 24 bits of a row's largest, which shows most here: float32 rounds little in 64 inputs."""
+    x, y = digits.train.images[:301].reshape(301, -1), digits.train.labels[:301]
+    errors_of = {"float32": [], backend: []}
+    for seed in range(3):
+        one = jax.tree.map(lambda leaf, k=seed: leaf[k], trained[activation])
+        for name, found in errors_of.items():
+            error, flips = gradient_error(mlp.model(activation), activation, one, x, y, name)
+            found.append(error)
+            assert flips <= 2
+    ours, float32s = (np.sqrt(np.mean(np.square(errors_of[name]))) for name in (backend, "float32"))
+    assert ours <= 2 * float32s
+    assert ours < 1e-5
+
+
+@pytest.mark.parametrize("backend", EXACT)
+def test_the_gradient_of_the_papers_network_on_mnist(backend, shared):
+    x, y, params = papers_network(shared)
+    one = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), params)
+    part = np.s_[:4000]
+    ours, flips = gradient_error(mlp.model("relu"), "relu", one, x[part], y[part], backend)
+    float32s, _ = gradient_error(mlp.model("relu"), "relu", one, x[part], y[part], "float32")
+    assert flips <= 4
+    assert ours <= 2 * float32s
+
+
+def gradient_on_sides(params, activation, x, y, side):
+    """The float64 gradient with the side of the kink given [n, H]: relu is 0 or h, abs is -h or h."""
+    slope = np.where(side, 1.0, 0.0 if activation == "relu" else -1.0)
+    w0, b0, w1, b1 = (params[k][name] for k in ("dense0", "dense1") for name in ("weight", "bias"))
+    a = (x @ w0.T + b0) * slope
+    logits = a @ w1.T + b1
+    d = np.exp(logits - logits.max(axis=1, keepdims=True))
+    d /= d.sum(axis=1, keepdims=True)
+    d[np.arange(len(y)), y] -= 1
+    d /= len(y)
+    dh = (d @ w1) * slope
+    return {
+        "dense0": {"weight": dh.T @ x, "bias": dh.sum(axis=0)},
+        "dense1": {"weight": d.T @ a, "bias": d.sum(axis=0)},
+    }
+
+
+def test_the_float64_oracles_agree(trained, digits):
+    x, y = digits.train.images[:301].reshape(301, -1).astype(np.float64), digits.train.labels[:301]
+    one = jax.tree.map(lambda leaf: leaf[0], to_numpy(trained["relu"]))
+    side = x @ one["dense0"]["weight"].T + one["dense0"]["bias"] > 0
+    _, expected, _ = numpy_loss_and_gradient(one, "relu", x, y)
+    jax.tree.map(np.testing.assert_allclose, gradient_on_sides(one, "relu", x, y, side), expected)
+
+
+def test_preactivations_by_digits_are_the_same_bits_on_any_devices_in_any_blocks(trained, digits):
+    model, params = mlp.model("relu"), jax.tree.map(lambda leaf: np.asarray(leaf[0]), trained["relu"])
+
+    def values(used, size):
+        examples = stored(digits, "digits", 300, used)
+        size = size or 300 // used
+
+        def run(params, x):
+            def block(x):
+                return taps.read(model.apply, params, x, (SITE,))[1][SITE]
+
+            return jax.lax.map(block, x.reshape(-1, size, x.shape[1]))
+
+        spec = PartitionSpec(devices.DATA)
+        mesh = devices.mesh_of(examples)
+        mapped = jax.shard_map(run, mesh=mesh, in_specs=(PartitionSpec(), spec), out_specs=spec)
+        found = np.asarray(jax.jit(mapped)(params, examples.x))
+        return found.transpose(0, 2, 1).reshape(300, -1)
+
+    whole = values(1, None)
+    for used, size in ((2, None), (2, 50), (1, 1), (1, 7 * 6 + 18), (2, 3)):
+        np.testing.assert_array_equal(values(used, size), whole)
+
+
+@pytest.mark.parametrize("backend", EXACT)
+def test_training_follows_float32s(backend, digits):
+    params = mlp.init_ensemble(jax.random.key(11), range(3), (64, 24, 10))
+
+    def train(name):
+        examples = stored(digits, name)
+        model, optimizer = mlp.model("relu"), training.optimizer("sgd", 0.01)
+        return training.train(model, params, examples, examples, steps=20, optimizer=optimizer, block=100)
+
+    (ours, metrics), (theirs, expected) = train(backend), train("float32")
+    np.testing.assert_allclose(metrics.loss, expected.loss, rtol=2e-4)
+    np.testing.assert_allclose(metrics.train_accuracy, expected.train_accuracy, atol=1.5 / 301)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=2e-5), ours, theirs)
+
+
+def counted(model, params, examples, sweep_config=None):
+    measured = ranges.measure(model, params, examples, (SITE,))[SITE]
+    made = [edits.build(f, measured, edits.get(f).grid(), sweep_config or SweepConfig()) for f in edits.FAMILIES]
+    return sweep.sweep(model, params, {SITE: edits.concatenate(made)}, examples)
+
+
+@pytest.mark.parametrize("activation", ["relu", "abs"])
+def test_a_sweep_counts_as_float32s_does(activation, trained, digits):
+    model, params = mlp.model(activation), jax.tree.map(np.asarray, trained[activation])
+    expected = counted(model, params, stored(digits, "float32"))
+    for backend in EXACT:
+        found = counted(model, params, stored(digits, backend))
+        assert max(int(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True)) <= 2
+    alone = counted(model, params, stored(digits, "digits", used=1))
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), found, alone)
+
+
+def papers_network(shared):
+    """The real training images, their labels, and a network that the paper's code trained on them."""
+    with np.load(shared / "reference" / "relu_seed0_weights.npz") as weights_of:
+        params = {f"dense{k}": {"weight": weights_of[f"w{k}"][None], "bias": weights_of[f"b{k}"][None]} for k in (0, 1)}
+    train = data.load(DataConfig(name="mnist", dir=str(shared / "data" / "mnist"))).train
+    return train.images.reshape(60_000, -1), train.labels, params
+
+
+@pytest.mark.slow
+def test_the_papers_network_counts_as_its_code_does(shared):
+    reference = json.loads((shared / "reference" / "relu_seed0_sweep_counts.json").read_text())["PerturbationReLU"][0]
+    x, y, params = papers_network(shared)
+    packed = products.pack(x, "digits")
+    examples = devices.place(packed, y, devices.make_mesh(), dtype=packed.dtype)
+    counts = counted(mlp.model("relu"), params, examples, SweepConfig(dead_units="nan"))
+    expected = np.concatenate([reference[f"{name}_accuracies"] for name in edits.FAMILIES])
+    assert np.abs(np.asarray(counts.correct[0]) - expected).max() <= 2
+
+
+def test_inputs_that_are_no_pixels_are_refused_with_the_reason():
+    for wrong in (0.5, -1.0, 256.0, np.nan):
+        with pytest.raises(InputError, match=r"needs inputs that are integers 0\.\.255") as found:
+            products.as_pixels(np.array([[0.0, 255.0], [1.0, wrong]], np.float32))
+        assert f"got {wrong:g}; use data.normalisation 'raw', or compute.precision 'float32'" in str(found.value)
+    for normalisation in ("unit", "standard"):
+        with pytest.raises(InputError, match=r"^compute.precision: 'exact' needs"):
+            experiment.load_inputs(
+                config.from_dict({"data": {"normalisation": normalisation}, "compute": {"precision": "exact"}})
+            )
+
+
+def test_inputs_that_do_not_fit_are_refused():
+    x = jnp.asarray(products.pack(PIXELS, "digits"))
+    with pytest.raises(ValueError, match=r"expected int8 inputs \[n, 64\] for weights \(2, 60\), got \(70, 128\)"):
+        products.product(jnp.ones((2, 60)), x)
+    many = jax.ShapeDtypeStruct((products.MOST_TERMS + 1, 64), jnp.int8)
+    with pytest.raises(ValueError, match=r"at most 65,793 inputs, and examples a block, got \(65794, 64\)"):
+        jax.eval_shape(products.product, jax.ShapeDtypeStruct((2, 60), jnp.float32), many)
+
+
+def test_the_choice_is_the_fastest_of_what_was_measured(digits):
+    choice = backends.choose(digits.train.images[:90].reshape(90, -1), 24, devices.make_mesh())
+    assert set(choice.seconds) == set(choice.error) == set(products.BACKENDS)
+    assert choice.seconds[choice.backend] == min(choice.seconds.values())
+    assert max(choice.error.values()) < 1e-6
+
+
+def test_a_run_notes_the_backend_of_each_stage(monkeypatch):
+    chosen = backends.Choice("digits", {"digits": 0.1}, {"digits": 1e-7})
+    monkeypatch.setattr(backends, "choose", lambda *_: chosen)
+    tree = {
+        "model": {"hidden": [8], "activations": ["relu"]},
+        "train": {"seeds": 2, "steps": 2},
+        "sweep": {"families": ["scale"], "splits": ["test"]},
+        "compute": {"precision": "exact"},
+    }
+    wanted: Config = config.from_dict(tree)
+    inputs = experiment.load_inputs(wanted)
+    assert inputs.splits["train"].x.dtype == jnp.int8
+    networks, result = experiment.train_networks(wanted, inputs, lambda *_: None)
+    result = experiment.sweep_networks(wanted, inputs, networks, result, lambda *_: None)
+    noted = json.loads(result.attrs["products"])
+    assert noted == {stage: json.loads(json.dumps(chosen._asdict())) for stage in ("train", "sweep")}
+    assert result.attrs["precision"] == "exact"
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("backend", products.BACKENDS)
+def test_the_training_step_and_the_sweep_lower_for_accelerators(backend, platform):
+    """No accelerator is needed to lower; one device stands for it."""
+    mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1), (devices.SEED, devices.DATA))
+    sharding = NamedSharding(mesh, PartitionSpec(devices.DATA))
+    packed = products.pack(np.zeros((1, 784), np.uint8), backend)
+
+    def split(count):
+        x = jax.ShapeDtypeStruct((count, packed.shape[1]), packed.dtype, sharding=sharding)
+        y = jax.ShapeDtypeStruct((count,), jnp.int32, sharding=sharding)
+        return devices.Examples(x, y, jax.ShapeDtypeStruct((), jnp.int32))
+
+    params = jax.eval_shape(lambda: mlp.init_ensemble(jax.random.key(0), range(4), (784, 128, 10)))
+    optimizer = training.optimizer("sgd", 0.001)
+    state = training.State(
+        jax.ShapeDtypeStruct((), jnp.int32), params, jax.eval_shape(lambda p: jax.vmap(optimizer.init)(p), params)
+    )
+    static = {"model": mlp.model("relu"), "precision": "float32", "size": 500, "mesh": mesh}
+    made = {SITE: edits.Affine(*(jax.ShapeDtypeStruct((4, 325, 128), jnp.float32) for _ in range(4)))}
+    programs = (
+        (
+            training._steps,
+            (state, split(60_000), split(10_000), jax.ShapeDtypeStruct((), jnp.int32)),
+            {"update": optimizer.update, "length": 1, "together": 4},
+        ),
+        (sweep._sweep, (params, made, split(60_000)), {"sites": (SITE,)}),
+    )
+    operand = {"float32": "f32", "bfloat16": "bf16", "digits": "i8"}[backend]
+    for program, arguments, more in programs:
+        exported = jax.export.export(program, platforms=[platform])(*arguments, **static, **more)
+        assert exported.platforms == (platform,)
+        products_of_pixels = [line for line in exported.mlir_module().splitlines() if "dot_general" in line]
+        assert any(f"x{operand}>" in line for line in products_of_pixels)
