@@ -231,8 +231,8 @@ def counted(model, params, examples, sweep_config=None):
     return sweep.sweep(model, params, {SITE: edits.concatenate(made)}, examples)
 
 
-@pytest.mark.parametrize("activation", ["relu", "abs"])
-def test_a_sweep_counts_as_float32s_does(activation, trained, digits):
+def test_a_sweep_counts_as_float32s_does(trained, digits):
+    activation = "relu"
     model, params = mlp.model(activation), jax.tree.map(np.asarray, trained[activation])
     expected = counted(model, params, stored(digits, "float32"))
     for backend in EXACT:
