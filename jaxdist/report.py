@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from jaxdist import figures, files, results, tables
+from jaxdist import edits, figures, files, results, tables
 from jaxdist.config import StatisticsConfig
 
 WIDTH = 80
@@ -175,11 +176,12 @@ def _notes(result: xr.DataTree, options: StatisticsConfig) -> list[str]:
                 f"test {tables.percent(mean['test_accuracy'])} %, loss {mean['loss']:.4f}"
             )
     else:
-        # Imported networks may have no history, but their sweep has counted what they do unedited.
-        for one in tables.series(result):
-            first = next(iter(tables.series(result)))
-            if (one.family, one.site) == (first.family, first.site):
-                notes.append(f"{one.network}: {one.split} accuracy {tables.percent(one.unperturbed.mean())} % unedited")
+        # Imported networks may have no history, but any family of their sweep has counted what they do unedited.
+        unedited = next(group.to_dataset() for name, group in result.children.items() if name in edits.FAMILIES)
+        accuracy = (unedited.unperturbed / unedited.total).mean("seed")
+        for network, split in itertools.product(accuracy.network.to_numpy(), accuracy.split.to_numpy()):
+            share = float(accuracy.sel(network=network, split=split))
+            notes.append(f"{network}: {split} accuracy {tables.percent(share)} % unedited")
     dead = result["ranges"].to_dataset().dead
     policy = results.config_of(result).sweep.dead_units
     for network in dead.network.to_numpy():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -15,7 +15,8 @@ import pandas as pd
 from jaxdist import config as configs
 from jaxdist import files
 from jaxdist.compare import counts, means, paper, protocol, sides
-from jaxdist.compare.counts import Pairs
+from jaxdist.compare import pairs as pairing
+from jaxdist.compare.pairs import Pairs, Verdict
 from jaxdist.compare.protocol import Difference
 from jaxdist.compare.sides import Side
 from jaxdist.errors import InputError
@@ -26,15 +27,6 @@ IMAGES = 2
 """Images by which rounding in another order may move a count of 60,000."""
 
 Mode = Literal["shared", "independent", "published"]
-
-
-class Verdict(NamedTuple):
-    """What was found of one family, network and split, or of all published cells."""
-
-    what: str
-    verdict: str
-    """agree, differ, not shown, or cannot judge."""
-    words: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,12 +76,12 @@ class Comparison:
             "exit_code": self.exit_code,
             "notes": self.notes,
             "units": {"shared": "images", "independent": "fraction", "published": "fraction; loss in nats"}[self.mode],
-            "points": self.points.astype(object).where(np.isfinite(_numbers(self.points)), None).to_dict("records"),
+            "points": json.loads(self.points.to_json(orient="records", double_precision=15)),
         }
 
     def write_json(self, path: Path) -> None:
         """Write `to_dict` as JSON."""
-        files.write_text(path, json.dumps(self.to_dict(), indent=1, allow_nan=False, default=_plain) + "\n")
+        files.write_text(path, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
 
 
 def compare(
@@ -117,7 +109,7 @@ def compare(
     first, second = sides.open_side(str(a)), sides.open_side(str(b))
     chosen = changes or {}
     options = _options(first, chosen)
-    pairs, notes = _pairs(first, second)
+    pairs, notes = pairing.match(first, second)
     networks = (sides.networks(first), sides.networks(second))
     relation = sides.relate(first, second, *networks, weights)
     differences = protocol.between(first, second)
@@ -128,10 +120,10 @@ def compare(
     if relation.shared:
         points = counts.points(pairs)
         notes += _agreement(points, (first, second), networks, pairs, relation, differences, chosen.get("data.dir"))
-        verdicts = _count_verdicts(points, images)
+        verdicts = counts.verdicts(points, images)
     else:
         points = means.points(pairs, options)
-        verdicts = _mean_verdicts(points, options)
+        verdicts = means.verdicts(points, options)
     return Comparison(
         mode="shared" if relation.shared else "independent",
         a=first.words,
@@ -140,7 +132,7 @@ def compare(
         protocol=differences,
         verdicts=verdicts,
         points=points,
-        curves=_curves(pairs),
+        curves=pairing.curves(one for one, _ in pairs.values()),
         notes=notes,
         images=images,
         margin=options.margin,
@@ -166,7 +158,7 @@ def _with_published(side: Side, changes: Mapping[str, str]) -> Comparison:
         protocol=protocol.to_published(side),
         verdicts=[Verdict("the published tables", verdict, words)],
         points=cells,
-        curves=_curves({key: (one, one) for key, one in side.series().items()}),
+        curves=pairing.curves(side.series().values()),
         notes=[f"not in this run: {absent}"] if absent else [],
         images=IMAGES,
         margin=options.margin,
@@ -180,43 +172,9 @@ def _options(side: Side, changes: Mapping[str, str]) -> configs.StatisticsConfig
     return configs.override(side.config, chosen).statistics
 
 
-def _curves(pairs: Pairs) -> pd.DataFrame:
-    return pd.concat(
-        [
-            pd.DataFrame({**one.labels, "fraction": one.fraction, "a": one.accuracy.mean(axis=0)})
-            for one, _ in pairs.values()
-        ],
-        ignore_index=True,
-    )
-
-
 def _stem(name: str) -> str:
     """A side's name as that of a file."""
     return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
-
-
-def _pairs(a: Side, b: Side) -> tuple[Pairs, list[str]]:
-    """The series that both sides have, and what only one has, in words."""
-    first, second = a.series(), b.series()
-    pairs = {key: (one, second[key]) for key, one in first.items() if key in second}
-    if not pairs:
-        raise InputError(
-            f"{a.name} and {b.name} have no family, network, site and split in common; "
-            f"one has {_said(first)}, the other {_said(second)}"
-        )
-    for key, (one, other) in pairs.items():
-        if one.fraction.shape != other.fraction.shape or not np.allclose(one.fraction, other.fraction, rtol=1e-9):
-            raise InputError(f"{' '.join(key)}: {a.name} and {b.name} have unlike grids; sweep both at the same points")
-    notes = [
-        f"only in {side.name}: {_said(only)}"
-        for side, only in ((a, first.keys() - pairs), (b, second.keys() - pairs))
-        if only
-    ]
-    return pairs, notes
-
-
-def _said(keys: Any) -> str:
-    return ", ".join(sorted({" ".join((network, split)) + f" ({family})" for family, network, _, split in keys}))
 
 
 def _agreement(
@@ -242,50 +200,3 @@ def _agreement(
         return [f"{what} ({error})"]
     points["same_class"] = np.concatenate([matching[key].reshape(-1) for key in pairs])
     return []
-
-
-def _count_verdicts(points: pd.DataFrame, images: int) -> list[Verdict]:
-    verdicts = []
-    for what, part in _by_series(points):
-        largest, total = int(part.difference.abs().max()), int(part.total.iloc[0])
-        words = f"largest difference {largest} of {total} images at {part.fraction.nunique()} points"
-        if part.seed.nunique() > 1:
-            words += f" of {part.seed.nunique()} networks"
-        if "same_class" in part:
-            words += f"; same class for at least {100 * (part.same_class / part.total).min():.3f} %"
-        verdicts.append(Verdict(what, "differ" if largest > images else "agree", words))
-    return verdicts
-
-
-def _mean_verdicts(points: pd.DataFrame, options: configs.StatisticsConfig) -> list[Verdict]:
-    verdicts = []
-    for what, part in _by_series(points):
-        worst = part.iloc[int(part.difference.abs().to_numpy().argmax())]
-        within = f"{part.equivalent.sum()} of {len(part)} within {100 * options.margin:g}"
-        words = (
-            f"B - A at most {100 * worst.difference:+.2f} points, at {100 * worst.fraction:.3g} %; {within}, "
-            f"all within {100 * part.smallest_margin.max():.1f}"
-        )
-        verdicts.append(Verdict(what, means.verdict(part, options), words))
-    return verdicts
-
-
-def _by_series(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The points of each series with its name: family, network, split, and the site where there are several."""
-    many = points.site.nunique() > 1
-    for (family, network, site, split), part in points.groupby(["family", "network", "site", "split"], sort=False):
-        yield " ".join([str(family), str(network), *([str(site)] if many else []), str(split)]), part
-
-
-def _numbers(frame: pd.DataFrame) -> np.ndarray:
-    """The frame with everything that is not a float replaced by 0, to look for values that JSON cannot hold."""
-    return np.column_stack(
-        [frame[name].to_numpy() if frame[name].dtype.kind == "f" else np.zeros(len(frame)) for name in frame]
-    )
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's numbers as Python's."""
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} is not a number, text or list")

@@ -7,14 +7,11 @@ import pandas as pd
 
 from jaxdist import config as configs
 from jaxdist import edits, experiment, mlp, ranges, sweep
+from jaxdist.compare.pairs import Pairs, Verdict, by_series
 from jaxdist.compare.sides import Key, Side
 from jaxdist.errors import InputError
 from jaxdist.inputs import Inputs, load_inputs
-from jaxdist.tables import Series
 from jaxdist.types import Params
-
-Pairs = dict[Key, tuple[Series, Series]]
-"""The series that both sides have, of the same seeds where they share them."""
 
 
 def points(pairs: Pairs) -> pd.DataFrame:
@@ -24,20 +21,17 @@ def points(pairs: Pairs) -> pd.DataFrame:
       InputError: if a pair has not as many seeds or images on both sides.
     """
     frames = []
-    for (family, network, site, split), (a, b) in pairs.items():
+    for a, b in pairs.values():
         if a.total != b.total or len(a.seeds) != len(b.seeds):
             raise InputError(
-                f"{network}, {split}: one side has {len(a.seeds)} seeds and {a.total} images, the other "
+                f"{a.network}, {a.split}: one side has {len(a.seeds)} seeds and {a.total} images, the other "
                 f"{len(b.seeds)} and {b.total}; the same networks on the same images are needed"
             )
         for s, (seed_a, seed_b) in enumerate(zip(a.seeds, b.seeds, strict=True)):
             frames.append(
                 pd.DataFrame(
                     {
-                        "family": family,
-                        "network": network,
-                        "site": site,
-                        "split": split,
+                        **a.labels,
                         "seed": seed_a,
                         "seed_b": seed_b,
                         "fraction": a.fraction,
@@ -49,6 +43,20 @@ def points(pairs: Pairs) -> pd.DataFrame:
                 )
             )
     return pd.concat(frames, ignore_index=True)
+
+
+def verdicts(points: pd.DataFrame, images: int) -> list[Verdict]:
+    """Of each series: agree where no count differs by more than `images`."""
+    found = []
+    for what, part in by_series(points):
+        largest, total = int(part.difference.abs().max()), int(part.total.iloc[0])
+        words = f"largest difference {largest} of {total} images at {part.fraction.nunique()} points"
+        if part.seed.nunique() > 1:
+            words += f" of {part.seed.nunique()} networks"
+        if "same_class" in part:
+            words += f"; same class for at least {100 * (part.same_class / part.total).min():.3f} %"
+        found.append(Verdict(what, "differ" if largest > images else "agree", words))
+    return found
 
 
 def same_classes(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from jaxdist import equivalence, statistics
-from jaxdist.compare.counts import Pairs
+from jaxdist.compare.pairs import Pairs, Verdict, by_series
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
 
@@ -20,20 +20,17 @@ def points(pairs: Pairs, options: StatisticsConfig) -> pd.DataFrame:
       InputError: if a side has fewer than two seeds.
     """
     frames = []
-    for (family, network, site, split), (a, b) in pairs.items():
+    for a, b in pairs.values():
         if min(len(a.seeds), len(b.seeds)) < 2:
             raise InputError(
-                f"{network}: one side has {len(a.seeds)} seeds, the other {len(b.seeds)}; networks of their own seeds "
-                "need two or more a side (if both sides hold the same networks, say --weights shared)"
+                f"{a.network}: one side has {len(a.seeds)} seeds, the other {len(b.seeds)}; networks of their own "
+                "seeds need two or more a side (if both sides hold the same networks, say --weights shared)"
             )
         found = equivalence.welch(a.accuracy, b.accuracy, margin=options.margin, confidence=options.confidence)
         frames.append(
             pd.DataFrame(
                 {
-                    "family": family,
-                    "network": network,
-                    "site": site,
-                    "split": split,
+                    **a.labels,
                     "fraction": a.fraction,
                     "a": a.accuracy.mean(axis=0),
                     "b": b.accuracy.mean(axis=0),
@@ -45,12 +42,21 @@ def points(pairs: Pairs, options: StatisticsConfig) -> pd.DataFrame:
     return together.assign(p_holm=statistics.holm(together.p.to_numpy()))
 
 
-def verdict(part: pd.DataFrame, options: StatisticsConfig) -> str:
-    """The verdict on one series: agree, differ, or not shown, where the seeds are too few to tell.
+def verdicts(points: pd.DataFrame, options: StatisticsConfig) -> list[Verdict]:
+    """Of each series: agree, differ, or not shown, where the seeds are too few to tell.
 
     "Agree" needs equivalence at every point, an intersection of tests that needs no correction (Berger & Hsu 1996);
     "differ" needs a point that is significantly different, corrected, and not equivalent.
     """
-    if part.equivalent.all():
-        return "agree"
-    return "differ" if ((part.p_holm < 1 - options.confidence) & ~part.equivalent).any() else "not shown"
+    found = []
+    for what, part in by_series(points):
+        worst = part.iloc[int(part.difference.abs().to_numpy().argmax())]
+        within = f"{part.equivalent.sum()} of {len(part)} within {100 * options.margin:g}"
+        words = (
+            f"B - A at most {100 * worst.difference:+.2f} points, at {100 * worst.fraction:.3g} %; {within}, "
+            f"all within {100 * part.smallest_margin.max():.1f}"
+        )
+        differs = (part.p_holm < 1 - options.confidence) & ~part.equivalent
+        verdict = "agree" if part.equivalent.all() else "differ" if differs.any() else "not shown"
+        found.append(Verdict(what, verdict, words))
+    return found

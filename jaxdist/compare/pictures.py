@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxdist import figures
 from jaxdist.compare.comparison import Comparison
+from jaxdist.compare.paper import NEAR
 
 _MARKS = {"clip": "x"}
 
@@ -91,8 +92,7 @@ def _draw(above: Axes, below: Axes, part: pd.DataFrame, dash: str, look: figures
         # A difference of a few images is a matter of single points, which a line would only join.
         below.plot(share, part.difference, **(marks | {"markersize": 3.5}))
     else:
-        # Three standard errors either way, as the verdict judges.
-        error = 300 * np.nan_to_num(part.se.to_numpy(float))
+        error = 100 * NEAR * np.nan_to_num(part.se.to_numpy(float))
         below.errorbar(
             share,
             100 * (part.b - part.a),
@@ -111,7 +111,7 @@ def _unit(comparison: Comparison) -> str:
 def _title(comparison: Comparison) -> str:
     below = {"shared": "grey: as many images as may differ", "independent": "grey: the margin"}.get(comparison.mode)
     if comparison.mode == "published" and comparison.points.se.notna().any():
-        below = "bars: 3 standard errors"
+        below = f"bars: {NEAR:g} standard errors"
     first, second = (side.split(":")[0] for side in (comparison.a, comparison.b))
     return f"A (lines): {first}    B (markers): {second}" + (f"    below, {below}" if below else "")
 

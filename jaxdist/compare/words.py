@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import pandas as pd
 from rich import box
@@ -37,7 +37,8 @@ def rendered(comparison: Comparison) -> RenderableType:
         parts += _cells(comparison.points)
     elif comparison.mode == "shared":
         parts += _beyond(comparison)
-    parts += [_verdicts(comparison), *(Text(f"Note: {note}") for note in comparison.notes)]
+    verdicts = _filled("Verdicts", ("what", "verdict", "found"), comparison.verdicts)
+    parts += [verdicts, *(Text(f"Note: {note}") for note in comparison.notes)]
     return Group(*parts, Text(_SENTENCE[comparison.verdict], style="bold"))
 
 
@@ -50,20 +51,15 @@ def _table(title: str) -> Table:
 def _protocol(comparison: Comparison) -> RenderableType:
     if not comparison.protocol:
         return Text("Protocols: the same")
-    table = _table("Protocols differ in")
-    for heading in ("field", "A", "B"):
-        table.add_column(heading, overflow="fold")
-    for one in comparison.protocol:
-        table.add_row(*one)
-    return table
+    return _filled("Protocols differ in", ("field", "A", "B"), comparison.protocol)
 
 
-def _verdicts(comparison: Comparison) -> Table:
-    table = _table("Verdicts")
-    for heading in ("what", "verdict", "found"):
+def _filled(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = _table(title)
+    for heading in headings:
         table.add_column(heading, overflow="fold")
-    for one in comparison.verdicts:
-        table.add_row(*one)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

@@ -1,0 +1,64 @@
+"""The series that two sides have in common, and the verdicts on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from jaxdist.compare.sides import Key, Side
+from jaxdist.errors import InputError
+from jaxdist.tables import Series
+
+Pairs = dict[Key, tuple[Series, Series]]
+"""The series that both sides have, of the same seeds where they share them."""
+
+
+class Verdict(NamedTuple):
+    """What was found of one family, network and split, or of all published cells."""
+
+    what: str
+    verdict: str
+    """agree, differ, not shown, or cannot judge."""
+    words: str
+
+
+def match(a: Side, b: Side) -> tuple[Pairs, list[str]]:
+    """The series that both sides have, and what only one has, in words."""
+    first, second = a.series(), b.series()
+    pairs = {key: (one, second[key]) for key, one in first.items() if key in second}
+    if not pairs:
+        raise InputError(
+            f"{a.name} and {b.name} have no family, network, site and split in common; "
+            f"one has {_words(first)}, the other {_words(second)}"
+        )
+    for key, (one, other) in pairs.items():
+        if one.fraction.shape != other.fraction.shape or not np.allclose(one.fraction, other.fraction, rtol=1e-9):
+            raise InputError(f"{' '.join(key)}: {a.name} and {b.name} have unlike grids; sweep both at the same points")
+    notes = [
+        f"only in {side.name}: {_words(only)}"
+        for side, only in ((a, first.keys() - pairs), (b, second.keys() - pairs))
+        if only
+    ]
+    return pairs, notes
+
+
+def _words(keys: Iterable[Key]) -> str:
+    return ", ".join(sorted({" ".join((network, split)) + f" ({family})" for family, network, _, split in keys}))
+
+
+def by_series(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The points of each series with its name: family, network, split, and the site where there are several."""
+    many = points.site.nunique() > 1
+    for (family, network, site, split), part in points.groupby(["family", "network", "site", "split"], sort=False):
+        yield " ".join([str(family), str(network), *([str(site)] if many else []), str(split)]), part
+
+
+def curves(series: Iterable[Series]) -> pd.DataFrame:
+    """Mean accuracy `a` over the seeds at every point, a fraction."""
+    return pd.concat(
+        [pd.DataFrame({**one.labels, "fraction": one.fraction, "a": one.accuracy.mean(axis=0)}) for one in series],
+        ignore_index=True,
+    )
