@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -10,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.images import Images, place
-from benchmarks.parity import LEARNING_RATE
-from jaxdist import edits, mlp, ranges, sweep, training
+from benchmarks.parity import jaxdist_trainer
+from jaxdist import edits, mlp, ranges, sweep
 from jaxdist.config import SweepConfig
 from jaxdist.types import Params, Ranges
 
@@ -50,9 +49,7 @@ def naive_sweep(params: Params, activation: str, images: Images, families: Seque
 
     def run() -> np.ndarray:
         low, high = measure(params)
-        made = edits.concatenate(
-            [edits.build(name, Ranges(low, high, high == 0), grid, SweepConfig()) for name, grid in families]
-        )
+        made = edits.joined(Ranges(low, high, high == 0), dict(families), SweepConfig())
         points = len(made.scale)
         parts = [jax.tree.map(lambda leaf, k=k: leaf[k : k + POINTS], made) for k in range(0, points, POINTS)]
         return np.concatenate([np.asarray(count(params, part)) for part in parts])
@@ -79,7 +76,7 @@ def jaxdist_sweep(
     def run() -> np.ndarray:
         measured = ranges.measure(model, narrow, train_set, (SITE,))[SITE]
         edited = families[1:] if shortcut else families
-        made = edits.concatenate([edits.build(name, measured, grid, SweepConfig()) for name, grid in edited])
+        made = edits.joined(measured, dict(edited), SweepConfig())
         scales = families[0][1] if shortcut else None
         return np.asarray(sweep.sweep(model, narrow, {SITE: made}, train_set, scale_shortcut=scales).correct[0])
 
@@ -88,13 +85,7 @@ def jaxdist_sweep(
 
 def trained(params: Params, activation: str, images: Images, steps: int) -> Params:
     """Stacked networks after some of the paper's updates, by jaxdist, all D inputs."""
-    after, _ = training.train(
-        mlp.model(activation),
-        mlp.narrow(params, images.used),
-        *place(images),
-        steps=steps,
-        optimizer=training.optimizer("sgd", LEARNING_RATE),
-    )
+    after, _ = jaxdist_trainer(params, activation, images, steps=steps)()
     return mlp.widen(after, images.used, params)
 
 
@@ -126,16 +117,7 @@ def naive_train(params: Params, activation: str, images: Images, *, steps: int, 
 
 def jaxdist_train(params: Params, activation: str, images: Images, *, steps: int, learning_rate: float) -> Run:
     """`jaxdist.training.train` of stacked networks; it measures once more than it updates."""
-    train_set, test_set = place(images)
-    train = functools.partial(
-        training.train,
-        mlp.model(activation),
-        mlp.narrow(params, images.used),
-        train_set,
-        test_set,
-        steps=steps,
-        optimizer=training.optimizer("sgd", learning_rate),
-    )
+    train = jaxdist_trainer(params, activation, images, steps=steps, learning_rate=learning_rate)
 
     def run() -> np.ndarray:
         metrics = train()[1]

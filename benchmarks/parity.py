@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -122,7 +123,8 @@ def compare(images: Images, activation: str, *, steps: int, seed: int = 0, hidde
     order = np.random.default_rng(seed).permutation(len(images.train_y))
     _, torchs = torch_train(train_set)
     _, reordered = torch_train(paper_torch.as_tensors(images.train_x[order], images.train_y[order]))
-    ours = jax.tree.map(np.asarray, train_jaxdist(images, initial, activation, steps))
+    stacked = jax.tree.map(lambda leaf: jax.numpy.asarray(leaf)[None], initial)
+    ours = jax.tree.map(np.asarray, jaxdist_trainer(stacked, activation, images, steps=steps)()[1])
 
     trained_on, tested_on = len(images.train_y), len(images.test_y)
     # Entry k of ours belongs to the weights after k updates; PyTorch's test accuracy is taken after the update.
@@ -160,19 +162,23 @@ def initial_weights(images: Images, seed: int, hidden: int = HIDDEN) -> dict[str
     return jax.tree.map(np.asarray, mlp.init(jax.random.key(seed), sizes))
 
 
-def train_jaxdist(images: Images, initial: Params, activation: str, steps: int) -> training.Metrics:
-    """Train as a run of jaxdist does, without the pixels that are zero everywhere; metrics [steps + 1, 1]."""
-    stacked = jax.tree.map(lambda leaf: jax.numpy.asarray(leaf)[None], initial)
+def jaxdist_trainer(
+    params: Params, activation: str, images: Images, *, steps: int, learning_rate: float = LEARNING_RATE
+) -> Callable[[], tuple[Params, training.Metrics]]:
+    """Training of stacked networks as a run of jaxdist does it, without the pixels that are zero everywhere.
+
+    Calling it gives the parameters of the used pixels and the metrics [steps + 1, S].
+    """
     train_set, test_set = place(images)
-    _, metrics = training.train(
+    return functools.partial(
+        training.train,
         mlp.model(activation),
-        mlp.narrow(stacked, images.used),
+        mlp.narrow(params, images.used),
         train_set,
         test_set,
         steps=steps,
-        optimizer=training.optimizer("sgd", LEARNING_RATE),
+        optimizer=training.optimizer("sgd", learning_rate),
     )
-    return metrics
 
 
 def jaxdist_gradient(images: Images, initial: Params, activation: str) -> dict[str, dict[str, np.ndarray]]:

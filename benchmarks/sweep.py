@@ -13,7 +13,7 @@ from benchmarks import images as inputs
 from benchmarks import jax_contenders, machine, parity, show
 from benchmarks.images import CLASSES, Images
 from benchmarks.parity import HIDDEN
-from benchmarks.timing import Contender, chosen, interleave, summary
+from benchmarks.timing import Contender, chosen, measure, report
 from jaxdist import edits
 
 ACTIVATION = "relu"
@@ -30,25 +30,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.quick:
         families = [(name, grid[::10]) for name, grid in families]
     contenders = chosen(make_contenders(images, families, quick=options.quick), options.only)
-    before = machine.measure_rates()
-    found = interleave(contenders, options.repeats)
-    rates = machine.Rates(*map(max, before, machine.measure_rates()))
     points = sum(len(grid) for _, grid in families)
-    flops, elements = work(len(images.train_y), int(images.used.sum()), points)
-    rows = summary(found, contenders, rates.seconds(flops, elements))
-    show.table(f"Sweep of {points} points, one network, {images.source}", rows)
-    return {
-        "what": f"sweep of {points} points, seconds a network",
-        "images": images.source,
-        "repeats": options.repeats,
-        "spread": "largest less smallest",
-        "gemm_gflops": rates.gemm / 1e9,
-        "elementwise_gelements": rates.elementwise / 1e9,
-        "floor_gflop": flops / 1e9,
-        "floor_gelements": elements / 1e9,
-        "machine": machine.facts(),
-        "contenders": rows,
-    }
+    least = work(len(images.train_y), int(images.used.sum()), points)
+    measured = measure(contenders, options.repeats, least)
+    show.table(f"Sweep of {points} points, one network, {images.source}", measured.rows)
+    return report(measured, f"sweep of {points} points, seconds a network", images.source, options.repeats, least)
 
 
 def work(images: int, features: int, points: int) -> tuple[float, float]:

@@ -7,14 +7,19 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from benchmarks import machine
 from jaxdist.errors import InputError, nearest
 
 PAPER = "paper_torch"
 """The contender that ratios and answers refer to."""
+
+
+Row: TypeAlias = "dict[str, float | int | None]"
+"""A contender's numbers by name."""
 
 
 class Contender(NamedTuple):
@@ -47,6 +52,38 @@ def chosen(contenders: Mapping[str, Contender], only: str | None) -> dict[str, C
     return {name: contenders[name] for name in names}
 
 
+class Measured(NamedTuple):
+    """Contenders timed between two measurements of the machine's rates: the better of each sets the floor."""
+
+    found: dict[str, Timed]
+    rates: machine.Rates
+    rows: dict[str, Row]
+
+
+def measure(contenders: Mapping[str, Contender], repeats: int, work: tuple[float, float]) -> Measured:
+    """Time the contenders and the floor: `work` is the least arithmetic, in operations and elements mapped."""
+    before = machine.measure_rates()
+    found = interleave(contenders, repeats)
+    rates = machine.Rates(*map(max, before, machine.measure_rates()))
+    return Measured(found, rates, summary(found, contenders, rates.seconds(*work)))
+
+
+def report(measured: Measured, what: str, images: str, repeats: int, work: tuple[float, float]) -> dict[str, Any]:
+    """What a benchmark of contenders leaves: their rows with how and on what they were measured."""
+    return {
+        "what": what,
+        "images": images,
+        "repeats": repeats,
+        "spread": "largest less smallest",
+        "gemm_gflops": measured.rates.gemm / 1e9,
+        "elementwise_gelements": measured.rates.elementwise / 1e9,
+        "floor_gflop": work[0] / 1e9,
+        "floor_gelements": work[1] / 1e9,
+        "machine": machine.facts(),
+        "contenders": measured.rows,
+    }
+
+
 def interleave(contenders: Mapping[str, Contender], repeats: int) -> dict[str, Timed]:
     """Run every contender once, then all of them in turn, `repeats` times over.
 
@@ -71,15 +108,13 @@ def timed(work: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
     return time.perf_counter() - started, answer
 
 
-def summary(
-    found: Mapping[str, Timed], contenders: Mapping[str, Contender], floor_s: float
-) -> dict[str, dict[str, float | int | None]]:
+def summary(found: Mapping[str, Timed], contenders: Mapping[str, Contender], floor_s: float) -> dict[str, Row]:
     """The numbers of each contender; ratio and count difference are None where PyTorch is missing.
 
     `spread_s` is the largest less the smallest, `compile_s` what the first call took beyond a median one.
     """
     paper = found.get(PAPER)
-    rows: dict[str, dict[str, float | int | None]] = {}
+    rows: dict[str, Row] = {}
     for name, one in found.items():
         rows[name] = {
             "median_s": one.median_s,

@@ -13,7 +13,7 @@ from benchmarks import images as inputs
 from benchmarks import jax_contenders, machine, parity, show
 from benchmarks.images import CLASSES, Images
 from benchmarks.parity import HIDDEN, LEARNING_RATE
-from benchmarks.timing import Contender, chosen, interleave, summary
+from benchmarks.timing import Contender, chosen, measure, report
 
 ACTIVATION = "relu"
 
@@ -22,31 +22,17 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Time every contender, print the table and return the numbers; seconds are those of a step and network."""
     images = inputs.for_speed(options)
     contenders = chosen(make_contenders(images, options.seeds, quick=options.quick), options.only)
-    before = machine.measure_rates()
-    found = interleave(contenders, options.repeats)
-    rates = machine.Rates(*map(max, before, machine.measure_rates()))
-    used = int(images.used.sum())
-    flops, elements = work(images, used)
-    rows = summary(found, contenders, rates.seconds(flops, elements))
-    for name, row in rows.items():
+    least = work(images, int(images.used.sum()))
+    measured = measure(contenders, options.repeats, least)
+    for name, row in measured.rows.items():
         if name != "floor":
             all_inputs = name in ("paper_torch", "naive_jax")
-            executed = work(images, images.train_x.shape[1])[0] if all_inputs else flops
-            row["executed_gflops"] = executed / found[name].median_s / 1e9
-            row["executed_share_of_gemm"] = executed / found[name].median_s / rates.gemm
-    show.table(f"A training step, a network ({options.seeds} at once), {images.source}", rows)
-    return {
-        "what": f"training step with all that it records, seconds a network, {options.seeds} networks",
-        "images": images.source,
-        "repeats": options.repeats,
-        "spread": "largest less smallest",
-        "gemm_gflops": rates.gemm / 1e9,
-        "elementwise_gelements": rates.elementwise / 1e9,
-        "floor_gflop": flops / 1e9,
-        "floor_gelements": elements / 1e9,
-        "machine": machine.facts(),
-        "contenders": rows,
-    }
+            executed = work(images, images.train_x.shape[1])[0] if all_inputs else least[0]
+            row["executed_gflops"] = executed / measured.found[name].median_s / 1e9
+            row["executed_share_of_gemm"] = executed / measured.found[name].median_s / measured.rates.gemm
+    show.table(f"A training step, a network ({options.seeds} at once), {images.source}", measured.rows)
+    what = f"training step with all that it records, seconds a network, {options.seeds} networks"
+    return report(measured, what, images.source, options.repeats, least)
 
 
 def work(images: Images, features: int) -> tuple[float, float]:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
@@ -108,9 +108,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         default="auto",
         help="are the networks the same? [auto: by their weights]",
     )
-    added.add_argument(
-        "--images", type=_count, default=2, help="images by which shared networks' counts may differ [2]"
-    )
+    added.add_argument("--images", type=_count, help="images by which shared networks' counts may differ [2]")
     added.add_argument(
         "--pictures", type=Path, metavar="FOLDER", help="folder for the picture [comparisons/ in the run]"
     )
@@ -129,6 +127,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if unknown:
         raise InputError(_unknown(unknown[0], options.name))
     return options
+
+
+def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The options that were given, so that what is left out keeps the default of the function behind it."""
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
 def _count(text: str) -> int:
@@ -216,7 +219,7 @@ def _compare(options: argparse.Namespace) -> int:
     from jaxdist import compare, report
 
     found = compare.compare(
-        options.a, options.b, weights=options.weights, images=options.images, changes=_changes(options)
+        options.a, options.b, weights=options.weights, changes=_changes(options), **_given(options, "images")
     )
     Console(width=report.WIDTH).print(compare.rendered(found), highlight=False)
     if options.json:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import jax
@@ -61,6 +61,17 @@ def unedited(units: int) -> Affine:
 def concatenate(parts: Sequence[Affine]) -> Affine:
     """Join the points of several edits, so that all of them run through one program; leaves [..., P, H]."""
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-2), *parts)
+
+
+def joined(ranges: Ranges, grids: Mapping[str, np.ndarray | Sequence[float]], options: SweepConfig) -> Affine:
+    """Make every family's edits at its grid, concatenated in their order; leaves as `build` gives them."""
+    return concatenate([build(family, ranges, np.asarray(grid), options) for family, grid in grids.items()])
+
+
+def slices(grids: Mapping[str, np.ndarray]) -> dict[str, slice]:
+    """Where each family's points are among those of all grids concatenated."""
+    ends = np.cumsum([len(grid) for grid in grids.values()]).tolist()
+    return {family: slice(end - len(grid), end) for (family, grid), end in zip(grids.items(), ends, strict=True)}
 
 
 def scale(ranges: Ranges, fraction: Array, options: SweepConfig) -> Affine:

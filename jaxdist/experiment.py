@@ -180,13 +180,12 @@ def sweep_networks(
         for b, (site, split) in enumerate(itertools.product(sites, splits)):
             # The shortcut's points are no edits: its family gives none.
             built = {family: grid[:0] if grid is scales else grid for family, grid in grids.items()}
-            made = [edits.build(family, measured[name][site], grid, config.sweep) for family, grid in built.items()]
+            made = {site: edits.joined(measured[name][site], built, config.sweep)}
 
             def tell(done: int, job: str = f"sweep {name}", before: int = b * len(seeds)) -> None:
                 show(job, before + done, len(sites) * len(splits) * len(seeds), "")
 
-            joined = {site: edits.concatenate(made)}
-            swept = sweep_in_waves(model, params, joined, inputs.splits[split], config, tell, scales)
+            swept = sweep_in_waves(model, params, made, inputs.splits[split], config, tell, scales)
             for all_counts, new in zip(counts, swept, strict=True):
                 all_counts[a, :, sites.index(site), splits.index(split)] = new
     groups = {str(name): child.to_dataset() for name, child in earlier.children.items()}

@@ -25,7 +25,7 @@ import numpy as np
 import xarray as xr
 
 from jaxdist import config as configs
-from jaxdist import files
+from jaxdist import edits, files
 from jaxdist.data import Dataset
 from jaxdist.errors import InputError
 from jaxdist.sweep import Counts
@@ -136,9 +136,8 @@ def families(
     anywhere; `totals` are the images a split.
     """
     dims = ("network", "seed", "site", "split", "fraction")
-    groups, first = {}, 0
-    for family, grid in grids.items():
-        here = slice(first, first := first + len(grid))
+    groups = {}
+    for family, here in edits.slices(grids).items():
         attrs = {} if identities[family] is None else {"identity": identities[family]}
         groups[family] = xr.Dataset(
             {
@@ -147,7 +146,7 @@ def families(
                 "unperturbed": (("network", "seed", "split"), np.asarray(counts.unperturbed)[:, :, 0]),
                 "total": ("split", np.asarray(totals, np.int32)),
             },
-            coords={**coords, "fraction": grid},
+            coords={**coords, "fraction": grids[family]},
             attrs={**attrs, "made": made()},
         )
     return groups

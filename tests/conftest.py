@@ -31,6 +31,13 @@ def _compile_each_program_once(tmp_path_factory: pytest.TempPathFactory) -> None
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+@pytest.fixture
+def in_an_empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Commands run in a folder of their own, on the devices that the tests have set."""
+    monkeypatch.setattr(devices, "use_all_cores", lambda: None)
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of reference data beside the checkout."""

@@ -7,16 +7,13 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxdist import cli, devices
+from jaxdist import cli
 from jaxdist import weights as stored
 
 SMALL = ["--train.seeds", "2", "--train.steps", "2", "--model.hidden", "8", "--model.activations", "relu"]
 
 
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(monkeypatch, tmp_path):
-    monkeypatch.setattr(devices, "use_all_cores", lambda: None)
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 
 def idx(array):

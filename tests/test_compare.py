@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
@@ -15,20 +14,16 @@ from PIL import Image
 from scipy import stats
 
 import jaxdist
-from jaxdist import cli, config, data, devices, edits, equivalence, mlp, published, ranges, results, sweep
+from jaxdist import cli, config, data, devices, edits, published, results
 from jaxdist import compare as compare_package
 from jaxdist import weights as stored
 from jaxdist.compare import compare, paper, pictures, sides
-from tests.conftest import place
 
 # The shapes of the tests of whole runs, whose compiled programs are then shared.
 SMALL = ["--model.hidden", "16", "--sweep.splits", "train"]
 
 
-@pytest.fixture(autouse=True)
-def _keep_the_devices(monkeypatch, tmp_path):
-    monkeypatch.setattr(devices, "use_all_cores", lambda: None)
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 
 @pytest.fixture(autouse=True)
@@ -365,68 +360,6 @@ def test_a_run_that_says_what_the_paper_says_agrees_with_it(runs):
 def test_the_paper_as_a_config_file_is_the_published_protocol():
     settings = config.load(Path(__file__).parents[1] / "configs" / "paper.toml")
     assert settings == published.PROTOCOL
-
-
-def test_matches_count_the_images_of_one_class(digits, trained):
-    examples = place(digits, 101)
-    site, model = "dense0/pre", mlp.model("relu")
-    halves = []
-    for scaled in (1.0, 1.2):
-        params = jax.tree.map(lambda leaf, by=scaled: leaf * by, trained["relu"])
-        measured = ranges.measure(model, params, examples, (site,))[site]
-        halves.append(
-            (params, {site: edits.build("offset", measured, edits.offset_grid()[::25], config.SweepConfig())})
-        )
-    found = np.asarray(sweep.matches(model, *halves, (examples, examples), block=7))
-    x = np.asarray(examples.x)[:101]
-    for s in range(3):
-        for p in range(5):
-            classes = []
-            for params, made in halves:
-                one = jax.tree.map(lambda leaf, s=s: leaf[s], params)
-                edit = jax.tree.map(lambda leaf, s=s, p=p: leaf[s, p], made[site])
-
-                def tap(name, value, edit=edit):
-                    return edit.apply(value, jnp.arange(101), 0) if name == site else value
-
-                classes.append(np.asarray(model.apply(one, x, tap)).argmax(0))
-            assert found[s, p] == (classes[0] == classes[1]).sum()
-    assert 0 < found.min() < found.max() <= 101
-
-
-class TestEquivalence:
-    def test_is_welchs_test_and_tost(self):
-        rng = np.random.default_rng(0)
-        first, second = rng.normal(0.9, 0.01, (8, 40)), rng.normal(0.905, 0.02, (11, 40))
-        found = equivalence.welch(first, second, margin=0.02, confidence=0.95)
-        p = stats.ttest_ind(second, first, equal_var=False).pvalue
-        np.testing.assert_allclose(found.p, p)
-        one_sided = stats.ttest_ind(second, first, equal_var=False).confidence_interval(0.9)
-        inside = (one_sided.low > -0.02) & (one_sided.high < 0.02)
-        np.testing.assert_array_equal(found.equivalent, inside)
-        assert 0 < inside.sum() < 40
-        np.testing.assert_array_equal(found.equivalent, found.smallest_margin < 0.02)
-        np.testing.assert_allclose(found.difference, second.mean(0) - first.mean(0), atol=1e-12)
-
-    def test_samples_that_do_not_vary_have_an_answer(self):
-        first = np.full((3, 3), 0.5)
-        second = np.stack([np.full(4, 0.5), np.full(4, 0.6), np.array([0.5, 0.5, 0.5, 0.6])], axis=1)
-        found = equivalence.welch(first, second, margin=0.05, confidence=0.95)
-        np.testing.assert_array_equal(found.equivalent[:2], [True, False])
-        np.testing.assert_array_equal(found.p[:2], [1, 0])
-        np.testing.assert_allclose(found.difference, [0, 0.1, 0.025])
-        assert np.isfinite(found.low).all()
-
-    def test_finds_equivalence_at_the_promised_rate(self):
-        """At a true difference of exactly the margin, it is found in at most 5 % of 2,000 samples (+ 4 sd: 7 %)."""
-        rng = np.random.default_rng(1)
-        first, second = rng.normal(0, 0.01, (10, 2000)), rng.normal(0.01, 0.01, (10, 2000))
-        found = equivalence.welch(first, second, margin=0.01, confidence=0.95)
-        assert 0.02 < found.equivalent.mean() < 0.07
-
-    def test_one_seed_is_refused(self):
-        with pytest.raises(ValueError, match="at least two seeds"):
-            equivalence.welch(np.zeros((1, 2)), np.zeros((3, 2)), margin=0.01, confidence=0.95)
 
 
 @pytest.mark.slow

@@ -78,18 +78,13 @@ def same_classes(
         edited = []
         for side, of, known in zip(sides, networks, inputs, strict=True):
             params = mlp.narrow(of[network], known.used)
-            options = side.config.ranges
-            measured = ranges.measure(model, params, known.splits["train"], (site,), measured_on=options.measured_on)[
-                site
-            ]
-            made = [edits.build(family, measured, grid, side.config.sweep) for family, grid in families.items()]
-            edited.append((params, {site: edits.concatenate(made)}))
+            measured_on = side.config.ranges.measured_on
+            measured = ranges.measure(model, params, known.splits["train"], (site,), measured_on=measured_on)[site]
+            edited.append((params, {site: edits.joined(measured, families, side.config.sweep)}))
         examples = (inputs[0].splits[split], inputs[1].splits[split])
         matching = np.asarray(sweep.matches(model, edited[0], edited[1], examples))
-        first = 0
-        for family, grid in families.items():
-            found[family, network, site, split] = matching[:, first : first + len(grid)]
-            first += len(grid)
+        for family, here in edits.slices(families).items():
+            found[family, network, site, split] = matching[:, here]
     return found
 
 

@@ -68,20 +68,9 @@ def import_run(path: Path, changes: Mapping[str, str]) -> xr.DataTree:
 
 def read(path: Path, changes: Mapping[str, str]) -> Imported:
     """Read networks and their protocol; writes nothing. Raises as `import_run` does."""
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder; give a PyTorch or safetensors file, or a folder of them")
-    models = paper.tree_root(path) if path.is_dir() else None
     named = tuple(name for name in changes.get("model.activations", "").split(",") if name)
-    base = Config()
-    unknown: tuple[str, ...] = HISTORY
-    if models:
-        kind, by_network, (base, unknown) = "paper-tree", paper.checkpoints_of(models), paper.protocol(models)
-    elif path.is_dir():
-        kind, by_network = "exported", _exported(path)
-        if (path / folders.CONFIG_FILE).is_file():
-            base, unknown = configs.load(path / folders.CONFIG_FILE), ()
-    else:
-        kind, by_network = "file", {"": {0: path}}
+    found = _locate(path)
+    by_network, base = found.by_network, found.config
     if path.is_dir() and named:
         by_network = {name: by_network[name] for name in named if name in by_network}
     if not by_network:
@@ -101,7 +90,7 @@ def read(path: Path, changes: Mapping[str, str]) -> Imported:
     shapes = {name: _shapes(params) for name, params in stacked.items()}
     if len(set(shapes.values())) > 1 or len(next(iter(stacked.values()))) < 2:
         raise InputError(f"{path}: expected networks of one shape, with a hidden layer at least, got {shapes}")
-    metrics, notes = _metrics(by_network, base.train.steps) if models else ({}, [])
+    metrics, notes = _metrics(by_network, base.train.steps) if found.models else ({}, [])
     hidden = perceptrons.hidden_of(next(iter(stacked.values())))
     count = len(next(iter(stacked.values()))["dense0"]["weight"])
     config = dataclasses.replace(
@@ -116,14 +105,41 @@ def read(path: Path, changes: Mapping[str, str]) -> Imported:
         for file in by_seed.values()
     }
     origin = {
-        "kind": kind,
+        "kind": found.kind,
         "path": str(path.absolute()),
-        "models": str(models.absolute()) if models else None,
+        "models": str(found.models.absolute()) if found.models else None,
         "sha256": digests,
-        "unknown": unknown,
+        "unknown": found.unknown,
         "notes": notes,
     }
     return Imported(config, stacked, seeds if len(seeds) == count else list(range(count)), metrics, origin)
+
+
+class _Located(NamedTuple):
+    """Where networks lie, and what is known of how they came to be."""
+
+    kind: str
+    by_network: Mapping[str, Mapping[int, Path]]  # files by activation, "" where the place does not say it, and seed
+    config: Config
+    unknown: tuple[str, ...] = ()  # config fields
+    models: Path | None = None  # the paper's tree
+
+
+def _locate(path: Path) -> _Located:
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder; give a PyTorch or safetensors file, or a folder of them")
+    if not path.is_dir():
+        return _Located("file", {"": {0: path}}, Config(), HISTORY)
+    models = paper.tree_root(path)
+    if models:
+        config, unknown = paper.protocol(models)
+        return _Located("paper-tree", paper.checkpoints_of(models), config, unknown, models)
+    file = path / folders.CONFIG_FILE
+    if not file.is_file():
+        return _Located("exported", _exported(path, ()), Config(), HISTORY)
+    # The exported config remembers the order of the networks.
+    config = configs.load(file)
+    return _Located("exported", _exported(path, config.model.activations), config)
 
 
 def export_run(run: Path, out: Path) -> list[Path]:
@@ -158,18 +174,15 @@ def export_run(run: Path, out: Path) -> list[Path]:
     return sorted(path for path in out.rglob("*") if path.suffix in SUFFIXES)
 
 
-def _exported(path: Path) -> dict[str, dict[int, Path]]:
+def _exported(path: Path, order: tuple[str, ...]) -> dict[str, dict[int, Path]]:
     """Files ``<activation>/<seed>.<suffix>``; where a seed has two, the safetensors one, which needs no torch."""
     found: dict[str, dict[int, Path]] = {}
-    for name in activations.names():
-        files = [f for f in (path / name).glob("*") if f.stem.isdigit() and f.suffix in SUFFIXES]
-        by_seed = {int(f.stem): f for f in sorted(files, key=lambda f: -SUFFIXES.index(f.suffix))}
+    for name in dict.fromkeys((*order, *activations.names())):
+        there = [f for f in (path / activations.get(name).name).glob("*") if f.stem.isdigit() and f.suffix in SUFFIXES]
+        by_seed = {int(f.stem): f for f in sorted(there, key=lambda f: -SUFFIXES.index(f.suffix))}
         if by_seed:
             found[name] = dict(sorted(by_seed.items()))
-    file = path / folders.CONFIG_FILE
-    # The exported config remembers the order of the networks.
-    order = configs.load(file).model.activations if file.is_file() else ()
-    return {name: found[name] for name in sorted(found, key=lambda n: order.index(n) if n in order else len(order))}
+    return found
 
 
 def _common_seeds(by_network: Mapping[str, Mapping[int, Path]], path: Path) -> list[int]:

@@ -1,0 +1,37 @@
+"""Two ensembles at once: the images to which both give the same class."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdist import config, edits, mlp, ranges, sweep
+from tests.conftest import place
+
+
+def test_matches_count_the_images_of_one_class(digits, trained):
+    examples = place(digits, 101)
+    site, model = "dense0/pre", mlp.model("relu")
+    halves = []
+    for scaled in (1.0, 1.2):
+        params = jax.tree.map(lambda leaf, by=scaled: leaf * by, trained["relu"])
+        measured = ranges.measure(model, params, examples, (site,))[site]
+        halves.append(
+            (params, {site: edits.build("offset", measured, edits.offset_grid()[::25], config.SweepConfig())})
+        )
+    found = np.asarray(sweep.matches(model, *halves, (examples, examples), block=7))
+    x = np.asarray(examples.x)[:101]
+    for s in range(3):
+        for p in range(5):
+            classes = []
+            for params, made in halves:
+                one = jax.tree.map(lambda leaf, s=s: leaf[s], params)
+                edit = jax.tree.map(lambda leaf, s=s, p=p: leaf[s, p], made[site])
+
+                def tap(name, value, edit=edit):
+                    return edit.apply(value, jnp.arange(101), 0) if name == site else value
+
+                classes.append(np.asarray(model.apply(one, x, tap)).argmax(0))
+            assert found[s, p] == (classes[0] == classes[1]).sum()
+    assert 0 < found.min() < found.max() <= 101
