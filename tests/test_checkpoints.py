@@ -56,7 +56,9 @@ def test_a_truncated_file(capsys):
 
 def test_an_unknown_class(capsys):
     torch.save(Foreign(), "foreign.pt")
-    refused(capsys, "import-torch", "foreign.pt", "--out", "out", message="test_checkpoints.Foreign', which is not on the")
+    refused(
+        capsys, "import-torch", "foreign.pt", "--out", "out", message="test_checkpoints.Foreign', which is not on the"
+    )
 
 
 def test_wrong_shapes(capsys):
