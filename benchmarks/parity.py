@@ -187,7 +187,7 @@ def jaxdist_gradient(images: Images, initial: Params, activation: str) -> dict[s
     model = mlp.model(activation)
 
     def step(params: Params, examples: Examples) -> Params:
-        return training.gradient(model, params, examples, training.BLOCK_SIZE)[0]
+        return training.gradient(model, params, examples, blocks.default_size(HIDDEN))[0]
 
     specs = (PartitionSpec(), blocks.SPECS)
     run = jax.shard_map(step, mesh=mesh_of(train_set), in_specs=specs, out_specs=PartitionSpec())

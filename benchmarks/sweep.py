@@ -65,10 +65,10 @@ def make_contenders(images: Images, families: Families, *, quick: bool) -> dict[
         )
         used = images.used
         narrow = {**one, "dense0": {**one["dense0"], "weight": one["dense0"]["weight"][:, used]}}
-        contenders["chunked_torch"] = Contender(
-            chunked_torch.make_sweep(
-                narrow, ACTIVATION, images.train_x[:, used], images.train_y, points, compile=not quick
-            )
+        split = (images.train_x[:, used], images.train_y)
+        contenders["chunked_torch"] = Contender(chunked_torch.make_sweep(narrow, ACTIVATION, *split, points))
+        contenders["compiled_torch"] = Contender(
+            chunked_torch.make_sweep(narrow, ACTIVATION, *split, points, compile=not quick)
         )
     unstacked = jax.tree.map(lambda leaf: leaf[0], trained)
     contenders["naive_jax"] = Contender(jax_contenders.naive_sweep(unstacked, ACTIVATION, images, families))

@@ -64,16 +64,12 @@ def make_contenders(images: Images, seeds: int, *, quick: bool) -> dict[str, Con
         contenders["paper_torch"] = Contender(paper, steps)
         used = images.used
         narrow = [{**one, "dense0": {**one["dense0"], "weight": one["dense0"]["weight"][:, used]}} for one in networks]
-        chunked = chunked_torch.make_train(
-            narrow,
-            ACTIVATION,
-            (images.train_x[:, used], images.train_y),
-            (images.test_x[:, used], images.test_y),
-            steps=steps,
-            learning_rate=LEARNING_RATE,
-            compile=not quick,
-        )
-        contenders["chunked_torch"] = Contender(chunked, steps * seeds)
+        both = (images.train_x[:, used], images.train_y), (images.test_x[:, used], images.test_y)
+        for name, compile in (("chunked_torch", False), ("compiled_torch", not quick)):
+            chunked = chunked_torch.make_train(
+                narrow, ACTIVATION, *both, steps=steps, learning_rate=LEARNING_RATE, compile=compile
+            )
+            contenders[name] = Contender(chunked, steps * seeds)
     contenders["naive_jax"] = Contender(
         jax_contenders.naive_train(stacked, ACTIVATION, images, steps=steps, learning_rate=LEARNING_RATE), steps * seeds
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxdist import elementwise
 from jaxdist.errors import InputError, nearest
 
 
@@ -33,7 +33,7 @@ class Activation:
 _KNOWN = {
     activation.name: activation
     for activation in (
-        Activation("relu", jax.nn.relu, homogeneous=True, even=False, bounded=False),
+        Activation("relu", elementwise.relu, homogeneous=True, even=False, bounded=False),
         Activation("abs", jnp.abs, homogeneous=True, even=True, bounded=False),
     )
 }

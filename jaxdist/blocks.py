@@ -21,8 +21,19 @@ SPECS = Examples(PartitionSpec(DATA), PartitionSpec(DATA), PartitionSpec())  # t
 """How `Examples` enter a ``shard_map``."""
 
 
-DEFAULT_SIZE = 1000
-"""Examples a block; 1,000 x 128 float32 values fill half a megabyte, a core's second-level cache."""
+TILE = 64
+"""Block sizes are multiples of this: products whose rows are whole tiles, and whole cache lines, were 5 to 15 % faster
+on CPUs than those of 500 or 1,000 examples."""
+
+CPU_VALUES, ACCELERATOR_VALUES = 2**16, 2**24
+"""Float32 values of a block's widest site: on a CPU, what stays in a core's second-level cache beside what is made of
+it, one network at a time; elsewhere, enough to keep the device busy, 64 MB."""
+
+
+def default_size(width: int, networks: int = 1) -> int:
+    """Examples a block, where the widest site has `width` values an example and so many networks run together."""
+    values = CPU_VALUES if jax.default_backend() == "cpu" else ACCELERATOR_VALUES // networks
+    return max(TILE, values // width // TILE * TILE)
 
 
 class Block(NamedTuple):
@@ -37,13 +48,13 @@ class Block(NamedTuple):
 def fold(step: Callable[[Carry, Block], Carry], init: Carry, examples: Examples, size: int) -> Carry:
     """Fold `step` over this device's share of the examples, at most `size` at a time; runs inside ``shard_map``.
 
-    Blocks have one shape, as even as the number of examples allows: the last one starts early and marks what it
-    repeats as not valid, so nothing is copied or padded. `init` is the same on every device; the result is not:
-    reduce it over the data axis.
+    Blocks have one shape, as even as the number of examples and whole tiles allow: the last one starts early and marks
+    what it repeats as not valid, so nothing is copied or padded. `init` is the same on every device; the result is
+    not: reduce it over the data axis.
     """
     local = examples.y.shape[0]
     count = -(-local // size)
-    size = -(-local // count)
+    size = min(size, local, -(-local // count // TILE) * TILE)
     first_here = lax.axis_index(DATA) * local
 
     def body(carry: Carry, k: Array) -> tuple[Carry, None]:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxdist import elementwise
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError, nearest
 from jaxdist.types import Ranges
@@ -49,7 +50,7 @@ class Affine(NamedTuple):
         """Apply to a value whose axis `unit_axis` has H entries."""
         others = [axis for axis in range(value.ndim) if axis != unit_axis % value.ndim]
         scale, offset, low, high = (jnp.expand_dims(leaf, others) for leaf in self)
-        return jnp.clip(scale * value + offset, low, high)
+        return elementwise.at_most(elementwise.at_least(scale * value + offset, low), high)
 
 
 def unedited(units: int) -> Affine:

@@ -66,6 +66,7 @@ def measure(
             raise InputError(
                 f"site '{site}': ranges need the activation that follows; give it as post={{'{site}': fn}}"
             )
+    found = taps.sites_for_one(model.apply, params, examples.x)
     return _measure(
         params,
         examples,
@@ -73,7 +74,7 @@ def measure(
         sites=sites,
         measured_on=measured_on,
         precision=precision,
-        size=block or blocks.DEFAULT_SIZE,
+        size=block or blocks.default_size(taps.widest(found)),
         mesh=mesh_of(examples),
     )
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import blocks, taps
+from jaxdist import blocks, elementwise, taps
 from jaxdist.activations import Activation
 from jaxdist.devices import DATA, Examples, mesh_of
 from jaxdist.edits import Edit
@@ -58,9 +58,8 @@ def sweep(
       InputError: if the model does not reach a site exactly once, or what follows it does not allow the shortcut.
       ValueError: if there are no edits, their leaves do not fit the ensemble and the site, or a factor is not above 0.
     """
-    one = jax.tree.map(lambda leaf: leaf[0], params)
-    shape = jax.ShapeDtypeStruct((1, *examples.x.shape[1:]), examples.x.dtype)
-    sites = {site.name: site.shape for site in taps.sites(model.apply, one, shape)}
+    found = taps.sites_for_one(model.apply, params, examples.x)
+    sites = dict(found)
     order = list(sites)
     if not edits:
         raise ValueError("edits: expected at least one site, got none")
@@ -86,7 +85,7 @@ def sweep(
         model=model,
         sites=tuple(sorted(edits, key=order.index)),
         precision=precision,
-        size=block or blocks.DEFAULT_SIZE,
+        size=block or blocks.default_size(taps.widest(found)),
         mesh=mesh_of(examples),
     )
 
@@ -121,7 +120,7 @@ def predictor(
             return lambda value: edit[site].apply(values.get(site, value), part.number, model.unit_axis)
 
         edited = taps.act(model.apply, params, part.x, {site: action(site) for site in sites})
-        return jnp.argmax(edited, model.class_axis)
+        return elementwise.argmax(edited, model.class_axis)
 
     return logits, predict
 
@@ -139,26 +138,24 @@ def block_counts(
     `scales` [Q] are the points of the shortcut, in front.
     """
     logits, predict = predictor(model, sites, params, part)
-    unedited = jnp.argmax(logits, model.class_axis)
-
-    def counted(predicted: Array) -> tuple[Array, Array]:
-        return _same(predicted, part.y, part), _same(predicted, unedited, part)
-
-    correct, agree = lax.map(lambda edit: counted(predict(edit)), edits)
+    unedited = elementwise.argmax(logits, model.class_axis)
+    # Both at once, and no class where a row is not valid: the fewest operations a point.
+    expected = jnp.where(part.valid, jnp.stack([part.y, unedited]), -1)
+    counts = lax.map(lambda edit: _same(predict(edit)[None], expected), edits)
     if scales is not None:
         # What a scale of 0 leaves: the output bias, and any path around the site.
         rest = taps.act(model.apply, params, part.x, {sites[0]: jnp.zeros_like})
 
-        def scaled(factor: Array) -> tuple[Array, Array]:
-            return counted(jnp.argmax(factor * (logits - rest) + rest, model.class_axis))
+        def scaled(factor: Array) -> Array:
+            return _same(elementwise.argmax(factor * (logits - rest) + rest, model.class_axis)[None], expected)
 
-        front = lax.map(scaled, scales)
-        correct, agree = (jnp.concatenate(pair) for pair in zip(front, (correct, agree), strict=True))
-    return Counts(correct, agree, _same(unedited, part.y, part))
+        counts = jnp.concatenate([lax.map(scaled, scales), counts])
+    return Counts(counts[:, 0], counts[:, 1], _same(unedited, expected[0]))
 
 
-def _same(predicted: Array, expected: Array, part: blocks.Block) -> Array:
-    return jnp.sum((predicted == expected) & part.valid, dtype=jnp.int32)
+def _same(predicted: Array, expected: Array) -> Array:
+    """Count where classes are the expected ones, along the last axis."""
+    return jnp.sum(predicted == expected, axis=-1, dtype=jnp.int32)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "sites", "precision", "size", "mesh"))
@@ -204,7 +201,8 @@ def matches(
     """
     (site,) = first[1]
     both = examples[0]._replace(x=(examples[0].x, examples[1].x))
-    return _matches(first, second, both, model=model, site=site, size=block or blocks.DEFAULT_SIZE, mesh=mesh_of(both))
+    size = block or blocks.default_size(taps.widest(taps.sites_for_one(model.apply, first[0], examples[0].x)))
+    return _matches(first, second, both, model=model, site=site, size=size, mesh=mesh_of(both))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "site", "size", "mesh"))
@@ -221,7 +219,11 @@ def _matches(
                     for (params, _), x in zip(pair, part.x, strict=True)
                 )
                 made = (pair[0][1], pair[1][1])
-                return counts + lax.map(lambda edit: _same(predict(edit[0]), other(edit[1]), part), made)
+
+                def same(edit: tuple[Mapping[str, Edit], Mapping[str, Edit]]) -> Array:
+                    return _same(predict(edit[0]), jnp.where(part.valid, other(edit[1]), -1))
+
+                return counts + lax.map(same, made)
 
             return blocks.fold(step, jnp.zeros(points, jnp.int32), examples, size)
 

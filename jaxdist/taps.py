@@ -7,6 +7,7 @@ A model is a function ``apply(params, x, tap) -> logits`` that passes the value 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
@@ -65,6 +66,17 @@ def sites(apply: Apply, params: Params, x: Array | jax.ShapeDtypeStruct) -> tupl
 
     jax.eval_shape(lambda p, b: apply(p, b, tap), params, x)
     return tuple(found)
+
+
+def sites_for_one(apply: Apply, params: Params, x: Array) -> tuple[Site, ...]:
+    """List the sites as `sites` does, of one network of stacked parameters (leading S), with one example's shapes."""
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
+    return sites(apply, one, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
+
+
+def widest(found: Iterable[Site]) -> int:
+    """The most values at any of the sites."""
+    return max((math.prod(site.shape) for site in found), default=1)
 
 
 def act(apply: Apply, params: Params, x: Array, actions: Mapping[str, Action]) -> Array:

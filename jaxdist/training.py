@@ -14,14 +14,11 @@ import optax
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import blocks
+from jaxdist import blocks, elementwise, taps
 from jaxdist.devices import DATA, Examples, mesh_of
 from jaxdist.errors import TrainingDivergedError
 from jaxdist.taps import Model, identity
 from jaxdist.types import AnyArray, Params
-
-BLOCK_SIZE = 500
-"""Examples a block in training, where a block's values are used twice, forward and backward."""
 
 
 class State(NamedTuple):
@@ -62,7 +59,7 @@ def block_sums(model: Model, params: Params, part: blocks.Block) -> tuple[Array,
     logits = model.apply(params, part.x, identity)
     each = optax.softmax_cross_entropy_with_integer_labels(logits, part.y, axis=model.class_axis)
     loss = jnp.sum(jnp.where(part.valid, each, 0))
-    correct = (jnp.argmax(logits, model.class_axis) == part.y) & part.valid
+    correct = (elementwise.argmax(logits, model.class_axis) == part.y) & part.valid
     return loss, Sums(loss, jnp.sum(correct, dtype=jnp.int32))
 
 
@@ -111,7 +108,8 @@ def train(
     leaves = jax.tree.leaves(params)
     # Two operations a weight and example forward, four backward.
     step_flops = 6.0 * sum(leaf.size for leaf in leaves) * train_set.x.shape[0]
-    length = _steps_together(step_flops)
+    length, together = _steps_together(step_flops), _seeds_together(leaves[0].shape[0], step_flops)
+    width = taps.widest(taps.sites_for_one(model.apply, params, train_set.x))
     history: list[Metrics] = []
     while len(history) * length <= steps:
         state, metrics = _steps(
@@ -122,9 +120,9 @@ def train(
             model=model,
             update=optimizer.update,
             length=length,
-            together=_seeds_together(leaves[0].shape[0], step_flops),
+            together=together,
             precision=precision,
-            size=block or BLOCK_SIZE,
+            size=block or blocks.default_size(width, together),
             mesh=mesh_of(train_set),
         )
         first = len(history) * length

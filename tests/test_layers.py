@@ -15,6 +15,7 @@ LAYERS = (
     "files",
     "config",
     "progress",
+    "elementwise",
     "activations",
     "data",
     "devices",

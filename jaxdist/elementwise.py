@@ -1,0 +1,52 @@
+"""Bounds, relu and argmax in the forms that compile to the fewest vector instructions.
+
+``jnp.minimum`` and ``jnp.maximum`` return NaN whichever side has it, for which XLA's CPU compiler adds a comparison and
+a selection to each. A bound is never NaN here, so one comparison decides: a single instruction, twice as fast, which
+still keeps a NaN of the value.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+MOST_UNROLLED = 32
+"""Classes up to which `argmax` is written out."""
+
+
+def at_least(value: Array, low: Array | float) -> Array:
+    """``maximum(value, low)`` for a `low` that is not NaN; broadcasts."""
+    return jnp.where(low > value, low, value)
+
+
+def at_most(value: Array, high: Array | float) -> Array:
+    """``minimum(value, high)`` for a `high` that is not NaN; broadcasts."""
+    return jnp.where(high < value, high, value)
+
+
+@jax.custom_jvp
+def relu(value: Array) -> Array:
+    """``max(value, 0)``, with a derivative of 0 at 0, as PyTorch's and Flax's."""
+    return at_least(value, 0.0)
+
+
+@relu.defjvp
+def _relu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (value,), (tangent,) = primals, tangents
+    return relu(value), jnp.where(value > 0, tangent, 0)
+
+
+def argmax(values: Array, axis: int) -> Array:
+    """Index of the largest value along `axis`, int32; of the first among equals. NaN is larger than nothing.
+
+    XLA reduces pairs of value and index one lane at a time, so a few values are compared by whole rows instead.
+    """
+    if values.shape[axis] > MOST_UNROLLED:
+        return jnp.argmax(values, axis)
+    rows = jnp.moveaxis(values, axis, 0)
+    largest, index = rows[0], jnp.zeros(rows.shape[1:], jnp.int32)
+    for k in range(1, len(rows)):
+        larger = rows[k] > largest
+        largest, index = jnp.where(larger, rows[k], largest), jnp.where(larger, k, index)
+    return index
