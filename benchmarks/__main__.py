@@ -60,7 +60,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("what", choices=list(COMMANDS))
     parser.add_argument("--data-dir", help="folder of MNIST's IDX files")
     parser.add_argument("--steps", type=_positive, default=200, help="parity: updates to compare [200]")
-    parser.add_argument("--repeats", type=_positive, help="timed repeats, after one that compiles [10; --quick: 3]")
+    parser.add_argument("--repeats", type=_positive, help="rounds of timing, after one that compiles [10; --quick: 3]")
     parser.add_argument("--seeds", type=_positive, default=4, help="train: networks at once [4]")
     parser.add_argument("--devices", type=_positive, help="CPU devices; scaling: only this number [all cores]")
     parser.add_argument("--only", help="sweep, train: only these contenders, as a,b,c [all]")

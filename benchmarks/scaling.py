@@ -36,10 +36,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {"what": "cost against size", "images": images.source, "repeats": options.repeats}
     if options.devices is not None:
         _, contenders = cases(images, largest_only=True)
-        timed = interleave(contenders, options.repeats)
+        timed = interleave(contenders, options.repeats, turn_s=0 if options.quick else 0.5)
         return found | {"seconds": {name.split()[0]: one.median_s for name, one in timed.items()}}
     sizes, contenders = cases(images, quick=options.quick)
-    timed = interleave(contenders, options.repeats)
+    timed = interleave(contenders, options.repeats, turn_s=0 if options.quick else 0.5)
     found["series"] = {
         name: fit_line(list(cases_of), [timed[case].median_s for case in cases_of.values()])
         for name, cases_of in sizes.items()

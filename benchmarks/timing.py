@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import statistics
 import sys
@@ -60,10 +61,10 @@ class Measured(NamedTuple):
     rows: dict[str, Row]
 
 
-def measure(contenders: Mapping[str, Contender], repeats: int, work: tuple[float, float]) -> Measured:
+def measure(contenders: Mapping[str, Contender], options: argparse.Namespace, work: tuple[float, float]) -> Measured:
     """Time the contenders and the floor: `work` is the least arithmetic, in operations and elements mapped."""
     before = machine.measure_rates()
-    found = interleave(contenders, repeats)
+    found = interleave(contenders, options.repeats, turn_s=0 if options.quick else 1)
     rates = machine.Rates(*map(max, before, machine.measure_rates()))
     return Measured(found, rates, summary(found, contenders, rates.seconds(*work)))
 
@@ -84,20 +85,27 @@ def report(measured: Measured, what: str, images: str, repeats: int, work: tuple
     }
 
 
-def interleave(contenders: Mapping[str, Contender], repeats: int) -> dict[str, Timed]:
-    """Run every contender once, then all of them in turn, `repeats` times over.
+def interleave(contenders: Mapping[str, Contender], repeats: int, turn_s: float = 0) -> dict[str, Timed]:
+    """Run every contender once, then all of them in turn, `repeats` times over, each for `turn_s` seconds or one call.
 
-    So a machine that slows down for a while slows all of them.
+    So a machine that slows down for a while slows all of them; and whose turn it is changes, since what ran before
+    leaves the caches, the memory and the clock rate as it does.
     """
+    order = np.random.default_rng(0)
     each: dict[str, list[float]] = {name: [] for name in contenders}
     firsts, answers = {}, {}
     for name, contender in contenders.items():
         firsts[name], answers[name] = timed(contender.run)
         print(f"{name}: first call {firsts[name]:.3g} s", file=sys.stderr, flush=True)
     for _ in range(repeats):
-        for name, contender in contenders.items():
-            seconds, answers[name] = timed(contender.run)
-            each[name].append(seconds / contender.units)
+        for name in order.permutation(list(contenders)):
+            left = turn_s
+            while True:
+                seconds, answers[name] = timed(contenders[name].run)
+                each[name].append(seconds / contenders[name].units)
+                left -= seconds
+                if left <= 0:
+                    break
     return {name: Timed(firsts[name], tuple(each[name]), answers[name]) for name in contenders}
 
 

@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     images = inputs.for_speed(options)
     contenders = chosen(make_contenders(images, options.seeds, quick=options.quick), options.only)
     least = work(images, int(images.used.sum()))
-    measured = measure(contenders, options.repeats, least)
+    measured = measure(contenders, options, least)
     for name, row in measured.rows.items():
         if name != "floor":
             all_inputs = name in ("paper_torch", "naive_jax")

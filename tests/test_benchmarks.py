@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -89,9 +90,16 @@ def test_contenders_take_turns():
     def contender(name: str) -> timing.Contender:
         return timing.Contender(lambda: calls.append(name) or np.zeros(1, int), units=2)
 
-    found = timing.interleave({"a": contender("a"), "b": contender("b")}, repeats=3)
-    assert calls == ["a", "b"] * 4
-    assert len(found["a"].each_s) == 3
+    found = timing.interleave({"a": contender("a"), "b": contender("b")}, repeats=20)
+    rounds = [tuple(calls[k : k + 2]) for k in range(0, len(calls), 2)]
+    assert set(rounds) == {("a", "b"), ("b", "a")}  # every round has both, and not always in one order
+    assert len(found["a"].each_s) == 20
+
+
+def test_a_fast_contender_is_timed_more_often():
+    slow, fast = (timing.Contender(lambda s=s: time.sleep(s) or np.zeros(1, int)) for s in (0.05, 0.001))
+    found = timing.interleave({"slow": slow, "fast": fast}, repeats=2, turn_s=0.05)
+    assert len(found["slow"].each_s) == 2 < len(found["fast"].each_s)
 
 
 def test_ratios_are_to_the_paper_and_shares_of_the_floor():
