@@ -61,6 +61,7 @@ class TrainConfig:
     steps: int = _option(400, "parameter updates", least=1, below=10**9)
     optimizer: Literal["sgd", "adam"] = _option("sgd", "optax optimiser; sgd is the paper's")
     learning_rate: float = _option(0.01, "step size", above=0)
+    save_every: float = _option(60.0, "seconds between saved states, from which a killed run goes on", least=0)
 
 
 @dataclasses.dataclass(frozen=True)

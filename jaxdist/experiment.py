@@ -9,9 +9,9 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -26,8 +26,9 @@ from jaxdist.inputs import Inputs, load_inputs
 from jaxdist.progress import Show, silent
 from jaxdist.sweep import Counts
 from jaxdist.taps import Model
-from jaxdist.training import Metrics
+from jaxdist.training import Metrics, Snapshot
 from jaxdist.types import Params, Ranges
+from jaxdist.unfinished import Store, refuse_other
 
 SWEEP_GROUPS = ("ranges", *edits.FAMILIES)
 
@@ -37,30 +38,99 @@ _INIT = 0
 Tell = Callable[[int], None]
 
 
+class Part(NamedTuple):
+    """Some seeds of every network, and what is known of them: the group ``training``, perhaps the sweep's."""
+
+    networks: dict[str, Params]  # leading S
+    result: xr.DataTree
+
+
 def run(config: Config | None = None, *, show: Show = silent) -> xr.DataTree:
-    """Do a whole run into the folder ``config.out`` and return its result; the default config is the quickstart.
+    """Do a whole run in the folder ``config.out`` and return its result; the default config is the quickstart.
+
+    A run that was killed goes on where it was. One that is finished gets what it lacks: the sweep, or further seeds.
 
     Raises:
       InputError: for anything in the config, the data or the folder that cannot be used, and for diverged training;
-        nothing is written then.
+        a new folder is not made then, and what lies in an old one stays as it is.
     """
     config = config or Config()
-    folder = folders.new(config)
-    inputs = load_inputs(config)
-    networks, result = train_networks(config, inputs, show)
-    folders.save(folder, config, result, networks)
-    result = sweep_networks(config, inputs, networks, result, show)
-    folders.save(folder, config, result)
-    report.write(result, config.statistics, folder)
+    with folders.held(Path(config.out)) as folder:
+        result = _complete(config, folder, show, swept=True)
+        report.write(result, config.statistics, folder)
     return result
 
 
 def train(config: Config, *, show: Show = silent) -> xr.DataTree:
-    """Train only, into the new folder ``config.out``; the result has the group ``training``. Raises as `run` does."""
-    folder = folders.new(config)
-    networks, result = train_networks(config, load_inputs(config), show)
+    """Train only, in the folder ``config.out``; the result has the group ``training``. Goes on and raises as `run`."""
+    with folders.held(Path(config.out)) as folder:
+        return _complete(config, folder, show, swept=False)
+
+
+def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.DataTree:
+    """Compute and save what a run folder lacks of a config."""
+    earlier = _earlier(config, folder)
+    before = 0 if earlier is None else results.config_of(earlier).train.seeds
+    new = range(before, config.train.seeds)
+    if earlier is not None and not new and (_is_swept(earlier) or not swept):
+        return earlier
+    if earlier is not None and _is_swept(earlier) and not swept:
+        raise InputError(f"{folder}: is swept already; to extend it, 'jaxdist run' trains and sweeps the new seeds")
+    for name in config.model.activations:
+        activations.get(name)
+    store = Store(folder, config)
+    inputs = load_inputs(config, store.backend)
+    if earlier is not None:
+        _check_data(earlier, inputs, folder)
+    store.begin(inputs.dataset.digest, inputs.products["backend"])
+    try:
+        parts = [] if earlier is None else [Part(_load_networks(config, inputs, folder, before), earlier)]
+        if new:
+            parts.append(Part(*train_networks(config, inputs, show, new, store)))
+        if swept:
+            for k, part in enumerate(parts):
+                if not _is_swept(part.result):
+                    parts[k] = part._replace(result=sweep_networks(config, inputs, *part, show, store))
+    except TrainingDivergedError:
+        store.clear()  # it could only diverge again
+        raise
+    result = results.joined([part.result for part in parts], results.provenance(config, inputs.dataset))
+    networks = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(part.networks for part in parts))
     folders.save(folder, config, result, networks)
+    store.clear()
     return result
+
+
+def _earlier(config: Config, folder: Path) -> xr.DataTree | None:
+    """What a run folder holds of a config with as many seeds or fewer, None if nothing; refuses another config."""
+    if not (folder / results.FILE).exists():
+        return None
+    earlier = results.load(folder)
+    refuse_other(results.config_of(earlier), config, folder, more_seeds=True)
+    seeds = results.seeds_of(earlier)
+    if config.train.seeds > len(seeds) and seeds != list(range(len(seeds))):
+        raise InputError(f"{folder}: holds networks that were not made from train.seed; it cannot be extended")
+    return earlier
+
+
+def _is_swept(result: xr.DataTree) -> bool:
+    return bool(set(edits.FAMILIES) & set(result.children))
+
+
+def _check_data(earlier: xr.DataTree, inputs: Inputs, folder: Path) -> None:
+    if earlier.attrs["data_digest"] not in (inputs.dataset.digest, results.UNKNOWN_DATA):
+        raise InputError(
+            f"{folder}: was trained on other data than {inputs.dataset.source}; give the same images with --data.dir"
+        )
+
+
+def _load_networks(config: Config, inputs: Inputs, folder: Path, seeds: int) -> dict[str, Params]:
+    """Read a run folder's weights, which must be those of so many networks of the config's layers."""
+    networks = folders.load_networks(config, folder)
+    expected = jax.eval_shape(lambda: initial_params(config, inputs, range(seeds)))
+    for name, params in networks.items():
+        weights.check(params, expected, folders.weights_path(folder, name))
+    return networks
 
 
 def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show: Show = silent) -> xr.DataTree:
@@ -71,24 +141,21 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
     Raises:
       InputError: if the folder is not a run, its data is not the data it was trained on, or a change is not allowed.
     """
-    folder = folders.of(folder)
-    earlier = results.load(folder)
-    config = _changed(earlier, changes or {}, ("data.dir", "ranges.", "sweep.", "statistics.", "compute."))
-    inputs = load_inputs(config)
-    if earlier.attrs["data_digest"] not in (inputs.dataset.digest, results.UNKNOWN_DATA):
-        raise InputError(
-            f"{folder}: was trained on other data than {inputs.dataset.source}; give the same images with --data.dir"
-        )
-    networks = folders.load_networks(config, folder)
-    expected = jax.eval_shape(lambda: initial_params(config, inputs))
-    for name, params in networks.items():
-        weights.check(params, expected, folders.weights_path(folder, name))
-    kept = {name: child.to_dataset() for name, child in earlier.children.items() if name not in SWEEP_GROUPS}
-    attrs = {**_attrs(earlier), **results.provenance(config, inputs.dataset)}
-    result = sweep_networks(config, inputs, networks, results.tree(kept, attrs), show)
-    folders.save(folder, config, result)
-    if (folder / "tables").exists():
-        report.write(result, config.statistics, folder)
+    with folders.held(folders.with_result(folder)) as folder:
+        earlier = results.load(folder)
+        config = _changed(earlier, changes or {}, ("data.dir", "ranges.", "sweep.", "statistics.", "compute."))
+        store = Store(folder, config)
+        inputs = load_inputs(config, store.backend)
+        _check_data(earlier, inputs, folder)
+        networks = _load_networks(config, inputs, folder, config.train.seeds)
+        kept = {name: child.to_dataset() for name, child in earlier.children.items() if name not in SWEEP_GROUPS}
+        attrs = {**_attrs(earlier), **results.provenance(config, inputs.dataset)}
+        store.begin(inputs.dataset.digest, inputs.products["backend"])
+        result = sweep_networks(config, inputs, networks, results.tree(kept, attrs), show, store)
+        folders.save(folder, config, result)
+        store.clear()
+        if (folder / "tables").exists():
+            report.write(result, config.statistics, folder)
     return result
 
 
@@ -98,9 +165,9 @@ def report_folder(folder: Path, changes: Mapping[str, str] | None = None) -> xr.
     Raises:
       InputError: if the folder is not a run or holds no sweep, or a change is not allowed.
     """
-    folder = folders.of(folder)
+    folder = folders.with_result(folder)
     result = results.load(folder)
-    if not set(edits.FAMILIES) & set(result.children):
+    if not _is_swept(result):
         raise InputError(f"{folder}: holds no sweep yet; make one with 'jaxdist sweep {folder}'")
     config = _changed(result, changes or {}, ("statistics.",))
     if changes:
@@ -118,42 +185,55 @@ def _changed(result: xr.DataTree, changes: Mapping[str, str], allowed: tuple[str
     return configs.override(results.config_of(result), changes)
 
 
-def train_networks(config: Config, inputs: Inputs, show: Show) -> tuple[dict[str, Params], xr.DataTree]:
-    """Train the ensemble of each activation from the same initial weights."""
-    initial = initial_params(config, inputs)
+def train_networks(
+    config: Config, inputs: Inputs, show: Show, seeds: range, store: Store
+) -> tuple[dict[str, Params], xr.DataTree]:
+    """Train some seeds of each activation, from the same initial weights, or go on with it."""
+    initial = initial_params(config, inputs, seeds)
     networks: dict[str, Params] = {}
     metrics: dict[str, Metrics] = {}
     started = time.perf_counter()
     for name in config.model.activations:
-        activations.get(name)
-    for name in config.model.activations:
-        show(f"train {name}", 0, config.train.steps, "")
+        job = f"train {name}"
 
-        def tell(now: training.Progress, job: str = f"train {name}") -> None:
+        def tell(now: training.Progress, job: str = job) -> None:
             show(job, now.step, now.steps, f"loss {now.loss:.4f}, test {100 * now.test_accuracy:.2f} %")
 
-        try:
-            trained, metrics[name] = training.train(
-                network_model(config, name),
-                mlp.narrow(initial, inputs.used),
-                inputs.splits["train"],
-                inputs.splits["test"],
-                steps=config.train.steps,
-                optimizer=training.optimizer(config.train.optimizer, config.train.learning_rate),
-                block=config.compute.block,
-                report=tell,
-            )
-            networks[name] = mlp.widen(trained, inputs.used, initial)
-        except TrainingDivergedError as error:
-            raise TrainingDivergedError(f"network '{name}': {error}") from None
+        with store.training(f"{name}-{seeds.start}") as (newest, keep):
+
+            def resume(start: Snapshot, job: str = job, newest: Callable[[Snapshot], Snapshot] = newest) -> Snapshot:
+                found = newest(start)
+                show(job, min(int(found.state.step), config.train.steps), config.train.steps, "")
+                return found
+
+            def kept(now: Snapshot, keep: Callable[[Snapshot, int, bool], None] = keep) -> None:
+                keep(now, int(now.state.step), now.finished)
+
+            try:
+                trained, metrics[name] = training.train(
+                    network_model(config, name),
+                    mlp.narrow(initial, inputs.used),
+                    inputs.splits["train"],
+                    inputs.splits["test"],
+                    steps=config.train.steps,
+                    optimizer=training.optimizer(config.train.optimizer, config.train.learning_rate),
+                    block=config.compute.block,
+                    report=tell,
+                    resume=resume,
+                    keep=kept,
+                )
+            except TrainingDivergedError as error:
+                raise TrainingDivergedError(f"network '{name}': {error}") from None
+        networks[name] = mlp.widen(trained, inputs.used, initial)
     attrs = results.provenance(config, inputs.dataset)
+    attrs |= {"seeds": list(seeds)}
     attrs |= _noted({}, "timings", {"train_s": time.perf_counter() - started})
     attrs |= _noted({}, "products", {"train": inputs.products})
-    return networks, results.tree({"training": results.training(metrics, range(config.train.seeds))}, attrs)
+    return networks, results.tree({"training": results.training(metrics, seeds)}, attrs)
 
 
 def sweep_networks(
-    config: Config, inputs: Inputs, networks: Mapping[str, Params], earlier: xr.DataTree, show: Show
+    config: Config, inputs: Inputs, networks: Mapping[str, Params], earlier: xr.DataTree, show: Show, store: Store
 ) -> xr.DataTree:
     """Measure the ranges on the training images, sweep every family and split, and add the groups to a result."""
     started = time.perf_counter()
@@ -185,7 +265,12 @@ def sweep_networks(
             def tell(done: int, job: str = f"sweep {name}", before: int = b * len(seeds)) -> None:
                 show(job, before + done, len(sites) * len(splits) * len(seeds), "")
 
-            swept = sweep_in_waves(model, params, made, inputs.splits[split], config, tell, scales)
+            def once(
+                first: int, wave: Callable[[], Counts], label: str = f"{name}-{site.replace('/', '-')}-{split}"
+            ) -> Counts:
+                return Counts(*store.once(f"{label}-{seeds[first]}", wave))
+
+            swept = sweep_in_waves(model, params, made, inputs.splits[split], config, tell, scales, once)
             for all_counts, new in zip(counts, swept, strict=True):
                 all_counts[a, :, sites.index(site), splits.index(split)] = new
     groups = {str(name): child.to_dataset() for name, child in earlier.children.items()}
@@ -210,17 +295,24 @@ def sweep_in_waves(
     examples: Examples,
     config: Config,
     tell: Tell,
-    scales: np.ndarray | None = None,
+    scales: np.ndarray | None,
+    once: Callable[[int, Callable[[], Counts]], Counts],
 ) -> Counts:
-    """Sweep an ensemble some networks at a time, so that there is progress to show; all waves run one program."""
-    seeds = config.train.seeds
+    """Sweep an ensemble some networks at a time, so that there is progress to show; all waves run one program.
+
+    `once` is given each wave's first network and what sweeps it, and returns its counts, perhaps from an earlier time.
+    """
+    seeds = jax.tree.leaves(params)[0].shape[0]
     points = jax.tree.leaves(made)[0].shape[1]
     together = _wave(seeds, points * examples.x.shape[0])
     waves = []
     for first in range(0, seeds, together):
-        some, edit = jax.tree.map(lambda leaf, first=first: leaf[first : first + together], (params, made))
-        counts = sweep.sweep(model, some, edit, examples, scale_shortcut=scales, block=config.compute.block)
-        waves.append(jax.tree.map(np.asarray, counts))
+
+        def wave(first: int = first) -> Counts:
+            some, edit = jax.tree.map(lambda leaf: leaf[first : first + together], (params, made))
+            return sweep.sweep(model, some, edit, examples, scale_shortcut=scales, block=config.compute.block)
+
+        waves.append(once(first, wave))
         tell(first + together)
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *waves)
 
@@ -241,11 +333,11 @@ def sites_of(config: Config) -> tuple[str, ...]:
     return tuple(f"dense{k}/pre" for k in range(len(config.model.hidden)))
 
 
-def initial_params(config: Config, inputs: Inputs) -> Params:
-    """The ensemble's weights before training, the same for every activation; all keys come from train.seed."""
+def initial_params(config: Config, inputs: Inputs, seeds: Sequence[int]) -> Params:
+    """The weights of some seeds before training, the same for every activation; all keys come from train.seed."""
     sizes = (inputs.used.size, *config.model.hidden, inputs.dataset.classes)
     init_key = jax.random.fold_in(jax.random.key(config.train.seed), _INIT)
-    return mlp.init_ensemble(init_key, range(config.train.seeds), sizes, config.model.init)
+    return mlp.init_ensemble(init_key, seeds, sizes, config.model.init)
 
 
 def _attrs(result: xr.DataTree) -> dict[str, Any]:

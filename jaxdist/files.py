@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+_TEMPORARY = re.compile(r"\..+-[0-9a-f]{8}(\.\w+)?")
 
 
 @contextlib.contextmanager
@@ -35,6 +38,18 @@ def folder_aside(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file's or folder's name is one that `aside` or `folder_aside` gives while writing."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def remove_left_over(folder: Path) -> None:
+    """Remove what `aside` and `folder_aside` were writing in `folder` when their process was killed."""
+    for path in folder.rglob(".*"):
+        if is_temporary(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

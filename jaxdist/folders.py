@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import filelock
 import xarray as xr
 
-from jaxdist import activations, files, results, weights
+from jaxdist import activations, files, results, unfinished, weights
 from jaxdist import config as configs
 from jaxdist.config import Config
 from jaxdist.errors import InputError
@@ -16,22 +18,82 @@ from jaxdist.types import Params
 
 CONFIG_FILE = "config.toml"
 
+LOCK_FILE = ".lock"
+"""Stays in the folder: to remove it would let two processes hold it."""
+
 
 def new(config: Config) -> Path:
     """The run folder ``config.out``, not yet made; raises `InputError` if it is in use or cannot be made."""
     folder = Path(config.out).expanduser()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or _content(folder)):
         raise InputError(f"{folder}: is not an empty folder; choose a new one with --out, or move it away")
+    _refuse_unwritable(folder)
+    return folder
+
+
+def _refuse_unwritable(folder: Path) -> None:
     parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise InputError(f"{folder}: cannot be made, because {parent} cannot be written to; choose another with --out")
-    return folder
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[Path]:
+    """Make a run folder, or take one that holds a run, and keep other processes out of it.
+
+    A folder made for nothing goes again.
+
+    Raises:
+      InputError: if another process holds it, it holds something else than a run, or it cannot be made.
+    """
+    folder = folder.expanduser()
+    if (folder.exists() and not folder.is_dir()) or (_content(folder) and not _is_run(folder)):
+        raise InputError(f"{folder}: is neither empty nor a run; choose another folder with --out, or move it away")
+    _refuse_unwritable(folder)
+    made = [p for p in (folder, *folder.parents) if not p.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / LOCK_FILE, timeout=0)
+    try:
+        with lock:
+            files.remove_left_over(folder)
+            try:
+                yield folder
+            finally:
+                if made and not _content(folder):
+                    (folder / LOCK_FILE).unlink(missing_ok=True)
+                    for path in made:
+                        path.rmdir()
+    except filelock.Timeout:
+        raise InputError(
+            f"{folder}: another jaxdist process is working in it; wait until that has finished, or choose another "
+            "folder with --out"
+        ) from None
+
+
+def _content(folder: Path) -> set[str]:
+    """Names of what lies in a folder, without what a killed process left half-written."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return {name for name in names if name != LOCK_FILE and not files.is_temporary(name)}
+
+
+def _is_run(folder: Path) -> bool:
+    return bool(_content(folder) & {results.FILE, CONFIG_FILE, unfinished.FOLDER})
 
 
 def of(path: Path) -> Path:
     """The run folder that a user means, who may also have given its result file."""
     path = Path(path).expanduser()
     return path.parent if path.is_file() else path
+
+
+def with_result(path: Path) -> Path:
+    """The run folder that a user means, which must have a result; raises `InputError` where it has none."""
+    folder = of(path)
+    if not (folder / results.FILE).is_file():
+        if (folder / unfinished.FOLDER).exists():
+            raise InputError(f"{folder}: holds a run that is not finished; give the command that started it again")
+        raise InputError(f"{folder}: no such result; give a run folder that 'jaxdist run' or 'jaxdist train' made")
+    return folder
 
 
 def save(folder: Path, config: Config, result: xr.DataTree, networks: Mapping[str, Params] | None = None) -> None:

@@ -11,6 +11,7 @@ from jaxdist import backends, data, devices, products
 from jaxdist.config import Config
 from jaxdist.devices import Examples
 from jaxdist.errors import InputError
+from jaxdist.products import Backend
 
 
 class Inputs(NamedTuple):
@@ -26,8 +27,8 @@ class Inputs(NamedTuple):
     products: Mapping[str, Any]  # how the first layer's are computed, and what was measured to choose that
 
 
-def load_inputs(config: Config) -> Inputs:
-    """Read and scale the data, and lay it out over the devices.
+def load_inputs(config: Config, backend: Backend | None = None) -> Inputs:
+    """Read and scale the data, and lay it out over the devices; exact products by `backend`, or the fastest here.
 
     Raises:
       InputError: if the data cannot be used, or exact products are wanted of inputs that are not integers 0..255.
@@ -42,8 +43,11 @@ def load_inputs(config: Config) -> Inputs:
     how: dict[str, Any] = {"backend": "float32"}
     if config.compute.precision == "exact":
         pixels = [products.as_pixels(x) for x in stored]
-        choice = backends.choose(pixels[0], config.model.hidden[0], mesh)
-        stored, how = [products.pack(x, choice.backend) for x in pixels], choice._asdict()
+        if backend is None:
+            how = backends.choose(pixels[0], config.model.hidden[0], mesh)._asdict()
+        else:
+            how = {"backend": backend}
+        stored = [products.pack(x, how["backend"]) for x in pixels]
     splits = zip(("train", "test"), stored, (dataset.train, dataset.test), strict=True)
     laid_out = {name: devices.place(x, split.labels, mesh, dtype=x.dtype) for name, x, split in splits}
     return Inputs(dataset, laid_out, used, how)

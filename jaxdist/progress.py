@@ -46,16 +46,16 @@ def shown(console: Console) -> Iterator[Show]:
 
 
 def _plain(console: Console) -> Show:
-    started: dict[str, float] = {}
+    started: dict[str, tuple[float, int]] = {}
     said: dict[str, float] = {}
 
     def show(job: str, done: int, total: int, note: str) -> None:
         now = time.monotonic()
-        started.setdefault(job, now)
-        if done == total or now - said.get(job, started[job]) >= PLAIN_INTERVAL:
+        since, before = started.setdefault(job, (now, done))
+        if done == total or now - said.get(job, since) >= PLAIN_INTERVAL:
             said[job] = now
-            elapsed = now - started[job]
-            left = f", about {elapsed * (total - done) / done:.0f} s left" if 0 < done < total else ""
+            elapsed = now - since
+            left = f", about {elapsed * (total - done) / (done - before):.0f} s left" if before < done < total else ""
             console.print(
                 f"{job}: {done}/{total} in {elapsed:.0f} s{left}{'; ' + note if note else ''}", soft_wrap=True
             )

@@ -159,6 +159,24 @@ def tree(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> xr.DataT
     return result
 
 
+def joined(parts: Sequence[xr.DataTree], attrs: Mapping[str, Any]) -> xr.DataTree:
+    """Put results of consecutive seeds together, under a protocol that holds for all; times add up.
+
+    A group's `made` is the last part's; those of earlier parts are listed in `made_before`.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    groups = {}
+    for name in parts[-1].children:
+        members = [part[name].to_dataset() for part in parts]
+        groups[name] = xr.concat(members, "seed", data_vars="minimal", coords="minimal", compat="equals", join="exact")
+        groups[name].attrs = {**members[-1].attrs, "made_before": [str(m.attrs["made"]) for m in members[:-1]]}
+    times = [json.loads(part.attrs["timings"]) for part in parts]
+    total = {stage: sum(time.get(stage, 0) for time in times) for stage in times[-1]}
+    kept = {str(name): value for name, value in parts[-1].attrs.items() if name != "seeds"}
+    return tree(groups, {**kept, **attrs, "timings": json.dumps(total)})
+
+
 def save(result: xr.DataTree, path: Path) -> None:
     """Write a result as one compressed netCDF-4 file."""
     encoding = {

@@ -37,6 +37,18 @@ class Metrics(NamedTuple):
     test_accuracy: AnyArray  # [..., S] fraction
 
 
+class Snapshot(NamedTuple):
+    """All that training needs to go on from a step, and all that it has recorded before it."""
+
+    state: State
+    metrics: Metrics  # [steps + 1, S]; zeros from state.step on
+
+    @property
+    def finished(self) -> bool:
+        """Whether all updates are made and the last weights measured."""
+        return int(self.state.step) >= len(self.metrics.loss)
+
+
 class Sums(NamedTuple):
     """Sums over examples."""
 
@@ -96,24 +108,31 @@ def train(
     precision: str = "float32",
     block: int | None = None,
     report: Callable[[Progress], None] = lambda _: None,
+    resume: Callable[[Snapshot], Snapshot] = lambda start: start,
+    keep: Callable[[Snapshot], None] = lambda _: None,
 ) -> tuple[Params, Metrics]:
     """Train stacked parameters (leading S) for `steps` full-batch updates.
 
     Returns the final parameters and metrics [steps + 1, S]: entry k belongs to the weights after k updates.
 
+    Args:
+      resume: is given the start and returns where to go on: the start, or a snapshot that `keep` was given earlier in
+        the same training. Going on gives the same bits as never having stopped.
+      keep: is given a snapshot every fraction of a second, and the finished one last.
+
     Raises:
       TrainingDivergedError: as soon as a network's loss is not finite; it names the networks and the step.
     """
-    state = State(jnp.int32(0), params, jax.vmap(optimizer.init)(params))
+    now = resume(start(params, steps, optimizer))
     leaves = jax.tree.leaves(params)
     # Two operations a weight and example forward, four backward.
     step_flops = 6.0 * sum(leaf.size for leaf in leaves) * train_set.x.shape[0]
     length, together = _steps_together(step_flops), _seeds_together(leaves[0].shape[0], step_flops)
     width = taps.widest(taps.sites_for_one(model.apply, params, train_set.x))
-    history: list[Metrics] = []
-    while len(history) * length <= steps:
-        state, metrics = _steps(
-            state,
+    while not now.finished:
+        first = int(now.state.step)
+        state, measured = _steps(
+            now.state,
             train_set,
             test_set,
             jnp.int32(steps),
@@ -125,12 +144,24 @@ def train(
             size=block or blocks.default_size(width, together),
             mesh=mesh_of(train_set),
         )
-        first = len(history) * length
-        history.append(jax.tree.map(lambda leaf, n=steps + 1 - first: np.asarray(leaf[:n]), metrics))
-        _check_finite(history[-1].loss, first)
-        last = history[-1]
-        report(Progress(first + len(last.loss) - 1, steps, *(float(np.mean(leaf[-1])) for leaf in last)))
-    return state.params, Metrics(*(np.concatenate(leaves) for leaves in zip(*history, strict=True)))
+        last = min(first + length, steps + 1)
+        new = jax.tree.map(lambda leaf, n=last - first: np.asarray(leaf[:n]), measured)
+        _check_finite(new.loss, first)
+        now = Snapshot(state, jax.tree.map(functools.partial(_put, first), now.metrics, new))
+        keep(now)
+        report(Progress(last - 1, steps, *(float(np.mean(leaf[-1])) for leaf in new)))
+    return now.state.params, now.metrics
+
+
+def start(params: Params, steps: int, optimizer: optax.GradientTransformation) -> Snapshot:
+    """Where the training of stacked parameters begins."""
+    seeds = jax.tree.leaves(params)[0].shape[0]
+    empty = Metrics(*(np.zeros((steps + 1, seeds), np.float32) for _ in Metrics._fields))
+    return Snapshot(State(jnp.int32(0), params, jax.vmap(optimizer.init)(params)), empty)
+
+
+def _put(first: int, recorded: np.ndarray, new: np.ndarray) -> np.ndarray:
+    return np.concatenate([recorded[:first], new, recorded[first + len(new) :]])
 
 
 def _check_finite(loss: AnyArray, first_step: int) -> None:

@@ -161,7 +161,7 @@ def test_an_output_folder_that_is_in_use(capsys, tmp_path):
     used.mkdir()
     (used / "thesis.tex").write_text("years of work")
     assert cli.main(["run", "--out", str(used), *SMALL]) == 2
-    assert "is not an empty folder; choose a new one with --out" in capsys.readouterr().err
+    assert "is neither empty nor a run; choose another folder with --out" in capsys.readouterr().err
     assert [path.name for path in used.iterdir()] == ["thesis.tex"]
 
 

@@ -34,6 +34,7 @@ LAYERS = (
     "published",
     "results",
     "weights",
+    "unfinished",
     "folders",
     "tables",
     "figures",

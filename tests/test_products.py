@@ -289,20 +289,20 @@ def test_the_choice_is_the_fastest_of_what_was_measured(digits):
     assert max(choice.error.values()) < 1e-6
 
 
-def test_a_run_notes_the_backend_of_each_stage(monkeypatch):
+def test_a_run_notes_the_backend_of_each_stage(monkeypatch, tmp_path):
     chosen = backends.Choice("digits", {"digits": 0.1}, {"digits": 1e-7})
     monkeypatch.setattr(backends, "choose", lambda *_: chosen)
     tree = {
+        "out": str(tmp_path / "run"),
         "model": {"hidden": [8], "activations": ["relu"]},
         "train": {"seeds": 2, "steps": 2},
         "sweep": {"families": ["scale"], "splits": ["test"]},
         "compute": {"precision": "exact"},
     }
     wanted: Config = config.from_dict(tree)
-    inputs = experiment.load_inputs(wanted)
-    assert inputs.splits["train"].x.dtype == jnp.int8
-    networks, result = experiment.train_networks(wanted, inputs, lambda *_: None)
-    result = experiment.sweep_networks(wanted, inputs, networks, result, lambda *_: None)
+    assert experiment.load_inputs(wanted).splits["train"].x.dtype == jnp.int8
+    experiment.train(wanted)
+    result = experiment.sweep_folder(tmp_path / "run")
     noted = json.loads(result.attrs["products"])
     assert noted == {stage: json.loads(json.dumps(chosen._asdict())) for stage in ("train", "sweep")}
     assert result.attrs["precision"] == "exact"

@@ -16,7 +16,7 @@ import xarray as xr
 from PIL import Image
 
 import jaxdist
-from jaxdist import cli, data, devices, edits, mlp, report, results, tables, weights
+from jaxdist import cli, data, devices, edits, folders, mlp, report, results, tables, weights
 from jaxdist import config as configs
 from tests import oracle
 from tests.conftest import to_numpy
@@ -61,7 +61,7 @@ def test_a_run_leaves_every_file_and_nothing_else(run):
     found_tables = {f"tables/{name}" for name in ("published.md", "corrected.md", "tolerance.md")}
     found_tables |= {f"tables/{name}.csv" for name in ("points", "tolerance", "training")}
     stored = {"config.toml", "result.nc", "weights/relu.safetensors", "weights/abs.safetensors"}
-    assert files == figures | found_tables | stored
+    assert files == figures | found_tables | stored | {folders.LOCK_FILE}
     for path in (run / "figures").glob("*.png"):
         with Image.open(path) as image:
             assert min(image.size) > 400
@@ -226,7 +226,12 @@ def test_a_home_folder_is_understood(tmp_path, monkeypatch, drawn):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert cli.main(["train", "--out=~/mine", *SMALL, "--train.steps", "2"]) == 0
-    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["config.toml", "result.nc", "weights"]
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == [
+        folders.LOCK_FILE,
+        "config.toml",
+        "result.nc",
+        "weights",
+    ]
     assert not (tmp_path / "~").exists()
 
 

@@ -1,0 +1,148 @@
+"""What a run keeps while it is not finished, so that the same command goes on after being killed at any moment.
+
+The folder ``unfinished`` of a run folder holds what the work is for (run.toml), training states (written by Orbax, the
+older ones pruned) and the counts of networks already swept. It goes when the run's result is saved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import time
+import tomllib
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+import tomli_w
+
+from jaxdist import config as configs
+from jaxdist import files
+from jaxdist.config import Config
+from jaxdist.errors import InputError
+from jaxdist.products import Backend
+
+Tree = TypeVar("Tree")
+
+FOLDER = "unfinished"
+
+_KEPT = 2
+"""Training states kept: the newest, and one before it should the newest be damaged."""
+
+_FREE = ("out", "data.dir", "train.save_every")
+"""Config fields that change no result: a run may go on with other values."""
+
+
+class Store:
+    """One run's unfinished work. Everything it writes is whole or absent."""
+
+    def __init__(self, run_folder: Path, config: Config) -> None:
+        """Look for work to go on with, and write nothing; raises `InputError` if it is of another config."""
+        self._folder = run_folder / FOLDER
+        self._config = config
+        self._noted = self._folder / "run.toml"
+        self._found: dict[str, Any] = {}
+        if self._noted.exists():
+            with _readable(self._noted):
+                self._found = tomllib.loads(self._noted.read_text(encoding="utf-8"))
+            refuse_other(configs.from_dict(self._found["config"], where=str(self._noted)), config, self._folder)
+
+    @property
+    def backend(self) -> Backend | None:
+        """How the work computes its products, which another trial might choose differently; None for new work."""
+        return self._found.get("backend")
+
+    def begin(self, data_digest: str, backend: Backend) -> None:
+        """Note what new work is for; raises `InputError` if work to go on with is on other images."""
+        if self._found.get("data_digest", data_digest) != data_digest:
+            raise InputError(f"{self._folder}: holds work on other images; give the same ones, or delete it")
+        if not self._found:
+            self._found = {"data_digest": data_digest, "backend": backend, "config": configs.to_dict(self._config)}
+            files.write_text(self._noted, tomli_w.dumps(self._found))
+
+    def clear(self) -> None:
+        """Remove everything kept."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def training(self, name: str) -> Iterator[tuple[Callable[[Tree], Tree], Callable[[Tree, int, bool], None]]]:
+        """Yield a function that reads the newest state kept, or returns its argument, and one that keeps a state.
+
+        States are pytrees of arrays, all of one structure; they come back as NumPy's, on no device yet. The second
+        function takes a state, its step, and whether it must be kept; otherwise it is if the last time is long ago.
+        """
+        import orbax.checkpoint as ocp  # late: importing it takes most of a second
+
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        folder = (self._folder / "training" / name).absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=_KEPT, enable_async_checkpointing=False)
+        with ocp.CheckpointManager(folder, options=options) as manager:
+            kept_at = time.monotonic()
+
+            def newest(start: Tree) -> Tree:
+                step = manager.latest_step()
+                if step is None:
+                    return start
+                like = jax.tree.map(np.asarray, start)
+                with _readable(folder / str(step)):
+                    restored: Tree = manager.restore(step, args=ocp.args.StandardRestore(like))
+                return restored
+
+            def keep(state: Tree, step: int, must: bool) -> None:
+                nonlocal kept_at
+                if must or time.monotonic() - kept_at >= self._config.train.save_every:
+                    try:
+                        manager.save(step, args=ocp.args.StandardSave(jax.tree.map(np.asarray, state)), force=True)
+                    except ValueError as error:  # how TensorStore reports what the system said
+                        raise OSError(f"{folder}: {str(error).splitlines()[0]}") from None
+                    kept_at = time.monotonic()
+
+            yield newest, keep
+
+    def once(self, name: str, compute: Callable[[], tuple[Any, ...]]) -> tuple[np.ndarray, ...]:
+        """Return the arrays kept under this name, or compute and keep them."""
+        path = self._folder / "sweep" / f"{name}.npz"
+        if path.exists():
+            with _readable(path), path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+                return tuple(kept[key] for key in kept.files)
+        found = tuple(map(np.asarray, compute()))
+        with files.aside(path) as temporary:
+            np.savez(temporary, *found)
+        return found
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what a damaged file raises into one sentence."""
+    try:
+        yield
+    except (ValueError, KeyError, EOFError, FileNotFoundError, zipfile.BadZipFile) as error:
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise InputError(
+            f"{path}: is damaged ({type(error).__name__}: {reason}); delete it, then give the same command again"
+        ) from None
+
+
+def refuse_other(found: Config, wanted: Config, folder: Path, *, more_seeds: bool = False) -> None:
+    """Raise `InputError` with the fields in which two configs differ, where that changes a result.
+
+    `more_seeds` allows the wanted config to have more seeds than the one found.
+    """
+    before, after = (_flat(configs.to_dict(config)) for config in (found, wanted))
+    keys = [key for key in before | after if key not in _FREE and before.get(key) != after.get(key)]
+    if more_seeds and wanted.train.seeds > found.train.seeds:
+        keys.remove("train.seeds")
+    if keys:
+        shown = ", ".join(f"{key} {before.get(key, 'unset')}, not {after.get(key, 'unset')}" for key in keys)
+        raise InputError(f"{folder}: holds a run with {shown}; give the same, or another folder with --out")
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

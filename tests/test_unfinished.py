@@ -1,0 +1,207 @@
+"""Runs that were killed go on, finished ones grow, and nothing else is let into their folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import filelock
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+
+from jaxdist import cli, experiment, folders, results, training, unfinished, weights
+from jaxdist import config as configs
+from jaxdist.errors import InputError
+
+SMALL = {
+    "model": {"hidden": [8], "activations": ["relu", "abs"]},
+    "train": {"seeds": 4, "steps": 30, "save_every": 0.0},
+    "sweep": {"families": ["scale"], "splits": ["test"]},
+}
+
+
+class Killed(BaseException):
+    """Stands for the signal that no code sees."""
+
+
+def config(out: Path, **train) -> configs.Config:
+    return configs.from_dict(SMALL | {"out": str(out), "train": SMALL["train"] | train})
+
+
+def arrays(folder: Path) -> dict[str, np.ndarray]:
+    """All of a run's numbers, by path."""
+    result = results.load(folder)
+    found = {f"{node.path}/{name}": data.values for node in result.subtree for name, data in node.data_vars.items()}
+    for name in ("relu", "abs"):
+        leaves = jax.tree_util.tree_leaves_with_path(weights.load(folders.weights_path(folder, name)))
+        found |= {f"{name} {jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in leaves}
+    return found
+
+
+def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_calls():
+    """Seven steps a compiled call, so that a short training has several, the last one not whole; no pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_steps_together", lambda _: 7)
+        patch.setattr(experiment, "_wave", lambda *_: 2)
+        patch.setattr(experiment.report, "write", lambda *_: [])
+        yield
+
+
+@pytest.fixture(scope="module")
+def undisturbed(_short_calls, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    experiment.run(config(folder))
+    return folder
+
+
+@pytest.mark.parametrize("calls", [1, 3, 6, 12])
+def test_a_killed_run_goes_on_to_the_same_bits(calls, tmp_path, monkeypatch, undisturbed):
+    """Killed after some calls of the compiled program that trains or sweeps; then the same command again."""
+    left = calls
+
+    def counted(function):
+        def call(*args, **kwargs):
+            nonlocal left
+            if left == 0:
+                raise Killed
+            left -= 1
+            return function(*args, **kwargs)
+
+        return call
+
+    steps, sweeps = training._steps, experiment.sweep.sweep
+    monkeypatch.setattr(training, "_steps", counted(steps))
+    monkeypatch.setattr(experiment.sweep, "sweep", counted(sweeps))
+    with pytest.raises(Killed):
+        experiment.run(config(tmp_path / "run"))
+    assert not (tmp_path / "run" / results.FILE).exists()
+    left = 14 - calls  # all that is left of 5 calls to train, and 2 to sweep, each of 2 networks
+    experiment.run(config(tmp_path / "run"))
+    assert left == 0
+    assert_same(arrays(tmp_path / "run"), arrays(undisturbed))
+    assert not (tmp_path / "run" / unfinished.FOLDER).exists()
+
+
+def test_a_finished_run_is_left_as_it_is(undisturbed):
+    before = (undisturbed / results.FILE).read_bytes()
+    experiment.run(config(undisturbed))
+    assert (undisturbed / results.FILE).read_bytes() == before
+
+
+def test_an_extended_run_is_the_run_of_all_seeds(tmp_path, undisturbed):
+    experiment.run(config(tmp_path / "run", seeds=2))
+    progress: list[tuple[str, int, int]] = []
+    experiment.run(config(tmp_path / "run"), show=lambda job, done, total, _: progress.append((job, done, total)))
+    assert {total for job, _, total in progress if job.startswith("sweep")} == {2}  # only the new ones
+    found, expected = arrays(tmp_path / "run"), arrays(undisturbed)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        # Two networks at a time and four are other programs, which round differently.
+        np.testing.assert_allclose(found[name], values, rtol=2e-4, atol=1e-5 if "correct" not in name else 2)
+    assert results.config_of(results.load(tmp_path / "run")).train.seeds == 4
+    assert configs.load(tmp_path / "run" / folders.CONFIG_FILE).train.seeds == 4
+
+
+def test_a_run_only_trained_is_extended_and_then_swept(tmp_path):
+    experiment.train(config(tmp_path / "run", seeds=2))
+    experiment.train(config(tmp_path / "run", seeds=3))
+    result = experiment.run(config(tmp_path / "run", seeds=4))
+    assert result["scale"].sizes["seed"] == result["training"].sizes["seed"] == 4
+    assert "seeds" not in result.attrs
+
+
+def test_another_config_in_the_same_folder_is_refused_with_the_difference(undisturbed, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=r"train.learning_rate 0.01, not 0.5; give the same, or another folder"):
+        experiment.run(config(undisturbed, learning_rate=0.5))
+    with pytest.raises(InputError, match=r"train.seeds 4, not 3"):
+        experiment.run(config(undisturbed, seeds=3))
+    with pytest.raises(InputError, match="is swept already; to extend it, 'jaxdist run'"):
+        experiment.train(config(undisturbed, seeds=5))
+    monkeypatch.setattr(experiment.sweep, "sweep", lambda *_, **__: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        experiment.run(config(tmp_path / "run"))
+    with pytest.raises(InputError, match=r"train.steps 30, not 31"):
+        experiment.run(config(tmp_path / "run", steps=31))
+    with pytest.raises(InputError, match="holds a run that is not finished; give the command that started it again"):
+        experiment.sweep_folder(tmp_path / "run")
+
+
+@pytest.mark.parametrize("what", ["training/relu-0", "sweep"])
+def test_damaged_work_is_named_and_the_run_goes_on_without_it(what, tmp_path, monkeypatch, undisturbed):
+    monkeypatch.setattr(experiment.folders, "save", lambda *_: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        experiment.run(config(tmp_path / "run"))
+    monkeypatch.undo()
+    work = tmp_path / "run" / unfinished.FOLDER / what
+    newest = max((path for path in work.iterdir() if path.name[0] != "."), key=lambda path: path.stat().st_mtime)
+    for path in [newest] if newest.is_file() else [path for path in newest.rglob("*") if path.is_file()]:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=r"is damaged .*; delete it, then give the same command again") as error:
+        experiment.run(config(tmp_path / "run"))
+    assert str(newest) in str(error.value)
+    unfinished.shutil.rmtree(newest) if newest.is_dir() else newest.unlink()
+    experiment.run(config(tmp_path / "run"))
+    assert_same(arrays(tmp_path / "run"), arrays(undisturbed))
+
+
+def test_two_processes_on_one_folder(tmp_path, capsys):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with filelock.FileLock(folder / folders.LOCK_FILE):
+        assert cli.main(["run", "--out", str(folder), "--train.seeds=1", "--train.steps=1"]) == 2
+    assert "another jaxdist process is working in it" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == [folders.LOCK_FILE]
+
+
+def test_a_process_that_was_killed_holds_nothing_and_leaves_nothing_behind(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    code = (
+        "import sys, time; from jaxdist import files, folders; from pathlib import Path\n"
+        "with folders.held(Path(sys.argv[1])) as f, files.aside(f / 'result.nc') as t:\n"
+        "    t.write_text('half'); print('writing', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.kill()
+    process.communicate()
+    assert len(list(folder.iterdir())) == 2
+    with folders.held(folder):
+        assert [path.name for path in folder.iterdir()] == [folders.LOCK_FILE]
+
+
+def test_states_are_saved_now_and_then(tmp_path, monkeypatch):
+    """Not at every call: only when the time is up, and at the end."""
+    store = unfinished.Store(tmp_path, config(tmp_path, save_every=100.0))
+    clock = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    with store.training("relu-0") as (newest, keep):
+        assert newest({"a": np.zeros(2)})["a"].tolist() == [0, 0]
+        for step in range(1, 8):
+            clock += 30
+            keep({"a": np.full(2, step)}, step, step == 7)
+    with store.training("relu-0") as (newest, _):
+        assert newest({"a": np.zeros(2)})["a"].tolist() == [7, 7]
+    kept = {path.name for path in (tmp_path / unfinished.FOLDER / "training" / "relu-0").iterdir()}
+    assert kept == {"4", "7"}
+
+
+def test_joined_results_keep_where_each_part_was_made(tmp_path):
+    experiment.run(config(tmp_path / "run", seeds=2))
+    first: xr.DataTree = results.load(tmp_path / "run")
+    experiment.run(config(tmp_path / "run", seeds=4))
+    both = results.load(tmp_path / "run")
+    for group in ("training", "ranges", "scale"):
+        assert list(np.atleast_1d(both[group].attrs["made_before"])) == [first[group].attrs["made"]]
