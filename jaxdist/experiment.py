@@ -73,6 +73,7 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
     before = 0 if earlier is None else results.config_of(earlier).train.seeds
     new = range(before, config.train.seeds)
     if earlier is not None and not new and (_is_swept(earlier) or not swept):
+        Store(folder, config).clear()  # a process killed at its very end may have left it
         return earlier
     if earlier is not None and _is_swept(earlier) and not swept:
         raise InputError(f"{folder}: is swept already; to extend it, 'jaxdist run' trains and sweeps the new seeds")
@@ -125,8 +126,11 @@ def _check_data(earlier: xr.DataTree, inputs: Inputs, folder: Path) -> None:
 
 
 def _load_networks(config: Config, inputs: Inputs, folder: Path, seeds: int) -> dict[str, Params]:
-    """Read a run folder's weights, which must be those of so many networks of the config's layers."""
-    networks = folders.load_networks(config, folder)
+    """Read a run folder's weights, which must be those of networks of the config's layers.
+
+    A process killed while it saved more seeds may have written more than the result tells of.
+    """
+    networks = jax.tree.map(lambda leaf: leaf[:seeds], folders.load_networks(config, folder))
     expected = jax.eval_shape(lambda: initial_params(config, inputs, range(seeds)))
     for name, params in networks.items():
         weights.check(params, expected, folders.weights_path(folder, name))

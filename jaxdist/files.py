@@ -19,7 +19,7 @@ def aside(path: Path) -> Iterator[Path]:
     The temporary name keeps the suffix, since writers choose their format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    temporary = _temporary(path)
     try:
         yield temporary
         temporary.replace(path)
@@ -31,13 +31,17 @@ def aside(path: Path) -> Iterator[Path]:
 def folder_aside(path: Path) -> Iterator[Path]:
     """Yield a new folder beside `path` to fill; it becomes `path`, new or empty, if the block succeeds, else goes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    temporary = _temporary(path)
     temporary.mkdir()
     try:
         yield temporary
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
 
 
 def is_temporary(name: str) -> bool:
@@ -50,6 +54,12 @@ def remove_left_over(folder: Path) -> None:
     for path in folder.rglob(".*"):
         if is_temporary(path.name):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder, if it is there; one that is removed by half already has a temporary name."""
+    if folder.exists():
+        shutil.rmtree(folder.rename(_temporary(folder)))
 
 
 def write_text(path: Path, text: str) -> None:

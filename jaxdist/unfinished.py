@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import time
 import tomllib
 import zipfile
@@ -65,8 +64,8 @@ class Store:
             files.write_text(self._noted, tomli_w.dumps(self._found))
 
     def clear(self) -> None:
-        """Remove everything kept."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Remove everything kept, all of it or nothing: later work must not go on with half of this."""
+        files.remove(self._folder)
 
     @contextlib.contextmanager
     def training(self, name: str) -> Iterator[tuple[Callable[[Tree], Tree], Callable[[Tree, int, bool], None]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -150,9 +151,24 @@ def test_damaged_work_is_named_and_the_run_goes_on_without_it(what, tmp_path, mo
     with pytest.raises(InputError, match=r"is damaged .*; delete it, then give the same command again") as error:
         experiment.run(config(tmp_path / "run"))
     assert str(newest) in str(error.value)
-    unfinished.shutil.rmtree(newest) if newest.is_dir() else newest.unlink()
+    shutil.rmtree(newest) if newest.is_dir() else newest.unlink()
     experiment.run(config(tmp_path / "run"))
     assert_same(arrays(tmp_path / "run"), arrays(undisturbed))
+
+
+@pytest.mark.parametrize("after", ["weights", "result"])
+def test_killed_while_saving_more_seeds(after, tmp_path, monkeypatch):
+    """The files of a run are written one by one; whichever is the last, the same command finishes the run."""
+    experiment.run(config(tmp_path / "run", seeds=2))
+    owner, name = (results, "save") if after == "weights" else (unfinished.Store, "clear")
+    monkeypatch.setattr(owner, name, lambda *_: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        experiment.run(config(tmp_path / "run", seeds=4))
+    monkeypatch.undo()
+    experiment.run(config(tmp_path / "run", seeds=4))
+    assert arrays(tmp_path / "run")["/scale/correct"].shape[1] == 4
+    assert arrays(tmp_path / "run")["relu ['dense0']['bias']"].shape[0] == 4
+    assert not (tmp_path / "run" / unfinished.FOLDER).exists()
 
 
 def test_two_processes_on_one_folder(tmp_path, capsys):
