@@ -64,9 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run(folder / f"disturbed-{finished}", options.rest)
         wrong += differences(folder / f"disturbed-{finished}", expected)
         print(f"{options.kills} kills: " + ", ".join(f"{count} in {stage}" for stage, count in stages.most_common()))
-        print(f"{finished + 1} runs finished after them: " + ("; ".join(wrong) or "every array equal bit for bit,"))
-        if not wrong:
-            print("no temporary file left")
+        said = "; ".join(wrong) or f"all {len(expected)} arrays equal bit for bit, no temporary file left"
+        print(f"{finished + 1} runs finished after them: {said}")
     return 1 if wrong else 0
 
 

@@ -22,8 +22,8 @@ SPECS = Examples(PartitionSpec(DATA), PartitionSpec(DATA), PartitionSpec())  # t
 
 
 TILE = 64
-"""Block sizes are multiples of this: products whose rows are whole tiles, and whole cache lines, were 5 to 15 % faster
-on CPUs than those of 500 or 1,000 examples."""
+"""Block sizes are multiples of this: rows of whole cache lines, and products of whole tiles, are faster on CPUs than
+those of 500 or 1,000 examples."""
 
 CPU_VALUES, ACCELERATOR_VALUES = 2**16, 2**24
 """Float32 values of a block's widest site: on a CPU, what stays in a core's second-level cache beside what is made of

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -44,7 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        print(f"jaxdist: cannot read or write ({error}); check space and permissions, then try again", file=sys.stderr)
+        print(
+            f"jaxdist: cannot read or write ({error}); what was finished is kept: make room or give permission, "
+            "then give the same command again",
+            file=sys.stderr,
+        )
         return 2
     except RuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
@@ -66,6 +71,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
   jaxdist run                                      the quickstart, on embedded data
   jaxdist run configs/paper.toml --data.dir MNIST  the paper, on a folder of IDX files
   jaxdist run --train.seeds 6 --out runs/six       any field of the config as an option
+  jaxdist run --train.seeds 9 --out runs/six       only the three new seeds; a killed run goes on
   jaxdist sweep runs/six --sweep.dead_units nan    sweep trained networks again""",
     )
     parser.add_argument("--version", action="version", version=f"jaxdist {jaxdist.__version__}")
@@ -77,8 +83,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         return added
 
     for name, help, function in (
-        ("run", "train, sweep and report into a new run folder", _run),
-        ("train", "only train, into a new run folder", _train),
+        ("run", "train, sweep and report in a run folder, or go on with it", _run),
+        ("train", "only train, in a run folder, or go on with it", _train),
     ):
         added = command(name, help, function)
         added.add_argument("config", nargs="?", help="TOML file; none: the quickstart")
@@ -169,9 +175,12 @@ def _config(options: argparse.Namespace) -> Config:
 def _run(options: argparse.Namespace) -> None:
     config = _config(options)
     experiment = _experiment()
+    began = time.time()
     with shown(Console()) as show:
         result = experiment.run(config, show=show)
     _summarise(result, config, Path(config.out))
+    if (Path(config.out).expanduser() / "result.nc").stat().st_mtime < began:
+        print("The run was finished before and is left as it was; for a new one, give another --out")
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -184,8 +184,10 @@ def save(result: xr.DataTree, path: Path) -> None:
         for node in result.subtree
         if node.data_vars
     }
+    # In memory first: the HDF5 library does not survive a disk that is full.
+    content = result.to_netcdf(None, engine="h5netcdf", encoding=encoding)
     with files.aside(path) as temporary:
-        result.to_netcdf(temporary.absolute(), engine="h5netcdf", encoding=encoding)
+        temporary.write_bytes(content)
 
 
 def load(path: str | Path) -> xr.DataTree:

@@ -76,7 +76,7 @@ class Store:
         """
         import orbax.checkpoint as ocp  # late: importing it takes most of a second
 
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # what goes wrong is raised too
         folder = (self._folder / "training" / name).absolute()
         options = ocp.CheckpointManagerOptions(max_to_keep=_KEPT, enable_async_checkpointing=False)
         with ocp.CheckpointManager(folder, options=options) as manager:
@@ -96,8 +96,8 @@ class Store:
                 if must or time.monotonic() - kept_at >= self._config.train.save_every:
                     try:
                         manager.save(step, args=ocp.args.StandardSave(jax.tree.map(np.asarray, state)), force=True)
-                    except ValueError as error:  # how TensorStore reports what the system said
-                        raise OSError(f"{folder}: {str(error).splitlines()[0]}") from None
+                    except ValueError as error:  # TensorStore's, which ends with what the system said
+                        raise OSError(f"{folder}: {str(error).rsplit(': ', 1)[-1].split(' [')[0]}") from None
                     kept_at = time.monotonic()
 
             yield newest, keep
