@@ -130,7 +130,8 @@ def _load_networks(config: Config, inputs: Inputs, folder: Path, seeds: int) -> 
 
     A process killed while it saved more seeds may have written more than the result tells of.
     """
-    networks = jax.tree.map(lambda leaf: leaf[:seeds], folders.load_networks(config, folder))
+    loaded = folders.load_networks(config, folder)
+    networks = {name: jax.tree.map(lambda leaf: leaf[:seeds], params) for name, params in loaded.items()}
     expected = jax.eval_shape(lambda: initial_params(config, inputs, range(seeds)))
     for name, params in networks.items():
         weights.check(params, expected, folders.weights_path(folder, name))

@@ -7,7 +7,10 @@ older ones pruned) and the counts of networks already swept. It goes when the ru
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
+import shutil
 import time
 import tomllib
 import zipfile
@@ -28,6 +31,9 @@ from jaxdist.products import Backend
 Tree = TypeVar("Tree")
 
 FOLDER = "unfinished"
+
+_ROOM = 2**20
+"""Bytes that must be free on the disk beyond those of a state itself."""
 
 _KEPT = 2
 """Training states kept: the newest, and one before it should the newest be damaged."""
@@ -94,6 +100,7 @@ class Store:
             def keep(state: Tree, step: int, must: bool) -> None:
                 nonlocal kept_at
                 if must or time.monotonic() - kept_at >= self._config.train.save_every:
+                    _refuse_full(folder, state)
                     try:
                         manager.save(step, args=ocp.args.StandardSave(jax.tree.map(np.asarray, state)), force=True)
                     except ValueError as error:  # TensorStore's, which ends with what the system said
@@ -124,6 +131,12 @@ def _readable(path: Path) -> Iterator[None]:
         raise InputError(
             f"{path}: is damaged ({type(error).__name__}: {reason}); delete it, then give the same command again"
         ) from None
+
+
+def _refuse_full(folder: Path, state: Any) -> None:
+    """Raise `OSError` where there is no room for a state: TensorStore would say so too, but not in one sentence."""
+    if shutil.disk_usage(folder).free < _ROOM + sum(leaf.nbytes for leaf in jax.tree.leaves(state)):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def refuse_other(found: Config, wanted: Config, folder: Path, *, more_seeds: bool = False) -> None:

@@ -34,46 +34,62 @@ def run(folder: Path) -> int:
     return cli.main(["run", "--out", str(folder), *SMALL])
 
 
-@pytest.mark.parametrize(
-    ("size", "kept"),
-    [(1_000, {"training"}), (12_000, {"training", "sweep"})],
-    ids=["no state fits", "no result fits"],
-)
-def test_a_disk_that_fills_up(size, kept, tmp_path):
-    folder = tmp_path / "run"
-    failed = run_with_quota(folder, size)
-    assert failed.returncode == 2, failed.stderr
-    said = failed.stderr
-    assert "File too large" in said
-    assert str(folder) in said
-    assert "what was finished is kept: make room or give permission, then give the same command again" in said
-    assert "Traceback" not in said
-    work = folder / unfinished.FOLDER
-    assert {path.name for path in work.iterdir() if path.is_dir()} == kept
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of 4 MB of its own, and a function that mounts it anew with other options."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True)
+
+    if mount("size=4m").returncode:
+        pytest.skip("only root may mount a file system that is full or read-only")
+    yield folder, lambda options: mount(f"remount,{options}").check_returncode()
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def assert_goes_on(folder: Path) -> None:
     assert not [path for path in folder.rglob("*") if files.is_temporary(path.name)]
     assert not (folder / results.FILE).exists()
     assert run(folder) == 0
-    assert not work.exists()
+    assert not (folder / unfinished.FOLDER).exists()
     assert set(results.load(folder).children) == {"training", "ranges", "scale"}
 
 
-def test_a_folder_that_becomes_read_only(tmp_path, capsys):
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("only root may mount a file system to make read-only")
-    try:
-        assert run(folder / "run") == 0
-        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
-        assert cli.main(["run", "--out", str(folder / "run"), *SMALL, "--train.seeds=3"]) == 2
-        said = capsys.readouterr().err
-        assert said.count("\n") == 1
-        assert "Read-only file system" in said or "cannot be written to" in said
-        subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
-        assert cli.main(["run", "--out", str(folder / "run"), *SMALL, "--train.seeds=3"]) == 0
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
+def test_no_room_for_the_results(tmp_path):
+    folder = tmp_path / "run"
+    failed = run_with_quota(folder, 12_000)
+    assert failed.returncode == 2, failed.stderr
+    assert failed.stderr.count("\n") == 1
+    assert f"[Errno 27] File too large: '{folder}" in failed.stderr
+    assert "what was finished is kept: make room or give permission, then give the same command" in failed.stderr
+    kept = {path.name for path in (folder / unfinished.FOLDER).iterdir()}
+    assert kept == {"run.toml", "training", "sweep"}
+    assert_goes_on(folder)
+
+
+def test_no_room_for_a_training_state(disk, capsys):
+    folder, remount = disk
+    remount("size=1m")
+    assert run(folder / "run") == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "No space left on device: '" in said
+    remount("size=4m")
+    assert_goes_on(folder / "run")
+
+
+def test_a_folder_that_becomes_read_only(disk, capsys):
+    folder, remount = disk
+    assert run(folder / "run") == 0
+    remount("ro")
+    assert cli.main(["run", "--out", str(folder / "run"), *SMALL, "--train.seeds=3"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "Read-only file system" in said or "cannot be written to" in said
+    remount("rw")
+    assert cli.main(["run", "--out", str(folder / "run"), *SMALL, "--train.seeds=3"]) == 0
 
 
 def test_a_truncated_result_is_named_and_without_it_the_run_is_made_again(tmp_path, capsys):
