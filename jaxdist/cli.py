@@ -89,6 +89,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         added = command(name, help, function)
         added.add_argument("config", nargs="?", help="TOML file; none: the quickstart")
         _add_fields(added, ("",))
+    added = command("plan", "say what a run will cost before it runs, from a measurement of seconds", _plan)
+    added.add_argument("config", nargs="?", help="TOML file; none: the quickstart")
+    added.add_argument("--devices", type=_count, help="devices like those here that the run will have [those here]")
+    _add_fields(added, ("",))
     added = command("sweep", "sweep the trained networks of a run folder", _sweep)
     added.add_argument("run", type=Path, help="run folder")
     _add_fields(added, ("data.dir", "ranges.", "sweep.", "statistics.", "compute."))
@@ -142,7 +146,7 @@ def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
 
 def _count(text: str) -> int:
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"expected a number of images, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
     return int(text)
 
 
@@ -189,6 +193,14 @@ def _train(options: argparse.Namespace) -> None:
     with shown(Console()) as show:
         experiment.train(config, show=show)
     print(f"trained networks in {config.out}; next: jaxdist sweep {config.out}")
+
+
+def _plan(options: argparse.Namespace) -> None:
+    config = _config(options)
+    _experiment()
+    from jaxdist import planning
+
+    print(planning.rendered(planning.plan(config, options.devices), config))
 
 
 def _sweep(options: argparse.Namespace) -> None:

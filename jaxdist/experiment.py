@@ -309,7 +309,7 @@ def sweep_in_waves(
     """
     seeds = jax.tree.leaves(params)[0].shape[0]
     points = jax.tree.leaves(made)[0].shape[1]
-    together = _wave(seeds, points * examples.x.shape[0])
+    together = wave_size(seeds, points, examples)
     waves = []
     for first in range(0, seeds, together):
 
@@ -322,8 +322,9 @@ def sweep_in_waves(
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *waves)
 
 
-def _wave(seeds: int, evaluations: int) -> int:
+def wave_size(seeds: int, points: int, examples: Examples) -> int:
     """How many networks to sweep in one call: the most that divide the ensemble evenly and stay near a few seconds."""
+    evaluations = points * examples.y.shape[0]
     most = max(1, int((1e8 if jax.default_backend() == "cpu" else 1e10) / evaluations))
     return max(d for d in range(1, seeds + 1) if seeds % d == 0 and d <= most)
 

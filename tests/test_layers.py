@@ -42,6 +42,7 @@ LAYERS = (
     "report",
     "interop",
     "experiment",
+    "planning",
     "compare",
     "cli",
 )

@@ -54,7 +54,7 @@ def _short_calls():
     """Seven steps a compiled call, so that a short training has several, the last one not whole; no pictures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "_steps_together", lambda _: 7)
-        patch.setattr(experiment, "_wave", lambda *_: 2)
+        patch.setattr(experiment, "wave_size", lambda *_: 2)
         patch.setattr(experiment.report, "write", lambda *_: [])
         yield
 

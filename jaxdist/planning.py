@@ -1,0 +1,246 @@
+"""What a run will cost, before it runs: work, memory and time, by its shapes and a measurement that takes seconds."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import jax
+import numpy as np
+
+from jaxdist import edits, experiment, mlp, ranges, report, results, sweep, training
+from jaxdist.config import Config
+from jaxdist.devices import DATA, mesh_of
+from jaxdist.inputs import Inputs, load_inputs
+from jaxdist.sweep import Counts
+from jaxdist.training import Metrics
+from jaxdist.types import Params, Ranges
+
+T = TypeVar("T")
+
+MOST_SEEDS = 40
+"""Networks that the measurement trains at once; further ones are taken to cost as much each."""
+
+MEASURE_S = 2.0
+"""Seconds for which the measurement trains, once compiled, at most; one call more where a call takes longer."""
+
+
+class Plan(NamedTuple):
+    """Expected cost of a run on `devices` devices like those here."""
+
+    networks: int
+    devices: int
+    train_flops: float
+    """Operations in products of the whole training, test accuracies included; useful ones, over all inputs."""
+    sweep_flops: float
+    """The same of the sweep: each network's first layers once, and what follows the site at every point."""
+    seconds: dict[str, float]
+    """By stage: load, compile, train, sweep, report."""
+    memory: int
+    """Bytes resident in the process at its largest."""
+    data_devices: int
+    """How many devices share the images; the rest of the split is over networks."""
+
+    @property
+    def total_s(self) -> float:
+        """Seconds from the data to the last picture."""
+        return sum(self.seconds.values())
+
+
+class _Enough(Exception):  # noqa: N818  (no error: the measurement is over)
+    pass
+
+
+def plan(config: Config, devices: int | None = None) -> Plan:
+    """Measure a little of a run, of its real shapes, and say what all of it will cost; writes no file that stays.
+
+    Args:
+      devices: how many devices like those here the run will have, taken to share the work evenly; those here by
+        default.
+
+    Raises:
+      InputError: as `experiment.run` does, for a config or data that cannot be used.
+    """
+    inputs, load_s = _timed(lambda: load_inputs(config))
+    seeds = min(config.train.seeds, MOST_SEEDS)
+    params = mlp.narrow(experiment.initial_params(config, inputs, range(seeds)), inputs.used)
+    networks = config.train.seeds * len(config.model.activations)
+    share = config.train.seeds / seeds
+    seconds = {"load": load_s, "compile": 0.0, "train": 0.0, "sweep": 0.0}
+    for name in config.model.activations:
+        compile_s, step_s = _train_seconds(config, inputs, name, params)
+        seconds["compile"] += compile_s
+        seconds["train"] += step_s * (config.train.steps + 1) * share
+        compile_s, each_s = _sweep_seconds(config, inputs, name, params)
+        seconds["compile"] += compile_s
+        seconds["sweep"] += each_s * config.train.seeds
+    seconds["report"] = _report_seconds(config, inputs, seeds)
+    here = jax.device_count()
+    for stage in ("train", "sweep"):
+        seconds[stage] *= here / (devices or here)
+    each = sum(leaf.nbytes for leaf in jax.tree.leaves(params)) // seeds
+    # More seeds than were measured: weights before and after, gradients, the optimiser's, and their copies when saved.
+    further = (config.train.seeds - seeds) * each * 6
+    return Plan(
+        networks,
+        devices or here,
+        *_flops(config, inputs, networks),
+        seconds,
+        _resident() + further,
+        mesh_of(inputs.splits["train"]).shape[DATA],
+    )
+
+
+def _timed(work: Callable[[], T]) -> tuple[T, float]:
+    started = time.perf_counter()
+    found = work()
+    return found, time.perf_counter() - started
+
+
+def _train_seconds(config: Config, inputs: Inputs, activation: str, params: Params) -> tuple[float, float]:
+    """Seconds to compile, and of a step of all the given networks."""
+    started = time.perf_counter()
+    calls: list[tuple[float, int]] = []  # when each call was over, and its last step
+
+    def watch(now: training.Progress) -> None:
+        calls.append((time.perf_counter(), now.step))
+        if len(calls) > 2 and calls[-1][0] - calls[0][0] > MEASURE_S:
+            raise _Enough
+
+    with contextlib.suppress(_Enough):
+        training.train(
+            experiment.network_model(config, activation),
+            params,
+            inputs.splits["train"],
+            inputs.splits["test"],
+            steps=config.train.steps,
+            optimizer=training.optimizer(config.train.optimizer, config.train.learning_rate),
+            block=config.compute.block,
+            report=watch,
+        )
+    (first, length), (last, steps) = calls[0], calls[-1]
+    if steps == length:  # so short that one call does all
+        return first - started, 0.0
+    step_s = (last - first) / (steps - length)
+    return max(0.0, first - started - step_s * (length + 1)), step_s
+
+
+def _sweep_seconds(config: Config, inputs: Inputs, activation: str, params: Params) -> tuple[float, float]:
+    """Seconds to compile, and of one network's ranges and sweep of all sites, splits and points."""
+    model, sites = experiment.network_model(config, activation), experiment.sites_of(config)
+    grids: dict[str, np.ndarray] = {name: edits.get(name).grid() for name in config.sweep.families}
+    compile_s = each_s = 0.0
+
+    def measured() -> dict[str, Ranges]:
+        return jax.block_until_ready(ranges.measure(model, params, inputs.splits["train"], sites))
+
+    first_s, again_s = _timed(measured)[1], _timed(measured)[1]
+    seeds = jax.tree.leaves(params)[0].shape[0]
+    compile_s, each_s = first_s - again_s, again_s / seeds
+    points = sum(map(len, grids.values()))
+    for site in sites:
+        for split in config.sweep.splits:
+            examples = inputs.splits[split]
+            wave = experiment.wave_size(config.train.seeds, points, examples)
+            some, range_of = jax.tree.map(lambda leaf, n=wave: leaf[:n], (params, measured()[site]))
+            made = {site: edits.joined(range_of, grids, config.sweep)}
+
+            def swept(some: Params = some, made: Mapping[str, edits.Edit] = made, split: str = split) -> Counts:
+                return jax.block_until_ready(
+                    sweep.sweep(model, some, made, inputs.splits[split], block=config.compute.block)
+                )
+
+            first_s, again_s = _timed(swept)[1], _timed(swept)[1]
+            compile_s += first_s - again_s
+            each_s += again_s / wave
+    return compile_s, each_s
+
+
+def _report_seconds(config: Config, inputs: Inputs, seeds: int) -> float:
+    """Seconds to save and report a made-up result of the run's shape."""
+    rng = np.random.default_rng(0)
+    grids: dict[str, np.ndarray] = {name: edits.get(name).grid() for name in config.sweep.families}
+    sites, splits, points = experiment.sites_of(config), config.sweep.splits, sum(map(len, grids.values()))
+    shape = (len(config.model.activations), seeds, len(sites), len(splits))
+    totals = [len(getattr(inputs.dataset, split).labels) for split in splits]
+
+    def made_up(shape: tuple[int, ...]) -> np.ndarray:
+        return rng.binomial(min(totals), 0.8, shape).astype(np.int32)
+
+    groups = results.families(
+        Counts(made_up((*shape, points)), made_up((*shape, points)), made_up(shape)),
+        grids,
+        {family: edits.identity(family, config.sweep) for family in grids},
+        {"network": list(config.model.activations), "seed": range(seeds), "site": list(sites), "split": list(splits)},
+        totals,
+    )
+    curves = Metrics(*(rng.random((config.train.steps + 1, seeds), np.float32) for _ in Metrics._fields))
+    groups["training"] = results.training(dict.fromkeys(config.model.activations, curves), range(seeds))
+    result = results.tree(groups, results.provenance(config, inputs.dataset))
+    with tempfile.TemporaryDirectory() as folder:
+
+        def write() -> None:
+            results.save(result, Path(folder) / results.FILE)
+            report.write(result, config.statistics, Path(folder))
+
+        return _timed(write)[1]
+
+
+def _flops(config: Config, inputs: Inputs, networks: int) -> tuple[float, float]:
+    """Useful operations in products of all networks: the training's, the sweep's."""
+    sizes = (inputs.used.size, *config.model.hidden, inputs.dataset.classes)
+    layers = [2.0 * a * b for a, b in itertools.pairwise(sizes)]
+    images = {split: len(getattr(inputs.dataset, split).labels) for split in ("train", "test")}
+    # Forward, the weights' gradient, and the values' gradient of every layer but the first.
+    step = images["train"] * (3 * sum(layers) - layers[0]) + images["test"] * sum(layers)
+    points = sum(len(edits.get(name).grid()) for name in config.sweep.families)
+    sweep_flops = 0.0
+    for split in config.sweep.splits:
+        for k in range(len(config.model.hidden)):
+            sweep_flops += images[split] * (sum(layers) + points * sum(layers[k + 1 :]))
+    return networks * (config.train.steps + 1) * step, networks * sweep_flops
+
+
+def _resident() -> int:
+    """Bytes of this process's memory at its largest until now."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def rendered(found: Plan, config: Config) -> str:
+    """The plan as lines of at most 80 columns."""
+    kind = jax.devices()[0].device_kind
+    stages = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in found.seconds.items())
+    rows = found.devices // math.gcd(found.devices, found.data_devices)
+    lines = [
+        f"networks   {found.networks}: {config.train.seeds} seeds of {', '.join(config.model.activations)}",
+        f"work       {found.train_flops:.3g} FLOP to train, {found.sweep_flops:.3g} to sweep, in matrix products",
+        f"split      on {found.devices} {kind} devices: {rows} share the networks, {found.data_devices} the images",
+        f"memory     {found.memory / 2**30:.2f} GiB resident",
+        f"time       {duration(found.total_s)}: {stages}",
+    ]
+    if found.devices != jax.device_count():
+        lines.append(f"           measured on {jax.device_count()} devices, taken to be shared evenly")
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the units that a person would use.
+
+    >>> duration(3.21), duration(75), duration(9000)
+    ('3.2 s', '1 min 15 s', '2 h 30 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
