@@ -225,7 +225,8 @@ def rendered(found: Plan, config: Config) -> str:
         f"work       {found.train_flops:.3g} FLOP to train, {found.sweep_flops:.3g} to sweep, in matrix products",
         f"split      on {found.devices} {kind} devices: {rows} share the networks, {found.data_devices} the images",
         f"memory     {found.memory / 2**30:.2f} GiB resident",
-        f"time       {duration(found.total_s)}: {stages}",
+        f"time       {duration(found.total_s)}",
+        f"           {stages}",
     ]
     if found.devices != jax.device_count():
         lines.append(f"           measured on {jax.device_count()} devices, taken to be shared evenly")

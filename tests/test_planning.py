@@ -49,7 +49,7 @@ def test_the_command_says_it_in_80_columns_and_writes_nothing(monkeypatch, capsy
     ((wanted, devices),) = asked
     assert (wanted.train.seeds, devices) == (7, 4)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["networks", "work", "split", "memory", "time"]
+    assert [line.split()[0] for line in lines] == ["networks", "work", "split", "memory", "time", "load"]
     assert max(map(len, lines)) <= 80
     assert not list(tmp_path.iterdir())
 
