@@ -20,7 +20,7 @@ import xarray as xr
 from jaxdist import activations, edits, folders, mlp, ranges, report, results, sweep, training, weights
 from jaxdist import config as configs
 from jaxdist.config import Config
-from jaxdist.devices import Examples
+from jaxdist.devices import SEED, Examples, mesh_of
 from jaxdist.errors import InputError, TrainingDivergedError
 from jaxdist.inputs import Inputs, load_inputs
 from jaxdist.progress import Show, silent
@@ -215,20 +215,22 @@ def sweep_in_waves(
     """Sweep an ensemble some networks at a time, so that there is progress to show; all waves run one program."""
     seeds = config.train.seeds
     points = jax.tree.leaves(made)[0].shape[1]
-    together = _wave(seeds, points * examples.x.shape[0])
+    together = _wave(seeds, points * examples.x.shape[0], mesh_of(examples).shape[SEED])
     waves = []
     for first in range(0, seeds, together):
         some, edit = jax.tree.map(lambda leaf, first=first: leaf[first : first + together], (params, made))
-        counts = sweep.sweep(model, some, edit, examples, scale_shortcut=scales, block=config.compute.block)
-        waves.append(jax.tree.map(np.asarray, counts))
+        waves.append(sweep.sweep(model, some, edit, examples, scale_shortcut=scales, block=config.compute.block))
         tell(first + together)
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *waves)
 
 
-def _wave(seeds: int, evaluations: int) -> int:
-    """How many networks to sweep in one call: the most that divide the ensemble evenly and stay near a few seconds."""
-    most = max(1, int((1e8 if jax.default_backend() == "cpu" else 1e10) / evaluations))
-    return max(d for d in range(1, seeds + 1) if seeds % d == 0 and d <= most)
+def _wave(seeds: int, evaluations: int, rows: int) -> int:
+    """How many networks to sweep in one call: the most that divide the ensemble evenly and stay near a few seconds.
+
+    A multiple of the mesh's rows, which divide the ensemble too.
+    """
+    most = max(rows, int((1e8 if jax.default_backend() == "cpu" else 1e10) / evaluations))
+    return max(d for d in range(rows, seeds + 1, rows) if seeds % d == 0 and d <= most)
 
 
 def network_model(config: Config, activation: str) -> Model:

@@ -27,7 +27,7 @@ class Inputs(NamedTuple):
 
 
 def load_inputs(config: Config) -> Inputs:
-    """Read and scale the data, and lay it out over the devices.
+    """Read and scale the data, and lay it out over a mesh for the config's number of seeds.
 
     Raises:
       InputError: if the data cannot be used, or exact products are wanted of inputs that are not integers 0..255.
@@ -38,7 +38,7 @@ def load_inputs(config: Config) -> Inputs:
     if not used.any():
         raise InputError(f"{dataset.source} Every pixel of every image is 0; expected pictures, so check the files")
     stored = [x[:, used] for x in flat]
-    mesh = devices.make_mesh()
+    mesh = devices.make_mesh(seeds=config.train.seeds)
     how: dict[str, Any] = {"backend": "float32"}
     if config.compute.precision == "exact":
         pixels = [products.as_pixels(x) for x in stored]

@@ -15,7 +15,7 @@ from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxdist import blocks, elementwise, taps
-from jaxdist.devices import DATA, Examples, mesh_of
+from jaxdist.devices import DATA, SEED, Examples, mesh_of, same, spread, to_host
 from jaxdist.errors import TrainingDivergedError
 from jaxdist.taps import Model, identity
 from jaxdist.types import AnyArray, Params
@@ -65,7 +65,7 @@ def block_sums(model: Model, params: Params, part: blocks.Block) -> tuple[Array,
 
 def gradient(model: Model, params: Params, examples: Examples, size: int) -> tuple[Params, Sums]:
     """Gradient of one network's mean loss over all examples, and the sums; runs inside ``shard_map``."""
-    zero = jax.tree.map(jnp.zeros_like, params), Sums(jnp.float32(0), jnp.int32(0))
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), params), Sums(jnp.float32(0), jnp.int32(0))
     here = blocks.varying(params)
 
     def step(total: tuple[Params, Sums], part: blocks.Block) -> tuple[Params, Sums]:
@@ -99,16 +99,18 @@ def train(
 ) -> tuple[Params, Metrics]:
     """Train stacked parameters (leading S) for `steps` full-batch updates.
 
-    Returns the final parameters and metrics [steps + 1, S]: entry k belongs to the weights after k updates.
+    Returns on the host the final parameters and metrics [steps + 1, S]: entry k belongs to the weights after k updates.
 
     Raises:
       TrainingDivergedError: as soon as a network's loss is not finite; it names the networks and the step.
     """
-    state = State(jnp.int32(0), params, jax.vmap(optimizer.init)(params))
+    mesh = mesh_of(train_set)
+    state = State(same(0, mesh), *spread((params, jax.vmap(optimizer.init)(params)), mesh))
     leaves = jax.tree.leaves(params)
+    seeds = leaves[0].shape[0]
     # Two operations a weight and example forward, four backward.
     step_flops = 6.0 * sum(leaf.size for leaf in leaves) * train_set.x.shape[0]
-    length, together = _steps_together(step_flops), _seeds_together(leaves[0].shape[0], step_flops)
+    length, together = _steps_together(step_flops), _seeds_together(seeds, step_flops)
     width = taps.widest(taps.sites_for_one(model.apply, params, train_set.x))
     history: list[Metrics] = []
     while len(history) * length <= steps:
@@ -116,21 +118,22 @@ def train(
             state,
             train_set,
             test_set,
-            jnp.int32(steps),
+            np.int32(steps),
             model=model,
             update=optimizer.update,
             length=length,
             together=together,
             precision=precision,
             size=block or blocks.default_size(width, together),
-            mesh=mesh_of(train_set),
+            mesh=mesh,
         )
         first = len(history) * length
-        history.append(jax.tree.map(lambda leaf, n=steps + 1 - first: np.asarray(leaf[:n]), metrics))
+        history.append(jax.tree.map(lambda leaf, n=steps + 1 - first: leaf[:n, :seeds], to_host(metrics)))
         _check_finite(history[-1].loss, first)
         last = history[-1]
         report(Progress(first + len(last.loss) - 1, steps, *(float(np.mean(leaf[-1])) for leaf in last)))
-    return state.params, Metrics(*(np.concatenate(leaves) for leaves in zip(*history, strict=True)))
+    trained = jax.tree.map(lambda leaf: leaf[:seeds], to_host(state.params))
+    return trained, Metrics(*(np.concatenate(leaves) for leaves in zip(*history, strict=True)))
 
 
 def _check_finite(loss: AnyArray, first_step: int) -> None:
@@ -163,7 +166,7 @@ def _steps(
     state: State,
     train_set: Examples,
     test_set: Examples,
-    steps: Array,
+    steps: AnyArray,
     *,
     model: Model,
     update: Callable[..., tuple[optax.Updates, optax.OptState]],
@@ -190,14 +193,15 @@ def _steps(
     def one_step(state: State, train_set: Examples, test_set: Examples) -> tuple[State, Metrics]:
         before = (state.params, state.optimizer)
         each = functools.partial(network, train_set=train_set, test_set=test_set)
-        *after, metrics = lax.map(each, before, batch_size=together)
+        here = jax.tree.leaves(state.params)[0].shape[0]
+        *after, metrics = lax.map(each, before, batch_size=min(together, here))
         more = state.step < steps
         params, optimizer = jax.tree.map(lambda new, old: jnp.where(more, new, old), tuple(after), before)
         return State(state.step + 1, params, optimizer), metrics
 
     def run(state: State, train_set: Examples, test_set: Examples) -> tuple[State, Metrics]:
         seeds = jax.tree.leaves(state.params)[0].shape[0]
-        idle = Metrics(*(jnp.zeros(seeds) for _ in Metrics._fields))
+        idle = Metrics(*(blocks.varying(jnp.zeros(seeds), SEED) for _ in Metrics._fields))
 
         def body(state: State, _: None) -> tuple[State, Metrics]:
             return lax.cond(state.step <= steps, lambda s: one_step(s, train_set, test_set), lambda s: (s, idle), state)
@@ -205,8 +209,9 @@ def _steps(
         return lax.scan(body, state, length=length)
 
     with jax.default_matmul_precision(precision):
-        specs = (PartitionSpec(), blocks.SPECS, blocks.SPECS)
-        return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())(state, train_set, test_set)
+        states = State(PartitionSpec(), PartitionSpec(SEED), PartitionSpec(SEED))  # type: ignore[arg-type]
+        specs, out = (states, blocks.SPECS, blocks.SPECS), (states, PartitionSpec(None, SEED))
+        return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=out)(state, train_set, test_set)
 
 
 def optimizer(name: str, learning_rate: float) -> optax.GradientTransformation:
