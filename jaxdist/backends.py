@@ -13,7 +13,7 @@ from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxdist import blocks
-from jaxdist.devices import DATA, SEED, Examples, place, slowest, spread, to_host
+from jaxdist.devices import DATA, SEED, Examples, of_each, place, spread, to_host
 from jaxdist.products import BACKENDS, Backend, pack, product
 
 _ROWS = 512
@@ -54,7 +54,9 @@ def choose(pixels: np.ndarray, hidden: int, mesh: Mesh) -> Choice:
         found = to_host(_trial(weights, examples, mesh=mesh))[:rows]
         seconds[backend] = min(_timed(weights, examples, mesh) for _ in range(_REPEATS))
         error[backend] = float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
-    seconds = dict(zip(seconds, slowest(list(seconds.values()), mesh), strict=True))
+    # The slowest process's times, so that all processes choose alike.
+    longest = of_each(np.array(list(seconds.values()), np.float32), mesh).max(axis=0)
+    seconds = dict(zip(seconds, longest.tolist(), strict=True))
     return Choice(min(BACKENDS, key=seconds.__getitem__), seconds, error)
 
 

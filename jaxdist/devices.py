@@ -95,12 +95,11 @@ def to_host(tree: Any) -> Any:
     return jax.tree.map(fetched, tree)
 
 
-def slowest(seconds: Sequence[float], mesh: Mesh) -> list[float]:
-    """Of times that each process measured for itself, the longest of any; so all processes draw one conclusion."""
-    here = np.asarray(seconds, np.float32)[None]
-    spec = PartitionSpec((SEED, DATA))
-    each = jax.make_array_from_callback((mesh.size, here.size), NamedSharding(mesh, spec), lambda _: here)
-    return [float(longest) for longest in to_host(each).max(axis=0)]
+def of_each(values: np.ndarray, mesh: Mesh) -> np.ndarray:
+    """What each device's process holds as `values` [K], as [devices, K]: the way to find out whether they differ."""
+    sharding = NamedSharding(mesh, PartitionSpec((SEED, DATA)))
+    each = jax.make_array_from_callback((mesh.size, len(values)), sharding, lambda _: values[None])
+    return np.asarray(to_host(each))
 
 
 def _split(array: np.ndarray, mesh: Mesh, axis: str) -> Array:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from jaxdist import activations, files, results, weights
+from jaxdist import activations, files, hosts, results, weights
 from jaxdist import config as configs
 from jaxdist.config import Config
 from jaxdist.errors import InputError
@@ -20,6 +20,8 @@ CONFIG_FILE = "config.toml"
 def new(config: Config) -> Path:
     """The run folder ``config.out``, not yet made; raises `InputError` if it is in use or cannot be made."""
     folder = Path(config.out).expanduser()
+    if not hosts.writes():
+        return folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: is not an empty folder; choose a new one with --out, or move it away")
     parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
@@ -35,7 +37,9 @@ def of(path: Path) -> Path:
 
 
 def save(folder: Path, config: Config, result: xr.DataTree, networks: Mapping[str, Params] | None = None) -> None:
-    """Write config and result, and the weights if given, into a run folder."""
+    """Write config and result, and the weights if given, into a run folder; of several processes, one does."""
+    if not hosts.writes():
+        return
     for name, params in (networks or {}).items():
         weights.save(params, weights_path(folder, name))
     # The result carries the config that counts; the file beside it is for people.
