@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import socket
 import sys
+import time
 from collections.abc import Mapping
 from typing import NoReturn
 
@@ -27,6 +29,9 @@ HEARTBEAT = 30
 
 FAREWELL = 3600
 """Seconds that finished processes wait for process 0 to write its tables and figures; if it dies, they notice."""
+
+PATIENCE = 300
+"""Seconds to wait for the others to start."""
 
 _LOST = ("Gloo", "NCCL", "coordination service", "UNAVAILABLE")
 """What JAX's errors say where a transfer between processes failed."""
@@ -90,6 +95,8 @@ def join(cluster: Cluster) -> None:
     """
     import jax
 
+    if cluster.coordinator is not None:
+        _meet(cluster)
     try:
         jax.distributed.initialize(
             cluster.coordinator,
@@ -97,6 +104,7 @@ def join(cluster: Cluster) -> None:
             cluster.index,
             # With everything given, nothing else is to be guessed from a cluster's variables.
             cluster_detection_method="deactivate" if cluster.coordinator else None,
+            initialization_timeout=PATIENCE,
             heartbeat_timeout_seconds=HEARTBEAT,
             shutdown_timeout_seconds=FAREWELL,
         )
@@ -114,6 +122,28 @@ def join(cluster: Cluster) -> None:
     if not writes():
         # The descriptor, not only Python's stream: libraries print there too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _meet(cluster: Cluster) -> None:
+    """Refuse in words what would end JAX in C++: a port that is taken, or a process 0 that does not come."""
+    assert cluster.coordinator is not None
+    host, _, port = cluster.coordinator.rpartition(":")
+    name = f"--distributed.coordinator: {cluster.coordinator}"
+    if cluster.index == 0:
+        try:
+            socket.create_server(("", int(port))).close()
+        except OSError as error:
+            raise InputError(f"{name} cannot be listened at ({error}); choose another port") from None
+        return
+    waiting_until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > waiting_until:
+                raise InputError(f"{name} did not answer in {PATIENCE} s ({error}); start process 0 there") from None
+        time.sleep(0.2)
 
 
 def joined() -> bool:
