@@ -21,8 +21,8 @@ from jax.sharding import PartitionSpec
 from benchmarks import images as inputs
 from benchmarks.images import Images, place
 from benchmarks.machine import facts, have_torch
-from jaxdist import blocks, mlp, training
-from jaxdist.devices import Examples, mesh_of
+from jaxdist import blocks, devices, mlp, training
+from jaxdist.devices import SEED, Examples, mesh_of
 from jaxdist.types import Params
 
 FACTOR = 3.0
@@ -187,12 +187,15 @@ def jaxdist_gradient(images: Images, initial: Params, activation: str) -> dict[s
     model = mlp.model(activation)
 
     def step(params: Params, examples: Examples) -> Params:
-        return training.gradient(model, params, examples, blocks.default_size(HIDDEN))[0]
+        one = jax.tree.map(lambda leaf: leaf[0], params)
+        found, _ = training.gradient(model, one, examples, blocks.default_size(HIDDEN))
+        return jax.tree.map(lambda leaf: leaf[None], found)
 
-    specs = (PartitionSpec(), blocks.SPECS)
-    run = jax.shard_map(step, mesh=mesh_of(train_set), in_specs=specs, out_specs=PartitionSpec())
+    mesh = mesh_of(train_set)
+    run = jax.shard_map(step, mesh=mesh, in_specs=(PartitionSpec(SEED), blocks.SPECS), out_specs=PartitionSpec(SEED))
+    stacked = devices.spread(jax.tree.map(lambda leaf: np.asarray(leaf)[None], initial), mesh)
     with jax.default_matmul_precision("float32"):
-        return jax.tree.map(np.asarray, jax.jit(run)(initial, train_set))
+        return jax.tree.map(lambda leaf: leaf[0], devices.to_host(jax.jit(run)(stacked, train_set)))
 
 
 def reference_gradient(

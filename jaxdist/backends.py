@@ -13,7 +13,7 @@ from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxdist import blocks
-from jaxdist.devices import DATA, Examples, place
+from jaxdist.devices import DATA, SEED, Examples, of_each, place, spread, to_host
 from jaxdist.products import BACKENDS, Backend, pack, product
 
 _ROWS = 512
@@ -44,18 +44,23 @@ def choose(pixels: np.ndarray, hidden: int, mesh: Mesh) -> Choice:
     weight = np.random.default_rng(0).normal(size=(rows, images.shape[1])).astype(np.float32)
     exact = weight.astype(float) @ images.T @ images
     labels = np.zeros(len(images), np.int32)
+    # Each row of the mesh multiplies as many units as one device would.
+    weights = spread(np.tile(weight, (mesh.shape[SEED], 1)), mesh)
     seconds: dict[str, float] = {}
     error: dict[str, float] = {}
     for backend in BACKENDS:
         stored = pack(images, backend)
         examples = place(stored, labels, mesh, dtype=stored.dtype)
-        found = np.asarray(_trial(weight, examples, mesh=mesh))
-        seconds[backend] = min(_timed(weight, examples, mesh) for _ in range(_REPEATS))
+        found = to_host(_trial(weights, examples, mesh=mesh))[:rows]
+        seconds[backend] = min(_timed(weights, examples, mesh) for _ in range(_REPEATS))
         error[backend] = float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
+    # The slowest process's times, so that all processes choose alike.
+    longest = of_each(np.array(list(seconds.values()), np.float32), mesh).max(axis=0)
+    seconds = dict(zip(seconds, longest.tolist(), strict=True))
     return Choice(min(BACKENDS, key=seconds.__getitem__), seconds, error)
 
 
-def _timed(weight: np.ndarray, examples: Examples, mesh: Mesh) -> float:
+def _timed(weight: Array, examples: Examples, mesh: Mesh) -> float:
     started = time.perf_counter()
     jax.block_until_ready(_trial(weight, examples, mesh=mesh))
     return time.perf_counter() - started
@@ -72,8 +77,8 @@ def _trial(weight: Array, examples: Examples, *, mesh: Mesh) -> Array:
         def step(total: Array, part: blocks.Block) -> Array:
             return total + jax.grad(loss)(here, part)
 
-        return lax.psum(blocks.fold(step, jnp.zeros_like(weight), examples, _BLOCK), DATA)
+        return lax.psum(blocks.fold(step, jnp.zeros(weight.shape), examples, _BLOCK), DATA)
 
     with jax.default_matmul_precision("float32"):
-        specs = (PartitionSpec(), blocks.SPECS)
-        return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())(weight, examples)
+        specs = (PartitionSpec(SEED), blocks.SPECS)
+        return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))(weight, examples)

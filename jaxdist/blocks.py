@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import PartitionSpec
 
-from jaxdist.devices import DATA, Examples
+from jaxdist.devices import DATA, SEED, Examples
 
 Carry = TypeVar("Carry")
 
@@ -49,8 +49,8 @@ def fold(step: Callable[[Carry, Block], Carry], init: Carry, examples: Examples,
     """Fold `step` over this device's share of the examples, at most `size` at a time; runs inside ``shard_map``.
 
     Blocks have one shape, as even as the number of examples and whole tiles allow: the last one starts early and marks
-    what it repeats as not valid, so nothing is copied or padded. `init` is the same on every device; the result is
-    not: reduce it over the data axis.
+    what it repeats as not valid, so nothing is copied or padded. `init` holds constants; the result differs between
+    devices: reduce it over the data axis.
     """
     local = examples.y.shape[0]
     count = -(-local // size)
@@ -69,9 +69,9 @@ def fold(step: Callable[[Carry, Block], Carry], init: Carry, examples: Examples,
         )
         return step(carry, block), None
 
-    return lax.scan(body, varying(init), jnp.arange(count))[0]
+    return lax.scan(body, varying(init, (SEED, DATA)), jnp.arange(count))[0]
 
 
-def varying(tree: Any) -> Any:
-    """Mark replicated values as free to differ between devices, so that JAX sums nothing over them unasked."""
-    return jax.tree.map(lambda leaf: lax.pcast(jnp.asarray(leaf), DATA, to="varying"), tree)
+def varying(tree: Any, axes: str | tuple[str, ...] = DATA) -> Any:
+    """Mark values that are the same along mesh axes as free to differ, so that JAX sums nothing over them unasked."""
+    return jax.tree.map(lambda leaf: lax.pcast(jnp.asarray(leaf), axes, to="varying"), tree)

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ from rich.console import Console
 
 import jaxdist
 from jaxdist import config as configs
+from jaxdist import hosts
 from jaxdist.config import Config
 from jaxdist.errors import InputError, nearest
 from jaxdist.progress import shown
@@ -32,7 +34,20 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code, 2 for input that cannot be used."""
+    """Run the command line; returns the exit code: 2 for input that cannot be used, 1 if another process is gone."""
+    try:
+        code = _answer(arguments)
+    except Exception:
+        if not hosts.joined():
+            raise
+        traceback.print_exc()
+        code = 1
+    if code and hosts.joined():
+        hosts.leave(code)
+    return code
+
+
+def _answer(arguments: Sequence[str] | None) -> int:
     try:
         options = _parse(sys.argv[1:] if arguments is None else arguments)
         command: Callable[[argparse.Namespace], int | None] = options.command
@@ -51,14 +66,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
+        if hosts.lost(error):
+            print(f"jaxdist: another process is gone ({_first_line(error)}); start all of them again", file=sys.stderr)
+            return 1
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        print(f"jaxdist: out of memory ({str(error).splitlines()[0]}); use fewer seeds or units", file=sys.stderr)
+        print(f"jaxdist: out of memory ({_first_line(error)}); use fewer seeds or units", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("jaxdist: interrupted; finished files stay as they are", file=sys.stderr)
         return 130
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "")
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -89,6 +111,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         added = command(name, help, function)
         added.add_argument("config", nargs="?", help="TOML file; none: the quickstart")
         _add_fields(added, ("",))
+        _add_cluster(added)
     added = command("plan", "say what a run will cost before it runs, from a measurement of seconds", _plan)
     added.add_argument("config", nargs="?", help="TOML file; none: the quickstart")
     added.add_argument("--devices", type=_count, help="devices like those here that the run will have [those here]")
@@ -96,6 +119,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     added = command("sweep", "sweep the trained networks of a run folder", _sweep)
     added.add_argument("run", type=Path, help="run folder")
     _add_fields(added, ("data.dir", "ranges.", "sweep.", "statistics.", "compute."))
+    _add_cluster(added)
     added = command("report", "write the tables and figures of a run folder, and print its summary", _report)
     added.add_argument("run", type=Path, help="run folder")
     _add_fields(added, ("statistics.",))
@@ -151,7 +175,7 @@ def _count(text: str) -> int:
 
 
 def _unknown(argument: str, command: str) -> str:
-    known = [f"--{key}" for key in configs.field_types()]
+    known = [f"--{key}" for key in configs.field_types()] + [f"--distributed.{name}" for name in hosts.HELP]
     name = argument.split("=")[0]
     if not argument.startswith("-"):
         return f"'{argument}': one argument too many for '{command}'; see 'jaxdist {command} --help'"
@@ -167,6 +191,12 @@ def _add_fields(parser: argparse.ArgumentParser, prefixes: tuple[str, ...]) -> N
             group.add_argument(f"--{key}", metavar="VALUE", help=help.replace("%", "%%"), default=argparse.SUPPRESS)
 
 
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("several processes", "the same command in each, see docs/hosts.md")
+    for name, help in hosts.HELP.items():
+        group.add_argument(f"--distributed.{name}", metavar="VALUE", help=help, default=argparse.SUPPRESS)
+
+
 def _changes(options: argparse.Namespace) -> dict[str, str]:
     return {key: value for key, value in vars(options).items() if key in configs.field_types()}
 
@@ -178,7 +208,7 @@ def _config(options: argparse.Namespace) -> Config:
 
 def _run(options: argparse.Namespace) -> None:
     config = _config(options)
-    experiment = _experiment()
+    experiment = _experiment(options)
     began = time.time()
     with shown(Console()) as show:
         result = experiment.run(config, show=show)
@@ -189,7 +219,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     config = _config(options)
-    experiment = _experiment()
+    experiment = _experiment(options)
     with shown(Console()) as show:
         experiment.train(config, show=show)
     print(f"trained networks in {config.out}; next: jaxdist sweep {config.out}")
@@ -204,7 +234,7 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> None:
-    experiment = _experiment()
+    experiment = _experiment(options)
     with shown(Console()) as show:
         experiment.sweep_folder(options.run, _changes(options), show=show)
     print(f"swept {options.run}; next: jaxdist report {options.run}")
@@ -271,11 +301,15 @@ def _prepare(options: argparse.Namespace) -> None:
     print(f"prepared in {path}")
 
 
-def _experiment() -> ModuleType:
-    """Import what computes, with all cores in use; late, so that --help and mistakes answer at once."""
+def _experiment(options: argparse.Namespace | None = None) -> ModuleType:
+    """Import what computes, with all cores in use and other processes met; late, so that mistakes answer at once."""
+    given = vars(options) if options else {}
+    cluster = hosts.cluster({n: given[key] for n in hosts.HELP if (key := f"distributed.{n}") in given})
     from jaxdist import devices, experiment
 
     devices.use_all_cores()
+    if cluster:
+        hosts.join(cluster)
     return experiment
 
 

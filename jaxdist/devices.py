@@ -1,17 +1,23 @@
-"""Where the work happens: CPU devices, the mesh, and arrays of examples laid out on it."""
+"""Where the work happens: CPU devices, the mesh, and arrays laid out on it and fetched from it.
+
+With several processes (`hosts`) the mesh spans all of them, and every process calls these functions alike.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxdist.types import AnyArray
 
 SEED, DATA = "seed", "data"
 
@@ -30,14 +36,18 @@ def use_all_cores() -> None:
             warnings.warn("JAX is already in use, so its number of CPU devices stays as it is", stacklevel=2)
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh (seed, data) over `devices`, or all that JAX sees; every device gets its share of the examples."""
+def make_mesh(devices: Sequence[jax.Device] | None = None, seeds: int = 1) -> Mesh:
+    """A mesh (seed, data) over `devices`, or all that JAX sees, for ensembles of so many seeds.
+
+    Seeds first, since networks need nothing of each other: as many rows as divide both devices and seeds, so that no
+    device works on what is thrown away. The devices of a row share the examples.
+    """
     chosen = np.array(jax.devices() if devices is None else devices)
-    return Mesh(chosen.reshape(1, -1), (SEED, DATA))
+    return Mesh(chosen.reshape(math.gcd(chosen.size, seeds), -1), (SEED, DATA))
 
 
 class Examples(NamedTuple):
-    """A split laid out over the mesh's data axis, in its given order.
+    """A split laid out over the mesh's data axis, in its given order; every row of the mesh has all of it.
 
     The last device's share is filled up by repeating the last example; `total` says how many are real.
     """
@@ -57,17 +67,51 @@ def place(x: np.ndarray, y: np.ndarray, mesh: Mesh, *, dtype: np.typing.DTypeLik
         raise ValueError(
             f"expected one label for each of at least one example, got {len(x)} inputs and {len(y)} labels"
         )
-    missing = -len(x) % mesh.shape[DATA]
+    x, y = np.asarray(x, dtype), np.asarray(y, np.int32)
+    return Examples(_split(x, mesh, DATA), _split(y, mesh, DATA), same(len(x), mesh))
 
-    def filled(array: np.ndarray) -> np.ndarray:
-        return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
 
-    sharding = NamedSharding(mesh, PartitionSpec(DATA))
-    return Examples(
-        jax.device_put(filled(np.asarray(x, dtype)), sharding),
-        jax.device_put(filled(np.asarray(y, np.int32)), sharding),
-        jnp.int32(len(x)),
-    )
+def spread(tree: Any, mesh: Mesh) -> Any:
+    """Lay arrays with a leading S, on the host or this process's devices, out over the mesh's seed axis.
+
+    Where S does not divide, the last seed is repeated: cut what comes back to S.
+    """
+    return jax.tree.map(lambda leaf: _split(np.asarray(leaf), mesh, SEED), tree)
+
+
+def same(value: AnyArray | int, mesh: Mesh) -> Array:
+    """Put the same array, or int32, on every device of the mesh."""
+    return _put(np.asarray(value, np.int32 if isinstance(value, int) else None), mesh, PartitionSpec())
+
+
+def to_host(tree: Any) -> Any:
+    """Fetch arrays, whole, as NumPy arrays that are the same in every process."""
+
+    def fetched(leaf: AnyArray) -> np.ndarray:
+        if isinstance(leaf, Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+            return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+        return np.asarray(leaf)
+
+    return jax.tree.map(fetched, tree)
+
+
+def of_each(values: np.ndarray, mesh: Mesh) -> np.ndarray:
+    """What each device's process holds as `values` [K], as [devices, K]: the way to find out whether they differ."""
+    sharding = NamedSharding(mesh, PartitionSpec((SEED, DATA)))
+    each = jax.make_array_from_callback((mesh.size, len(values)), sharding, lambda _: values[None])
+    return np.asarray(to_host(each))
+
+
+def _split(array: np.ndarray, mesh: Mesh, axis: str) -> Array:
+    """Split the leading axis evenly over a mesh axis, its last entry repeated until that is possible."""
+    missing = -len(array) % mesh.shape[axis]
+    filled = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
+    return _put(filled, mesh, PartitionSpec(axis))
+
+
+def _put(array: np.ndarray, mesh: Mesh, spec: PartitionSpec) -> Array:
+    # Every process holds the whole array, and gives its own devices their parts of it.
+    return jax.make_array_from_callback(array.shape, NamedSharding(mesh, spec), lambda index: array[index])
 
 
 def mesh_of(examples: Examples) -> Mesh:

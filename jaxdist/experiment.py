@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,10 +18,10 @@ import jax
 import numpy as np
 import xarray as xr
 
-from jaxdist import activations, edits, folders, mlp, ranges, report, results, sweep, training, weights
+from jaxdist import activations, edits, folders, hosts, mlp, ranges, report, results, sweep, training, weights
 from jaxdist import config as configs
 from jaxdist.config import Config
-from jaxdist.devices import Examples
+from jaxdist.devices import SEED, Examples, mesh_of
 from jaxdist.errors import InputError, TrainingDivergedError
 from jaxdist.inputs import Inputs, load_inputs
 from jaxdist.progress import Show, silent
@@ -104,7 +105,9 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
 
 def _earlier(config: Config, folder: Path) -> xr.DataTree | None:
     """What a run folder holds of a config with as many seeds or fewer, None if nothing; refuses another config."""
-    if not (folder / results.FILE).exists():
+    if hosts.joined():
+        folders.new(config)  # several processes start anew: each would have to find the same
+    if hosts.joined() or not (folder / results.FILE).exists():
         return None
     earlier = results.load(folder)
     refuse_other(results.config_of(earlier), config, folder, more_seeds=True)
@@ -225,7 +228,7 @@ def train_networks(
                     block=config.compute.block,
                     report=tell,
                     resume=resume,
-                    keep=kept,
+                    keep=kept if store.keeps else None,
                 )
             except TrainingDivergedError as error:
                 raise TrainingDivergedError(f"network '{name}': {error}") from None
@@ -323,10 +326,13 @@ def sweep_in_waves(
 
 
 def wave_size(seeds: int, points: int, examples: Examples) -> int:
-    """How many networks to sweep in one call: the most that divide the ensemble evenly and stay near a few seconds."""
-    evaluations = points * examples.y.shape[0]
-    most = max(1, int((1e8 if jax.default_backend() == "cpu" else 1e10) / evaluations))
-    return max(d for d in range(1, seeds + 1) if seeds % d == 0 and d <= most)
+    """How many networks to sweep in one call: the most that divide the ensemble evenly and stay near a few seconds.
+
+    A multiple of the mesh's rows where they divide the ensemble.
+    """
+    rows = math.gcd(seeds, mesh_of(examples).shape[SEED])
+    most = max(rows, int((1e8 if jax.default_backend() == "cpu" else 1e10) / (points * examples.y.shape[0])))
+    return max(d for d in range(rows, seeds + 1, rows) if seeds % d == 0 and d <= most)
 
 
 def network_model(config: Config, activation: str) -> Model:

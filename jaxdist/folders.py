@@ -10,7 +10,7 @@ from pathlib import Path
 import filelock
 import xarray as xr
 
-from jaxdist import activations, files, results, unfinished, weights
+from jaxdist import activations, files, hosts, results, unfinished, weights
 from jaxdist import config as configs
 from jaxdist.config import Config
 from jaxdist.errors import InputError
@@ -25,6 +25,8 @@ LOCK_FILE = ".lock"
 def new(config: Config) -> Path:
     """The run folder ``config.out``, not yet made; raises `InputError` if it is in use or cannot be made."""
     folder = Path(config.out).expanduser()
+    if not hosts.writes():
+        return folder
     if folder.exists() and (not folder.is_dir() or _content(folder)):
         raise InputError(f"{folder}: is not an empty folder; choose a new one with --out, or move it away")
     _refuse_unwritable(folder)
@@ -47,6 +49,9 @@ def held(folder: Path) -> Iterator[Path]:
       InputError: if another process holds it, it holds something else than a run, or it cannot be made.
     """
     folder = folder.expanduser()
+    if not hosts.writes():
+        yield folder
+        return
     if (folder.exists() and not folder.is_dir()) or (_content(folder) and not _is_run(folder)):
         raise InputError(f"{folder}: is neither empty nor a run; choose another folder with --out, or move it away")
     _refuse_unwritable(folder)
@@ -97,7 +102,9 @@ def with_result(path: Path) -> Path:
 
 
 def save(folder: Path, config: Config, result: xr.DataTree, networks: Mapping[str, Params] | None = None) -> None:
-    """Write config and result, and the weights if given, into a run folder."""
+    """Write config and result, and the weights if given, into a run folder; of several processes, one does."""
+    if not hosts.writes():
+        return
     for name, params in (networks or {}).items():
         weights.save(params, weights_path(folder, name))
     # The result carries the config that counts; the file beside it is for people.

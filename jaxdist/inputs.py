@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxdist import backends, data, devices, products
 from jaxdist.config import Config
@@ -28,10 +30,13 @@ class Inputs(NamedTuple):
 
 
 def load_inputs(config: Config, backend: Backend | None = None) -> Inputs:
-    """Read and scale the data, and lay it out over the devices; exact products by `backend`, or the fastest here.
+    """Read and scale the data, and lay it out over a mesh for the config's number of seeds.
+
+    Exact products are computed by `backend`, or the fastest here.
 
     Raises:
-      InputError: if the data cannot be used, or exact products are wanted of inputs that are not integers 0..255.
+      InputError: if the data cannot be used, or exact products are wanted of inputs that are not integers 0..255; or
+        if several processes were given different data or configs.
     """
     dataset = data.load(config.data)
     flat = [x.reshape(len(x), -1) for x in data.scaled(dataset, config.data)]
@@ -39,7 +44,8 @@ def load_inputs(config: Config, backend: Backend | None = None) -> Inputs:
     if not used.any():
         raise InputError(f"{dataset.source} Every pixel of every image is 0; expected pictures, so check the files")
     stored = [x[:, used] for x in flat]
-    mesh = devices.make_mesh()
+    mesh = devices.make_mesh(seeds=config.train.seeds)
+    _check_alike(config, dataset, mesh)
     how: dict[str, Any] = {"backend": "float32"}
     if config.compute.precision == "exact":
         pixels = [products.as_pixels(x) for x in stored]
@@ -51,3 +57,16 @@ def load_inputs(config: Config, backend: Backend | None = None) -> Inputs:
     splits = zip(("train", "test"), stored, (dataset.train, dataset.test), strict=True)
     laid_out = {name: devices.place(x, split.labels, mesh, dtype=x.dtype) for name, x, split in splits}
     return Inputs(dataset, laid_out, used, how)
+
+
+def _check_alike(config: Config, dataset: data.Dataset, mesh: Mesh) -> None:
+    """Refuse processes that would compute different things: at best they would wait for each other for ever.
+
+    Where the images lie and where the run goes may differ from host to host.
+    """
+    said = repr((dataset.digest, config.model, config.train, config.ranges, config.sweep, config.compute))
+    numbers = devices.of_each(np.array([zlib.crc32(said.encode()) & 0x7FFFFFFF], np.int32), mesh)
+    if len(np.unique(numbers)) > 1:
+        raise InputError(
+            "the processes were given different images or configs; start all of them with the same command"
+        )

@@ -11,7 +11,7 @@ from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxdist import blocks, taps
-from jaxdist.devices import DATA, Examples, mesh_of
+from jaxdist.devices import DATA, SEED, Examples, mesh_of, spread, to_host
 from jaxdist.errors import InputError
 from jaxdist.types import Params, Ranges
 
@@ -54,7 +54,7 @@ def measure(
     precision: str = "float32",
     block: int | None = None,
 ) -> dict[str, Ranges]:
-    """Measure the ranges [S, H] of each site for an ensemble of stacked parameters, over all examples.
+    """Measure the ranges [S, H] of each site for an ensemble of stacked parameters, over all examples, and fetch them.
 
     `measured_on` says on which side of the activation; dead units are always those whose activation stays 0.
 
@@ -67,16 +67,19 @@ def measure(
                 f"site '{site}': ranges need the activation that follows; give it as post={{'{site}': fn}}"
             )
     found = taps.sites_for_one(model.apply, params, examples.x)
-    return _measure(
-        params,
+    mesh = mesh_of(examples)
+    measured = _measure(
+        spread(params, mesh),
         examples,
         model=model,
         sites=sites,
         measured_on=measured_on,
         precision=precision,
         size=block or blocks.default_size(taps.widest(found)),
-        mesh=mesh_of(examples),
+        mesh=mesh,
     )
+    seeds = jax.tree.leaves(params)[0].shape[0]
+    return jax.tree.map(lambda leaf: leaf[:seeds], to_host(measured))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "sites", "measured_on", "precision", "size", "mesh"))
@@ -121,5 +124,5 @@ def _measure(
         return result
 
     with jax.default_matmul_precision(precision):
-        run = jax.shard_map(ensemble, mesh=mesh, in_specs=(PartitionSpec(), blocks.SPECS), out_specs=PartitionSpec())
-        return run(params, examples)
+        specs = (PartitionSpec(SEED), blocks.SPECS)
+        return jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))(params, examples)

@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from jaxdist import edits, figures, files, results, tables
+from jaxdist import edits, figures, files, hosts, results, tables
 from jaxdist.config import StatisticsConfig
 
 WIDTH = 80
@@ -30,7 +30,12 @@ _OUTWARD = {
 
 
 def write(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> list[Path]:
-    """Write ``tables/`` and ``figures/`` of a swept result into a run folder; returns the files."""
+    """Write ``tables/`` and ``figures/`` of a swept result into a run folder; returns the files.
+
+    Of several processes one does, and the others return none.
+    """
+    if not hosts.writes():
+        return []
     points, reach = tables.points(result, options), tables.tolerance(result, options)
     training = tables.training(result, options) if "training" in result.children else None
     written = []

@@ -11,12 +11,13 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxdist import blocks, elementwise, taps
 from jaxdist.activations import Activation
-from jaxdist.devices import DATA, Examples, mesh_of
+from jaxdist.devices import DATA, SEED, Examples, mesh_of, same, spread, to_host
 from jaxdist.edits import Edit
 from jaxdist.errors import InputError
 from jaxdist.types import AnyArray, Params
@@ -43,7 +44,7 @@ def sweep(
     precision: str = "float32",
     block: int | None = None,
 ) -> Counts:
-    """Count correct and unchanged predictions at every point, for stacked parameters (leading S).
+    """Count correct and unchanged predictions at every point, for stacked parameters (leading S), and fetch the counts.
 
     Args:
       edits: by site; leaves [S, P, H]. At each point all of its sites are edited together.
@@ -63,10 +64,11 @@ def sweep(
     order = list(sites)
     if not edits:
         raise ValueError("edits: expected at least one site, got none")
+    seeds = jax.tree.leaves(params)[0].shape[0]
     for site, edit in edits.items():
         if site not in sites:
             raise InputError(f"site '{site}': the model never reaches it; its sites are {', '.join(order) or 'none'}")
-        seeds, units = jax.tree.leaves(params)[0].shape[0], sites[site][model.unit_axis]
+        units = sites[site][model.unit_axis]
         for leaf in jax.tree.leaves(edit):
             if leaf.ndim != 3 or (leaf.shape[0], leaf.shape[2]) != (seeds, units):
                 raise ValueError(
@@ -74,20 +76,21 @@ def sweep(
                 )
     if scale_shortcut is not None:
         _check_shortcut(model, tuple(edits), order)
-        scale_shortcut = jnp.asarray(scale_shortcut, jnp.float32)
+        scale_shortcut = np.asarray(scale_shortcut, np.float32)
         if scale_shortcut.ndim != 1 or not (scale_shortcut > 0).all():
             raise ValueError(f"scale_shortcut: expected positive factors [Q], got {scale_shortcut}")
-    return _sweep(
-        params,
-        dict(edits),
+    mesh = mesh_of(examples)
+    counts = _sweep(
+        *spread((params, dict(edits)), mesh),
         examples,
-        scale_shortcut,
+        None if scale_shortcut is None else same(scale_shortcut, mesh),
         model=model,
         sites=tuple(sorted(edits, key=order.index)),
         precision=precision,
         size=block or blocks.default_size(taps.widest(found)),
-        mesh=mesh_of(examples),
+        mesh=mesh,
     )
+    return jax.tree.map(lambda leaf: leaf[:seeds], to_host(counts))
 
 
 def _check_shortcut(model: taps.Model, edited: tuple[str, ...], order: list[str]) -> None:
@@ -186,23 +189,25 @@ def _sweep(
         return lax.psum(lax.map(network, (params, edits)), DATA)
 
     with jax.default_matmul_precision(precision):
-        specs = (PartitionSpec(), PartitionSpec(), blocks.SPECS, PartitionSpec())
-        run = jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())
+        specs = (PartitionSpec(SEED), PartitionSpec(SEED), blocks.SPECS, PartitionSpec())
+        run = jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))
         return run(params, edits, examples, scales)
 
 
 def matches(
     model: taps.Model, first: Edited, second: Edited, examples: tuple[Examples, Examples], *, block: int | None = None
-) -> Array:
+) -> np.ndarray:
     """Count the images [S, P] to which two ensembles, each with its own edits, give the same class at each point.
 
     Seeds are taken in pairs; the edits are of one site, with leaves [S, P, H], as in `sweep`. Each ensemble sees the
-    same images in its own scaling; float32 throughout.
+    same images in its own scaling, laid out on one mesh; float32 throughout.
     """
     (site,) = first[1]
     both = examples[0]._replace(x=(examples[0].x, examples[1].x))
     size = block or blocks.default_size(taps.widest(taps.sites_for_one(model.apply, first[0], examples[0].x)))
-    return _matches(first, second, both, model=model, site=site, size=size, mesh=mesh_of(both))
+    mesh, seeds = mesh_of(both), jax.tree.leaves(first[0])[0].shape[0]
+    counts = _matches(*spread((first, second), mesh), both, model=model, site=site, size=size, mesh=mesh)
+    return np.asarray(to_host(counts)[:seeds])
 
 
 @functools.partial(jax.jit, static_argnames=("model", "site", "size", "mesh"))
@@ -220,15 +225,16 @@ def _matches(
                 )
                 made = (pair[0][1], pair[1][1])
 
-                def same(edit: tuple[Mapping[str, Edit], Mapping[str, Edit]]) -> Array:
+                def agree(edit: tuple[Mapping[str, Edit], Mapping[str, Edit]]) -> Array:
                     return _same(predict(edit[0]), jnp.where(part.valid, other(edit[1]), -1))
 
-                return counts + lax.map(same, made)
+                return counts + lax.map(agree, made)
 
             return blocks.fold(step, jnp.zeros(points, jnp.int32), examples, size)
 
         return lax.psum(lax.map(network, (first, second)), DATA)
 
     with jax.default_matmul_precision("float32"):
-        specs = (PartitionSpec(), PartitionSpec(), blocks.SPECS)
-        return jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())(first, second, examples)
+        specs = (PartitionSpec(SEED), PartitionSpec(SEED), blocks.SPECS)
+        run = jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))
+        return run(first, second, examples)

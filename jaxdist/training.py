@@ -15,7 +15,7 @@ from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxdist import blocks, elementwise, taps
-from jaxdist.devices import DATA, Examples, mesh_of
+from jaxdist.devices import DATA, SEED, Examples, mesh_of, same, spread, to_host
 from jaxdist.errors import TrainingDivergedError
 from jaxdist.taps import Model, identity
 from jaxdist.types import AnyArray, Params
@@ -77,7 +77,7 @@ def block_sums(model: Model, params: Params, part: blocks.Block) -> tuple[Array,
 
 def gradient(model: Model, params: Params, examples: Examples, size: int) -> tuple[Params, Sums]:
     """Gradient of one network's mean loss over all examples, and the sums; runs inside ``shard_map``."""
-    zero = jax.tree.map(jnp.zeros_like, params), Sums(jnp.float32(0), jnp.int32(0))
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), params), Sums(jnp.float32(0), jnp.int32(0))
     here = blocks.varying(params)
 
     def step(total: tuple[Params, Sums], part: blocks.Block) -> tuple[Params, Sums]:
@@ -109,48 +109,53 @@ def train(
     block: int | None = None,
     report: Callable[[Progress], None] = lambda _: None,
     resume: Callable[[Snapshot], Snapshot] = lambda start: start,
-    keep: Callable[[Snapshot], None] = lambda _: None,
+    keep: Callable[[Snapshot], None] | None = None,
 ) -> tuple[Params, Metrics]:
     """Train stacked parameters (leading S) for `steps` full-batch updates.
 
-    Returns the final parameters and metrics [steps + 1, S]: entry k belongs to the weights after k updates.
+    Returns on the host the final parameters and metrics [steps + 1, S]: entry k belongs to the weights after k updates.
 
     Args:
       resume: is given the start and returns where to go on: the start, or a snapshot that `keep` was given earlier in
         the same training. Going on gives the same bits as never having stopped.
-      keep: is given a snapshot every fraction of a second, and the finished one last.
+      keep: is given a snapshot every fraction of a second, on the host, and the finished one last.
 
     Raises:
       TrainingDivergedError: as soon as a network's loss is not finite; it names the networks and the step.
     """
-    now = resume(start(params, steps, optimizer))
+    mesh = mesh_of(train_set)
+    begin = resume(start(params, steps, optimizer))
+    step, metrics = int(begin.state.step), begin.metrics
+    state = State(same(step, mesh), *spread(begin.state[1:], mesh))
     leaves = jax.tree.leaves(params)
+    seeds = leaves[0].shape[0]
     # Two operations a weight and example forward, four backward.
     step_flops = 6.0 * sum(leaf.size for leaf in leaves) * train_set.x.shape[0]
-    length, together = _steps_together(step_flops), _seeds_together(leaves[0].shape[0], step_flops)
+    length, together = _steps_together(step_flops), _seeds_together(seeds, step_flops)
     width = taps.widest(taps.sites_for_one(model.apply, params, train_set.x))
-    while not now.finished:
-        first = int(now.state.step)
+    while step <= steps:
         state, measured = _steps(
-            now.state,
+            state,
             train_set,
             test_set,
-            jnp.int32(steps),
+            np.int32(steps),
             model=model,
             update=optimizer.update,
             length=length,
             together=together,
             precision=precision,
             size=block or blocks.default_size(width, together),
-            mesh=mesh_of(train_set),
+            mesh=mesh,
         )
-        last = min(first + length, steps + 1)
-        new = jax.tree.map(lambda leaf, n=last - first: np.asarray(leaf[:n]), measured)
-        _check_finite(new.loss, first)
-        now = Snapshot(state, jax.tree.map(functools.partial(_put, first), now.metrics, new))
-        keep(now)
+        last = min(step + length, steps + 1)
+        new = jax.tree.map(lambda leaf, n=last - step: leaf[:n, :seeds], to_host(measured))
+        _check_finite(new.loss, step)
+        metrics = jax.tree.map(functools.partial(_put, step), metrics, new)
+        step = last
+        if keep is not None:
+            keep(Snapshot(_of_host(state, seeds), metrics))
         report(Progress(last - 1, steps, *(float(np.mean(leaf[-1])) for leaf in new)))
-    return now.state.params, now.metrics
+    return _of_host(state, seeds).params, metrics
 
 
 def start(params: Params, steps: int, optimizer: optax.GradientTransformation) -> Snapshot:
@@ -158,6 +163,12 @@ def start(params: Params, steps: int, optimizer: optax.GradientTransformation) -
     seeds = jax.tree.leaves(params)[0].shape[0]
     empty = Metrics(*(np.zeros((steps + 1, seeds), np.float32) for _ in Metrics._fields))
     return Snapshot(State(jnp.int32(0), params, jax.vmap(optimizer.init)(params)), empty)
+
+
+def _of_host(state: State, seeds: int) -> State:
+    """Fetch a state, without the seeds that only fill up the mesh."""
+    step, *of_seeds = to_host(state)
+    return State(step, *jax.tree.map(lambda leaf: leaf[:seeds], of_seeds))
 
 
 def _put(first: int, recorded: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -194,7 +205,7 @@ def _steps(
     state: State,
     train_set: Examples,
     test_set: Examples,
-    steps: Array,
+    steps: AnyArray,
     *,
     model: Model,
     update: Callable[..., tuple[optax.Updates, optax.OptState]],
@@ -221,14 +232,15 @@ def _steps(
     def one_step(state: State, train_set: Examples, test_set: Examples) -> tuple[State, Metrics]:
         before = (state.params, state.optimizer)
         each = functools.partial(network, train_set=train_set, test_set=test_set)
-        *after, metrics = lax.map(each, before, batch_size=together)
+        here = jax.tree.leaves(state.params)[0].shape[0]
+        *after, metrics = lax.map(each, before, batch_size=min(together, here))
         more = state.step < steps
         params, optimizer = jax.tree.map(lambda new, old: jnp.where(more, new, old), tuple(after), before)
         return State(state.step + 1, params, optimizer), metrics
 
     def run(state: State, train_set: Examples, test_set: Examples) -> tuple[State, Metrics]:
         seeds = jax.tree.leaves(state.params)[0].shape[0]
-        idle = Metrics(*(jnp.zeros(seeds) for _ in Metrics._fields))
+        idle = Metrics(*(blocks.varying(jnp.zeros(seeds), SEED) for _ in Metrics._fields))
 
         def body(state: State, _: None) -> tuple[State, Metrics]:
             return lax.cond(state.step <= steps, lambda s: one_step(s, train_set, test_set), lambda s: (s, idle), state)
@@ -236,8 +248,9 @@ def _steps(
         return lax.scan(body, state, length=length)
 
     with jax.default_matmul_precision(precision):
-        specs = (PartitionSpec(), blocks.SPECS, blocks.SPECS)
-        return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())(state, train_set, test_set)
+        states = State(PartitionSpec(), PartitionSpec(SEED), PartitionSpec(SEED))  # type: ignore[arg-type]
+        specs, out = (states, blocks.SPECS, blocks.SPECS), (states, PartitionSpec(None, SEED))
+        return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=out)(state, train_set, test_set)
 
 
 def optimizer(name: str, learning_rate: float) -> optax.GradientTransformation:

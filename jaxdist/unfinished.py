@@ -23,7 +23,7 @@ import numpy as np
 import tomli_w
 
 from jaxdist import config as configs
-from jaxdist import files
+from jaxdist import files, hosts
 from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.products import Backend
@@ -43,7 +43,10 @@ _FREE = ("out", "data.dir", "train.save_every")
 
 
 class Store:
-    """One run's unfinished work. Everything it writes is whole or absent."""
+    """One run's unfinished work. Everything it writes is whole or absent.
+
+    Several processes keep none: what each of them found would have to be the same at every moment.
+    """
 
     def __init__(self, run_folder: Path, config: Config) -> None:
         """Look for work to go on with, and write nothing; raises `InputError` if it is of another config."""
@@ -51,7 +54,8 @@ class Store:
         self._config = config
         self._noted = self._folder / "run.toml"
         self._found: dict[str, Any] = {}
-        if self._noted.exists():
+        self.keeps = not hosts.joined()
+        if self.keeps and self._noted.exists():
             with _readable(self._noted):
                 self._found = tomllib.loads(self._noted.read_text(encoding="utf-8"))
             refuse_other(configs.from_dict(self._found["config"], where=str(self._noted)), config, self._folder)
@@ -65,13 +69,14 @@ class Store:
         """Note what new work is for; raises `InputError` if work to go on with is on other images."""
         if self._found.get("data_digest", data_digest) != data_digest:
             raise InputError(f"{self._folder}: holds work on other images; give the same ones, or delete it")
-        if not self._found:
+        if self.keeps and not self._found:
             self._found = {"data_digest": data_digest, "backend": backend, "config": configs.to_dict(self._config)}
             files.write_text(self._noted, tomli_w.dumps(self._found))
 
     def clear(self) -> None:
         """Remove everything kept, all of it or nothing: later work must not go on with half of this."""
-        files.remove(self._folder)
+        if self.keeps:
+            files.remove(self._folder)
 
     @contextlib.contextmanager
     def training(self, name: str) -> Iterator[tuple[Callable[[Tree], Tree], Callable[[Tree, int, bool], None]]]:
@@ -80,6 +85,9 @@ class Store:
         States are pytrees of arrays, all of one structure; they come back as NumPy's, on no device yet. The second
         function takes a state, its step, and whether it must be kept; otherwise it is if the last time is long ago.
         """
+        if not self.keeps:
+            yield lambda start: start, lambda *_: None
+            return
         import orbax.checkpoint as ocp  # late: importing it takes most of a second
 
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # what goes wrong is raised too
@@ -111,6 +119,8 @@ class Store:
 
     def once(self, name: str, compute: Callable[[], tuple[Any, ...]]) -> tuple[np.ndarray, ...]:
         """Return the arrays kept under this name, or compute and keep them."""
+        if not self.keeps:
+            return tuple(map(np.asarray, compute()))
         path = self._folder / "sweep" / f"{name}.npz"
         if path.exists():
             with _readable(path), path.open("rb") as file, np.load(file, allow_pickle=False) as kept:

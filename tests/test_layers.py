@@ -18,6 +18,7 @@ LAYERS = (
     "elementwise",
     "activations",
     "data",
+    "hosts",
     "devices",
     "blocks",
     "taps",

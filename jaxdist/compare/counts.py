@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pandas as pd
 
@@ -70,7 +71,8 @@ def same_classes(
     Raises:
       InputError: if the images cannot be read, or are not those of the results.
     """
-    inputs = [_inputs(side, other, data_dir) for side, other in (sides, sides[::-1])]
+    seeds = jax.tree.leaves(networks[0])[0].shape[0]
+    inputs = [_inputs(side, other, data_dir, seeds) for side, other in (sides, sides[::-1])]
     families = {key[0]: pair[0].fraction for key, pair in pairs.items()}
     found: dict[Key, np.ndarray] = {}
     for network, site, split in dict.fromkeys(key[1:] for key in pairs):
@@ -82,15 +84,16 @@ def same_classes(
             measured = ranges.measure(model, params, known.splits["train"], (site,), measured_on=measured_on)[site]
             edited.append((params, {site: edits.joined(measured, families, side.config.sweep)}))
         examples = (inputs[0].splits[split], inputs[1].splits[split])
-        matching = np.asarray(sweep.matches(model, edited[0], edited[1], examples))
+        matching = sweep.matches(model, edited[0], edited[1], examples)
         for family, here in edits.slices(families).items():
             found[family, network, site, split] = matching[:, here]
     return found
 
 
-def _inputs(side: Side, other: Side, data_dir: str | None) -> Inputs:
+def _inputs(side: Side, other: Side, data_dir: str | None, seeds: int) -> Inputs:
     where = {"data.dir": data_dir if data_dir is not None else (side if side.digest else other).config.data.dir}
-    where |= {"compute.precision": "float32"}
+    # Both sides on one mesh, for the seeds that they have in common.
+    where |= {"compute.precision": "float32", "train.seeds": str(seeds)}
     config = configs.override(side.config, where | {"data.name": (side if side.digest else other).config.data.name})
     inputs = load_inputs(config)
     if inputs.dataset.digest != (side.digest or other.digest):
