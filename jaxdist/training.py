@@ -131,7 +131,8 @@ def train(
     seeds = leaves[0].shape[0]
     # Two operations a weight and example forward, four backward.
     step_flops = 6.0 * sum(leaf.size for leaf in leaves) * train_set.x.shape[0]
-    length, together = _steps_together(step_flops), _seeds_together(seeds, step_flops)
+    rows = mesh.shape[SEED]
+    length, together = _steps_together(step_flops), _seeds_together(-(-seeds // rows), step_flops / rows)
     width = taps.widest(taps.sites_for_one(model.apply, params, train_set.x))
     while step <= steps:
         state, measured = _steps(
@@ -232,8 +233,7 @@ def _steps(
     def one_step(state: State, train_set: Examples, test_set: Examples) -> tuple[State, Metrics]:
         before = (state.params, state.optimizer)
         each = functools.partial(network, train_set=train_set, test_set=test_set)
-        here = jax.tree.leaves(state.params)[0].shape[0]
-        *after, metrics = lax.map(each, before, batch_size=min(together, here))
+        *after, metrics = lax.map(each, before, batch_size=together)
         more = state.step < steps
         params, optimizer = jax.tree.map(lambda new, old: jnp.where(more, new, old), tuple(after), before)
         return State(state.step + 1, params, optimizer), metrics
