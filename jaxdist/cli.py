@@ -213,7 +213,7 @@ def _run(options: argparse.Namespace) -> None:
     with shown(Console()) as show:
         result = experiment.run(config, show=show)
     _summarise(result, config, Path(config.out))
-    if (Path(config.out).expanduser() / "result.nc").stat().st_mtime < began:
+    if hosts.writes() and (Path(config.out).expanduser() / "result.nc").stat().st_mtime < began:
         print("The run was finished before and is left as it was; for a new one, give another --out")
 
 

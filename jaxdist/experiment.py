@@ -312,7 +312,7 @@ def sweep_in_waves(
     """
     seeds = jax.tree.leaves(params)[0].shape[0]
     points = jax.tree.leaves(made)[0].shape[1]
-    together = wave_size(seeds, points, examples)
+    together = wave_size(seeds, points * examples.y.shape[0], mesh_of(examples).shape[SEED])
     waves = []
     for first in range(0, seeds, together):
 
@@ -325,13 +325,13 @@ def sweep_in_waves(
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *waves)
 
 
-def wave_size(seeds: int, points: int, examples: Examples) -> int:
+def wave_size(seeds: int, evaluations: int, rows: int) -> int:
     """How many networks to sweep in one call: the most that divide the ensemble evenly and stay near a few seconds.
 
     A multiple of the mesh's rows where they divide the ensemble.
     """
-    rows = math.gcd(seeds, mesh_of(examples).shape[SEED])
-    most = max(rows, int((1e8 if jax.default_backend() == "cpu" else 1e10) / (points * examples.y.shape[0])))
+    rows = math.gcd(seeds, rows)
+    most = max(rows, int((1e8 if jax.default_backend() == "cpu" else 1e10) / evaluations))
     return max(d for d in range(rows, seeds + 1, rows) if seeds % d == 0 and d <= most)
 
 

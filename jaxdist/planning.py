@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxdist import edits, experiment, mlp, ranges, report, results, sweep, training
 from jaxdist.config import Config
-from jaxdist.devices import DATA, mesh_of
+from jaxdist.devices import DATA, SEED, mesh_of
 from jaxdist.inputs import Inputs, load_inputs
 from jaxdist.sweep import Counts
 from jaxdist.training import Metrics
@@ -149,7 +149,8 @@ def _sweep_seconds(config: Config, inputs: Inputs, activation: str, params: Para
     for site in sites:
         for split in config.sweep.splits:
             examples = inputs.splits[split]
-            wave = experiment.wave_size(config.train.seeds, points, examples)
+            rows = mesh_of(examples).shape[SEED]
+            wave = min(seeds, experiment.wave_size(config.train.seeds, points * examples.y.shape[0], rows))
             some, range_of = jax.tree.map(lambda leaf, n=wave: leaf[:n], (params, measured()[site]))
             made = {site: edits.joined(range_of, grids, config.sweep)}
 

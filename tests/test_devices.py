@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxdist import devices
-from jaxdist.experiment import _wave
+from jaxdist.experiment import wave_size
 from tests.mesh_support import CASES
 
 
@@ -73,7 +73,7 @@ def test_what_is_spread_comes_back_whole():
 
 def test_waves_divide_the_ensemble_and_fill_the_rows():
     for seeds, rows, most in ((20, 4, 5), (20, 1, 7), (6, 2, 1), (7, 7, 3), (12, 4, 12)):
-        together = _wave(seeds, int(1e8 / most), rows)
+        together = wave_size(seeds, int(1e8 / most), rows)
         assert seeds % together == 0
         assert together % rows == 0
         assert together <= max(rows, most)
