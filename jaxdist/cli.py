@@ -80,7 +80,7 @@ def _answer(arguments: Sequence[str] | None) -> int:
 
 
 def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "")
+    return str(error).partition("\n")[0]
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

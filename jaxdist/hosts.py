@@ -109,7 +109,7 @@ def join(cluster: Cluster) -> None:
             shutdown_timeout_seconds=FAREWELL,
         )
     except (ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0]
         if cluster.coordinator is None:
             raise InputError(
                 f"--distributed.auto: JAX found no cluster to join ({reason}); give --distributed.coordinator, "
