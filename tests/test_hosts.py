@@ -20,8 +20,11 @@ from jaxdist.errors import InputError
 SMALL = ["--model.activations", "abs", "--model.hidden", "16", "--train.steps", "40"]
 SMALL += ["--data.normalisation", "unit", "--train.learning_rate", "0.5"]
 
-WITHOUT_PICTURES = "import sys; from jaxdist import cli, report; report.write = lambda *_: []; sys.exit(cli.main())"
-"""The command line, but for the tables and figures, which take longer than all the rest."""
+WITHOUT_PICTURES = (
+    "import sys; from jaxdist import cli, hosts, report; report.write = lambda *_: []; hosts.HEARTBEAT = 10; "
+    "sys.exit(cli.main())"
+)
+"""The command line, but for the tables and figures, which take longer than all the rest, and with less patience."""
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
