@@ -70,9 +70,9 @@ def made_up(train: int, test: int) -> Images:
     return Images(*split(train), *split(test), f"made up, {train:,} training and {test:,} test images of MNIST's shape")
 
 
-def place(images: Images, *, drop_unused: bool = True) -> tuple[Examples, Examples]:
-    """Lay both splits out over all of JAX's devices, as `jaxdist.experiment` does; `drop_unused` as there."""
-    mesh = devices.make_mesh()
+def place(images: Images, *, seeds: int = 1, drop_unused: bool = True) -> tuple[Examples, Examples]:
+    """Lay both splits out over all of JAX's devices, as `jaxdist.experiment` does for so many seeds."""
+    mesh = devices.make_mesh(seeds=seeds)
     kept = images.used if drop_unused else np.ones(images.train_x.shape[1], bool)
     return (
         devices.place(images.train_x[:, kept], images.train_y, mesh),

@@ -70,7 +70,7 @@ def jaxdist_sweep(
     With `shortcut` the first family must be the scale.
     """
     model = mlp.model(activation)
-    train_set, _ = place(images)
+    train_set, _ = place(images, seeds=jax.tree.leaves(params)[0].shape[0])
     narrow = mlp.narrow(params, images.used)
 
     def run() -> np.ndarray:

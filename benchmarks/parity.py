@@ -169,7 +169,7 @@ def jaxdist_trainer(
 
     Calling it gives the parameters of the used pixels and the metrics [steps + 1, S].
     """
-    train_set, test_set = place(images)
+    train_set, test_set = place(images, seeds=jax.tree.leaves(params)[0].shape[0])
     return functools.partial(
         training.train,
         mlp.model(activation),
