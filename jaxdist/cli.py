@@ -214,7 +214,7 @@ def _run(options: argparse.Namespace) -> None:
         result = experiment.run(config, show=show)
     _summarise(result, config, Path(config.out))
     if hosts.writes() and (Path(config.out).expanduser() / "result.nc").stat().st_mtime < began:
-        print("The run was finished before and is left as it was; for a new one, give another --out")
+        print("It was finished before: only tables and figures were made again. For a new run, give another --out")
 
 
 def _train(options: argparse.Namespace) -> None:

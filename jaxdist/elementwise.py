@@ -1,8 +1,8 @@
 """Bounds, relu and argmax in the forms that compile to the fewest vector instructions.
 
 ``jnp.minimum`` and ``jnp.maximum`` return NaN whichever side has it, for which XLA's CPU compiler adds a comparison and
-a selection to each. A bound is never NaN here, so one comparison decides: a single instruction, twice as fast, which
-still keeps a NaN of the value.
+a selection to each. Here one comparison decides, a single instruction: a NaN of the value stays, a NaN as bound bounds
+nothing.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ MOST_UNROLLED = 32
 
 
 def at_least(value: Array, low: Array | float) -> Array:
-    """``maximum(value, low)`` for a `low` that is not NaN; broadcasts."""
+    """``maximum(value, low)``, or the value where `low` is NaN; broadcasts."""
     return jnp.where(low > value, low, value)
 
 
 def at_most(value: Array, high: Array | float) -> Array:
-    """``minimum(value, high)`` for a `high` that is not NaN; broadcasts."""
+    """``minimum(value, high)``, or the value where `high` is NaN; broadcasts."""
     return jnp.where(high < value, high, value)
 
 
@@ -38,14 +38,15 @@ def _relu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Arr
 
 
 def argmax(values: Array, axis: int) -> Array:
-    """Index of the largest value along `axis`, int32; of the first among equals. NaN is larger than nothing.
+    """Index of the largest value along `axis`, int32; of the first among equals. NaN counts as -inf.
 
     XLA reduces pairs of value and index one lane at a time, so a few values are compared by whole rows instead.
     """
     if values.shape[axis] > MOST_UNROLLED:
-        return jnp.argmax(values, axis)
+        return jnp.argmax(jnp.where(jnp.isnan(values), -jnp.inf, values), axis)
     rows = jnp.moveaxis(values, axis, 0)
-    largest, index = rows[0], jnp.zeros(rows.shape[1:], jnp.int32)
+    largest = jnp.where(jnp.isnan(rows[0]), -jnp.inf, rows[0])
+    index = jnp.zeros(rows.shape[1:], jnp.int32)
     for k in range(1, len(rows)):
         larger = rows[k] > largest
         largest, index = jnp.where(larger, rows[k], largest), jnp.where(larger, k, index)

@@ -23,7 +23,7 @@ from jaxdist import config as configs
 from jaxdist.config import Config
 from jaxdist.devices import SEED, Examples, mesh_of
 from jaxdist.errors import InputError, TrainingDivergedError
-from jaxdist.inputs import Inputs, load_inputs
+from jaxdist.inputs import Inputs, load_inputs, refuse_unlike
 from jaxdist.progress import Show, silent
 from jaxdist.sweep import Counts
 from jaxdist.taps import Model
@@ -75,13 +75,16 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
     new = range(before, config.train.seeds)
     if earlier is not None and not new and (_is_swept(earlier) or not swept):
         Store(folder, config).clear()  # a process killed at its very end may have left it
+        if results.config_of(earlier).statistics != config.statistics:
+            earlier.attrs["config"] = configs.to_toml(config)
+            folders.save(folder, config, earlier)
         return earlier
     if earlier is not None and _is_swept(earlier) and not swept:
         raise InputError(f"{folder}: is swept already; to extend it, 'jaxdist run' trains and sweeps the new seeds")
     for name in config.model.activations:
         activations.get(name)
     store = Store(folder, config)
-    inputs = load_inputs(config, store.backend)
+    inputs = load_inputs(config, store.backend, seeds=len(new) or config.train.seeds)
     if earlier is not None:
         _check_data(earlier, inputs, folder)
     store.begin(inputs.dataset.digest, inputs.products["backend"])
@@ -107,12 +110,17 @@ def _earlier(config: Config, folder: Path) -> xr.DataTree | None:
     """What a run folder holds of a config with as many seeds or fewer, None if nothing; refuses another config."""
     if hosts.joined():
         folders.new(config)  # several processes start anew: each would have to find the same
-    if hosts.joined() or not (folder / results.FILE).exists():
+    if hosts.joined():
+        return None
+    if not (folder / results.FILE).exists():
+        noted = folder / folders.CONFIG_FILE
+        if noted.exists():  # with weights, but no result: made again, if it is the same
+            refuse_other(configs.load(noted), config, folder)
         return None
     earlier = results.load(folder)
     refuse_other(results.config_of(earlier), config, folder, more_seeds=True)
     seeds = results.seeds_of(earlier)
-    if config.train.seeds > len(seeds) and seeds != list(range(len(seeds))):
+    if config.train.seeds > len(seeds) and "origin" in earlier.attrs:
         raise InputError(f"{folder}: holds networks that were not made from train.seed; it cannot be extended")
     return earlier
 
@@ -129,12 +137,8 @@ def _check_data(earlier: xr.DataTree, inputs: Inputs, folder: Path) -> None:
 
 
 def _load_networks(config: Config, inputs: Inputs, folder: Path, seeds: int) -> dict[str, Params]:
-    """Read a run folder's weights, which must be those of networks of the config's layers.
-
-    A process killed while it saved more seeds may have written more than the result tells of.
-    """
-    loaded = folders.load_networks(config, folder)
-    networks = {name: jax.tree.map(lambda leaf: leaf[:seeds], params) for name, params in loaded.items()}
+    """Read a run folder's weights, which must be those of so many networks of the config's layers."""
+    networks = folders.load_networks(config, folder, seeds)
     expected = jax.eval_shape(lambda: initial_params(config, inputs, range(seeds)))
     for name, params in networks.items():
         weights.check(params, expected, folders.weights_path(folder, name))
@@ -156,6 +160,8 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
         inputs = load_inputs(config, store.backend)
         _check_data(earlier, inputs, folder)
         networks = _load_networks(config, inputs, folder, config.train.seeds)
+        leaves = (np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(networks))
+        refuse_unlike(leaves, mesh_of(inputs.splits["train"]), "weights")
         kept = {name: child.to_dataset() for name, child in earlier.children.items() if name not in SWEEP_GROUPS}
         attrs = {**_attrs(earlier), **results.provenance(config, inputs.dataset)}
         store.begin(inputs.dataset.digest, inputs.products["backend"])
@@ -173,15 +179,15 @@ def report_folder(folder: Path, changes: Mapping[str, str] | None = None) -> xr.
     Raises:
       InputError: if the folder is not a run or holds no sweep, or a change is not allowed.
     """
-    folder = folders.with_result(folder)
-    result = results.load(folder)
-    if not _is_swept(result):
-        raise InputError(f"{folder}: holds no sweep yet; make one with 'jaxdist sweep {folder}'")
-    config = _changed(result, changes or {}, ("statistics.",))
-    if changes:
-        result.attrs["config"] = configs.to_toml(config)
-        folders.save(folder, config, result)
-    report.write(result, config.statistics, folder)
+    with folders.held(folders.with_result(folder)) as folder:
+        result = results.load(folder)
+        if not _is_swept(result):
+            raise InputError(f"{folder}: holds no sweep yet; make one with 'jaxdist sweep {folder}'")
+        config = _changed(result, changes or {}, ("statistics.",))
+        if changes:
+            result.attrs["config"] = configs.to_toml(config)
+            folders.save(folder, config, result)
+        report.write(result, config.statistics, folder)
     return result
 
 
@@ -226,6 +232,7 @@ def train_networks(
                     steps=config.train.steps,
                     optimizer=training.optimizer(config.train.optimizer, config.train.learning_rate),
                     block=config.compute.block,
+                    seeds=seeds,
                     report=tell,
                     resume=resume,
                     keep=kept if store.keeps else None,
@@ -274,9 +281,10 @@ def sweep_networks(
                 show(job, before + done, len(sites) * len(splits) * len(seeds), "")
 
             def once(
-                first: int, wave: Callable[[], Counts], label: str = f"{name}-{site.replace('/', '-')}-{split}"
+                these: slice, wave: Callable[[], Counts], label: str = f"{name}-{site.replace('/', '-')}-{split}"
             ) -> Counts:
-                return Counts(*store.once(f"{label}-{seeds[first]}", wave))
+                # By its seeds, since another number of devices may take other waves.
+                return Counts(*store.once("-".join([label, *map(str, seeds[these])]), wave))
 
             swept = sweep_in_waves(model, params, made, inputs.splits[split], config, tell, scales, once)
             for all_counts, new in zip(counts, swept, strict=True):
@@ -304,11 +312,11 @@ def sweep_in_waves(
     config: Config,
     tell: Tell,
     scales: np.ndarray | None,
-    once: Callable[[int, Callable[[], Counts]], Counts],
+    once: Callable[[slice, Callable[[], Counts]], Counts],
 ) -> Counts:
     """Sweep an ensemble some networks at a time, so that there is progress to show; all waves run one program.
 
-    `once` is given each wave's first network and what sweeps it, and returns its counts, perhaps from an earlier time.
+    `once` is given each wave's networks and what sweeps them, and returns its counts, perhaps from an earlier time.
     """
     seeds = jax.tree.leaves(params)[0].shape[0]
     points = jax.tree.leaves(made)[0].shape[1]
@@ -320,7 +328,7 @@ def sweep_in_waves(
             some, edit = jax.tree.map(lambda leaf: leaf[first : first + together], (params, made))
             return sweep.sweep(model, some, edit, examples, scale_shortcut=scales, block=config.compute.block)
 
-        waves.append(once(first, wave))
+        waves.append(once(slice(first, first + together), wave))
         tell(first + together)
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *waves)
 

@@ -53,8 +53,8 @@ def is_temporary(name: str) -> bool:
 
 
 def remove_left_over(folder: Path) -> None:
-    """Remove what `aside` and `folder_aside` were writing in `folder` when their process was killed."""
-    for path in folder.rglob(".*"):
+    """Remove what `aside` and `folder_aside` were writing in `folder` itself when their process was killed."""
+    for path in list(folder.glob(".*")):
         if is_temporary(path.name):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 

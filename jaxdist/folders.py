@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import filelock
+import jax
 import xarray as xr
 
 from jaxdist import activations, files, hosts, results, unfinished, weights
@@ -19,7 +20,9 @@ from jaxdist.types import Params
 CONFIG_FILE = "config.toml"
 
 LOCK_FILE = ".lock"
-"""Stays in the folder: to remove it would let two processes hold it."""
+"""Stays in a folder with a run: to remove it could let two processes hold it."""
+
+WEIGHTS = "weights"
 
 
 def new(config: Config) -> Path:
@@ -60,14 +63,16 @@ def held(folder: Path) -> Iterator[Path]:
     lock = filelock.FileLock(folder / LOCK_FILE, timeout=0)
     try:
         with lock:
-            files.remove_left_over(folder)
+            for part in (folder, *(folder / name for name in (WEIGHTS, "tables", "figures", unfinished.FOLDER))):
+                files.remove_left_over(part)
             try:
                 yield folder
             finally:
                 if made and not _content(folder):
                     (folder / LOCK_FILE).unlink(missing_ok=True)
-                    for path in made:
-                        path.rmdir()
+                    with contextlib.suppress(OSError):  # another run may have begun in a folder above
+                        for path in made:
+                            path.rmdir()
     except filelock.Timeout:
         raise InputError(
             f"{folder}: another jaxdist process is working in it; wait until that has finished, or choose another "
@@ -82,7 +87,8 @@ def _content(folder: Path) -> set[str]:
 
 
 def _is_run(folder: Path) -> bool:
-    return bool(_content(folder) & {results.FILE, CONFIG_FILE, unfinished.FOLDER})
+    content = _content(folder)
+    return bool(content & {results.FILE, unfinished.FOLDER}) or {CONFIG_FILE, WEIGHTS} <= content
 
 
 def of(path: Path) -> Path:
@@ -107,17 +113,26 @@ def save(folder: Path, config: Config, result: xr.DataTree, networks: Mapping[st
         return
     for name, params in (networks or {}).items():
         weights.save(params, weights_path(folder, name))
-    # The result carries the config that counts; the file beside it is for people.
-    results.save(result, folder / results.FILE)
+    # The result comes last: what is killed before it is done again. It carries the config that counts; the file beside
+    # it is for people.
     files.write_text(folder / CONFIG_FILE, configs.to_toml(config))
+    results.save(result, folder / results.FILE)
 
 
-def load_networks(config: Config, folder: Path) -> dict[str, Params]:
-    """Read the weights of every network of a run; raises `InputError` where one is missing or broken."""
-    return {name: weights.load(weights_path(folder, name)) for name in config.model.activations}
+def load_networks(config: Config, folder: Path, seeds: int | None = None) -> dict[str, Params]:
+    """Read the weights of every network of a run, of its config's number of seeds unless another is given.
+
+    A process killed while it saved further seeds may have written more of them than the result tells of.
+
+    Raises:
+      InputError: where weights are missing or broken.
+    """
+    count = config.train.seeds if seeds is None else seeds
+    loaded = {name: weights.load(weights_path(folder, name)) for name in config.model.activations}
+    return {name: jax.tree.map(lambda leaf: leaf[:count], params) for name, params in loaded.items()}
 
 
 def weights_path(folder: Path, network: str) -> Path:
     """Where a run folder keeps the weights of a network; a name that is no activation makes no path."""
     activations.get(network)
-    return folder / "weights" / f"{network}.safetensors"
+    return folder / WEIGHTS / f"{network}.safetensors"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
 
 from jaxdist import backends, data, devices, products
-from jaxdist.config import Config
+from jaxdist.config import Config, StatisticsConfig
 from jaxdist.devices import Examples
 from jaxdist.errors import InputError
 from jaxdist.products import Backend
@@ -29,8 +30,8 @@ class Inputs(NamedTuple):
     products: Mapping[str, Any]  # how the first layer's are computed, and what was measured to choose that
 
 
-def load_inputs(config: Config, backend: Backend | None = None) -> Inputs:
-    """Read and scale the data, and lay it out over a mesh for the config's number of seeds.
+def load_inputs(config: Config, backend: Backend | None = None, seeds: int | None = None) -> Inputs:
+    """Read and scale the data, and lay it out over a mesh for so many seeds, by default the config's.
 
     Exact products are computed by `backend`, or the fastest here.
 
@@ -44,7 +45,7 @@ def load_inputs(config: Config, backend: Backend | None = None) -> Inputs:
     if not used.any():
         raise InputError(f"{dataset.source} Every pixel of every image is 0; expected pictures, so check the files")
     stored = [x[:, used] for x in flat]
-    mesh = devices.make_mesh(seeds=config.train.seeds)
+    mesh = devices.make_mesh(seeds=config.train.seeds if seeds is None else seeds)
     _check_alike(config, dataset, mesh)
     how: dict[str, Any] = {"backend": "float32"}
     if config.compute.precision == "exact":
@@ -60,13 +61,23 @@ def load_inputs(config: Config, backend: Backend | None = None) -> Inputs:
 
 
 def _check_alike(config: Config, dataset: data.Dataset, mesh: Mesh) -> None:
-    """Refuse processes that would compute different things: at best they would wait for each other for ever.
+    """Refuse processes of different images or configs; where images lie and the run goes may differ by host."""
+    same = dataclasses.replace(
+        config,
+        out="",
+        data=dataclasses.replace(config.data, dir=""),
+        train=dataclasses.replace(config.train, save_every=0.0),
+        statistics=StatisticsConfig(),
+    )
+    refuse_unlike([repr((dataset.digest, same)).encode()], mesh, "images or configs")
 
-    Where the images lie and where the run goes may differ from host to host.
-    """
-    said = repr((dataset.digest, config.model, config.train, config.ranges, config.sweep, config.compute))
-    numbers = devices.of_each(np.array([zlib.crc32(said.encode()) & 0x7FFFFFFF], np.int32), mesh)
-    if len(np.unique(numbers)) > 1:
+
+def refuse_unlike(content: Iterable[bytes], mesh: Mesh, what: str) -> None:
+    """Refuse processes that hold different content: at best they would wait for each other for ever."""
+    checksum = 0
+    for part in content:
+        checksum = zlib.crc32(part, checksum)
+    if len(np.unique(devices.of_each(np.array([checksum & 0x7FFFFFFF], np.int32), mesh))) > 1:
         raise InputError(
-            "the processes were given different images or configs; start all of them with the same command"
+            f"the processes were given different {what}; start all of them with the same command and files"
         )

@@ -18,7 +18,8 @@ import numpy as np
 
 from jaxdist import edits, experiment, mlp, ranges, report, results, sweep, training
 from jaxdist.config import Config
-from jaxdist.devices import DATA, SEED, mesh_of
+from jaxdist.devices import SEED, mesh_of
+from jaxdist.errors import InputError
 from jaxdist.inputs import Inputs, load_inputs
 from jaxdist.sweep import Counts
 from jaxdist.training import Metrics
@@ -46,8 +47,6 @@ class Plan(NamedTuple):
     """By stage: load, compile, train, sweep, report."""
     memory: int
     """Bytes resident in the process at its largest."""
-    data_devices: int
-    """How many devices share the images; the rest of the split is over networks."""
 
     @property
     def total_s(self) -> float:
@@ -69,6 +68,8 @@ def plan(config: Config, devices: int | None = None) -> Plan:
     Raises:
       InputError: as `experiment.run` does, for a config or data that cannot be used.
     """
+    if devices is not None and devices < 1:
+        raise InputError(f"--devices: expected at least 1, got {devices}")
     inputs, load_s = _timed(lambda: load_inputs(config))
     seeds = min(config.train.seeds, MOST_SEEDS)
     params = mlp.narrow(experiment.initial_params(config, inputs, range(seeds)), inputs.used)
@@ -95,7 +96,6 @@ def plan(config: Config, devices: int | None = None) -> Plan:
         *_flops(config, inputs, networks),
         seconds,
         _resident() + further,
-        mesh_of(inputs.splits["train"]).shape[DATA],
     )
 
 
@@ -220,11 +220,11 @@ def rendered(found: Plan, config: Config) -> str:
     """The plan as lines of at most 80 columns."""
     kind = jax.devices()[0].device_kind
     stages = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in found.seconds.items())
-    rows = found.devices // math.gcd(found.devices, found.data_devices)
+    rows = math.gcd(found.devices, config.train.seeds)
     lines = [
         f"networks   {found.networks}: {config.train.seeds} seeds of {', '.join(config.model.activations)}",
         f"work       {found.train_flops:.3g} FLOP to train, {found.sweep_flops:.3g} to sweep, in matrix products",
-        f"split      on {found.devices} {kind} devices: {rows} share the networks, {found.data_devices} the images",
+        f"split      on {found.devices} {kind} devices: {rows} share the networks, {found.devices // rows} the images",
         f"memory     {found.memory / 2**30:.2f} GiB resident",
         f"time       {duration(found.total_s)}",
         f"           {stages}",

@@ -162,10 +162,14 @@ def tree(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> xr.DataT
 def joined(parts: Sequence[xr.DataTree], attrs: Mapping[str, Any]) -> xr.DataTree:
     """Put results of consecutive seeds together, under a protocol that holds for all; times add up.
 
-    A group's `made` is the last part's; those of earlier parts are listed in `made_before`.
+    A group's `made` and the attribute `products` are the last part's; those of earlier parts are listed in
+    `made_before` and `products_before`.
     """
+    last = {str(name): value for name, value in parts[-1].attrs.items()}
+    # Seeds are 0, 1, ... unless the networks came with numbers of their own.
+    kept = last if "origin" in last else {name: value for name, value in last.items() if name != "seeds"}
     if len(parts) == 1:
-        return parts[0]
+        return tree({str(name): child.to_dataset() for name, child in parts[0].children.items()}, {**kept, **attrs})
     groups = {}
     for name in parts[-1].children:
         members = [part[name].to_dataset() for part in parts]
@@ -173,8 +177,8 @@ def joined(parts: Sequence[xr.DataTree], attrs: Mapping[str, Any]) -> xr.DataTre
         groups[name].attrs = {**members[-1].attrs, "made_before": [str(m.attrs["made"]) for m in members[:-1]]}
     times = [json.loads(part.attrs["timings"]) for part in parts]
     total = {stage: sum(time.get(stage, 0) for time in times) for stage in times[-1]}
-    kept = {str(name): value for name, value in parts[-1].attrs.items() if name != "seeds"}
-    return tree(groups, {**kept, **attrs, "timings": json.dumps(total)})
+    before = [str(part.attrs["products"]) for part in parts[:-1]]
+    return tree(groups, {**kept, **attrs, "timings": json.dumps(total), "products_before": before})
 
 
 def save(result: xr.DataTree, path: Path) -> None:

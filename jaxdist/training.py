@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -107,6 +107,7 @@ def train(
     optimizer: optax.GradientTransformation,
     precision: str = "float32",
     block: int | None = None,
+    seeds: Sequence[int] | None = None,
     report: Callable[[Progress], None] = lambda _: None,
     resume: Callable[[Snapshot], Snapshot] = lambda start: start,
     keep: Callable[[Snapshot], None] | None = None,
@@ -116,23 +117,27 @@ def train(
     Returns on the host the final parameters and metrics [steps + 1, S]: entry k belongs to the weights after k updates.
 
     Args:
+      seeds: numbers of the networks [S], by which an error names them; by default 0, 1, ...
       resume: is given the start and returns where to go on: the start, or a snapshot that `keep` was given earlier in
         the same training. Going on gives the same bits as never having stopped.
-      keep: is given a snapshot every fraction of a second, on the host, and the finished one last.
+      keep: is given a snapshot every fraction of a second, on the host, and the finished one last. Its metrics are
+        written on afterwards.
 
     Raises:
       TrainingDivergedError: as soon as a network's loss is not finite; it names the networks and the step.
     """
     mesh = mesh_of(train_set)
     begin = resume(start(params, steps, optimizer))
-    step, metrics = int(begin.state.step), begin.metrics
+    step = int(begin.state.step)
+    metrics = Metrics(*(np.require(leaf, requirements="W") for leaf in begin.metrics))
     state = State(same(step, mesh), *spread(begin.state[1:], mesh))
     leaves = jax.tree.leaves(params)
-    seeds = leaves[0].shape[0]
+    count = leaves[0].shape[0]
+    numbers = range(count) if seeds is None else seeds
     # Two operations a weight and example forward, four backward.
     step_flops = 6.0 * sum(leaf.size for leaf in leaves) * train_set.x.shape[0]
     rows = mesh.shape[SEED]
-    length, together = _steps_together(step_flops), _seeds_together(-(-seeds // rows), step_flops / rows)
+    length, together = _steps_together(step_flops), _seeds_together(-(-count // rows), step_flops / rows)
     width = taps.widest(taps.sites_for_one(model.apply, params, train_set.x))
     while step <= steps:
         state, measured = _steps(
@@ -149,14 +154,15 @@ def train(
             mesh=mesh,
         )
         last = min(step + length, steps + 1)
-        new = jax.tree.map(lambda leaf, n=last - step: leaf[:n, :seeds], to_host(measured))
-        _check_finite(new.loss, step)
-        metrics = jax.tree.map(functools.partial(_put, step), metrics, new)
+        new = jax.tree.map(lambda leaf, n=last - step: leaf[:n, :count], to_host(measured))
+        _check_finite(new.loss, step, numbers)
+        for recorded, these in zip(metrics, new, strict=True):
+            recorded[step:last] = these
         step = last
         if keep is not None:
-            keep(Snapshot(_of_host(state, seeds), metrics))
+            keep(Snapshot(_of_host(state, count), metrics))
         report(Progress(last - 1, steps, *(float(np.mean(leaf[-1])) for leaf in new)))
-    return _of_host(state, seeds).params, metrics
+    return _of_host(state, count).params, metrics
 
 
 def start(params: Params, steps: int, optimizer: optax.GradientTransformation) -> Snapshot:
@@ -172,15 +178,11 @@ def _of_host(state: State, seeds: int) -> State:
     return State(step, *jax.tree.map(lambda leaf: leaf[:seeds], of_seeds))
 
 
-def _put(first: int, recorded: np.ndarray, new: np.ndarray) -> np.ndarray:
-    return np.concatenate([recorded[:first], new, recorded[first + len(new) :]])
-
-
-def _check_finite(loss: AnyArray, first_step: int) -> None:
+def _check_finite(loss: AnyArray, first_step: int, numbers: Sequence[int]) -> None:
     bad = ~np.isfinite(np.asarray(loss))
     if bad.any():
         first_bad = int(np.argmax(bad.any(axis=1)))
-        step, seeds = first_step + first_bad, np.flatnonzero(bad[first_bad])
+        step, seeds = first_step + first_bad, [numbers[int(k)] for k in np.flatnonzero(bad[first_bad])]
         shown = ", ".join(map(str, seeds[:8])) + (", ..." if len(seeds) > 8 else "")
         raise TrainingDivergedError(
             f"training diverged: the loss of seed {shown} is not finite after {step} updates; "

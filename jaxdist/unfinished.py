@@ -38,8 +38,8 @@ _ROOM = 2**20
 _KEPT = 2
 """Training states kept: the newest, and one before it should the newest be damaged."""
 
-_FREE = ("out", "data.dir", "train.save_every")
-"""Config fields that change no result: a run may go on with other values."""
+_FREE = ("out", "data.dir", "train.save_every", "statistics.")
+"""Beginnings of the names of config fields that change no counts or weights: a run may go on with other values."""
 
 
 class Store:
@@ -70,12 +70,13 @@ class Store:
         if self._found.get("data_digest", data_digest) != data_digest:
             raise InputError(f"{self._folder}: holds work on other images; give the same ones, or delete it")
         if self.keeps and not self._found:
+            files.remove(self._folder)  # nothing says what it was for
             self._found = {"data_digest": data_digest, "backend": backend, "config": configs.to_dict(self._config)}
             files.write_text(self._noted, tomli_w.dumps(self._found))
 
     def clear(self) -> None:
         """Remove everything kept, all of it or nothing: later work must not go on with half of this."""
-        if self.keeps:
+        if hosts.writes():
             files.remove(self._folder)
 
     @contextlib.contextmanager
@@ -155,12 +156,13 @@ def refuse_other(found: Config, wanted: Config, folder: Path, *, more_seeds: boo
     `more_seeds` allows the wanted config to have more seeds than the one found.
     """
     before, after = (_flat(configs.to_dict(config)) for config in (found, wanted))
-    keys = [key for key in before | after if key not in _FREE and before.get(key) != after.get(key)]
+    keys = [key for key in before | after if not key.startswith(_FREE) and before.get(key) != after.get(key)]
     if more_seeds and wanted.train.seeds > found.train.seeds:
         keys.remove("train.seeds")
     if keys:
         shown = ", ".join(f"{key} {before.get(key, 'unset')}, not {after.get(key, 'unset')}" for key in keys)
-        raise InputError(f"{folder}: holds a run with {shown}; give the same, or another folder with --out")
+        way_out = "delete it" if folder.name == FOLDER else "give another folder with --out"
+        raise InputError(f"{folder}: holds a run with {shown}; give the same, or {way_out}")
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -41,6 +41,8 @@ def test_argmax_is_the_first_of_the_largest(classes, axis):
     assert found.dtype == jnp.int32
 
 
-def test_argmax_takes_a_value_before_nan_and_class_0_where_all_are_nan():
-    logits = jnp.array([[1.0, jnp.nan], [jnp.nan, jnp.nan], [2.0, jnp.nan]])
-    np.testing.assert_array_equal(elementwise.argmax(logits, 0), [2, 0])
+@pytest.mark.parametrize("classes", [3, elementwise.MOST_UNROLLED + 1])
+def test_argmax_takes_a_value_before_nan_and_class_0_where_all_are_nan(classes):
+    logits = np.full((classes, 4), np.nan, np.float32)
+    logits[2, 0] = logits[1, 1] = logits[0, 2] = -5.0
+    np.testing.assert_array_equal(elementwise.argmax(jnp.asarray(logits), 0), [2, 1, 0, 0])

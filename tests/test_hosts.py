@@ -77,7 +77,7 @@ def test_processes_count_what_one_counts_and_one_of_them_writes(processes, seeds
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_killed_process_ends_the_other_within_a_minute(lost):
-    with started(2, "train", "--out", "out", *SMALL, "--train.seeds", "3", "--train.steps", "99999999") as running:
+    with started(2, "train", "--out", "out", *SMALL, "--train.seeds", "3", "--train.steps", "999999") as running:
         # The first line that tells of progress: both train.
         assert any("train abs" in line for line in running[0].stdout)
         running[lost].send_signal(signal.SIGKILL)

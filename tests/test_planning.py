@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from jaxdist import cli, config, planning
+from jaxdist.errors import InputError
 
 TREE = {
     "model": {"hidden": [8], "activations": ["relu", "abs"]},
@@ -35,7 +36,16 @@ def test_every_stage_takes_time_and_memory_is_this_process_at_least(found):
     assert found.devices == jax.device_count()
 
 
-def test_more_devices_share_the_work(found):
+def test_more_devices_share_seeds_first_and_then_images(found):
+    wanted = config.override(config.from_dict(TREE), {"train.seeds": "20"})
+    assert "on 8 cpu devices: 4 share the networks, 2 the images" in planning.rendered(
+        found._replace(devices=8), wanted
+    )
+    with pytest.raises(InputError, match="--devices: expected at least 1, got 0"):
+        planning.plan(wanted, 0)
+
+
+def test_a_plan_for_other_devices_says_so(found):
     more = found._replace(devices=8)
     assert "measured on 2 devices, taken to be shared evenly" in planning.rendered(more, config.from_dict(TREE))
     assert "taken to be" not in planning.rendered(found, config.from_dict(TREE))

@@ -94,6 +94,65 @@ def test_a_killed_run_goes_on_to_the_same_bits(calls, tmp_path, monkeypatch, und
     assert not (tmp_path / "run" / unfinished.FOLDER).exists()
 
 
+def test_a_sweep_goes_on_in_waves_of_another_size(tmp_path, monkeypatch, undisturbed):
+    """As on another number of devices: nothing kept of smaller waves may stand for a larger one."""
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "wave_size", lambda *_: 1)
+        patch.setattr(experiment.folders, "save", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            experiment.run(config(tmp_path / "run"))
+    monkeypatch.setattr(experiment, "wave_size", lambda *_: 4)
+    experiment.run(config(tmp_path / "run"))
+    assert_same(arrays(tmp_path / "run"), arrays(undisturbed))
+
+
+def test_work_that_nothing_tells_of_is_not_gone_on_with(tmp_path, monkeypatch, undisturbed):
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment.folders, "save", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            experiment.train(config(tmp_path / "run", learning_rate=0.001))
+    (tmp_path / "run" / unfinished.FOLDER / "run.toml").unlink()
+    experiment.run(config(tmp_path / "run"))
+    assert_same(arrays(tmp_path / "run"), arrays(undisturbed))
+
+
+def test_other_statistics_change_no_run(tmp_path):
+    experiment.run(config(tmp_path / "run", seeds=2))
+    experiment.report_folder(tmp_path / "run", {"statistics.margin": "0.02"})
+    assert results.config_of(experiment.run(config(tmp_path / "run", seeds=2))).statistics.margin == 0.01
+    assert results.config_of(results.load(tmp_path / "run")).statistics.margin == 0.01
+
+
+def test_networks_from_elsewhere_are_not_extended(tmp_path):
+    experiment.run(config(tmp_path / "run", seeds=2))
+    result = results.load(tmp_path / "run")
+    result.attrs["origin"] = "{}"
+    results.save(result, tmp_path / "run" / results.FILE)
+    with pytest.raises(InputError, match=r"holds networks that were not made from train.seed; it cannot be extended"):
+        experiment.run(config(tmp_path / "run", seeds=3))
+
+
+def test_a_folder_with_a_config_alone_is_no_run(tmp_path):
+    (tmp_path / folders.CONFIG_FILE).write_text("mine")
+    (tmp_path / ".cache-0123abcd").mkdir()
+    with pytest.raises(InputError, match="is neither empty nor a run"):
+        experiment.run(config(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {folders.CONFIG_FILE, ".cache-0123abcd"}
+
+
+def test_a_diverged_extension_names_its_own_seeds(tmp_path, monkeypatch):
+    experiment.train(config(tmp_path / "run", seeds=2))
+    whole = training._steps
+
+    def diverged(*args, **kwargs):
+        state, metrics = whole(*args, **kwargs)
+        return state, metrics._replace(loss=metrics.loss.at[2, 1].set(np.inf))
+
+    monkeypatch.setattr(training, "_steps", diverged)
+    with pytest.raises(InputError, match="the loss of seed 3 is not finite after 2 updates"):
+        experiment.train(config(tmp_path / "run", seeds=4))
+
+
 def test_a_finished_run_is_left_as_it_is(undisturbed):
     before = (undisturbed / results.FILE).read_bytes()
     experiment.run(config(undisturbed))
@@ -123,7 +182,7 @@ def test_a_run_only_trained_is_extended_and_then_swept(tmp_path):
 
 
 def test_another_config_in_the_same_folder_is_refused_with_the_difference(undisturbed, tmp_path, monkeypatch):
-    with pytest.raises(InputError, match=r"train.learning_rate 0.01, not 0.5; give the same, or another folder"):
+    with pytest.raises(InputError, match=r"train.learning_rate 0.01, not 0.5; give the same, or give another folder"):
         experiment.run(config(undisturbed, learning_rate=0.5))
     with pytest.raises(InputError, match=r"train.seeds 4, not 3"):
         experiment.run(config(undisturbed, seeds=3))
@@ -156,11 +215,15 @@ def test_damaged_work_is_named_and_the_run_goes_on_without_it(what, tmp_path, mo
     assert_same(arrays(tmp_path / "run"), arrays(undisturbed))
 
 
-@pytest.mark.parametrize("after", ["weights", "result"])
+@pytest.mark.parametrize("after", ["weights", "config", "result"])
 def test_killed_while_saving_more_seeds(after, tmp_path, monkeypatch):
     """The files of a run are written one by one; whichever is the last, the same command finishes the run."""
     experiment.run(config(tmp_path / "run", seeds=2))
-    owner, name = (results, "save") if after == "weights" else (unfinished.Store, "clear")
+    owner, name = {
+        "weights": (folders.configs, "to_toml"),
+        "config": (results, "save"),
+        "result": (unfinished.Store, "clear"),
+    }[after]
     monkeypatch.setattr(owner, name, lambda *_: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
         experiment.run(config(tmp_path / "run", seeds=4))
@@ -168,6 +231,7 @@ def test_killed_while_saving_more_seeds(after, tmp_path, monkeypatch):
     experiment.run(config(tmp_path / "run", seeds=4))
     assert arrays(tmp_path / "run")["/scale/correct"].shape[1] == 4
     assert arrays(tmp_path / "run")["relu ['dense0']['bias']"].shape[0] == 4
+    assert configs.load(tmp_path / "run" / folders.CONFIG_FILE).train.seeds == 4
     assert not (tmp_path / "run" / unfinished.FOLDER).exists()
 
 
