@@ -259,7 +259,7 @@ def sweep_networks(
         grids = {"scale": scales} | grids
     shape = (len(networks), len(seeds), len(sites), len(splits))
     points = sum(map(len, grids.values()))
-    counts = Counts(*(np.zeros(s, np.int32) for s in ((*shape, points), (*shape, points), shape)))
+    counts = Counts(*(np.zeros(s, np.int32) for s in (*[(*shape, points)] * 3, shape)))
     measured: dict[str, dict[str, Ranges]] = {}
     for a, (name, whole) in enumerate(networks.items()):
         model, params = network_model(config, name), mlp.narrow(whole, inputs.used)

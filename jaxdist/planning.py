@@ -177,7 +177,7 @@ def _report_seconds(config: Config, inputs: Inputs, seeds: int) -> float:
         return rng.binomial(min(totals), 0.8, shape).astype(np.int32)
 
     groups = results.families(
-        Counts(made_up((*shape, points)), made_up((*shape, points)), made_up(shape)),
+        Counts(*(made_up((*shape, points)) for _ in range(3)), made_up(shape)),
         grids,
         {family: edits.identity(family, config.sweep) for family in grids},
         {"network": list(config.model.activations), "seed": range(seeds), "site": list(sites), "split": list(splits)},

@@ -62,7 +62,7 @@ def measure(
       InputError: if the model declares no activation after a site, or does not reach it.
     """
     for site in sites:
-        if model.activation_after(site) is None:
+        if model.after(site) is None:
             raise InputError(
                 f"site '{site}': ranges need the activation that follows; give it as post={{'{site}': fn}}"
             )
@@ -95,12 +95,10 @@ def _measure(
     mesh: Mesh,
 ) -> dict[str, Ranges]:
     def of_block(params: Params, x: Array) -> dict[str, tuple[Extremes, Extremes]]:
-        _, values = taps.read(model.apply, params, x, sites)
+        _, values, behind = taps.read_behind(model, params, x, sites)
         found = {}
         for site, pre in values.items():
-            after = model.activation_after(site)
-            assert after is not None
-            post = extremes(after(pre), model.unit_axis)
+            post = extremes(behind[site], model.unit_axis)
             found[site] = (post if measured_on == "post" else extremes(pre, model.unit_axis), post)
         return found
 

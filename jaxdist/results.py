@@ -2,8 +2,8 @@
 
 A result is an `xarray.DataTree`. Group ``training`` has `loss`, `train_accuracy` and `test_accuracy` over (network,
 seed, step); entry k belongs to the weights after k updates. Groups ``scale``, ``clip`` and ``offset`` have the counts
-`correct` and `agree` over (network, seed, site, split, fraction), `unperturbed` over (network, seed, split) and
-`total` over (split); where a network lacks a seed that another has, `correct` is -1. Group ``ranges`` has `low`, `high`
+`correct`, `agree` and `kept` (`jaxdist.sweep.Counts`) over (network, seed, site, split, fraction), `unperturbed` over
+(network, seed, split) and `total` over (split); where a network lacks a seed that another has, `correct` is -1. Group ``ranges`` has `low`, `high`
 and `dead` over (network, seed, site, unit). Accuracies are fractions. The root's attributes hold the protocol: config,
 data digest, precision, timings, in `products` how each
 stage computed the first layer's, and of imported networks their origin; each group's attribute `made` says when, on
@@ -32,7 +32,7 @@ from jaxdist.sweep import Counts
 from jaxdist.training import Metrics
 from jaxdist.types import Ranges
 
-SCHEMA = 1
+SCHEMA = 2
 FILE = "result.nc"
 MISSING = -1
 """Stands in `correct` where a network lacks a seed that another network of the result has."""
@@ -131,7 +131,7 @@ def families(
 ) -> dict[str, xr.Dataset]:
     """Label the counts of families that were swept concatenated: one group each, at its grid's fractions [P].
 
-    `counts` are stacked over the axes of `coords`, which are network, seed, site and split: `correct` and `agree`
+    `counts` are stacked over the axes of `coords`, which are network, seed, site and split: all but `unperturbed`
     have a further axis, the points of all grids in their order. `identities` says where each family edits nothing, if
     anywhere; `totals` are the images a split.
     """
@@ -143,6 +143,7 @@ def families(
             {
                 "correct": (dims, counts.correct[..., here]),
                 "agree": (dims, counts.agree[..., here]),
+                "kept": (dims, counts.kept[..., here]),
                 "unperturbed": (("network", "seed", "split"), np.asarray(counts.unperturbed)[:, :, 0]),
                 "total": ("split", np.asarray(totals, np.int32)),
             },

@@ -31,6 +31,7 @@ class Counts(NamedTuple):
 
     correct: AnyArray  # [S, P] whose largest logit is their label's
     agree: AnyArray  # [S, P] whose largest logit is the unedited network's
+    kept: AnyArray  # [S, P] both: correct with the edit and without
     unperturbed: AnyArray  # [S] correct without any edit
 
 
@@ -96,8 +97,8 @@ def sweep(
 def _check_shortcut(model: taps.Model, edited: tuple[str, ...], order: list[str]) -> None:
     """Refuse the one-product form where the logits are not known to be linear in the scale."""
     site, *more = edited
-    after = model.activation_after(site)
-    later = [name for name in order[order.index(site) + 1 :] if model.activation_after(name)]
+    after = model.after(site)
+    later = [name for name in order[order.index(site) + 1 :] if model.after(name)]
     if more:
         problem = "it needs one edited site, got " + ", ".join(edited)
     elif not (isinstance(after, Activation) and after.homogeneous):
@@ -122,7 +123,7 @@ def predictor(
         def action(site: str) -> taps.Action:
             return lambda value: edit[site].apply(values.get(site, value), part.number, model.unit_axis)
 
-        edited = taps.act(model.apply, params, part.x, {site: action(site) for site in sites})
+        edited = taps.edit(model.apply, params, part.x, {site: action(site) for site in sites})
         return elementwise.argmax(edited, model.class_axis)
 
     return logits, predict
@@ -142,18 +143,19 @@ def block_counts(
     """
     logits, predict = predictor(model, sites, params, part)
     unedited = elementwise.argmax(logits, model.class_axis)
-    # Both at once, and no class where a row is not valid: the fewest operations a point.
-    expected = jnp.where(part.valid, jnp.stack([part.y, unedited]), -1)
+    # All at once, and no class where a row is not valid: the fewest operations a point.
+    right = jnp.where(unedited == part.y, part.y, -1)
+    expected = jnp.where(part.valid, jnp.stack([part.y, unedited, right]), -1)
     counts = lax.map(lambda edit: _same(predict(edit)[None], expected), edits)
     if scales is not None:
         # What a scale of 0 leaves: the output bias, and any path around the site.
-        rest = taps.act(model.apply, params, part.x, {sites[0]: jnp.zeros_like})
+        rest = taps.edit(model.apply, params, part.x, {sites[0]: jnp.zeros_like})
 
         def scaled(factor: Array) -> Array:
             return _same(elementwise.argmax(factor * (logits - rest) + rest, model.class_axis)[None], expected)
 
         counts = jnp.concatenate([lax.map(scaled, scales), counts])
-    return Counts(counts[:, 0], counts[:, 1], _same(unedited, expected[0]))
+    return Counts(*counts.T, _same(unedited, expected[0]))
 
 
 def _same(predicted: Array, expected: Array) -> Array:
@@ -175,7 +177,7 @@ def _sweep(
     mesh: Mesh,
 ) -> Counts:
     points = jax.tree.leaves(edits)[0].shape[1] + (0 if scales is None else len(scales))
-    none = Counts(*(jnp.zeros(shape, jnp.int32) for shape in ((points,), (points,), ())))
+    none = Counts(*(jnp.zeros(shape, jnp.int32) for shape in ((points,), (points,), (points,), ())))
 
     def ensemble(params: Params, edits: Mapping[str, Edit], examples: Examples, scales: Array | None) -> Counts:
         here = blocks.varying(scales)

@@ -32,6 +32,7 @@ class Series(NamedTuple):
     total: int  # images
     correct: np.ndarray  # [S, P] images
     agree: np.ndarray | None  # [S, P] images; None in a result that does not have it, such as the paper's own
+    kept: np.ndarray | None  # [S, P] images, right with the edit and without; None as above
     correct_unperturbed: np.ndarray  # [S] images
 
     @property
@@ -46,11 +47,12 @@ class Series(NamedTuple):
 
     def take(self, seeds: list[int]) -> Series:
         """The same of some seeds, given by their positions."""
-        agree = None if self.agree is None else self.agree[seeds]
+        agree, kept = (None if counts is None else counts[seeds] for counts in (self.agree, self.kept))
         return self._replace(
             seeds=self.seeds[seeds],
             correct=self.correct[seeds],
             agree=agree,
+            kept=kept,
             correct_unperturbed=self.correct_unperturbed[seeds],
         )
 
@@ -79,7 +81,7 @@ def series(result: xr.DataTree) -> Iterator[Series]:
                 here.fraction.to_numpy(),
                 int(here.total),
                 here.correct.to_numpy(),
-                here.agree.to_numpy() if "agree" in here else None,
+                *(here[name].to_numpy() if name in here else None for name in ("agree", "kept")),
                 here.unperturbed.to_numpy(),
             )
 

@@ -7,6 +7,7 @@ A model is a function ``apply(params, x, tap) -> logits`` that passes the value 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -25,17 +26,18 @@ Action = Callable[[Array], Array]
 class Model:
     """A model function with the layout of its values; hashable, so that equal models share compiled programs.
 
-    `post` gives the activation that follows a site, where something needs the value behind it. The axes are those of
-    units in a site's value and of classes in the logits; the defaults are Flax's ([n, ..., H] and [n, C]).
+    `post` says what follows a site, where something needs the value behind it: the activation as a function, or the
+    name of the site at which the model passes its value. The axes are those of units in a site's value and of classes
+    in the logits; the defaults are Flax's ([n, ..., H] and [n, C]).
     """
 
     apply: Apply
-    post: tuple[tuple[str, Action], ...] = ()
+    post: tuple[tuple[str, Action | str], ...] = ()
     unit_axis: int = -1
     class_axis: int = -1
 
-    def activation_after(self, site: str) -> Action | None:
-        """The activation that follows `site`, if the model declares one."""
+    def after(self, site: str) -> Action | str | None:
+        """What follows `site`, if the model says so: a function, or a site."""
         return dict(self.post).get(site)
 
 
@@ -79,11 +81,8 @@ def widest(found: Iterable[Site]) -> int:
     return max((math.prod(site.shape) for site in found), default=1)
 
 
-def act(apply: Apply, params: Params, x: Array, actions: Mapping[str, Action]) -> Array:
-    """Run the model with each named site's value passed through its action.
-
-    To edit is to map the value, to replace is to ignore it: what computes a replaced value then falls away in
-    compilation, while x, still passed, keeps every other path from the input right.
+def edit(apply: Apply, params: Params, x: Array, actions: Mapping[str, Action]) -> Array:
+    """Return the logits with each named site's value passed through its action.
 
     Raises:
       InputError: while tracing, if a named site is not reached or is reached twice; it lists the sites.
@@ -109,8 +108,21 @@ def act(apply: Apply, params: Params, x: Array, actions: Mapping[str, Action]) -
     return logits
 
 
+def replace(apply: Apply, params: Params, x: Array, values: Mapping[str, Array]) -> Array:
+    """Return the logits with the values at the named sites replaced; raises as `edit` does.
+
+    What computes a replaced value falls away in compilation, while x, still passed, keeps every other path from the
+    input right.
+    """
+    return edit(apply, params, x, {site: functools.partial(_ignoring, value) for site, value in values.items()})
+
+
+def _ignoring(value: Array, _: Array) -> Array:
+    return value
+
+
 def read(apply: Apply, params: Params, x: Array, names: Iterable[str]) -> tuple[Array, dict[str, Array]]:
-    """Return the logits and the values at the named sites; raises as `act` does."""
+    """Return the logits and the values at the named sites; raises as `edit` does."""
     values: dict[str, Array] = {}
 
     def keep(site: str) -> Action:
@@ -120,5 +132,22 @@ def read(apply: Apply, params: Params, x: Array, names: Iterable[str]) -> tuple[
 
         return action
 
-    logits = act(apply, params, x, {site: keep(site) for site in names})
+    logits = edit(apply, params, x, {site: keep(site) for site in names})
     return logits, values
+
+
+def read_behind(
+    model: Model, params: Params, x: Array, names: Iterable[str]
+) -> tuple[Array, dict[str, Array], dict[str, Array]]:
+    """Return the logits, the values at the named sites, and those behind the activations that follow them.
+
+    A site is missing from the last where the model does not say what follows it. Raises as `edit` does.
+    """
+    names = tuple(names)
+    after = {site: follows for site in names if (follows := model.after(site)) is not None}
+    elsewhere = [follows for follows in after.values() if isinstance(follows, str)]
+    logits, values = read(model.apply, params, x, dict.fromkeys([*names, *elsewhere]))
+    behind = {
+        site: values[follows] if isinstance(follows, str) else follows(values[site]) for site, follows in after.items()
+    }
+    return logits, {site: values[site] for site in names}, behind

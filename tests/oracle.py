@@ -41,7 +41,7 @@ def edited(family, p, h, low, high, dead, *, clip="code", offset="code", dead_un
 
 
 def sweep(params, activation, x, y, ranges_x=None, **conventions):
-    """Counts by family: (correct [P], agree [P]), with ranges measured behind the activation on `ranges_x`."""
+    """Counts by family: (correct [P], agree [P], kept [P]), with ranges measured behind the activation on `ranges_x`."""
     h = hidden(params, x)
     a = ACTIVATIONS[activation](hidden(params, x if ranges_x is None else ranges_x))
     low, high, dead = a.min(axis=0), a.max(axis=0), (a == 0).all(axis=0)
@@ -49,5 +49,10 @@ def sweep(params, activation, x, y, ranges_x=None, **conventions):
     counts = {}
     for family, grid in FRACTIONS.items():
         found = [predict(params, activation, edited(family, p, h, low, high, dead, **conventions)) for p in grid]
-        counts[family] = (np.array([(f == y).sum() for f in found]), np.array([(f == base).sum() for f in found]))
+        right = [(f == y) for f in found]
+        counts[family] = (
+            np.array([r.sum() for r in right]),
+            np.array([(f == base).sum() for f in found]),
+            np.array([(r & (base == y)).sum() for r in right]),
+        )
     return counts

@@ -49,10 +49,9 @@ def test_every_count_equals_the_float64_oracle(activation, conventions, trained,
     for seed in range(3):
         one = jax.tree.map(lambda leaf, seed=seed: leaf[seed], to_numpy(trained[activation]))
         expected = oracle.sweep(one, activation, x, y, **conventions)
-        correct, agree = np.split(counts.correct[seed], cuts), np.split(counts.agree[seed], cuts)
-        for k, family in enumerate(FAMILIES):
-            np.testing.assert_array_equal(correct[k], expected[family][0], err_msg=family)
-            np.testing.assert_array_equal(agree[k], expected[family][1], err_msg=family)
+        for name, which in (("correct", 0), ("agree", 1), ("kept", 2)):
+            for found, family in zip(np.split(getattr(counts, name)[seed], cuts), FAMILIES, strict=True):
+                np.testing.assert_array_equal(found, expected[family][which], err_msg=f"{family} {name}")
 
 
 def test_dead_units_follow_the_policy_and_nan_predicts_class_zero(trained, train_set, digits):
@@ -258,7 +257,7 @@ def test_only_what_follows_the_site_is_computed_for_a_point():
     x, value = jnp.ones((250, 784)), jnp.ones((128, 250))
 
     def head(params, x, value):
-        return taps.act(model.apply, params, x, {SITE: lambda _: value})
+        return taps.edit(model.apply, params, x, {SITE: lambda _: value})
 
     flops = jax.jit(head).lower(params, x, value).compile().cost_analysis()["flops"]
     assert 2 * 250 * 128 * 10 <= flops < 1.3 * 2 * 250 * 128 * 10

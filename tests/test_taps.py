@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,9 +42,10 @@ def test_read_gives_the_values_and_the_untouched_logits(network, x):
 
 def test_replacing_a_value_by_itself_changes_nothing_and_by_another_does(network, x):
     logits, values = taps.read(APPLY, network, x, ["dense1/pre"])
-    same = taps.act(APPLY, network, x, {"dense1/pre": lambda _: values["dense1/pre"]})
+    same = taps.edit(APPLY, network, x, {"dense1/pre": lambda _: values["dense1/pre"]})
     np.testing.assert_array_equal(same, logits)
-    zero = taps.act(APPLY, network, x, {"dense1/pre": jnp.zeros_like})
+    np.testing.assert_array_equal(taps.replace(APPLY, network, x, values), logits)
+    zero = taps.edit(APPLY, network, x, {"dense1/pre": jnp.zeros_like})
     np.testing.assert_allclose(zero, np.tile(network["dense2"]["bias"], (7, 1)).T, rtol=1e-6)
 
 
@@ -60,15 +63,26 @@ def test_a_site_reached_twice_is_refused(network, x):
         return tap("here", tap("here", x))
 
     with pytest.raises(InputError, match="site 'here': the model reaches it 2 times"):
-        taps.act(twice, network, x, {"here": lambda value: value})
+        taps.edit(twice, network, x, {"here": lambda value: value})
 
 
 def test_an_action_that_changes_the_shape_is_refused(network, x):
     with pytest.raises(ValueError, match=r"action at site 'dense0/pre' to keep the shape \(5, 7\), got \(1, 7\)"):
-        taps.act(APPLY, network, x, {"dense0/pre": lambda value: value[:1]})
+        taps.edit(APPLY, network, x, {"dense0/pre": lambda value: value[:1]})
 
 
 def test_equal_models_are_one_compilation_key():
     assert mlp.model("abs") == mlp.model("abs")
     assert hash(mlp.model("abs")) == hash(mlp.model("abs"))
     assert mlp.model("abs") != mlp.model("relu")
+
+
+def test_what_is_behind_a_site_comes_from_a_function_or_from_another_site(network, x):
+    by_function = mlp.model("relu", 2)
+    by_site = dataclasses.replace(by_function, post=(("dense0/pre", "dense0/post"),))
+    for model in (by_function, by_site):
+        logits, values, behind = taps.read_behind(model, network, x, ["dense0/pre", "dense1/pre"])
+        assert set(values) == {"dense0/pre", "dense1/pre"}
+        np.testing.assert_array_equal(behind["dense0/pre"], np.maximum(values["dense0/pre"], 0))
+        np.testing.assert_array_equal(logits, APPLY(network, x, taps.identity))
+    assert set(behind) == {"dense0/pre"}
