@@ -85,7 +85,7 @@ def jaxdist_sweep(
 
 def trained(params: Params, activation: str, images: Images, steps: int) -> Params:
     """Stacked networks after some of the paper's updates, by jaxdist, all D inputs."""
-    after, _ = jaxdist_trainer(params, activation, images, steps=steps)()
+    after = jaxdist_trainer(params, activation, images, steps=steps)().params
     return mlp.widen(after, images.used, params)
 
 
@@ -120,7 +120,7 @@ def jaxdist_train(params: Params, activation: str, images: Images, *, steps: int
     train = jaxdist_trainer(params, activation, images, steps=steps, learning_rate=learning_rate)
 
     def run() -> np.ndarray:
-        metrics = train()[1]
+        metrics = train().metrics
         correct = np.rint(np.asarray(metrics.train_accuracy)[:-1, 0] * len(images.train_y))
         test_correct = np.rint(np.asarray(metrics.test_accuracy)[1:, 0] * len(images.test_y))
         return np.concatenate([correct, test_correct]).astype(int)

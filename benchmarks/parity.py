@@ -164,7 +164,7 @@ def initial_weights(images: Images, seed: int, hidden: int = HIDDEN) -> dict[str
 
 def jaxdist_trainer(
     params: Params, activation: str, images: Images, *, steps: int, learning_rate: float = LEARNING_RATE
-) -> Callable[[], tuple[Params, training.Metrics]]:
+) -> Callable[[], training.Trained]:
     """Training of stacked networks as a run of jaxdist does it, without the pixels that are zero everywhere.
 
     Calling it gives the parameters of the used pixels and the metrics [steps + 1, S].

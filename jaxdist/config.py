@@ -62,6 +62,9 @@ class TrainConfig:
     optimizer: Literal["sgd", "adam"] = _option("sgd", "optax optimiser; sgd is the paper's")
     learning_rate: float = _option(0.01, "step size", above=0)
     save_every: float = _option(60.0, "seconds between saved states, from which a killed run goes on", least=0)
+    snapshots: bool = _option(
+        False, "keep the weights when training accuracy first passes 10, 20, ... 90, 95, 99 %, and sweep them too"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +80,9 @@ class SweepConfig:
 
     families: tuple[Family, ...] = _option(("scale", "clip", "offset"), "families of edits, at the paper's grids")
     splits: tuple[Literal["train", "test"], ...] = _option(("train", "test"), "images to count on")
+    layers: Literal["both", "each", "all"] = _option(
+        "both", "of several sites: each by itself, all edited together, or both"
+    )
     clip_formula: Literal["code", "text", "caption"] = _option(
         "code", "code: low + p*(high-low); text: p*(high-low); caption: p*high"
     )
@@ -89,6 +95,10 @@ class SweepConfig:
     scale_shortcut: bool = _option(
         False, "one product for the whole scale family, dead units scaled too: faster, a few counts may differ"
     )
+    grid: bool = _option(False, "also scale and offset at once, as a grid")
+    units: bool = _option(False, "also each unit edited alone, which ranks the units")
+    sensitivity: bool = _option(False, "also derivatives of the logit margin by each unit's offset and log-scale")
+    refine: bool = _option(False, "also tolerance radii narrowed between the grid's points")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +123,16 @@ class ComputeConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class Options:
+    """What determines how given networks are measured."""
+
+    ranges: RangesConfig = dataclasses.field(default_factory=RangesConfig)
+    sweep: SweepConfig = dataclasses.field(default_factory=SweepConfig)
+    statistics: StatisticsConfig = dataclasses.field(default_factory=StatisticsConfig)
+    compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """Everything that determines a run."""
 
@@ -124,6 +144,11 @@ class Config:
     sweep: SweepConfig = dataclasses.field(default_factory=SweepConfig)
     statistics: StatisticsConfig = dataclasses.field(default_factory=StatisticsConfig)
     compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
+
+    @property
+    def options(self) -> Options:
+        """The part that does not depend on where the networks come from."""
+        return Options(self.ranges, self.sweep, self.statistics, self.compute)
 
 
 def load(path: str | Path) -> Config:
@@ -154,7 +179,33 @@ def from_dict(tree: Mapping[str, Any], *, where: str = "config") -> Config:
     return _build(Config, tree, where, "")
 
 
-def to_dict(config: Config) -> dict[str, Any]:
+def options_from_dict(tree: Mapping[str, Any], *, where: str = "options") -> Options:
+    """Build options from nested dictionaries, as `from_dict` does."""
+    return _build(Options, tree, where, "")
+
+
+def options_by_name(given: Mapping[str, Any], *, where: str = "options") -> Options:
+    """Build options from the names of their fields alone, without sections; raises as `from_dict` does.
+
+    >>> options_by_name({"grid": True, "margin": 0.02}).statistics.margin
+    0.02
+    """
+    sections = {field.name: field.default_factory for field in dataclasses.fields(Options)}
+    section_of = {
+        field.name: section
+        for section, kind in sections.items()
+        for field in dataclasses.fields(kind)  # type: ignore[arg-type]  # each default_factory is a dataclass
+    }
+    tree: dict[str, dict[str, Any]] = {}
+    for name, value in given.items():
+        if name not in section_of:
+            raise InputError(f"{where}: unknown option '{name}'{nearest(name, section_of)}")
+        plain = list(value) if isinstance(value, tuple) else value
+        tree.setdefault(section_of[name], {})[name] = plain
+    return options_from_dict(tree, where=where)
+
+
+def to_dict(config: Config | Options) -> dict[str, Any]:
     """Nested dictionaries of plain values, without the options that are unset."""
 
     def plain(value: Any) -> Any:

@@ -53,6 +53,17 @@ class Affine(NamedTuple):
         return elementwise.at_most(elementwise.at_least(scale * value + offset, low), high)
 
 
+class Then(NamedTuple):
+    """One edit after another; leaves as theirs."""
+
+    first: Affine
+    second: Affine
+
+    def apply(self, value: Array, example_index: Array, unit_axis: int) -> Array:
+        """Apply both, the second to what the first gives."""
+        return self.second.apply(self.first.apply(value, example_index, unit_axis), example_index, unit_axis)
+
+
 def unedited(units: int) -> Affine:
     """The edit of H units that changes nothing."""
     one = jnp.ones(units)
@@ -127,6 +138,8 @@ class Family:
     grid: Callable[[], np.ndarray]
     identity: float
     spacing: Literal["linear", "log"]
+    few: tuple[float, ...]
+    """Fractions that stand for the grid where there is room for few points."""
     sides: tuple[Literal["below", "above"], ...] = ("below", "above")
     """Where from the identity its points edit anything; above 1, a clip does not."""
 
@@ -149,11 +162,17 @@ def offset_grid() -> np.ndarray:
 FAMILIES = {
     family.name: family
     for family in (
-        Family("scale", scale, intensity_grid, identity=1.0, spacing="log"),
-        Family("clip", clip, intensity_grid, identity=1.0, spacing="linear", sides=("below",)),
-        Family("offset", offset, offset_grid, identity=0.0, spacing="linear"),
+        Family("scale", scale, intensity_grid, identity=1.0, spacing="log", few=(0.01, 0.25, 4.0)),
+        Family("clip", clip, intensity_grid, identity=1.0, spacing="linear", few=(0.01, 0.1, 0.25), sides=("below",)),
+        Family("offset", offset, offset_grid, identity=0.0, spacing="linear", few=(-1.0, -0.25, 0.25, 1.0)),
     )
 }
+
+
+def coarse_grid(family: str, step: int = 5) -> np.ndarray:
+    """Every so many points of a family's grid, the one without edit among them."""
+    grid = get(family).grid()
+    return grid[int(np.abs(grid - get(family).identity).argmin()) % step :: step]
 
 
 def get(name: str) -> Family:
@@ -187,3 +206,15 @@ def _build(ranges: Ranges, fractions: Array, *, formula: Formula, options: Sweep
         return jax.vmap(lambda fraction: formula(ranges, fraction, options))(fractions)
 
     return jax.vmap(one_network)(ranges) if ranges.low.ndim == 2 else one_network(ranges)
+
+
+def pairs(ranges: Ranges, grids: Mapping[str, np.ndarray], options: SweepConfig) -> Then:
+    """Make every pair of two families' edits, the first family's first; the second's fractions run fastest.
+
+    Leaves as `build` gives them, with P = P1 * P2. Both families' edits are those of the unedited ranges.
+    """
+    (first, outer), (second, inner) = ((build(family, ranges, grid, options), grid) for family, grid in grids.items())
+    return Then(
+        jax.tree.map(lambda leaf: jnp.repeat(leaf, len(inner), axis=-2), first),
+        jax.tree.map(lambda leaf: jnp.concatenate([leaf] * len(outer), axis=-2), second),
+    )

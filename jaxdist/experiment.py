@@ -6,9 +6,7 @@ result.nc, weights/, tables/ and figures/.
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,31 +16,27 @@ import jax
 import numpy as np
 import xarray as xr
 
-from jaxdist import activations, edits, folders, hosts, mlp, ranges, report, results, sweep, training, weights
+from jaxdist import activations, edits, folders, hosts, mlp, report, results, study, training, weights
 from jaxdist import config as configs
 from jaxdist.config import Config
-from jaxdist.devices import SEED, Examples, mesh_of
+from jaxdist.devices import mesh_of
 from jaxdist.errors import InputError, TrainingDivergedError
 from jaxdist.inputs import Inputs, load_inputs, refuse_unlike
 from jaxdist.progress import Show, silent
-from jaxdist.sweep import Counts
+from jaxdist.study import Context, Subject
 from jaxdist.taps import Model
-from jaxdist.training import Metrics, Snapshot
-from jaxdist.types import Params, Ranges
+from jaxdist.training import Metrics, Passed, Snapshot
+from jaxdist.types import Params
 from jaxdist.unfinished import Store, refuse_other
-
-SWEEP_GROUPS = ("ranges", *edits.FAMILIES)
 
 _INIT = 0
 """The purpose of the key that initial weights are drawn from."""
-
-Tell = Callable[[int], None]
-
 
 class Part(NamedTuple):
     """Some seeds of every network, and what is known of them: the group ``training``, perhaps the sweep's."""
 
     networks: dict[str, Params]  # leading S
+    passed: dict[str, Passed]  # weights kept along training, if any
     result: xr.DataTree
 
 
@@ -89,19 +83,22 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
         _check_data(earlier, inputs, folder)
     store.begin(inputs.dataset.digest, inputs.products["backend"])
     try:
-        parts = [] if earlier is None else [Part(_load_networks(config, inputs, folder, before), earlier)]
+        parts = [] if earlier is None else [_load_part(config, inputs, folder, earlier)]
         if new:
-            parts.append(Part(*train_networks(config, inputs, show, new, store)))
+            parts.append(train_networks(config, inputs, show, new, store))
         if swept:
             for k, part in enumerate(parts):
                 if not _is_swept(part.result):
-                    parts[k] = part._replace(result=sweep_networks(config, inputs, *part, show, store))
+                    parts[k] = part._replace(result=sweep_networks(config, inputs, part, show, store))
     except TrainingDivergedError:
         store.clear()  # it could only diverge again
         raise
     result = results.joined([part.result for part in parts], results.provenance(config, inputs.dataset))
-    networks = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(part.networks for part in parts))
-    folders.save(folder, config, result, networks)
+    networks, passed = (
+        jax.tree.map(lambda *leaves: np.concatenate(leaves), *each)
+        for each in zip(*((part.networks, part.passed) for part in parts), strict=True)
+    )
+    folders.save(folder, config, result, networks, passed)
     store.clear()
     return result
 
@@ -136,13 +133,19 @@ def _check_data(earlier: xr.DataTree, inputs: Inputs, folder: Path) -> None:
         )
 
 
-def _load_networks(config: Config, inputs: Inputs, folder: Path, seeds: int) -> dict[str, Params]:
-    """Read a run folder's weights, which must be those of so many networks of the config's layers."""
+def _load_part(config: Config, inputs: Inputs, folder: Path, earlier: xr.DataTree) -> Part:
+    """Read a run folder's weights, which must be those of as many networks of the config's layers as its result has."""
+    seeds = len(results.seeds_of(earlier))
     networks = folders.load_networks(config, folder, seeds)
-    expected = jax.eval_shape(lambda: initial_params(config, inputs, range(seeds)))
     for name, params in networks.items():
+        expected = jax.eval_shape(lambda: initial_params(config, inputs, range(seeds)))
         weights.check(params, expected, folders.weights_path(folder, name))
-    return networks
+    passed = {}
+    for name, kept in (folders.load_passed(config, folder, seeds) if config.train.snapshots else {}).items():
+        expected = jax.eval_shape(lambda: training.nothing_passed(initial_params(config, inputs, range(seeds))))
+        weights.check(kept, expected._asdict(), folders.passed_path(folder, name))
+        passed[name] = Passed(**kept)
+    return Part(networks, passed, earlier)
 
 
 def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show: Show = silent) -> xr.DataTree:
@@ -159,13 +162,14 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
         store = Store(folder, config)
         inputs = load_inputs(config, store.backend)
         _check_data(earlier, inputs, folder)
-        networks = _load_networks(config, inputs, folder, config.train.seeds)
-        leaves = (np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(networks))
+        part = _load_part(config, inputs, folder, earlier)
+        leaves = (np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((part.networks, part.passed)))
         refuse_unlike(leaves, mesh_of(inputs.splits["train"]), "weights")
-        kept = {name: child.to_dataset() for name, child in earlier.children.items() if name not in SWEEP_GROUPS}
+        kept = {name: child.to_dataset() for name, child in earlier.children.items() if name == "training"}
         attrs = {**_attrs(earlier), **results.provenance(config, inputs.dataset)}
         store.begin(inputs.dataset.digest, inputs.products["backend"])
-        result = sweep_networks(config, inputs, networks, results.tree(kept, attrs), show, store)
+        part = part._replace(result=results.tree(kept, attrs))
+        result = sweep_networks(config, inputs, part, show, store)
         folders.save(folder, config, result)
         store.clear()
         if (folder / "tables").exists():
@@ -201,11 +205,12 @@ def _changed(result: xr.DataTree, changes: Mapping[str, str], allowed: tuple[str
 
 def train_networks(
     config: Config, inputs: Inputs, show: Show, seeds: range, store: Store
-) -> tuple[dict[str, Params], xr.DataTree]:
+) -> Part:
     """Train some seeds of each activation, from the same initial weights, or go on with it."""
     initial = initial_params(config, inputs, seeds)
     networks: dict[str, Params] = {}
     metrics: dict[str, Metrics] = {}
+    passed: dict[str, Passed] = {}
     started = time.perf_counter()
     for name in config.model.activations:
         job = f"train {name}"
@@ -224,7 +229,7 @@ def train_networks(
                 keep(now, int(now.state.step), now.finished)
 
             try:
-                trained, metrics[name] = training.train(
+                trained = training.train(
                     network_model(config, name),
                     mlp.narrow(initial, inputs.used),
                     inputs.splits["train"],
@@ -236,111 +241,55 @@ def train_networks(
                     report=tell,
                     resume=resume,
                     keep=kept if store.keeps else None,
+                    snapshots=config.train.snapshots,
                 )
             except TrainingDivergedError as error:
                 raise TrainingDivergedError(f"network '{name}': {error}") from None
-        networks[name] = mlp.widen(trained, inputs.used, initial)
+        networks[name] = mlp.widen(trained.params, inputs.used, initial)
+        metrics[name] = trained.metrics
+        if trained.passed is not None:
+            passed[name] = widened(trained.passed, inputs.used, initial)
     attrs = results.provenance(config, inputs.dataset)
     attrs |= {"seeds": list(seeds)}
     attrs |= _noted({}, "timings", {"train_s": time.perf_counter() - started})
     attrs |= _noted({}, "products", {"train": inputs.products})
-    return networks, results.tree({"training": results.training(metrics, seeds)}, attrs)
+    return Part(networks, passed, results.tree({"training": results.training(metrics, seeds)}, attrs))
+
+
+def widened(passed: Passed, used: np.ndarray, initial: Params) -> Passed:
+    """Give weights kept along training back their unused inputs' initial weights; zeros stay where none were kept."""
+    seen = passed.step != training.NEVER
+    start = jax.tree.map(
+        lambda leaf: np.where(np.expand_dims(seen, tuple(range(2, leaf.ndim + 1))), np.asarray(leaf)[:, None], 0), initial
+    )
+    return Passed(passed.step, mlp.widen(passed.params, used, start))
 
 
 def sweep_networks(
-    config: Config, inputs: Inputs, networks: Mapping[str, Params], earlier: xr.DataTree, show: Show, store: Store
+    config: Config, inputs: Inputs, part: Part, show: Show, store: Store
 ) -> xr.DataTree:
-    """Measure the ranges on the training images, sweep every family and split, and add the groups to a result."""
+    """Measure trained networks on every split, and those kept along training, and add the groups to their result."""
     started = time.perf_counter()
-    sites, splits, seeds = sites_of(config), config.sweep.splits, results.seeds_of(earlier)
-    grids: dict[str, np.ndarray] = {name: edits.get(name).grid() for name in config.sweep.families}
-    scales = grids["scale"] if config.sweep.scale_shortcut and "scale" in grids else None
-    if scales is not None:  # its points come first
-        grids = {"scale": scales} | grids
-    shape = (len(networks), len(seeds), len(sites), len(splits))
-    points = sum(map(len, grids.values()))
-    counts = Counts(*(np.zeros(s, np.int32) for s in (*[(*shape, points)] * 3, shape)))
-    measured: dict[str, dict[str, Ranges]] = {}
-    for a, (name, whole) in enumerate(networks.items()):
-        model, params = network_model(config, name), mlp.narrow(whole, inputs.used)
-        show(f"sweep {name}", 0, len(sites) * len(splits) * len(seeds), "")
-        measured[name] = ranges.measure(
-            model,
-            params,
-            inputs.splits["train"],
-            sites,
-            measured_on=config.ranges.measured_on,
-            block=config.compute.block,
-        )
-        for b, (site, split) in enumerate(itertools.product(sites, splits)):
-            # The shortcut's points are no edits: its family gives none.
-            built = {family: grid[:0] if grid is scales else grid for family, grid in grids.items()}
-            made = {site: edits.joined(measured[name][site], built, config.sweep)}
-
-            def tell(done: int, job: str = f"sweep {name}", before: int = b * len(seeds)) -> None:
-                show(job, before + done, len(sites) * len(splits) * len(seeds), "")
-
-            def once(
-                these: slice, wave: Callable[[], Counts], label: str = f"{name}-{site.replace('/', '-')}-{split}"
-            ) -> Counts:
-                # By its seeds, since another number of devices may take other waves.
-                return Counts(*store.once("-".join([label, *map(str, seeds[these])]), wave))
-
-            swept = sweep_in_waves(model, params, made, inputs.splits[split], config, tell, scales, once)
-            for all_counts, new in zip(counts, swept, strict=True):
-                all_counts[a, :, sites.index(site), splits.index(split)] = new
-    groups = {str(name): child.to_dataset() for name, child in earlier.children.items()}
-    groups["ranges"] = results.ranges(measured, seeds, config.ranges.measured_on)
-    groups |= results.families(
-        counts,
-        grids,
-        {family: edits.identity(family, config.sweep) for family in grids},
-        {"network": list(networks), "seed": seeds, "site": list(sites), "split": list(splits)},
-        [len(getattr(inputs.dataset, split).labels) for split in splits],
+    seeds = results.seeds_of(part.result)
+    context = Context(inputs.splits, targets_of(config), config.options, seeds, show, store.once)
+    subjects = {
+        name: Subject(network_model(config, name), mlp.narrow(whole, inputs.used))
+        for name, whole in part.networks.items()
+    }
+    kept = {name: passed for name, passed in part.passed.items() if (passed.step != training.NEVER).any()}
+    groups = {str(name): child.to_dataset() for name, child in part.result.children.items()}
+    groups |= study.study(subjects, context)
+    groups |= study.along_training(
+        {
+            name: (subjects[name].model, training.Passed(passed.step, mlp.narrow(passed.params, inputs.used)))
+            for name, passed in kept.items()
+        },
+        context,
     )
-    protocol = _attrs(earlier)
+    protocol = _attrs(part.result)
     protocol |= _noted(protocol, "timings", {"sweep_s": time.perf_counter() - started})
     protocol |= _noted(protocol, "products", {"sweep": inputs.products})
     return results.tree(groups, protocol)
-
-
-def sweep_in_waves(
-    model: Model,
-    params: Params,
-    made: Mapping[str, edits.Edit],
-    examples: Examples,
-    config: Config,
-    tell: Tell,
-    scales: np.ndarray | None,
-    once: Callable[[slice, Callable[[], Counts]], Counts],
-) -> Counts:
-    """Sweep an ensemble some networks at a time, so that there is progress to show; all waves run one program.
-
-    `once` is given each wave's networks and what sweeps them, and returns its counts, perhaps from an earlier time.
-    """
-    seeds = jax.tree.leaves(params)[0].shape[0]
-    points = jax.tree.leaves(made)[0].shape[1]
-    together = wave_size(seeds, points * examples.y.shape[0], mesh_of(examples).shape[SEED])
-    waves = []
-    for first in range(0, seeds, together):
-
-        def wave(first: int = first) -> Counts:
-            some, edit = jax.tree.map(lambda leaf: leaf[first : first + together], (params, made))
-            return sweep.sweep(model, some, edit, examples, scale_shortcut=scales, block=config.compute.block)
-
-        waves.append(once(slice(first, first + together), wave))
-        tell(first + together)
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *waves)
-
-
-def wave_size(seeds: int, evaluations: int, rows: int) -> int:
-    """How many networks to sweep in one call: the most that divide the ensemble evenly and stay near a few seconds.
-
-    A multiple of the mesh's rows where they divide the ensemble.
-    """
-    rows = math.gcd(seeds, rows)
-    most = max(rows, int((1e8 if jax.default_backend() == "cpu" else 1e10) / evaluations))
-    return max(d for d in range(rows, seeds + 1, rows) if seeds % d == 0 and d <= most)
 
 
 def network_model(config: Config, activation: str) -> Model:
@@ -348,9 +297,9 @@ def network_model(config: Config, activation: str) -> Model:
     return mlp.model(activation, len(config.model.hidden))
 
 
-def sites_of(config: Config) -> tuple[str, ...]:
-    """The sites that a run sweeps, each by itself: every layer's preactivation."""
-    return tuple(f"dense{k}/pre" for k in range(len(config.model.hidden)))
+def targets_of(config: Config) -> study.Targets:
+    """What a run edits: every layer's preactivation by itself, and all of them together."""
+    return study.targets_of([f"dense{k}/pre" for k in range(len(config.model.hidden))], config.sweep.layers)
 
 
 def initial_params(config: Config, inputs: Inputs, seeds: Sequence[int]) -> Params:

@@ -15,6 +15,7 @@ from jaxdist import activations, files, hosts, results, unfinished, weights
 from jaxdist import config as configs
 from jaxdist.config import Config
 from jaxdist.errors import InputError
+from jaxdist.training import Passed
 from jaxdist.types import Params
 
 CONFIG_FILE = "config.toml"
@@ -107,12 +108,20 @@ def with_result(path: Path) -> Path:
     return folder
 
 
-def save(folder: Path, config: Config, result: xr.DataTree, networks: Mapping[str, Params] | None = None) -> None:
+def save(
+    folder: Path,
+    config: Config,
+    result: xr.DataTree,
+    networks: Mapping[str, Params] | None = None,
+    passed: Mapping[str, Passed] | None = None,
+) -> None:
     """Write config and result, and the weights if given, into a run folder; of several processes, one does."""
     if not hosts.writes():
         return
     for name, params in (networks or {}).items():
         weights.save(params, weights_path(folder, name))
+    for name, kept in (passed or {}).items():
+        weights.save(kept._asdict(), passed_path(folder, name))
     # The result comes last: what is killed before it is done again. It carries the config that counts; the file beside
     # it is for people.
     files.write_text(folder / CONFIG_FILE, configs.to_toml(config))
@@ -130,6 +139,17 @@ def load_networks(config: Config, folder: Path, seeds: int | None = None) -> dic
     count = config.train.seeds if seeds is None else seeds
     loaded = {name: weights.load(weights_path(folder, name)) for name in config.model.activations}
     return {name: jax.tree.map(lambda leaf: leaf[:count], params) for name, params in loaded.items()}
+
+
+def load_passed(config: Config, folder: Path, seeds: int) -> dict[str, Params]:
+    """Read the weights kept along training as `training.Passed` has them, of so many seeds; raises as above."""
+    loaded = {name: weights.load(passed_path(folder, name)) for name in config.model.activations}
+    return {name: jax.tree.map(lambda leaf: leaf[:seeds], kept) for name, kept in loaded.items()}
+
+
+def passed_path(folder: Path, network: str) -> Path:
+    """Where a run folder keeps the weights of a network along training."""
+    return weights_path(folder, network).with_suffix(".snapshots.safetensors")
 
 
 def weights_path(folder: Path, network: str) -> Path:

@@ -76,16 +76,16 @@ def apply(params: MLPParams, x: Array, tap: Tap = identity, *, activation: activ
 
 
 def narrow(params: MLPParams, used: np.ndarray) -> MLPParams:
-    """Keep the first layer's weights of the inputs in `used` [D] (bool); the parameters have a leading S.
+    """Keep the first layer's weights of the inputs in `used` [D] (bool), whatever axes lead the parameters.
 
     Exact where the other inputs are zero for every example: they add nothing and their weights have no gradient.
     """
-    return params | {"dense0": params["dense0"] | {"weight": params["dense0"]["weight"][:, :, used]}}
+    return params | {"dense0": params["dense0"] | {"weight": params["dense0"]["weight"][..., used]}}
 
 
 def widen(params: MLPParams, used: np.ndarray, initial: MLPParams) -> MLPParams:
     """Undo `narrow`: the weights of inputs that are not used stay as in `initial`."""
-    weight = jnp.asarray(initial["dense0"]["weight"]).at[:, :, used].set(params["dense0"]["weight"])
+    weight = jnp.asarray(initial["dense0"]["weight"]).at[..., used].set(params["dense0"]["weight"])
     return params | {"dense0": params["dense0"] | {"weight": weight}}
 
 

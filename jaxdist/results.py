@@ -36,6 +36,8 @@ SCHEMA = 2
 FILE = "result.nc"
 MISSING = -1
 """Stands in `correct` where a network lacks a seed that another network of the result has."""
+ALL = "all"
+"""The target, in the place of a site, that edits all sites together."""
 UNKNOWN_DATA = ""
 """The data digest of networks that came without their data."""
 _PACKAGES = ("jaxdist", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "xarray")

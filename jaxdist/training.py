@@ -21,12 +21,26 @@ from jaxdist.taps import Model, identity
 from jaxdist.types import AnyArray, Params
 
 
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+"""Training accuracies at which weights are kept, as fractions: the paper's (K of them)."""
+
+NEVER = -1
+
+
+class Passed(NamedTuple):
+    """The weights whose training accuracy was the first above each threshold."""
+
+    step: AnyArray  # [S, K] int32, updates made by then; NEVER where it was not passed
+    params: Params  # leading [S, K]; zeros where not
+
+
 class State(NamedTuple):
     """What training carries from step to step."""
 
     step: Array  # [] int32, updates made
     params: Params  # leading S
     optimizer: optax.OptState  # leading S
+    passed: Passed | None = None  # None where no such weights are wanted
 
 
 class Metrics(NamedTuple):
@@ -47,6 +61,14 @@ class Snapshot(NamedTuple):
     def finished(self) -> bool:
         """Whether all updates are made and the last weights measured."""
         return int(self.state.step) >= len(self.metrics.loss)
+
+
+class Trained(NamedTuple):
+    """What training ends with, on the host."""
+
+    params: Params  # leading S
+    metrics: Metrics  # [steps + 1, S]; entry k belongs to the weights after k updates
+    passed: Passed | None
 
 
 class Sums(NamedTuple):
@@ -111,12 +133,12 @@ def train(
     report: Callable[[Progress], None] = lambda _: None,
     resume: Callable[[Snapshot], Snapshot] = lambda start: start,
     keep: Callable[[Snapshot], None] | None = None,
-) -> tuple[Params, Metrics]:
-    """Train stacked parameters (leading S) for `steps` full-batch updates.
-
-    Returns on the host the final parameters and metrics [steps + 1, S]: entry k belongs to the weights after k updates.
+    snapshots: bool = False,
+) -> Trained:
+    """Train stacked parameters (leading S) for `steps` full-batch updates; what it returns is on the host.
 
     Args:
+      snapshots: keep the weights that were the first above each of `THRESHOLDS`.
       seeds: numbers of the networks [S], by which an error names them; by default 0, 1, ...
       resume: is given the start and returns where to go on: the start, or a snapshot that `keep` was given earlier in
         the same training. Going on gives the same bits as never having stopped.
@@ -127,7 +149,7 @@ def train(
       TrainingDivergedError: as soon as a network's loss is not finite; it names the networks and the step.
     """
     mesh = mesh_of(train_set)
-    begin = resume(start(params, steps, optimizer))
+    begin = resume(start(params, steps, optimizer, snapshots=snapshots))
     step = int(begin.state.step)
     metrics = Metrics(*(np.require(leaf, requirements="W") for leaf in begin.metrics))
     state = State(same(step, mesh), *spread(begin.state[1:], mesh))
@@ -162,14 +184,42 @@ def train(
         if keep is not None:
             keep(Snapshot(_of_host(state, count), metrics))
         report(Progress(last - 1, steps, *(float(np.mean(leaf[-1])) for leaf in new)))
-    return _of_host(state, count).params, metrics
+    final = _of_host(state, count)
+    return Trained(final.params, metrics, final.passed)
 
 
-def start(params: Params, steps: int, optimizer: optax.GradientTransformation) -> Snapshot:
+def start(
+    params: Params, steps: int, optimizer: optax.GradientTransformation, *, snapshots: bool = False
+) -> Snapshot:
     """Where the training of stacked parameters begins."""
     seeds = jax.tree.leaves(params)[0].shape[0]
     empty = Metrics(*(np.zeros((steps + 1, seeds), np.float32) for _ in Metrics._fields))
-    return Snapshot(State(jnp.int32(0), params, jax.vmap(optimizer.init)(params)), empty)
+    none = nothing_passed(params) if snapshots else None
+    return Snapshot(State(jnp.int32(0), params, jax.vmap(optimizer.init)(params), none), empty)
+
+
+def nothing_passed(params: Params) -> Passed:
+    """What is kept along training before it begins."""
+
+    def zeros(leaf: AnyArray) -> Array:
+        return jnp.zeros((leaf.shape[0], len(THRESHOLDS), *leaf.shape[1:]), leaf.dtype)
+
+    seeds = jax.tree.leaves(params)[0].shape[0]
+    return Passed(jnp.full((seeds, len(THRESHOLDS)), NEVER, jnp.int32), jax.tree.map(zeros, params))
+
+
+def noticed(passed: Passed, params: Params, accuracy: Array, step: Array) -> Passed:
+    """Keep the weights [S] whose accuracies [S] are the first above a threshold; `step` [] of them."""
+    now = (accuracy[:, None] > jnp.asarray(THRESHOLDS, jnp.float32)) & (passed.step == NEVER)
+
+    def write() -> Passed:
+        def kept(old: Array, new: Array) -> Array:
+            return jnp.where(jnp.expand_dims(now, tuple(range(2, old.ndim))), new[:, None], old)
+
+        return Passed(jnp.where(now, step, passed.step), jax.tree.map(kept, passed.params, params))
+
+    # Most steps pass nothing, and then nothing is copied.
+    return lax.cond(now.any(), write, lambda: passed)
 
 
 def _of_host(state: State, seeds: int) -> State:
@@ -238,7 +288,9 @@ def _steps(
         *after, metrics = lax.map(each, before, batch_size=together)
         more = state.step < steps
         params, optimizer = jax.tree.map(lambda new, old: jnp.where(more, new, old), tuple(after), before)
-        return State(state.step + 1, params, optimizer), metrics
+        seen = state.passed
+        passed = None if seen is None else noticed(seen, state.params, metrics.train_accuracy, state.step)
+        return State(state.step + 1, params, optimizer, passed), metrics
 
     def run(state: State, train_set: Examples, test_set: Examples) -> tuple[State, Metrics]:
         seeds = jax.tree.leaves(state.params)[0].shape[0]
@@ -250,7 +302,8 @@ def _steps(
         return lax.scan(body, state, length=length)
 
     with jax.default_matmul_precision(precision):
-        states = State(PartitionSpec(), PartitionSpec(SEED), PartitionSpec(SEED))  # type: ignore[arg-type]
+        of_seeds = PartitionSpec(SEED)
+        states = State(PartitionSpec(), of_seeds, of_seeds, of_seeds)  # type: ignore[arg-type]
         specs, out = (states, blocks.SPECS, blocks.SPECS), (states, PartitionSpec(None, SEED))
         return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=out)(state, train_set, test_set)
 

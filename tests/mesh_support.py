@@ -39,7 +39,7 @@ def main(path: str) -> None:
         mesh = devices.make_mesh(jax.devices()[:used], seeds=made_for)
         split = devices.place(x[:301].reshape(301, -1), digits.train.labels[:301], mesh)
         initial = mlp.init_ensemble(jax.random.key(0), range(seeds), (64, 16, 10))
-        params, metrics = training.train(model, initial, split, split, steps=60, optimizer=optimizer)
+        params, metrics, _ = training.train(model, initial, split, split, steps=60, optimizer=optimizer)
         measured = ranges.measure(model, params, split, (site,))[site]
         grids = {family: edits.get(family).grid() for family in edits.FAMILIES}
         made = {site: edits.joined(measured, grids, SweepConfig())}

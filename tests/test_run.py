@@ -108,7 +108,7 @@ def test_the_saved_weights_give_the_saved_counts(run, result, digits):
         for split, x in zip(("train", "test"), images, strict=True):
             labels = getattr(digits, split).labels
             expected = oracle.sweep(one, network, x, labels, ranges_x=images[0])
-            for family, (correct, agree) in expected.items():
+            for family, (correct, agree, _) in expected.items():
                 group = result[family].sel(network=network, seed=4, site="dense0/pre", split=split)
                 assert np.abs(group["correct"].values - correct).max() <= 1
                 assert np.abs(group["agree"].values - agree).max() <= 1

@@ -25,7 +25,7 @@ def ensemble(seeds=2):
 def train(activation="relu", *, params=None, examples, steps=5, optimizer=None, **kwargs):
     optimizer = optimizer or training.optimizer("sgd", 0.01)
     model = mlp.model(activation)
-    return training.train(model, params or ensemble(), examples, examples, steps=steps, optimizer=optimizer, **kwargs)
+    return training.train(model, params or ensemble(), examples, examples, steps=steps, optimizer=optimizer, **kwargs)[:2]
 
 
 def numpy_loss_and_gradient(params, activation, x, y):
@@ -68,13 +68,13 @@ def test_metrics_belong_to_the_weights_after_as_many_updates(train_set, digits):
     """Entry k of a longer run is the last entry of a run of k updates; the last belongs to the returned weights."""
     test_set = place(digits, 200)
     model, optimizer = mlp.model("abs"), training.optimizer("sgd", 0.01)
-    params, metrics = training.train(model, ensemble(), train_set, test_set, steps=7, optimizer=optimizer)
+    params, metrics, _ = training.train(model, ensemble(), train_set, test_set, steps=7, optimizer=optimizer)
     assert metrics.loss.shape == metrics.train_accuracy.shape == metrics.test_accuracy.shape == (8, 2)
     x, y = np.asarray(test_set.x)[:200], np.asarray(test_set.y)[:200]
     for seed in range(2):
         logits = model.apply(jax.tree.map(lambda leaf, k=seed: leaf[k], params), x, taps.identity)
         assert metrics.test_accuracy[-1, seed] == pytest.approx((np.asarray(logits).argmax(axis=0) == y).mean())
-    _, shorter = training.train(model, ensemble(), train_set, test_set, steps=3, optimizer=optimizer)
+    _, shorter, _ = training.train(model, ensemble(), train_set, test_set, steps=3, optimizer=optimizer)
     for long, short in zip(metrics, shorter, strict=True):
         np.testing.assert_allclose(long[:4], short, rtol=1e-5)
 

@@ -1,0 +1,122 @@
+"""The groups of a result that go beyond the families' own: their arrays, labelled.
+
+Group ``grid_scale_offset`` has counts over (network, seed, site, split, first, second); ``units_<family>`` over (network,
+seed, site, split, fraction, unit), -1 where a narrower site has no such unit; ``snapshots_<family>`` over (network, seed,
+threshold, site, split, fraction), -1 where training never passed that accuracy. ``sensitivity`` has derivatives over
+(network, seed, site, split, unit); ``radii``, tolerance radii over (network, seed, site, split, edge).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from jaxdist import edits
+from jaxdist.results import made
+from jaxdist.sensitivity import Sensitivity
+from jaxdist.sweep import Counts
+
+DIMS = ("network", "seed", "site", "split")
+
+Coords = Mapping[str, Sequence[Any]]
+
+
+def _counts(counts: Counts, dims: Sequence[str], totals: Sequence[int]) -> dict[str, Any]:
+    """The variables that every group of counts has; what does not depend on the edit is the same at every site."""
+    each = {name: ((*DIMS, *dims), getattr(counts, name)) for name in ("correct", "agree", "kept")}
+    unperturbed = (("network", "seed", "split"), np.asarray(counts.unperturbed)[:, :, 0])
+    return {**each, "unperturbed": unperturbed, "total": ("split", np.asarray(totals, np.int32))}
+
+
+def grid(
+    counts: Counts, grids: Mapping[str, np.ndarray], coords: Coords, totals: Sequence[int]
+) -> dict[str, xr.Dataset]:
+    """Label the counts [network, seed, site, split, P1 * P2] of two families' edits at once."""
+    (first, outer), (second, inner) = grids.items()
+    shape = (len(outer), len(inner))
+    shaped = Counts(*(np.reshape(leaf, (*leaf.shape[:4], *shape)) for leaf in counts[:3]), counts.unperturbed)
+    group = xr.Dataset(
+        _counts(shaped, ("first", "second"), totals),
+        coords={**coords, "first": outer, "second": inner},
+        attrs={
+            "first": first,
+            "second": second,
+            "identity_first": edits.get(first).identity,
+            "identity_second": edits.get(second).identity,
+            "made": made(),
+        },
+    )
+    return {f"grid_{first}_{second}": group}
+
+
+def units(
+    counts: Counts, grids: Mapping[str, np.ndarray], coords: Coords, totals: Sequence[int]
+) -> dict[str, xr.Dataset]:
+    """Label the counts [network, seed, site, split, P, H] of each unit edited alone: one group a family."""
+    found = {}
+    for family, here in edits.slices(grids).items():
+        part = Counts(*(leaf[..., here, :] for leaf in counts[:3]), counts.unperturbed)
+        found[f"units_{family}"] = xr.Dataset(
+            _counts(part, ("fraction", "unit"), totals),
+            coords={**coords, "fraction": grids[family], "unit": np.arange(counts.correct.shape[-1])},
+            attrs={"made": made()},
+        )
+    return found
+
+
+def sensitivity(found: Sensitivity, coords: Coords) -> xr.Dataset:
+    """Label derivatives of the mean margin, [network, seed, site, split, H]."""
+    dims = (*DIMS, "unit")
+    return xr.Dataset(
+        {"offset": (dims, found.offset), "log_scale": (dims, found.log_scale), "margin": (DIMS, found.margin)},
+        coords={**coords, "unit": np.arange(found.offset.shape[-1])},
+        attrs={"units": "logits a unit of preactivation, logits a unit of log-scale, logits", "made": made()},
+    )
+
+
+class Radii(NamedTuple):
+    """Tolerance radii and the brackets they lie in, as fractions of each edge's family, [..., edge]."""
+
+    exit: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def radii(found: Radii, coords: Coords, margin: float) -> xr.Dataset:
+    """Label refined tolerance radii [network, seed, site, split, edge]; infinite where the grid ends first."""
+    dims = (*DIMS, "edge")
+    low, high = np.minimum(found.low, found.high), np.maximum(found.low, found.high)
+    return xr.Dataset(
+        {
+            "exit": (dims, found.exit),
+            "low": (dims, low),
+            "high": (dims, high),
+            "censored": (dims, np.isinf(found.exit)),
+        },
+        coords=dict(coords),
+        attrs={"margin": margin, "made": made()},
+    )
+
+
+def snapshots(
+    group: xr.Dataset, where: np.ndarray, steps: np.ndarray, thresholds: Sequence[float], seeds: Sequence[int]
+) -> xr.Dataset:
+    """Lay one network's counts of its snapshots, one after the other as seeds, out over (seed, threshold).
+
+    `where` [S, K] says which exist, in the order of the group's seeds; `steps` [S, K] when, -1 where not.
+    """
+    variables: dict[str, Any] = {"step": (("network", "seed", "threshold"), steps[None])}
+    for name, values in group.data_vars.items():
+        if "seed" in values.dims:
+            found = values.to_numpy()
+            whole = np.full((1, *where.shape, *found.shape[2:]), -1, found.dtype)
+            whole[0, where] = found[0]
+            variables[str(name)] = (("network", "seed", "threshold", *values.dims[2:]), whole)
+        else:
+            variables[str(name)] = values
+    kept = {name: group[name].to_numpy() for name in ("network", "site", "split", "fraction")}
+    coords = {**kept, "seed": list(seeds), "threshold": list(thresholds)}
+    return xr.Dataset(variables, coords=coords, attrs=group.attrs)

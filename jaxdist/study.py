@@ -1,0 +1,382 @@
+"""Everything that is measured of given networks, as labelled groups: ranges, the families' sweeps, and what is asked
+for besides.
+
+A *target* is a site, or several that are edited together at the same fraction.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import jax
+import numpy as np
+import xarray as xr
+
+from jaxdist import edits, groups, radii, ranges, results, rules, sensitivity, statistics, sweep, units
+from jaxdist.config import Options
+from jaxdist.devices import SEED, Examples, mesh_of
+from jaxdist.progress import Show
+from jaxdist.sweep import Counts
+from jaxdist.taps import Model
+from jaxdist.training import NEVER, THRESHOLDS, Passed
+from jaxdist.types import Params, Ranges
+
+Targets: TypeAlias = Mapping[str, tuple[str, ...]]
+"""The sites that are edited together, by the name of the target."""
+
+Once: TypeAlias = Callable[[str, Callable[[], tuple[Any, ...]]], tuple[Any, ...]]
+"""Given a name and what computes arrays, returns them, perhaps from an earlier time."""
+
+Fields = TypeVar("Fields", bound=tuple[Any, ...])
+
+GRID = ("scale", "offset")
+"""The families of the grid of two edits at once, in their order."""
+
+
+class Subject(NamedTuple):
+    """An ensemble to measure."""
+
+    model: Model
+    params: Params  # leading S
+
+
+class Context(NamedTuple):
+    """What all measurements of a study share."""
+
+    splits: Mapping[str, Examples]
+    targets: Targets
+    options: Options
+    seeds: Sequence[int]
+    show: Show
+    once: Once
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The splits that are counted on."""
+        return tuple(split for split in self.options.sweep.splits if split in self.splits)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Every site of every target, once."""
+        return tuple(dict.fromkeys(itertools.chain(*self.targets.values())))
+
+    @property
+    def single(self) -> tuple[str, ...]:
+        """The targets of one site."""
+        return tuple(name for name, sites in self.targets.items() if len(sites) == 1)
+
+    def coords(self, networks: Mapping[str, Any], targets: Sequence[str] | None = None) -> dict[str, Sequence[Any]]:
+        """The labels of arrays over network, seed, site and split."""
+        sites = list(self.targets) if targets is None else list(targets)
+        return {"network": list(networks), "seed": list(self.seeds), "site": sites, "split": list(self.counted)}
+
+    @property
+    def totals(self) -> list[int]:
+        """Images of each split that is counted on."""
+        return [int(self.splits[split].total) for split in self.counted]
+
+
+def targets_of(sites: Sequence[str], layers: str) -> dict[str, tuple[str, ...]]:
+    """The targets of these sites: each by itself, all of several together, or both.
+
+    >>> list(targets_of(["dense0/pre", "dense1/pre"], "both"))
+    ['dense0/pre', 'dense1/pre', 'all']
+    """
+    each = {site: (site,) for site in sites}
+    together = {results.ALL: tuple(sites)} if len(sites) > 1 else each
+    return {"each": each, "all": together, "both": {**each, **together}}[layers]
+
+
+def study(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr.Dataset]:
+    """Measure ranges on the training images and count at every point of every family, target and split.
+
+    Returns the groups of `jaxdist.results`: ``ranges``, the families', and those that the options ask for.
+
+    Raises:
+      InputError: if a model does not reach a site, or a rule or formula means nothing for a network.
+    """
+    sweep_options = context.options.sweep
+    measured = {name: measure_ranges(subject, context, name) for name, subject in subjects.items()}
+    rule = context.options.ranges
+    found = {"ranges": results.ranges(measured, context.seeds, rule)}
+    found |= families(subjects, measured, context)
+    if sweep_options.grid:
+        found |= grid(subjects, measured, context)
+    if sweep_options.units:
+        found |= each_unit(subjects, measured, context)
+    if sweep_options.sensitivity:
+        found |= sensitivities(subjects, context)
+    if sweep_options.refine:
+        found |= refined(subjects, measured, found, context)
+    return found
+
+
+def measure_ranges(subject: Subject, context: Context, name: str) -> dict[str, Ranges]:
+    """The ranges [S, H] of every site, refused where a family's formula means nothing for them."""
+    options = context.options
+    found = ranges.measure(
+        subject.model,
+        subject.params,
+        context.splits["train"],
+        context.sites,
+        measured_on=options.ranges.measured_on,
+        rule=rules.rule_of(options.ranges),
+        block=options.compute.block,
+    )
+    for site, family in itertools.product(context.sites, options.sweep.families):
+        edits.check(family, found[site], options.sweep, f"network '{name}', site '{site}'")
+    return found
+
+
+def families(
+    subjects: Mapping[str, Subject],
+    measured: Mapping[str, Mapping[str, Ranges]],
+    context: Context,
+    *,
+    job: str = "sweep",
+) -> dict[str, xr.Dataset]:
+    """Every family at its grid: one group each."""
+    options = context.options.sweep
+    grids: dict[str, np.ndarray] = {name: edits.get(name).grid() for name in options.families}
+    scales = grids["scale"] if options.scale_shortcut and "scale" in grids else None
+    if scales is not None:  # its points come first
+        grids = {"scale": scales} | grids
+    # The shortcut's points are no edits: its family gives none.
+    built = {family: grid[:0] if grid is scales else grid for family, grid in grids.items()}
+
+    def made(name: str, target: str) -> dict[str, edits.Affine]:
+        return {site: edits.joined(measured[name][site], built, options) for site in context.targets[target]}
+
+    counts = counted(subjects, made, context, job=job, scales=scales)
+    identities = {family: edits.identity(family, options, context.options.ranges.rule) for family in grids}
+    return results.families(counts, grids, identities, context.coords(subjects), context.totals)
+
+
+def grid(
+    subjects: Mapping[str, Subject], measured: Mapping[str, Mapping[str, Ranges]], context: Context
+) -> dict[str, xr.Dataset]:
+    """Two families' edits at once, one after the other, at every pair of their coarse grids."""
+    options = context.options.sweep
+    grids: dict[str, np.ndarray] = {family: edits.coarse_grid(family) for family in GRID}
+
+    def made(name: str, target: str) -> dict[str, edits.Then]:
+        return {site: edits.pairs(measured[name][site], grids, options) for site in context.targets[target]}
+
+    counts = counted(subjects, made, context, job="grid")
+    return groups.grid(counts, grids, context.coords(subjects), context.totals)
+
+
+def counted(
+    subjects: Mapping[str, Subject],
+    made: Callable[[str, str], Mapping[str, edits.Edit]],
+    context: Context,
+    *,
+    job: str,
+    scales: np.ndarray | None = None,
+) -> Counts:
+    """Counts [network, seed, site, split, P] of the edits [S, P, H] that `made` gives of a network and a target."""
+    found: dict[tuple[str, ...], Counts] = {}
+    for name, subject in subjects.items():
+        label = f"{job} {name}"
+        parts = list(itertools.product(context.targets, context.counted))
+        total = len(parts) * len(context.seeds)
+        context.show(label, 0, total, "")
+        for k, (target, split) in enumerate(parts):
+
+            def tell(done: int, label: str = label, total: int = total, before: int = k * len(context.seeds)) -> None:
+                context.show(label, before + done, total, "")
+
+            def once(
+                these: slice, wave: Callable[[], Counts], kind: str = f"{job}-{name}-{_plain(target)}-{split}"
+            ) -> Counts:
+                # By its seeds, since another number of devices may take other waves.
+                numbers = map(str, context.seeds[these])
+                return Counts(*context.once("-".join([kind, *numbers]), wave))
+
+            edit = made(name, target)
+            found[name, target, split] = in_waves(subject, edit, context.splits[split], context, tell, scales, once)
+    return stacked(found)
+
+
+def in_waves(
+    subject: Subject,
+    made: Mapping[str, edits.Edit],
+    examples: Examples,
+    context: Context,
+    tell: Callable[[int], None],
+    scales: np.ndarray | None,
+    once: Callable[[slice, Callable[[], Counts]], Counts],
+) -> Counts:
+    """Sweep an ensemble some networks at a time, so that there is progress to show; all waves run one program.
+
+    `once` is given each wave's networks and what sweeps them, and returns its counts, perhaps from an earlier time.
+    """
+    seeds = jax.tree.leaves(subject.params)[0].shape[0]
+    points = jax.tree.leaves(made)[0].shape[1]
+    together = wave_size(seeds, points * examples.y.shape[0], mesh_of(examples).shape[SEED])
+    waves = []
+    for first in range(0, seeds, together):
+
+        def wave(first: int = first) -> Counts:
+            some, edit = jax.tree.map(lambda leaf: leaf[first : first + together], (subject.params, made))
+            return sweep.sweep(
+                subject.model, some, edit, examples, scale_shortcut=scales, block=context.options.compute.block
+            )
+
+        waves.append(once(slice(first, first + together), wave))
+        tell(first + together)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *waves)
+
+
+def wave_size(seeds: int, evaluations: int, rows: int) -> int:
+    """How many networks to sweep in one call: the most that divide the ensemble evenly and stay near a few seconds.
+
+    A multiple of the mesh's rows where they divide the ensemble.
+    """
+    rows = math.gcd(seeds, rows)
+    most = max(rows, int((1e8 if jax.default_backend() == "cpu" else 1e10) / evaluations))
+    return max(d for d in range(rows, seeds + 1, rows) if seeds % d == 0 and d <= most)
+
+
+def stacked(found: Mapping[tuple[str, ...], Fields]) -> Fields:
+    """Stack records of arrays [S, ...], by network, target and split, to arrays [network, seed, site, split, ...].
+
+    Where the last axes differ, as units do, narrower arrays are filled up: counts with -1, numbers with NaN.
+    """
+    names, targets, splits = (list(dict.fromkeys(part)) for part in zip(*found, strict=True))
+
+    def field(k: int) -> np.ndarray:
+        arrays = {key: np.asarray(record[k]) for key, record in found.items()}
+        shape = np.max([array.shape for array in arrays.values()], axis=0)
+
+        def filled(array: np.ndarray) -> np.ndarray:
+            missing = np.nan if array.dtype.kind == "f" else results.MISSING
+            widths = [(0, int(whole) - size) for whole, size in zip(shape, array.shape, strict=True)]
+            return np.pad(array, widths, constant_values=missing)
+
+        whole = np.array([[[filled(arrays[n, t, s]) for s in splits] for t in targets] for n in names])
+        return np.moveaxis(whole, 3, 1)
+
+    first = next(iter(found.values()))
+    return type(first)(*map(field, range(len(first))))
+
+
+def parts(
+    subjects: Mapping[str, Subject], targets: Sequence[str], context: Context, job: str
+) -> Iterator[tuple[str, Subject, str, str]]:
+    """Every network, target and split, with progress shown."""
+    every = list(itertools.product(subjects, targets, context.counted))
+    for k, (name, target, split) in enumerate(every):
+        context.show(job, k, len(every), "")
+        yield name, subjects[name], target, split
+    context.show(job, len(every), len(every), "")
+
+
+def each_unit(
+    subjects: Mapping[str, Subject], measured: Mapping[str, Mapping[str, Ranges]], context: Context
+) -> dict[str, xr.Dataset]:
+    """Each unit edited alone, at a few fractions of every family."""
+    options = context.options.sweep
+    grids = {family: np.asarray(edits.get(family).few) for family in options.families}
+    found = {}
+    for name, subject, target, split in parts(subjects, context.single, context, "units"):
+        (site,) = context.targets[target]
+        made = edits.joined(measured[name][site], grids, options)
+
+        def count(subject: Subject = subject, site: str = site, made: edits.Affine = made, split: str = split) -> Counts:
+            return units.sweep(
+                subject.model, subject.params, site, made, context.splits[split], block=context.options.compute.block
+            )
+
+        found[name, target, split] = Counts(*context.once(f"units-{name}-{_plain(target)}-{split}", count))
+    return groups.units(stacked(found), grids, context.coords(subjects, context.single), context.totals)
+
+
+def sensitivities(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr.Dataset]:
+    """Derivatives of the mean margin by each unit's offset and log-scale, without a grid."""
+    found = {}
+    for name, subject, target, split in parts(subjects, context.single, context, "sensitivity"):
+        (site,) = context.targets[target]
+        found[name, target, split] = sensitivity.measure(
+            subject.model, subject.params, context.splits[split], site, block=context.options.compute.block
+        )
+    return {"sensitivity": groups.sensitivity(stacked(found), context.coords(subjects, context.single))}
+
+
+def refined(
+    subjects: Mapping[str, Subject],
+    measured: Mapping[str, Mapping[str, Ranges]],
+    swept: Mapping[str, xr.Dataset],
+    context: Context,
+) -> dict[str, xr.Dataset]:
+    """Tolerance radii narrowed inside the brackets that the families' grids found."""
+    options = context.options
+    found = {}
+    for name, subject, target, split in parts(subjects, list(context.targets), context, "radii"):
+        searches = []
+        for family in options.sweep.families:
+            series = swept[family].sel(network=name, site=target, split=split)
+            if "identity" in series.attrs:
+                searches += [_search(series, family, side, options.statistics.margin) for side in edits.get(family).sides]
+
+        def narrow(
+            subject: Subject = subject,
+            sites: Mapping[str, Ranges] = {site: measured[name][site] for site in context.targets[target]},  # noqa: B006
+            searches: list[radii.Search] = searches,
+            split: str = split,
+        ) -> tuple[np.ndarray, ...]:
+            exits = radii.refine(
+                subject.model,
+                subject.params,
+                sites,
+                searches,
+                context.splits[split],
+                options.sweep,
+                margin=options.statistics.margin,
+                block=options.compute.block,
+            )
+            return groups.Radii(
+                *(np.stack(each, axis=1) for each in zip(*((r.exit, *r.bracket[:2]) for r in exits), strict=True)),
+            )
+
+        edges = [f"{search.family} {search.side}" for search in searches]
+        found[name, target, split] = groups.Radii(
+            *context.once(f"radii-{name}-{_plain(target)}-{split}", narrow)
+        )
+    coords = {**context.coords(subjects), "edge": edges}
+    return {"radii": groups.radii(stacked(found), coords, options.statistics.margin)}
+
+
+def _search(series: xr.Dataset, family: str, side: radii.Side, margin: float) -> radii.Search:
+    tolerance = statistics.tolerance(
+        series.fraction.to_numpy(),
+        series.correct.to_numpy() / int(series.total),
+        series.unperturbed.to_numpy() / int(series.total),
+        identity=series.attrs["identity"],
+        coordinate=edits.get(family).spacing,
+        side=side,
+        margin=margin,
+    )
+    return radii.Search(family, side, tolerance.bracket)
+
+
+def along_training(kept: Mapping[str, tuple[Model, Passed]], context: Context) -> dict[str, xr.Dataset]:
+    """The families' sweeps of the weights that were the first above each training accuracy, by their own ranges."""
+    by_family: dict[str, list[xr.Dataset]] = {}
+    for name, (model, passed) in kept.items():
+        there = np.asarray(passed.step) != NEVER
+        # One after the other, as if each were a seed.
+        subject = Subject(model, jax.tree.map(lambda leaf, there=there: np.asarray(leaf)[there], passed.params))
+        these = context._replace(seeds=range(int(there.sum())))
+        measured = {name: measure_ranges(subject, these, name)}
+        for family, group in families({name: subject}, measured, these, job="snapshots").items():
+            laid_out = groups.snapshots(group, there, np.asarray(passed.step), THRESHOLDS, context.seeds)
+            by_family.setdefault(family, []).append(laid_out)
+    return {f"snapshots_{family}": xr.concat(each, "network", join="exact") for family, each in by_family.items()}
+
+
+def _plain(target: str) -> str:
+    return target.replace("/", "-")
