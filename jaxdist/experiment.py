@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from jaxdist import activations, edits, folders, hosts, mlp, ranges, report, results, sweep, training, weights
+from jaxdist import activations, edits, folders, hosts, mlp, ranges, report, results, rules, sweep, training, weights
 from jaxdist import config as configs
 from jaxdist.config import Config
 from jaxdist.devices import SEED, Examples, mesh_of
@@ -270,8 +270,11 @@ def sweep_networks(
             inputs.splits["train"],
             sites,
             measured_on=config.ranges.measured_on,
+            rule=rules.rule_of(config.ranges),
             block=config.compute.block,
         )
+        for site, family in itertools.product(sites, grids):
+            edits.check(family, measured[name][site], config.sweep, f"network '{name}', site '{site}'")
         for b, (site, split) in enumerate(itertools.product(sites, splits)):
             # The shortcut's points are no edits: its family gives none.
             built = {family: grid[:0] if grid is scales else grid for family, grid in grids.items()}
@@ -290,11 +293,11 @@ def sweep_networks(
             for all_counts, new in zip(counts, swept, strict=True):
                 all_counts[a, :, sites.index(site), splits.index(split)] = new
     groups = {str(name): child.to_dataset() for name, child in earlier.children.items()}
-    groups["ranges"] = results.ranges(measured, seeds, config.ranges.measured_on)
+    groups["ranges"] = results.ranges(measured, seeds, config.ranges)
     groups |= results.families(
         counts,
         grids,
-        {family: edits.identity(family, config.sweep) for family in grids},
+        {family: edits.identity(family, config.sweep, config.ranges.rule) for family in grids},
         {"network": list(networks), "seed": seeds, "site": list(sites), "split": list(splits)},
         [len(getattr(inputs.dataset, split).labels) for split in splits],
     )

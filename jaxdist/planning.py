@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from jaxdist import edits, experiment, mlp, ranges, report, results, sweep, training
+from jaxdist import edits, experiment, mlp, ranges, report, results, rules, sweep, training
 from jaxdist.config import Config
 from jaxdist.devices import SEED, mesh_of
 from jaxdist.errors import InputError
@@ -140,7 +140,16 @@ def _sweep_seconds(config: Config, inputs: Inputs, activation: str, params: Para
     compile_s = each_s = 0.0
 
     def measured() -> dict[str, Ranges]:
-        return jax.block_until_ready(ranges.measure(model, params, inputs.splits["train"], sites))
+        return jax.block_until_ready(
+            ranges.measure(
+                model,
+                params,
+                inputs.splits["train"],
+                sites,
+                measured_on=config.ranges.measured_on,
+                rule=rules.rule_of(config.ranges),
+            )
+        )
 
     first_s, again_s = _timed(measured)[1], _timed(measured)[1]
     seeds = jax.tree.leaves(params)[0].shape[0]
@@ -179,7 +188,7 @@ def _report_seconds(config: Config, inputs: Inputs, seeds: int) -> float:
     groups = results.families(
         Counts(*(made_up((*shape, points)) for _ in range(3)), made_up(shape)),
         grids,
-        {family: edits.identity(family, config.sweep) for family in grids},
+        {family: edits.identity(family, config.sweep, config.ranges.rule) for family in grids},
         {"network": list(config.model.activations), "seed": range(seeds), "site": list(sites), "split": list(splits)},
         totals,
     )
