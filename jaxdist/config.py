@@ -72,6 +72,14 @@ class RangesConfig:
     """How the per-unit ranges are measured, always on the training images."""
 
     measured_on: Literal["post", "pre"] = _option("post", "side of the activation; post is what the paper's code does")
+    rule: Literal["minmax", "quantile", "sd"] = _option(
+        "minmax",
+        "minmax: smallest and largest value (the paper's); quantile: two quantiles; sd: mean -+ deviations * sd",
+    )
+    quantile: float = _option(
+        0.001, "for the rule 'quantile': a range is from this quantile to 1 minus it", above=0, below=0.5
+    )
+    deviations: float = _option(3.0, "for the rule 'sd': standard deviations to either side of the mean", above=0)
 
 
 @dataclasses.dataclass(frozen=True)

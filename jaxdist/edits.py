@@ -182,30 +182,60 @@ def get(name: str) -> Family:
     return FAMILIES[name]
 
 
-def identity(family: str, options: SweepConfig) -> float | None:
+def identity(family: str, options: SweepConfig, rule: str = "minmax") -> float | None:
     """The fraction from which a family edits nothing on the training images, or None where it always edits.
 
     The literal offset formula has no such point. The text's clip p*r reaches the largest value only at
     p = high/(high - low): the end of the grid stands for that, since a unit beyond it varies by less than a tenth.
+    So it does where the `rule` of the ranges is another than 'minmax', since some training values lie above `high`.
     """
     if family == "offset" and options.offset_formula == "literal":
         return None
-    if family == "clip" and options.clip_formula == "text":
+    if family == "clip" and (options.clip_formula == "text" or rule != "minmax"):
         return float(get(family).grid()[-1])
     return get(family).identity
 
 
+def check(family: str, ranges: Ranges, options: SweepConfig, where: str = "ranges") -> None:
+    """Refuse a family whose formula means nothing for some live unit, given fetched ranges [H] or [S, H].
+
+    The code's slope of the offset and the caption's clip are multiples of a unit's largest value, `high`, which has to
+    be positive. Dead units follow their policy.
+
+    Raises:
+      InputError: with the number of such units; it starts with `where`.
+    """
+    ways_out = {"offset": ("code", "intended"), "clip": ("caption", "code")}
+    if family not in ways_out or getattr(options, f"{family}_formula") != ways_out[family][0]:
+        return
+    live = ~np.asarray(ranges.dead)
+    senseless = int((live & ~(np.asarray(ranges.high) > 0)).sum())
+    if senseless:
+        this, other = ways_out[family]
+        raise InputError(
+            f"{where}: {family}_formula '{this}' needs units whose largest value is positive, got {senseless} of "
+            f"{live.sum()} live units whose measured high is not; use {family}_formula '{other}'"
+        )
+
+
 def build(family: str, ranges: Ranges, fractions: np.ndarray | Array, options: SweepConfig) -> Affine:
-    """Make a family's edits at `fractions` [P]: leaves [P, H] from ranges [H], or [S, P, H] from ranges [S, H]."""
+    """Make a family's edits at `fractions` [P]: leaves [P, H] from ranges [H], or [S, P, H] from ranges [S, H].
+
+    Fractions [S, P] give each network of ranges [S, H] its own.
+    """
+    if np.ndim(fractions) == 2 and (ranges.low.ndim != 2 or len(fractions) != len(ranges.low)):
+        raise ValueError(f"fractions: expected [P] or one row a network, got {np.shape(fractions)}")
     return _build(ranges, jnp.asarray(fractions, jnp.float32), formula=get(family).formula, options=options)
 
 
 @functools.partial(jax.jit, static_argnames=("formula", "options"))
 def _build(ranges: Ranges, fractions: Array, *, formula: Formula, options: SweepConfig) -> Affine:
-    def one_network(ranges: Ranges) -> Affine:
+    def one_network(ranges: Ranges, fractions: Array) -> Affine:
         return jax.vmap(lambda fraction: formula(ranges, fraction, options))(fractions)
 
-    return jax.vmap(one_network)(ranges) if ranges.low.ndim == 2 else one_network(ranges)
+    if ranges.low.ndim == 1:
+        return one_network(ranges, fractions)
+    return jax.vmap(one_network, (0, 0 if fractions.ndim == 2 else None))(ranges, fractions)
 
 
 def pairs(ranges: Ranges, grids: Mapping[str, np.ndarray], options: SweepConfig) -> Then:

@@ -32,6 +32,7 @@ from jaxdist.unfinished import Store, refuse_other
 _INIT = 0
 """The purpose of the key that initial weights are drawn from."""
 
+
 class Part(NamedTuple):
     """Some seeds of every network, and what is known of them: the group ``training``, perhaps the sweep's."""
 
@@ -203,9 +204,7 @@ def _changed(result: xr.DataTree, changes: Mapping[str, str], allowed: tuple[str
     return configs.override(results.config_of(result), changes)
 
 
-def train_networks(
-    config: Config, inputs: Inputs, show: Show, seeds: range, store: Store
-) -> Part:
+def train_networks(config: Config, inputs: Inputs, show: Show, seeds: range, store: Store) -> Part:
     """Train some seeds of each activation, from the same initial weights, or go on with it."""
     initial = initial_params(config, inputs, seeds)
     networks: dict[str, Params] = {}
@@ -260,14 +259,13 @@ def widened(passed: Passed, used: np.ndarray, initial: Params) -> Passed:
     """Give weights kept along training back their unused inputs' initial weights; zeros stay where none were kept."""
     seen = passed.step != training.NEVER
     start = jax.tree.map(
-        lambda leaf: np.where(np.expand_dims(seen, tuple(range(2, leaf.ndim + 1))), np.asarray(leaf)[:, None], 0), initial
+        lambda leaf: np.where(np.expand_dims(seen, tuple(range(2, leaf.ndim + 1))), np.asarray(leaf)[:, None], 0),
+        initial,
     )
     return Passed(passed.step, mlp.widen(passed.params, used, start))
 
 
-def sweep_networks(
-    config: Config, inputs: Inputs, part: Part, show: Show, store: Store
-) -> xr.DataTree:
+def sweep_networks(config: Config, inputs: Inputs, part: Part, show: Show, store: Store) -> xr.DataTree:
     """Measure trained networks on every split, and those kept along training, and add the groups to their result."""
     started = time.perf_counter()
     seeds = results.seeds_of(part.result)

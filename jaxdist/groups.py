@@ -37,7 +37,9 @@ def grid(
     """Label the counts [network, seed, site, split, P1 * P2] of two families' edits at once."""
     (first, outer), (second, inner) = grids.items()
     shape = (len(outer), len(inner))
-    shaped = Counts(*(np.reshape(leaf, (*leaf.shape[:4], *shape)) for leaf in counts[:3]), counts.unperturbed)
+    shaped = Counts(
+        *(np.reshape(leaf, (*leaf.shape[:4], *shape)) for leaf in counts[:3]), unperturbed=counts.unperturbed
+    )
     group = xr.Dataset(
         _counts(shaped, ("first", "second"), totals),
         coords={**coords, "first": outer, "second": inner},
@@ -58,7 +60,7 @@ def units(
     """Label the counts [network, seed, site, split, P, H] of each unit edited alone: one group a family."""
     found = {}
     for family, here in edits.slices(grids).items():
-        part = Counts(*(leaf[..., here, :] for leaf in counts[:3]), counts.unperturbed)
+        part = Counts(*(leaf[..., here, :] for leaf in counts[:3]), unperturbed=counts.unperturbed)
         found[f"units_{family}"] = xr.Dataset(
             _counts(part, ("fraction", "unit"), totals),
             coords={**coords, "fraction": grids[family], "unit": np.arange(counts.correct.shape[-1])},

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from jaxdist import edits, experiment, mlp, ranges, report, results, sweep, training
+from jaxdist import edits, experiment, mlp, ranges, report, results, rules, study, sweep, training
 from jaxdist.config import Config
 from jaxdist.devices import SEED, mesh_of
 from jaxdist.errors import InputError
@@ -135,24 +135,34 @@ def _train_seconds(config: Config, inputs: Inputs, activation: str, params: Para
 
 def _sweep_seconds(config: Config, inputs: Inputs, activation: str, params: Params) -> tuple[float, float]:
     """Seconds to compile, and of one network's ranges and sweep of all sites, splits and points."""
-    model, sites = experiment.network_model(config, activation), experiment.sites_of(config)
+    model, targets = experiment.network_model(config, activation), experiment.targets_of(config)
+    sites = tuple(dict.fromkeys(itertools.chain(*targets.values())))
     grids: dict[str, np.ndarray] = {name: edits.get(name).grid() for name in config.sweep.families}
     compile_s = each_s = 0.0
 
     def measured() -> dict[str, Ranges]:
-        return jax.block_until_ready(ranges.measure(model, params, inputs.splits["train"], sites))
+        return jax.block_until_ready(
+            ranges.measure(
+                model,
+                params,
+                inputs.splits["train"],
+                sites,
+                measured_on=config.ranges.measured_on,
+                rule=rules.rule_of(config.ranges),
+            )
+        )
 
     first_s, again_s = _timed(measured)[1], _timed(measured)[1]
     seeds = jax.tree.leaves(params)[0].shape[0]
     compile_s, each_s = first_s - again_s, again_s / seeds
     points = sum(map(len, grids.values()))
-    for site in sites:
+    for target in targets.values():
         for split in config.sweep.splits:
             examples = inputs.splits[split]
             rows = mesh_of(examples).shape[SEED]
-            wave = min(seeds, experiment.wave_size(config.train.seeds, points * examples.y.shape[0], rows))
-            some, range_of = jax.tree.map(lambda leaf, n=wave: leaf[:n], (params, measured()[site]))
-            made = {site: edits.joined(range_of, grids, config.sweep)}
+            wave = min(seeds, study.wave_size(config.train.seeds, points * examples.y.shape[0], rows))
+            some, range_of = jax.tree.map(lambda leaf, n=wave: leaf[:n], (params, measured()))
+            made = {site: edits.joined(range_of[site], grids, config.sweep) for site in target}
 
             def swept(some: Params = some, made: Mapping[str, edits.Edit] = made, split: str = split) -> Counts:
                 return jax.block_until_ready(
@@ -169,7 +179,7 @@ def _report_seconds(config: Config, inputs: Inputs, seeds: int) -> float:
     """Seconds to save and report a made-up result of the run's shape."""
     rng = np.random.default_rng(0)
     grids: dict[str, np.ndarray] = {name: edits.get(name).grid() for name in config.sweep.families}
-    sites, splits, points = experiment.sites_of(config), config.sweep.splits, sum(map(len, grids.values()))
+    sites, splits, points = list(experiment.targets_of(config)), config.sweep.splits, sum(map(len, grids.values()))
     shape = (len(config.model.activations), seeds, len(sites), len(splits))
     totals = [len(getattr(inputs.dataset, split).labels) for split in splits]
 
@@ -177,10 +187,10 @@ def _report_seconds(config: Config, inputs: Inputs, seeds: int) -> float:
         return rng.binomial(min(totals), 0.8, shape).astype(np.int32)
 
     groups = results.families(
-        Counts(*(made_up((*shape, points)) for _ in range(3)), made_up(shape)),
+        Counts(*(made_up((*shape, points)) for _ in range(3)), unperturbed=made_up(shape)),
         grids,
-        {family: edits.identity(family, config.sweep) for family in grids},
-        {"network": list(config.model.activations), "seed": range(seeds), "site": list(sites), "split": list(splits)},
+        {family: edits.identity(family, config.sweep, config.ranges.rule) for family in grids},
+        {"network": list(config.model.activations), "seed": range(seeds), "site": sites, "split": list(splits)},
         totals,
     )
     curves = Metrics(*(rng.random((config.train.steps + 1, seeds), np.float32) for _ in Metrics._fields))
@@ -205,8 +215,9 @@ def _flops(config: Config, inputs: Inputs, networks: int) -> tuple[float, float]
     points = sum(len(edits.get(name).grid()) for name in config.sweep.families)
     sweep_flops = 0.0
     for split in config.sweep.splits:
-        for k in range(len(config.model.hidden)):
-            sweep_flops += images[split] * (sum(layers) + points * sum(layers[k + 1 :]))
+        for target in experiment.targets_of(config).values():
+            first = min(int(site.removeprefix("dense").partition("/")[0]) for site in target)
+            sweep_flops += images[split] * (sum(layers) + points * sum(layers[first + 1 :]))
     return networks * (config.train.steps + 1) * step, networks * sweep_flops
 
 

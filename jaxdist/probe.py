@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
@@ -81,7 +82,9 @@ def probe(
     if sites is None:
         sites = tuple(dict(model.post))
     if isinstance(sites, str) or not sites:
-        known = ", ".join(site.name for site in taps.sites_for_one(model.apply, params, images["train"][0]))
+        known = ", ".join(
+            site.name for site in taps.sites_for_one(model.apply, params, jnp.asarray(images["train"][0][:1]))
+        )
         raise InputError(f"sites: expected a list of at least one of the model's sites, which are {known or 'none'}")
     mesh = devices.make_mesh(seeds=seeds)
     splits = {split: devices.place(x, y, mesh, dtype=x.dtype) for split, (x, y) in images.items()}
@@ -109,7 +112,7 @@ def _seeds(params: Params) -> int:
             f"params: expected arrays that share a leading seed axis, got leading sizes {sorted(map(str, leading))}; "
             "for one network leave out stacked=True"
         )
-    return int(leading.pop())
+    return next(leaf.shape[0] for leaf in jax.tree.leaves(params))
 
 
 def _checked(pair: Labelled, split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,47 +1,71 @@
-"""Per-unit ranges of a site's values over the training images, block by block."""
+"""Per-unit ranges of a site's values over the training images, block by block.
+
+A rule (`rules`) says what a unit's range is. None keeps values: extremes and moments merge, and a quantile is found
+digit by digit from counts.
+"""
 
 from __future__ import annotations
 
 import functools
-from typing import Literal, NamedTuple
+import math
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import blocks, taps
-from jaxdist.devices import DATA, SEED, Examples, mesh_of, spread, to_host
+from jaxdist import blocks, rules, taps
+from jaxdist.devices import DATA, SEED, Examples, mesh_of, same, spread, to_host
 from jaxdist.errors import InputError
+from jaxdist.rules import Rule
 from jaxdist.types import Params, Ranges
 
 Side = Literal["pre", "post"]
+Values: TypeAlias = "dict[str, tuple[Array, Array | None]]"
+"""By site: one block's values on the measured side, and those behind the activation where the model says which."""
+
+MINMAX = Rule()
+
+LARGE = (1e2, 1e3)
+"""Values that an activation has to pass nearly unchanged if ranges behind it are to mean anything in front of it."""
 
 
-class Extremes(NamedTuple):
-    """Smallest and largest value of each unit, [H]."""
-
-    low: Array
-    high: Array
-
-
-def extremes(value: Array, unit_axis: int) -> Extremes:
-    """Extremes of one block's values over everything but the unit axis."""
-    others = tuple(axis for axis in range(value.ndim) if axis != unit_axis % value.ndim)
-    return Extremes(value.min(others), value.max(others))
+def passes_large_values(action: taps.Action, shape: tuple[int, ...]) -> bool:
+    """Whether a function gives large positive values of that shape back nearly unchanged, as relu does."""
+    for large in LARGE:
+        value = jnp.full(shape, large, jnp.float32)
+        result = np.asarray(action(value), np.float32)
+        if result.shape != shape or not np.allclose(result, large, rtol=1e-2):
+            return False
+    return True
 
 
-def wider(a: Extremes, b: Extremes) -> Extremes:
-    """The extremes of both."""
-    return Extremes(jnp.minimum(a.low, b.low), jnp.maximum(a.high, b.high))
+def check(model: taps.Model, found: tuple[taps.Site, ...], sites: tuple[str, ...], measured_on: Side) -> None:
+    """Refuse ranges behind an activation where they cannot be measured, or mean nothing in front of it.
 
+    `found` are the model's sites, as `taps.sites_for_one` lists them. What another site holds cannot be evaluated by
+    itself, so an activation that is given as a site is accepted.
 
-def _empty(like: Extremes) -> Extremes:
-    return Extremes(jnp.full(like.low.shape, jnp.inf), jnp.full(like.high.shape, -jnp.inf))
-
-
-def _is_extremes(node: object) -> bool:
-    return isinstance(node, Extremes)
+    Raises:
+      InputError: for the first of `sites` behind which nothing is known, or large values are changed, with 'post'.
+    """
+    if measured_on == "pre":
+        return
+    shapes = dict(found)
+    for site in sites:
+        follows = model.after(site)
+        if follows is None:
+            raise InputError(
+                f"site '{site}': ranges behind the activation need post={{'{site}': fn}}, or measured_on 'pre'"
+            )
+        if site in shapes and not isinstance(follows, str) and not passes_large_values(follows, shapes[site]):
+            raise InputError(
+                f"site '{site}': its activation changes large values, so ranges behind it say nothing about the values "
+                "in front of it, which are edited; use measured_on 'pre'"
+            )
 
 
 def measure(
@@ -51,29 +75,42 @@ def measure(
     sites: tuple[str, ...],
     *,
     measured_on: Side = "post",
+    rule: Rule = MINMAX,
     precision: str = "float32",
     block: int | None = None,
 ) -> dict[str, Ranges]:
     """Measure the ranges [S, H] of each site for an ensemble of stacked parameters, over all examples, and fetch them.
 
-    `measured_on` says on which side of the activation; dead units are always those whose activation stays 0.
+    `measured_on` says on which side of the activation; dead units are always those whose activation stays 0, and none
+    where the model does not say what follows the site. Values have examples on their first axis, or on the second
+    where units are on the first.
 
     Raises:
-      InputError: if the model declares no activation after a site, or does not reach it.
+      InputError: if the model does not reach a site, `check` refuses the side, or the rule's numbers are out of bounds.
     """
-    for site in sites:
-        if model.after(site) is None:
-            raise InputError(
-                f"site '{site}': ranges need the activation that follows; give it as post={{'{site}': fn}}"
-            )
     found = taps.sites_for_one(model.apply, params, examples.x)
+    check(model, found, sites, measured_on)
+    one, x = _shapes_of_one(params, examples)
+    shapes = jax.eval_shape(functools.partial(_values, model, sites, measured_on), one, x)
+    images = int(to_host(examples.total))
+    counts = {
+        site: images * (math.prod(measured.shape) // measured.shape[model.unit_axis])
+        for site, (measured, _) in shapes.items()
+    }
+    rules.check(rule, counts)
     mesh = mesh_of(examples)
+    wanted = (
+        {site: rules.ranks(count, rule.quantile) for site, count in counts.items()} if rule.kind == "quantile" else {}
+    )
     measured = _measure(
         spread(params, mesh),
         examples,
+        jax.tree.map(lambda leaf: same(leaf, mesh), wanted),
         model=model,
         sites=sites,
         measured_on=measured_on,
+        kind=rule.kind,
+        deviations=rule.deviations if rule.kind == "sd" else 0.0,
         precision=precision,
         size=block or blocks.default_size(taps.widest(found)),
         mesh=mesh,
@@ -82,45 +119,112 @@ def measure(
     return jax.tree.map(lambda leaf: leaf[:seeds], to_host(measured))
 
 
-@functools.partial(jax.jit, static_argnames=("model", "sites", "measured_on", "precision", "size", "mesh"))
+def _shapes_of_one(params: Params, examples: Examples) -> tuple[Params, jax.ShapeDtypeStruct]:
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
+    return one, jax.ShapeDtypeStruct((1, *examples.x.shape[1:]), examples.x.dtype)
+
+
+def _values(model: taps.Model, sites: tuple[str, ...], measured_on: Side, params: Params, x: Array) -> Values:
+    _, values, behind = taps.read_behind(model, params, x, sites)
+    return {site: (behind[site] if measured_on == "post" else pre, behind.get(site)) for site, pre in values.items()}
+
+
+@functools.partial(
+    jax.jit, static_argnames=("model", "sites", "measured_on", "kind", "deviations", "precision", "size", "mesh")
+)
 def _measure(
     params: Params,
     examples: Examples,
+    wanted: dict[str, Array],
     *,
     model: taps.Model,
     sites: tuple[str, ...],
     measured_on: Side,
+    kind: str,
+    deviations: float,
     precision: str,
     size: int,
     mesh: Mesh,
 ) -> dict[str, Ranges]:
-    def of_block(params: Params, x: Array) -> dict[str, tuple[Extremes, Extremes]]:
-        _, values, behind = taps.read_behind(model, params, x, sites)
-        found = {}
-        for site, pre in values.items():
-            post = extremes(behind[site], model.unit_axis)
-            found[site] = (post if measured_on == "post" else extremes(pre, model.unit_axis), post)
-        return found
+    summary: Callable[..., Any] = rules.moments if kind == "sd" else rules.extremes
+    merge: Callable[..., Any] = rules.pooled if kind == "sd" else rules.wider
+    of_block = functools.partial(_values, model, sites, measured_on)
 
-    def network(params: Params, examples: Examples) -> dict[str, tuple[Extremes, Extremes]]:
-        # Rows that are not valid repeat real examples, which changes no extreme: no mask is needed.
-        def step(
-            found: dict[str, tuple[Extremes, Extremes]], part: blocks.Block
-        ) -> dict[str, tuple[Extremes, Extremes]]:
-            return jax.tree.map(wider, found, of_block(params, part.x), is_leaf=_is_extremes)
-
+    def network(params: Params, examples: Examples, wanted: dict[str, Array]) -> dict[str, Ranges]:
         shapes = jax.eval_shape(of_block, params, examples.x[:1])
-        return blocks.fold(step, jax.tree.map(_empty, shapes, is_leaf=_is_extremes), examples, size)
+        units = {site: measured.shape[model.unit_axis] for site, (measured, _) in shapes.items()}
 
-    def ensemble(params: Params, examples: Examples) -> dict[str, Ranges]:
-        found = lax.map(lambda p: network(p, examples), params)
+        def summarise(carry: dict[str, Any], part: blocks.Block) -> dict[str, Any]:
+            result = {}
+            for site, (measured, post) in of_block(params, part.x).items():
+                so_far, idle = carry[site]
+                # A row that repeats another keeps a unit as dead as it is.
+                if post is not None:
+                    idle = idle & (post == 0).all(rules.others(post, model.unit_axis))
+                result[site] = merge(so_far, summary(measured, part.valid, model.unit_axis)), idle
+            return result
+
+        # Where the model does not say what follows a site, no unit is known to be dead.
+        empty = {
+            site: (rules.empty(kind, units[site]), jnp.full(units[site], post is not None))
+            for site, (_, post) in shapes.items()
+        }
+        found = blocks.fold(summarise, empty, examples, size)
+        quantiles = _select(of_block, params, examples, wanted, units, model.unit_axis, size)
         result = {}
-        for site, (measured, post) in found.items():
-            low, high = lax.pmin(measured.low, DATA), lax.pmax(measured.high, DATA)
-            dead = (lax.pmin(post.low, DATA) == 0) & (lax.pmax(post.high, DATA) == 0)
-            result[site] = Ranges(low, high, dead)
+        for site, (here, idle) in found.items():
+            whole = rules.of_all_devices(here)
+            if kind == "quantile":
+                low, high = quantiles[site]
+            elif isinstance(whole, rules.Moments):
+                around = deviations * jnp.sqrt(whole.squares / whole.count.astype(jnp.float32))
+                low, high = whole.mean - around, whole.mean + around
+            else:
+                low, high = whole
+            result[site] = Ranges(low, high, lax.pmin(idle.astype(jnp.int32), DATA) == 1)
         return result
 
+    def ensemble(params: Params, examples: Examples, wanted: dict[str, Array]) -> dict[str, Ranges]:
+        return lax.map(lambda p: network(p, examples, wanted), params)
+
     with jax.default_matmul_precision(precision):
-        specs = (PartitionSpec(SEED), blocks.SPECS)
-        return jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))(params, examples)
+        specs = (PartitionSpec(SEED), blocks.SPECS, PartitionSpec())
+        run = jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))
+        return run(params, examples, wanted)
+
+
+def _select(
+    of_block: Callable[[Params, Array], Values],
+    params: Params,
+    examples: Examples,
+    wanted: dict[str, Array],
+    units: dict[str, int],
+    unit_axis: int,
+    size: int,
+) -> dict[str, Array]:
+    """Find the values [2, H] of the wanted ranks [2] by site, some bits of their keys a pass, the highest first.
+
+    Counts are integers, so the result is a value that occurs, the same whatever the blocks and devices.
+    """
+
+    def narrow(found: dict[str, Array], shift: Array) -> tuple[dict[str, Array], None]:
+        steps = jnp.arange(2**rules.BITS - 1, dtype=jnp.uint32)[:, None, None] << shift
+        thresholds = {site: f[None] | steps | ((jnp.uint32(1) << shift) - 1) for site, f in found.items()}
+
+        def count(counts: dict[str, Array], part: blocks.Block) -> dict[str, Array]:
+            values = of_block(params, part.x)
+            return {
+                site: counts[site] + rules.at_most(values[site][0], thresholds[site], part.valid, unit_axis)
+                for site in found
+            }
+
+        none = {site: jnp.zeros(t.shape, jnp.int32) for site, t in thresholds.items()}
+        counts = lax.psum(blocks.fold(count, none, examples, size), DATA)
+        digits = {site: (counts[site] < wanted[site][None, :, None]).sum(0, dtype=jnp.uint32) for site in found}
+        return {site: found[site] | (digits[site] << shift) for site in found}, None
+
+    start = {site: blocks.varying(jnp.zeros((2, units[site]), jnp.uint32), SEED) for site in wanted}
+    if not start:
+        return {}
+    keys, _ = lax.scan(narrow, start, jnp.arange(32 - rules.BITS, -1, -rules.BITS, dtype=jnp.uint32))
+    return {site: rules.unordered(key) for site, key in keys.items()}

@@ -100,8 +100,13 @@ def training(metrics: Mapping[str, Metrics], seeds: Sequence[int]) -> xr.Dataset
     )
 
 
-def ranges(measured: Mapping[str, Mapping[str, Ranges]], seeds: Sequence[int], measured_on: str) -> xr.Dataset:
-    """Label the ranges [S, H] by network and site; units that a narrower site lacks are NaN."""
+def ranges(
+    measured: Mapping[str, Mapping[str, Ranges]], seeds: Sequence[int], options: configs.RangesConfig
+) -> xr.Dataset:
+    """Label the ranges [S, H] by network and site; units that a narrower site lacks are NaN.
+
+    The attributes say the side and the rule, with the rule's own number.
+    """
     sites = list(next(iter(measured.values())))
     width = max(r.low.shape[-1] for by_site in measured.values() for r in by_site.values())
 
@@ -113,6 +118,8 @@ def ranges(measured: Mapping[str, Mapping[str, Ranges]], seeds: Sequence[int], m
         return np.stack([np.stack([filled(getattr(r[s], field)) for s in sites], 1) for r in measured.values()])
 
     dims = ("network", "seed", "site", "unit")
+    names = {"minmax": (), "quantile": ("quantile",), "sd": ("deviations",)}
+    number = {name: getattr(options, name) for name in names[options.rule]}
     return xr.Dataset(
         {
             "low": (dims, stacked("low", np.nan)),
@@ -120,7 +127,7 @@ def ranges(measured: Mapping[str, Mapping[str, Ranges]], seeds: Sequence[int], m
             "dead": (dims, stacked("dead", False)),
         },
         coords={"network": list(measured), "seed": list(seeds), "site": sites, "unit": np.arange(width)},
-        attrs={"measured_on": measured_on, "made": made()},
+        attrs={"measured_on": options.measured_on, "rule": options.rule, **number, "made": made()},
     )
 
 

@@ -77,16 +77,29 @@ class Corrected(NamedTuple):
     smallest_margin: Values
 
 
+class Bracket(NamedTuple):
+    """The grid's last point inside the margin and its first outside, walking outward, and the drops there, each [S].
+
+    The first may be the identity, whose drop is 0 by definition. All are NaN where the exit is censored.
+    """
+
+    inside: Values
+    outside: Values
+    drop_inside: Values
+    drop_outside: Values
+
+
 class Tolerance(NamedTuple):
     """How far each network tolerates a family of edits on one side, each [S].
 
     `exit` is a fraction of the family's grid; where `censored` ("> end of grid") it is +inf on the side above, -inf
-    below. `reentered` flags networks whose drop is below the margin again further out.
+    below. `reentered` flags networks whose drop is below the margin again further out. The exit lies in `bracket`.
     """
 
     exit: Values
     censored: Flags
     reentered: Flags
+    bracket: Bracket
 
 
 class MedianInterval(NamedTuple):
@@ -247,7 +260,10 @@ def tolerance(
     crossing = position[j - 1] + (margin - before) / (after - before) * (position[j] - position[j - 1])
     exits = np.full(len(drops), np.inf if side == "above" else -np.inf)
     exits[left] = np.exp(crossing) if coordinate == "log" else crossing
-    return Tolerance(exits, censored, reentered)
+    bracket = Bracket(*(np.full(len(drops), np.nan) for _ in Bracket._fields))
+    for values, found in zip(bracket, (path[j - 1], path[j], before, after), strict=True):
+        values[left] = found
+    return Tolerance(exits, censored, reentered, bracket)
 
 
 def median_interval(values: Values, confidence: float) -> MedianInterval:

@@ -30,6 +30,9 @@ Targets: TypeAlias = Mapping[str, tuple[str, ...]]
 Once: TypeAlias = Callable[[str, Callable[[], tuple[Any, ...]]], tuple[Any, ...]]
 """Given a name and what computes arrays, returns them, perhaps from an earlier time."""
 
+Key: TypeAlias = tuple[str, str, str]
+"""A network, a target and a split."""
+
 Fields = TypeVar("Fields", bound=tuple[Any, ...])
 
 GRID = ("scale", "offset")
@@ -85,7 +88,7 @@ def targets_of(sites: Sequence[str], layers: str) -> dict[str, tuple[str, ...]]:
     >>> list(targets_of(["dense0/pre", "dense1/pre"], "both"))
     ['dense0/pre', 'dense1/pre', 'all']
     """
-    each = {site: (site,) for site in sites}
+    each: dict[str, tuple[str, ...]] = {site: (site,) for site in sites}
     together = {results.ALL: tuple(sites)} if len(sites) > 1 else each
     return {"each": each, "all": together, "both": {**each, **together}}[layers]
 
@@ -178,7 +181,7 @@ def counted(
     scales: np.ndarray | None = None,
 ) -> Counts:
     """Counts [network, seed, site, split, P] of the edits [S, P, H] that `made` gives of a network and a target."""
-    found: dict[tuple[str, ...], Counts] = {}
+    found: dict[Key, Counts] = {}
     for name, subject in subjects.items():
         label = f"{job} {name}"
         parts = list(itertools.product(context.targets, context.counted))
@@ -241,7 +244,7 @@ def wave_size(seeds: int, evaluations: int, rows: int) -> int:
     return max(d for d in range(rows, seeds + 1, rows) if seeds % d == 0 and d <= most)
 
 
-def stacked(found: Mapping[tuple[str, ...], Fields]) -> Fields:
+def stacked(found: Mapping[Key, Fields]) -> Fields:
     """Stack records of arrays [S, ...], by network, target and split, to arrays [network, seed, site, split, ...].
 
     Where the last axes differ, as units do, narrower arrays are filled up: counts with -1, numbers with NaN.
@@ -280,13 +283,15 @@ def each_unit(
 ) -> dict[str, xr.Dataset]:
     """Each unit edited alone, at a few fractions of every family."""
     options = context.options.sweep
-    grids = {family: np.asarray(edits.get(family).few) for family in options.families}
-    found = {}
+    grids: dict[str, np.ndarray] = {family: np.asarray(edits.get(family).few) for family in options.families}
+    found: dict[Key, Counts] = {}
     for name, subject, target, split in parts(subjects, context.single, context, "units"):
         (site,) = context.targets[target]
         made = edits.joined(measured[name][site], grids, options)
 
-        def count(subject: Subject = subject, site: str = site, made: edits.Affine = made, split: str = split) -> Counts:
+        def count(
+            subject: Subject = subject, site: str = site, made: edits.Affine = made, split: str = split
+        ) -> Counts:
             return units.sweep(
                 subject.model, subject.params, site, made, context.splits[split], block=context.options.compute.block
             )
@@ -320,11 +325,13 @@ def refined(
         for family in options.sweep.families:
             series = swept[family].sel(network=name, site=target, split=split)
             if "identity" in series.attrs:
-                searches += [_search(series, family, side, options.statistics.margin) for side in edits.get(family).sides]
+                searches += [
+                    _search(series, family, side, options.statistics.margin) for side in edits.get(family).sides
+                ]
 
         def narrow(
             subject: Subject = subject,
-            sites: Mapping[str, Ranges] = {site: measured[name][site] for site in context.targets[target]},  # noqa: B006
+            sites: Mapping[str, Ranges] = {site: measured[name][site] for site in context.targets[target]},
             searches: list[radii.Search] = searches,
             split: str = split,
         ) -> tuple[np.ndarray, ...]:
@@ -343,9 +350,7 @@ def refined(
             )
 
         edges = [f"{search.family} {search.side}" for search in searches]
-        found[name, target, split] = groups.Radii(
-            *context.once(f"radii-{name}-{_plain(target)}-{split}", narrow)
-        )
+        found[name, target, split] = groups.Radii(*context.once(f"radii-{name}-{_plain(target)}-{split}", narrow))
     coords = {**context.coords(subjects), "edge": edges}
     return {"radii": groups.radii(stacked(found), coords, options.statistics.margin)}
 

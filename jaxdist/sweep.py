@@ -61,20 +61,12 @@ def sweep(
       ValueError: if there are no edits, their leaves do not fit the ensemble and the site, or a factor is not above 0.
     """
     found = taps.sites_for_one(model.apply, params, examples.x)
-    sites = dict(found)
-    order = list(sites)
+    order = [name for name, _ in found]
     if not edits:
         raise ValueError("edits: expected at least one site, got none")
     seeds = jax.tree.leaves(params)[0].shape[0]
     for site, edit in edits.items():
-        if site not in sites:
-            raise InputError(f"site '{site}': the model never reaches it; its sites are {', '.join(order) or 'none'}")
-        units = sites[site][model.unit_axis]
-        for leaf in jax.tree.leaves(edit):
-            if leaf.ndim != 3 or (leaf.shape[0], leaf.shape[2]) != (seeds, units):
-                raise ValueError(
-                    f"edits of site '{site}': expected leaves [{seeds}, P, {units}], got {list(leaf.shape)}"
-                )
+        check_edit(model, found, site, edit, seeds)
     if scale_shortcut is not None:
         _check_shortcut(model, tuple(edits), order)
         scale_shortcut = np.asarray(scale_shortcut, np.float32)
@@ -92,6 +84,17 @@ def sweep(
         mesh=mesh,
     )
     return jax.tree.map(lambda leaf: leaf[:seeds], to_host(counts))
+
+
+def check_edit(model: taps.Model, found: tuple[taps.Site, ...], site: str, edit: Edit, seeds: int) -> None:
+    """Refuse a site that is not among those found, and leaves that do not fit it and the ensemble, as `sweep` does."""
+    sites = dict(found)
+    if site not in sites:
+        raise InputError(f"site '{site}': the model never reaches it; its sites are {', '.join(sites) or 'none'}")
+    units = sites[site][model.unit_axis]
+    for leaf in jax.tree.leaves(edit):
+        if leaf.ndim != 3 or (leaf.shape[0], leaf.shape[2]) != (seeds, units):
+            raise ValueError(f"edits of site '{site}': expected leaves [{seeds}, P, {units}], got {list(leaf.shape)}")
 
 
 def _check_shortcut(model: taps.Model, edited: tuple[str, ...], order: list[str]) -> None:
@@ -143,22 +146,29 @@ def block_counts(
     """
     logits, predict = predictor(model, sites, params, part)
     unedited = elementwise.argmax(logits, model.class_axis)
-    # All at once, and no class where a row is not valid: the fewest operations a point.
-    right = jnp.where(unedited == part.y, part.y, -1)
-    expected = jnp.where(part.valid, jnp.stack([part.y, unedited, right]), -1)
-    counts = lax.map(lambda edit: _same(predict(edit)[None], expected), edits)
+    expected = wanted(unedited, part)
+    counts = lax.map(lambda edit: equal(predict(edit)[None], expected), edits)
     if scales is not None:
         # What a scale of 0 leaves: the output bias, and any path around the site.
         rest = taps.edit(model.apply, params, part.x, {sites[0]: jnp.zeros_like})
 
         def scaled(factor: Array) -> Array:
-            return _same(elementwise.argmax(factor * (logits - rest) + rest, model.class_axis)[None], expected)
+            return equal(elementwise.argmax(factor * (logits - rest) + rest, model.class_axis)[None], expected)
 
         counts = jnp.concatenate([lax.map(scaled, scales), counts])
-    return Counts(*counts.T, _same(unedited, expected[0]))
+    return Counts(*counts.T, unperturbed=equal(unedited, expected[0]))
 
 
-def _same(predicted: Array, expected: Array) -> Array:
+def wanted(unedited: Array, part: blocks.Block) -> Array:
+    """The classes [3, n] that `correct`, `agree` and `kept` count, given those without an edit.
+
+    All at once, and no class where a row is not valid: the fewest operations a point.
+    """
+    right = jnp.where(unedited == part.y, part.y, -1)
+    return jnp.where(part.valid, jnp.stack([part.y, unedited, right]), -1)
+
+
+def equal(predicted: Array, expected: Array) -> Array:
     """Count where classes are the expected ones, along the last axis."""
     return jnp.sum(predicted == expected, axis=-1, dtype=jnp.int32)
 
@@ -228,7 +238,7 @@ def _matches(
                 made = (pair[0][1], pair[1][1])
 
                 def agree(edit: tuple[Mapping[str, Edit], Mapping[str, Edit]]) -> Array:
-                    return _same(predict(edit[0]), jnp.where(part.valid, other(edit[1]), -1))
+                    return equal(predict(edit[0]), jnp.where(part.valid, other(edit[1]), -1))
 
                 return counts + lax.map(agree, made)
 

@@ -81,7 +81,8 @@ def series(result: xr.DataTree) -> Iterator[Series]:
                 here.fraction.to_numpy(),
                 int(here.total),
                 here.correct.to_numpy(),
-                *(here[name].to_numpy() if name in here else None for name in ("agree", "kept")),
+                here.agree.to_numpy() if "agree" in here else None,
+                here.kept.to_numpy() if "kept" in here else None,
                 here.unperturbed.to_numpy(),
             )
 

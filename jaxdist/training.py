@@ -20,7 +20,6 @@ from jaxdist.errors import TrainingDivergedError
 from jaxdist.taps import Model, identity
 from jaxdist.types import AnyArray, Params
 
-
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 """Training accuracies at which weights are kept, as fractions: the paper's (K of them)."""
 
@@ -188,9 +187,7 @@ def train(
     return Trained(final.params, metrics, final.passed)
 
 
-def start(
-    params: Params, steps: int, optimizer: optax.GradientTransformation, *, snapshots: bool = False
-) -> Snapshot:
+def start(params: Params, steps: int, optimizer: optax.GradientTransformation, *, snapshots: bool = False) -> Snapshot:
     """Where the training of stacked parameters begins."""
     seeds = jax.tree.leaves(params)[0].shape[0]
     empty = Metrics(*(np.zeros((steps + 1, seeds), np.float32) for _ in Metrics._fields))

@@ -41,7 +41,7 @@ def edited(family, p, h, low, high, dead, *, clip="code", offset="code", dead_un
 
 
 def sweep(params, activation, x, y, ranges_x=None, **conventions):
-    """Counts by family: (correct [P], agree [P], kept [P]), with ranges measured behind the activation on `ranges_x`."""
+    """Counts by family, correct, agree and kept [P] each, with ranges measured behind the activation on `ranges_x`."""
     h = hidden(params, x)
     a = ACTIVATIONS[activation](hidden(params, x if ranges_x is None else ranges_x))
     low, high, dead = a.min(axis=0), a.max(axis=0), (a == 0).all(axis=0)

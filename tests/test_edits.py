@@ -137,3 +137,39 @@ def test_an_ensembles_edits_are_its_networks_edits():
 def test_an_unknown_family_is_named_with_the_nearest_known_one():
     with pytest.raises(InputError, match="unknown family 'ofset'; did you mean 'offset'"):
         edits.get("ofset")
+
+
+def test_a_formula_that_means_nothing_for_a_live_unit_is_refused_with_the_way_out():
+    flat = Ranges(np.array([-3.0, -1.0, -2.0]), np.array([-1.0, 2.0, 0.0]), np.array([False, False, True]))
+    with pytest.raises(InputError, match=r"site: offset_formula 'code' .* got 1 of 2 live units .* 'intended'"):
+        edits.check("offset", flat, SweepConfig(), "site")
+    with pytest.raises(InputError, match=r"clip_formula 'caption' .* got 1 of 2 live units .* use clip_formula 'code'"):
+        edits.check("clip", flat, SweepConfig(clip_formula="caption"))
+    edits.check("offset", flat, SweepConfig(offset_formula="intended"))
+    edits.check("clip", flat, SweepConfig())
+    edits.check("scale", flat, SweepConfig())
+    for family in edits.FAMILIES:
+        edits.check(family, RANGES, SweepConfig(clip_formula="caption"))
+
+
+def test_a_clip_of_quantiles_or_deviations_edits_nothing_only_at_the_end_of_the_grid():
+    for rule in ("quantile", "sd"):
+        assert edits.identity("clip", SweepConfig(), rule) == edits.intensity_grid()[-1]
+        assert edits.identity("scale", SweepConfig(), rule) == 1
+        assert edits.identity("offset", SweepConfig(), rule) == 0
+    assert edits.identity("clip", SweepConfig(), "minmax") == 1
+
+
+def test_each_network_may_have_fractions_of_its_own():
+    two = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), RANGES)._replace(
+        high=jnp.stack([RANGES.high, RANGES.high * 2])
+    )
+    own = np.array([[0.1, 0.2, 0.7], [0.3, -0.5, 1.0]])
+    for family in edits.FAMILIES:
+        both = edits.build(family, two, own, SweepConfig())
+        for k in range(2):
+            alone = jax.tree.map(lambda leaf, k=k: leaf[k], two)
+            one = edits.build(family, alone, own[k], SweepConfig())
+            jax.tree.map(lambda a, b, k=k: np.testing.assert_array_equal(a[k], b), both, one)
+    with pytest.raises(ValueError, match="one row a network"):
+        edits.build("scale", RANGES, own, SweepConfig())

@@ -25,7 +25,9 @@ def ensemble(seeds=2):
 def train(activation="relu", *, params=None, examples, steps=5, optimizer=None, **kwargs):
     optimizer = optimizer or training.optimizer("sgd", 0.01)
     model = mlp.model(activation)
-    return training.train(model, params or ensemble(), examples, examples, steps=steps, optimizer=optimizer, **kwargs)[:2]
+    return training.train(model, params or ensemble(), examples, examples, steps=steps, optimizer=optimizer, **kwargs)[
+        :2
+    ]
 
 
 def numpy_loss_and_gradient(params, activation, x, y):

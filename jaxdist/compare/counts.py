@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from jaxdist import config as configs
-from jaxdist import edits, experiment, mlp, ranges, sweep
+from jaxdist import edits, experiment, mlp, ranges, rules, sweep
 from jaxdist.compare.pairs import Pairs, Verdict, by_series
 from jaxdist.compare.sides import Key, Side
 from jaxdist.errors import InputError
@@ -80,8 +80,15 @@ def same_classes(
         edited = []
         for side, of, known in zip(sides, networks, inputs, strict=True):
             params = mlp.narrow(of[network], known.used)
-            measured_on = side.config.ranges.measured_on
-            measured = ranges.measure(model, params, known.splits["train"], (site,), measured_on=measured_on)[site]
+            how = side.config.ranges
+            measured = ranges.measure(
+                model,
+                params,
+                known.splits["train"],
+                (site,),
+                measured_on=how.measured_on,
+                rule=rules.rule_of(how),
+            )[site]
             edited.append((params, {site: edits.joined(measured, families, side.config.sweep)}))
         examples = (inputs[0].splits[split], inputs[1].splits[split])
         matching = sweep.matches(model, edited[0], edited[1], examples)

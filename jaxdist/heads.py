@@ -1,0 +1,164 @@
+"""What lies between a site and the logits: whether it is the site's activation and one linear map, and that map.
+
+Where it is, the logits are those without an edit plus, for each unit, the change of its activation times its outgoing
+weights. That is found by evaluation and never guessed from names: the weights are a derivative, and the logits that
+they predict are compared with the model's own, for every network, several images and site values of many sizes.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxdist import blocks, taps
+from jaxdist.devices import DATA, SEED, Examples, mesh_of, spread, to_host
+from jaxdist.errors import InputError
+from jaxdist.types import Params
+
+LINEAR = 1e-4
+"""Largest relative error of predicted logits that float32 explains; anything nonlinear misses by far more."""
+
+ROWS = 8
+"""Images a device for which logits are predicted."""
+
+SIZES = (0.03, 0.3, 3.0, 30.0)
+"""How far the site's values are moved in the comparison, in units of their own root mean square."""
+
+
+def behind(model: taps.Model, site: str, params: Params, x: Array, value: Array) -> Array:
+    """The value behind the activation that follows `site`, were `value` the site's."""
+    follows = model.after(site)
+    if callable(follows):
+        return follows(value)
+    assert follows is not None, site
+    found: list[Array] = []
+
+    def keep(after: Array) -> Array:
+        found.append(after)
+        return after
+
+    taps.edit(model.apply, params, x, {site: lambda _: value, follows: keep})
+    return found[0]
+
+
+def outgoing(model: taps.Model, site: str, params: Params, x: Array) -> Array:
+    """The weights [H, C] from each unit's activation to the logits, where the head is linear; `x` is any block."""
+    one = x[:1]
+    value = taps.read(model.apply, params, one, (site,))[1][site]
+    # Ones that depend on the value, so that inside a ``shard_map`` they differ between devices as it does: the
+    # derivative is then each device's own.
+    ones = jnp.where(value > value, value, jnp.ones_like(value))
+    follows = model.after(site)
+    replaced = follows if isinstance(follows, str) else site
+
+    def logits(value: Array) -> Array:
+        return taps.replace(model.apply, params, one, {replaced: value}).reshape(-1)
+
+    weights = jax.jacrev(logits)(ones).reshape(-1, value.size).T
+    if callable(follows):
+        weights = weights / jax.grad(lambda v: follows(v).sum())(ones).reshape(-1, 1)
+    return weights
+
+
+def rise(weights: Array, moved: Array, unit_axis: int, class_axis: int) -> Array:
+    """How far logits rise, in their layout, where the activations move by so much, [n, H] or [H, n]."""
+    product = jnp.einsum("hc,hn->cn", weights, jnp.moveaxis(moved, unit_axis, 0))
+    return jnp.moveaxis(product, 0, class_axis)
+
+
+def departure(model: taps.Model, site: str, params: Params, x: Array) -> Array:
+    """The largest error of logits predicted from outgoing weights for rows x[n, ...], relative to their largest change.
+
+    NaN where the derivative, or the model, has no finite value.
+    """
+    weights = outgoing(model, site, params, x)
+    logits, values = taps.read(model.apply, params, x, (site,))
+    value = values[site]
+    before = behind(model, site, params, x, value)
+    size = jnp.sqrt(jnp.mean(value * value))
+
+    def one(scale: Array, key: Array) -> Array:
+        moved = value + scale * size * jax.random.normal(key, value.shape)
+        change = taps.replace(model.apply, params, x, {site: moved}) - logits
+        expected = rise(weights, behind(model, site, params, x, moved) - before, model.unit_axis, model.class_axis)
+        return jnp.abs(change - expected).max() / jnp.maximum(jnp.abs(change).max(), jnp.finfo(jnp.float32).tiny)
+
+    return jnp.stack([one(jnp.float32(s), jax.random.key(k)) for k, s in enumerate(SIZES)]).max()
+
+
+def is_linear(model: taps.Model, params: Params, site: str, examples: Examples) -> bool:
+    """Whether all that lies between a site and the logits is its activation, unit by unit, and one linear map.
+
+    `params` are stacked (leading S); it must hold for every network. False where the model does not say what follows
+    the site, and for values that are not [n, H] or [H, n].
+
+    Raises:
+      InputError: if the model does not reach the site.
+    """
+    shape = _shape(model, params, site, examples)
+    if model.after(site) is None or len(shape) != 2 or _shape_behind(model, params, site, examples) != shape:
+        return False
+    errors = to_host(_departures(*_laid_out(params, examples), model=model, site=site, mesh=mesh_of(examples)))
+    return bool((errors < LINEAR).all())
+
+
+def weights(model: taps.Model, params: Params, site: str, examples: Examples) -> np.ndarray:
+    """The outgoing weights [S, H, C] of a site with a linear head, for an ensemble.
+
+    Raises:
+      InputError: if the head is not linear, or the model does not reach the site.
+    """
+    if not is_linear(model, params, site, examples):
+        raise InputError(f"site '{site}': {not_linear(model, site)}, so its units have no outgoing weights")
+    found = _weights(*_laid_out(params, examples), model=model, site=site, mesh=mesh_of(examples))
+    return np.asarray(to_host(found))[: jax.tree.leaves(params)[0].shape[0]]
+
+
+def not_linear(model: taps.Model, site: str) -> str:
+    """Say why a site has no linear head."""
+    if model.after(site) is None:
+        return f"the model does not say what follows it (post={{'{site}': fn}})"
+    return "what follows it is not an activation, unit by unit, and one linear map"
+
+
+def _shape(model: taps.Model, params: Params, site: str, examples: Examples) -> tuple[int, ...]:
+    sites = dict(taps.sites_for_one(model.apply, params, examples.x))
+    if site not in sites:
+        raise InputError(f"site '{site}': the model never reaches it; its sites are {', '.join(sites) or 'none'}")
+    return sites[site]
+
+
+def _shape_behind(model: taps.Model, params: Params, site: str, examples: Examples) -> tuple[int, ...]:
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
+    x = jax.ShapeDtypeStruct((1, *examples.x.shape[1:]), examples.x.dtype)
+    return jax.eval_shape(lambda p, b: taps.read_behind(model, p, b, (site,))[2][site], one, x).shape
+
+
+def _laid_out(params: Params, examples: Examples) -> tuple[Params, Examples]:
+    return spread(params, mesh_of(examples)), examples
+
+
+@functools.partial(jax.jit, static_argnames=("model", "site", "mesh"))
+def _departures(params: Params, examples: Examples, *, model: taps.Model, site: str, mesh: Mesh) -> Array:
+    def ensemble(params: Params, examples: Examples) -> Array:
+        return lax.pmax(lax.map(lambda p: departure(model, site, p, examples.x[:ROWS]), params), DATA)
+
+    with jax.default_matmul_precision("float32"):
+        specs = (PartitionSpec(SEED), blocks.SPECS)
+        return jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))(params, examples)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "site", "mesh"))
+def _weights(params: Params, examples: Examples, *, model: taps.Model, site: str, mesh: Mesh) -> Array:
+    def ensemble(params: Params, examples: Examples) -> Array:
+        # The same on every device of a row, up to rounding.
+        return lax.pmean(lax.map(lambda p: outgoing(model, site, p, examples.x[:1]), params), DATA)
+
+    with jax.default_matmul_precision("float32"):
+        specs = (PartitionSpec(SEED), blocks.SPECS)
+        return jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))(params, examples)

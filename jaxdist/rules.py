@@ -1,0 +1,151 @@
+"""What a unit's range is: its extremes, two of its quantiles, or its mean with standard deviations to either side.
+
+Here is what one block gives and how that of several merges; `ranges` walks over blocks and devices. Values have
+examples on their first axis, or on the second where units are on the first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from jaxdist.config import RangesConfig
+from jaxdist.devices import DATA
+from jaxdist.errors import InputError
+
+BITS = 4
+"""Bits of a quantile that one pass over the examples finds, by 2**BITS - 1 thresholds."""
+
+
+class Rule(NamedTuple):
+    """What a unit's range is; the fields are those of `RangesConfig`."""
+
+    kind: Literal["minmax", "quantile", "sd"] = "minmax"
+    quantile: float = 0.001
+    deviations: float = 3.0
+
+
+def rule_of(options: RangesConfig) -> Rule:
+    """The rule that a config names."""
+    return Rule(options.rule, options.quantile, options.deviations)
+
+
+class Extremes(NamedTuple):
+    """Smallest and largest value of each unit, [H]."""
+
+    low: Array
+    high: Array
+
+
+class Moments(NamedTuple):
+    """Number of values a unit, their mean [H], and the sum of squared differences from it [H]."""
+
+    count: Array
+    mean: Array
+    squares: Array
+
+
+def extremes(value: Array, valid: Array, unit_axis: int) -> Extremes:  # noqa: ARG001  (the form of `moments`)
+    """Extremes of one block's values over everything but the unit axis; rows that repeat others change none."""
+    value, axes = value.astype(jnp.float32), others(value, unit_axis)
+    return Extremes(value.min(axes), value.max(axes))
+
+
+def wider(a: Extremes, b: Extremes) -> Extremes:
+    """The extremes of both."""
+    return Extremes(jnp.minimum(a.low, b.low), jnp.maximum(a.high, b.high))
+
+
+def moments(value: Array, valid: Array, unit_axis: int) -> Moments:
+    """Moments of one block's values [n, ..., H] or [H, n, ...] over the rows that are `valid` [n]."""
+    value, axes = value.astype(jnp.float32), others(value, unit_axis)
+    rows = _rows(valid, value, unit_axis)
+    count = valid.sum(dtype=jnp.int32) * (value.size // value.shape[unit_axis] // len(valid))
+    mean = jnp.where(rows, value, 0).sum(axes) / jnp.maximum(count, 1).astype(jnp.float32)
+    apart = jnp.where(rows, value - jnp.expand_dims(mean, axes), 0)
+    return Moments(count, mean, (apart * apart).sum(axes))
+
+
+def pooled(a: Moments, b: Moments) -> Moments:
+    """The moments of both together, without cancellation (Chan, Golub and LeVeque 1979)."""
+    count, apart = a.count + b.count, b.mean - a.mean
+    share = b.count.astype(jnp.float32) / jnp.maximum(count, 1).astype(jnp.float32)
+    squares = a.squares + b.squares + apart * apart * (a.count.astype(jnp.float32) * share)
+    return Moments(count, a.mean + apart * share, squares)
+
+
+def of_all_devices(found: Extremes | Moments) -> Extremes | Moments:
+    """Merge what the devices of a row have found."""
+    if isinstance(found, Extremes):
+        return Extremes(lax.pmin(found.low, DATA), lax.pmax(found.high, DATA))
+    here, count = found.count.astype(jnp.float32), lax.psum(found.count, DATA)
+    total = count.astype(jnp.float32)
+    mean = lax.psum(found.mean * (here / total), DATA)
+    apart = found.mean - mean
+    return Moments(count, mean, lax.psum(found.squares + apart * apart * here, DATA))
+
+
+def others(value: Array, unit_axis: int) -> tuple[int, ...]:
+    """Every axis of a value but the unit axis."""
+    return tuple(axis for axis in range(value.ndim) if axis != unit_axis % value.ndim)
+
+
+def _rows(valid: Array, value: Array, unit_axis: int) -> Array:
+    """Which entries of a value to count, broadcasting."""
+    axis = 1 if unit_axis % value.ndim == 0 else 0
+    return jnp.expand_dims(valid, tuple(k for k in range(value.ndim) if k != axis))
+
+
+def ordered(value: Array) -> Array:
+    """Map float32 values to uint32 keys in the same order: equal counts below, so equal quantiles."""
+    bits = lax.bitcast_convert_type(value.astype(jnp.float32), jnp.uint32)
+    return jnp.where(bits >> 31 == 1, ~bits, bits | np.uint32(1 << 31))
+
+
+def unordered(keys: Array) -> Array:
+    """Undo `ordered`."""
+    bits = jnp.where(keys >> 31 == 1, keys ^ np.uint32(1 << 31), ~keys)
+    return lax.bitcast_convert_type(bits, jnp.float32)
+
+
+def ranks(count: int, quantile: float) -> np.ndarray:
+    """Positions [2], from 1, of the quantiles q and 1 - q among `count` sorted values: NumPy's method inverted_cdf."""
+    positions = np.ceil(count * np.array([quantile, 1 - quantile]) - 1)
+    return np.maximum(positions, 0).astype(np.int32) + np.int32(1)
+
+
+def check(rule: Rule, counts: Mapping[str, int]) -> None:
+    """Refuse a rule whose numbers are out of bounds, or more values of a unit than are counted, given those by site."""
+    if not 0 < rule.quantile < 0.5:
+        raise InputError(f"quantile: expected a fraction above 0 and below 0.5, got {rule.quantile}")
+    if not (rule.deviations > 0 and math.isfinite(rule.deviations)):
+        raise InputError(f"deviations: expected a number above 0, got {rule.deviations}")
+    for site, count in counts.items():
+        if rule.kind != "minmax" and count >= 2**31:
+            raise InputError(
+                f"site '{site}': each unit has {count} values, expected fewer than 2**31 for the rule '{rule.kind}'; "
+                "use 'minmax', or fewer images"
+            )
+
+
+def empty(kind: str, units: int) -> Extremes | Moments:
+    """What no block gives."""
+    if kind == "sd":
+        return Moments(jnp.int32(0), jnp.zeros(units), jnp.zeros(units))
+    return Extremes(jnp.full(units, jnp.inf), jnp.full(units, -jnp.inf))
+
+
+def at_most(value: Array, thresholds: Array, valid: Array, unit_axis: int) -> Array:
+    """Count the valid values whose keys are at most each threshold [K, 2, H], for each unit."""
+    keys, axes, rows = ordered(value), others(value, unit_axis), _rows(valid, value, unit_axis)
+
+    def one(threshold: Array) -> Array:
+        return ((keys <= jnp.expand_dims(threshold, axes)) & rows).sum(axes, dtype=jnp.int32)
+
+    return jax.vmap(jax.vmap(one))(thresholds)

@@ -1,0 +1,146 @@
+"""Each unit edited alone: the sweep's counts, unit by unit.
+
+Where a site reaches the logits through its activation and one linear map (`heads`), an edit of unit j changes the
+logits by its outgoing weights times the change of its activation: an exact update of rank one. Elsewhere everything
+behind the site is computed for every unit and point.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxdist import blocks, elementwise, heads, taps
+from jaxdist.devices import DATA, SEED, Examples, mesh_of, spread, to_host
+from jaxdist.edits import Edit
+from jaxdist.errors import InputError
+from jaxdist.sweep import Counts, check_edit, equal, wanted
+from jaxdist.types import Params
+
+Head = Literal["auto", "linear", "full"]
+
+
+def sweep(
+    model: taps.Model,
+    params: Params,
+    site: str,
+    edits: Edit,
+    examples: Examples,
+    *,
+    head: Head = "auto",
+    precision: str = "float32",
+    block: int | None = None,
+) -> Counts:
+    """Count predictions with one unit of a site edited at a time, for stacked parameters (leading S), and fetch them.
+
+    Args:
+      edits: leaves [S, P, H], as in `sweep.sweep`; unit j's entries are applied while all other units stay.
+      head: 'linear' updates the logits by rank one, 'full' computes what follows the site, 'auto' takes the first
+        where it is exact. They round differently, so a few counts may differ.
+
+    Returns:
+      `correct`, `agree` and `kept` of shape [S, P, H], `unperturbed` [S]. Memory does not grow with N, nor with P and
+      H together beyond the counts.
+
+    Raises:
+      InputError: if the model does not reach the site exactly once, or `head` is 'linear' and the site's is not.
+      ValueError: if the edits' leaves do not fit the ensemble and the site.
+    """
+    found = taps.sites_for_one(model.apply, params, examples.x)
+    seeds = jax.tree.leaves(params)[0].shape[0]
+    check_edit(model, found, site, edits, seeds)
+    linear = head != "full" and heads.is_linear(model, params, site, examples)
+    if head == "linear" and not linear:
+        raise InputError(f"site '{site}': {heads.not_linear(model, site)}; use head 'full' or 'auto'")
+    mesh = mesh_of(examples)
+    counts = _sweep(
+        *spread((params, edits), mesh),
+        examples,
+        model=model,
+        site=site,
+        linear=linear,
+        precision=precision,
+        size=block or blocks.default_size(taps.widest(found)),
+        mesh=mesh,
+    )
+    return jax.tree.map(lambda leaf: leaf[:seeds], to_host(counts))
+
+
+def block_counts(
+    model: taps.Model, site: str, params: Params, edits: Edit, part: blocks.Block, weights: Array | None
+) -> Counts:
+    """Count one block of examples for one network at every point and unit; edit leaves [P, H].
+
+    With outgoing weights [H, C] the logits are updated by rank one.
+    """
+    logits, values = taps.read(model.apply, params, part.x, (site,))
+    value = values[site]
+    unedited = elementwise.argmax(logits, model.class_axis)
+    expected = wanted(unedited, part)
+
+    def edited(edit: Edit) -> Array:
+        return edit.apply(value, part.number, model.unit_axis)
+
+    def full(edit: Edit) -> Array:
+        changed, axis = edited(edit), model.unit_axis % value.ndim
+
+        def unit(j: Array) -> Array:
+            alone = jnp.where(lax.broadcasted_iota(jnp.int32, value.shape, axis) == j, changed, value)
+            found = taps.replace(model.apply, params, part.x, {site: alone})
+            return equal(elementwise.argmax(found, model.class_axis)[None], expected)
+
+        return lax.map(unit, jnp.arange(value.shape[axis]))
+
+    def update(edit: Edit) -> Array:
+        moved = heads.behind(model, site, params, part.x, edited(edit)) - before
+
+        def unit(of: tuple[Array, Array]) -> Array:
+            outgoing, rise = of
+            return equal(elementwise.argmax(rows + outgoing[:, None] * rise[None], 0)[None], expected)
+
+        return lax.map(unit, (weights, jnp.moveaxis(moved, model.unit_axis, 0)))
+
+    if weights is not None:
+        before = heads.behind(model, site, params, part.x, value)
+        rows = jnp.moveaxis(logits, model.class_axis, 0)
+    counts = lax.map(full if weights is None else update, edits)
+    return Counts(*jnp.moveaxis(counts, -1, 0), equal(unedited, expected[0]))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "site", "linear", "precision", "size", "mesh"))
+def _sweep(
+    params: Params,
+    edits: Edit,
+    examples: Examples,
+    *,
+    model: taps.Model,
+    site: str,
+    linear: bool,
+    precision: str,
+    size: int,
+    mesh: Mesh,
+) -> Counts:
+    shape = jax.tree.leaves(edits)[0].shape[1:]
+    none = Counts(*(jnp.zeros(s, jnp.int32) for s in (shape, shape, shape, ())))
+
+    def ensemble(params: Params, edits: Edit, examples: Examples) -> Counts:
+        def network(one: tuple[Params, Edit]) -> Counts:
+            weights = heads.outgoing(model, site, one[0], examples.x[:1]) if linear else None
+
+            def step(counts: Counts, part: blocks.Block) -> Counts:
+                return jax.tree.map(jnp.add, counts, block_counts(model, site, *one, part, weights))
+
+            return blocks.fold(step, none, examples, size)
+
+        return lax.psum(lax.map(network, (params, edits)), DATA)
+
+    with jax.default_matmul_precision(precision):
+        specs = (PartitionSpec(SEED), PartitionSpec(SEED), blocks.SPECS)
+        return jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))(
+            params, edits, examples
+        )
