@@ -8,7 +8,8 @@ threshold, site, split, fraction), -1 where training never passed that accuracy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,15 +32,23 @@ def _counts(counts: Counts, dims: Sequence[str], totals: Sequence[int]) -> dict[
     return {**each, "unperturbed": unperturbed, "total": ("split", np.asarray(totals, np.int32))}
 
 
+def _mapped(counts: Counts, change: Callable[[np.ndarray], np.ndarray]) -> Counts:
+    """Change what depends on the edit."""
+    correct, agree, kept = (change(np.asarray(leaf)) for leaf in counts[:3])
+    return Counts(correct, agree, kept, counts.unperturbed)
+
+
+def _points(here: slice, leaf: np.ndarray) -> np.ndarray:
+    return leaf[..., here, :]
+
+
 def grid(
     counts: Counts, grids: Mapping[str, np.ndarray], coords: Coords, totals: Sequence[int]
 ) -> dict[str, xr.Dataset]:
     """Label the counts [network, seed, site, split, P1 * P2] of two families' edits at once."""
     (first, outer), (second, inner) = grids.items()
     shape = (len(outer), len(inner))
-    shaped = Counts(
-        *(np.reshape(leaf, (*leaf.shape[:4], *shape)) for leaf in counts[:3]), unperturbed=counts.unperturbed
-    )
+    shaped = _mapped(counts, lambda leaf: np.reshape(leaf, (*leaf.shape[:4], *shape)))
     group = xr.Dataset(
         _counts(shaped, ("first", "second"), totals),
         coords={**coords, "first": outer, "second": inner},
@@ -60,7 +69,7 @@ def units(
     """Label the counts [network, seed, site, split, P, H] of each unit edited alone: one group a family."""
     found = {}
     for family, here in edits.slices(grids).items():
-        part = Counts(*(leaf[..., here, :] for leaf in counts[:3]), unperturbed=counts.unperturbed)
+        part = _mapped(counts, functools.partial(_points, here))
         found[f"units_{family}"] = xr.Dataset(
             _counts(part, ("fraction", "unit"), totals),
             coords={**coords, "fraction": grids[family], "unit": np.arange(counts.correct.shape[-1])},

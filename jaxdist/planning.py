@@ -187,7 +187,7 @@ def _report_seconds(config: Config, inputs: Inputs, seeds: int) -> float:
         return rng.binomial(min(totals), 0.8, shape).astype(np.int32)
 
     groups = results.families(
-        Counts(*(made_up((*shape, points)) for _ in range(3)), unperturbed=made_up(shape)),
+        Counts._make([*(made_up((*shape, points)) for _ in range(3)), made_up(shape)]),
         grids,
         {family: edits.identity(family, config.sweep, config.ranges.rule) for family in grids},
         {"network": list(config.model.activations), "seed": range(seeds), "site": sites, "split": list(splits)},

@@ -156,7 +156,8 @@ def block_counts(
             return equal(elementwise.argmax(factor * (logits - rest) + rest, model.class_axis)[None], expected)
 
         counts = jnp.concatenate([lax.map(scaled, scales), counts])
-    return Counts(*counts.T, unperturbed=equal(unedited, expected[0]))
+    correct, agree, kept = counts.T
+    return Counts(correct, agree, kept, equal(unedited, expected[0]))
 
 
 def wanted(unedited: Array, part: blocks.Block) -> Array:

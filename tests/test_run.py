@@ -274,7 +274,7 @@ def test_two_hidden_layers_are_swept_each_by_itself(tmp_path, drawn):
     deep += ["--sweep.families", "clip", "--sweep.splits", "train"]
     assert cli.main(["run", "--out", str(folder), *deep]) == 0
     result = jaxdist.load(folder)
-    assert list(result["clip"].site.values) == ["dense0/pre", "dense1/pre"]
+    assert list(result["clip"].site.values) == ["dense0/pre", "dense1/pre", "all"]
     assert result["ranges"]["low"].shape == (1, 2, 2, 16)
     assert np.isnan(result["ranges"]["low"].sel(site="dense1/pre")).sum() == 2 * 8
     assert "figure1-dense1_pre" in drawn
