@@ -89,8 +89,8 @@ def refine(
             for site, ranges in sites.items()
         }
         counts = sweep.sweep(model, params, made, examples, precision=precision, block=block)
-        drops = np.asarray(counts.unperturbed, np.int64)[:, None] - np.asarray(counts.correct, np.int64)
-        drops = np.round(drops / total, statistics.DECIMALS)
+        lost = np.asarray(counts.unperturbed, np.int64)[:, None] - np.asarray(counts.correct, np.int64)
+        drops: Values = np.round(lost / total, statistics.DECIMALS)
         found = [
             narrowed(bracket, fractions, of_these, margin, open_)
             for bracket, fractions, of_these, open_ in zip(

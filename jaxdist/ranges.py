@@ -177,7 +177,7 @@ def _measure(
             if kind == "quantile":
                 low, high = quantiles[site]
             elif isinstance(whole, rules.Moments):
-                around = deviations * jnp.sqrt(whole.squares / whole.count.astype(jnp.float32))
+                around = deviations * jnp.sqrt(whole.squares / whole.number.astype(jnp.float32))
                 low, high = whole.mean - around, whole.mean + around
             else:
                 low, high = whole

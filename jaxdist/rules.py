@@ -44,9 +44,9 @@ class Extremes(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Number of values a unit, their mean [H], and the sum of squared differences from it [H]."""
+    """`number` of values a unit, their mean [H], and the sum of squared differences from it [H]."""
 
-    count: Array
+    number: Array
     mean: Array
     squares: Array
 
@@ -74,9 +74,9 @@ def moments(value: Array, valid: Array, unit_axis: int) -> Moments:
 
 def pooled(a: Moments, b: Moments) -> Moments:
     """The moments of both together, without cancellation (Chan, Golub and LeVeque 1979)."""
-    count, apart = a.count + b.count, b.mean - a.mean
-    share = b.count.astype(jnp.float32) / jnp.maximum(count, 1).astype(jnp.float32)
-    squares = a.squares + b.squares + apart * apart * (a.count.astype(jnp.float32) * share)
+    count, apart = a.number + b.number, b.mean - a.mean
+    share = b.number.astype(jnp.float32) / jnp.maximum(count, 1).astype(jnp.float32)
+    squares = a.squares + b.squares + apart * apart * (a.number.astype(jnp.float32) * share)
     return Moments(count, a.mean + apart * share, squares)
 
 
@@ -84,7 +84,7 @@ def of_all_devices(found: Extremes | Moments) -> Extremes | Moments:
     """Merge what the devices of a row have found."""
     if isinstance(found, Extremes):
         return Extremes(lax.pmin(found.low, DATA), lax.pmax(found.high, DATA))
-    here, count = found.count.astype(jnp.float32), lax.psum(found.count, DATA)
+    here, count = found.number.astype(jnp.float32), lax.psum(found.number, DATA)
     total = count.astype(jnp.float32)
     mean = lax.psum(found.mean * (here / total), DATA)
     apart = found.mean - mean

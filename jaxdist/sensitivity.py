@@ -102,7 +102,7 @@ def _measure(
                 return block_margin(model, site, params, edit, part)
 
             value, slope = jax.value_and_grad(margin)(here)
-            return jax.tree.map(jnp.add, total, Sensitivity(*slope, value))
+            return jax.tree.map(jnp.add, total, Sensitivity(slope.offset, slope.log_scale, value))
 
         return blocks.fold(step, Sensitivity(none, none, jnp.float32(0)), examples, size)
 

@@ -109,7 +109,8 @@ def block_counts(
         before = heads.behind(model, site, params, part.x, value)
         rows = jnp.moveaxis(logits, model.class_axis, 0)
     counts = lax.map(full if weights is None else update, edits)
-    return Counts(*jnp.moveaxis(counts, -1, 0), equal(unedited, expected[0]))
+    correct, agree, kept = jnp.moveaxis(counts, -1, 0)
+    return Counts(correct, agree, kept, equal(unedited, expected[0]))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "site", "linear", "precision", "size", "mesh"))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import activations, edits, heads, mlp, taps, units
+from jaxdist import devices, edits, heads, mlp, taps, units
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError
 from jaxdist.types import Ranges
@@ -44,13 +44,11 @@ def brute_force(logits_of, h, y):
     return counts
 
 
-@pytest.mark.parametrize("activation", ["relu", "abs"])
-def test_rank_one_equals_the_full_head_and_brute_force(activation, trained, train_set):
+@pytest.mark.parametrize(("activation", "tried"), [("relu", ("auto", "linear", "full")), ("abs", ("auto", "linear"))])
+def test_rank_one_equals_the_full_head_and_brute_force(activation, tried, trained, train_set):
     model, params = mlp.model(activation), trained[activation]
     made = some_edits(24)
-    linear, full, auto = (
-        units.sweep(model, params, SITE, made, train_set, head=head) for head in ("linear", "full", "auto")
-    )
+    found = {head: units.sweep(model, params, SITE, made, train_set, head=head) for head in tried}
     x, y = np.asarray(train_set.x, np.float64)[:301], np.asarray(train_set.y)[:301]
     for seed in range(3):
         one = jax.tree.map(lambda leaf, k=seed: leaf[k], to_numpy(params))
@@ -59,11 +57,11 @@ def test_rank_one_equals_the_full_head_and_brute_force(activation, trained, trai
             return oracle.ACTIVATIONS[activation](h) @ one["dense1"]["weight"].T + one["dense1"]["bias"]
 
         expected = brute_force(logits_of, oracle.hidden(one, x), y)
-        for counts in (linear, full):
-            found = np.stack([counts.correct[seed], counts.agree[seed], counts.kept[seed]])
-            np.testing.assert_allclose(found, expected, atol=2)
+        for counts in found.values():
+            counted = np.stack([counts.correct[seed], counts.agree[seed], counts.kept[seed]])
+            np.testing.assert_allclose(counted, expected, atol=2)
         assert expected[0].min() < expected[0].max() - 5, "the edits do something"
-    jax.tree.map(np.testing.assert_array_equal, auto, linear)
+    jax.tree.map(np.testing.assert_array_equal, found["auto"], found["linear"])
 
 
 def test_blocks_change_no_count_and_no_edit_changes_nothing(trained, train_set):
@@ -93,7 +91,7 @@ def test_only_the_last_hidden_layer_of_a_deep_network_has_a_linear_head(train_se
     made = some_edits(12, seeds=2)
     with pytest.raises(InputError, match=r"'dense0/pre': what follows it is not an activation.*use head 'full'"):
         units.sweep(model, params, "dense0/pre", made, train_set, head="linear")
-    with pytest.raises(InputError, match="has no outgoing weights|have no outgoing weights"):
+    with pytest.raises(InputError, match="its units have no outgoing weights"):
         heads.weights(model, params, "dense0/pre", train_set)
     counts = units.sweep(model, params, "dense0/pre", made, train_set)
     one = jax.tree.map(lambda leaf: leaf[1], to_numpy(params))
@@ -171,8 +169,6 @@ def test_an_activation_that_mixes_units_or_is_not_the_models_has_no_linear_head(
 
 def test_units_follow_the_policy_of_dead_ones(trained, train_set):
     """NaN logits predict class 0 on both paths."""
-    softplus = activations.Activation("softplus", jax.nn.softplus, homogeneous=False, even=False, bounded=False)
-    assert softplus.name == "softplus"
     zero = np.zeros((3, 24), np.float32)
     measured = Ranges(zero, zero, np.ones((3, 24), bool))
     made = edits.build("offset", jax.tree.map(jnp.asarray, measured), np.array([0.5]), SweepConfig(dead_units="nan"))
@@ -189,8 +185,6 @@ def test_edits_that_do_not_fit_are_refused(trained, train_set):
 
 def test_memory_grows_neither_with_points_nor_with_examples():
     """N x H x P would be 130 MB here, and N x H x H even more."""
-    from jaxdist import devices
-
     mesh = devices.make_mesh()
     params = jax.eval_shape(lambda: mlp.init_ensemble(jax.random.key(0), range(2), (64, 64, 10)))
 
@@ -217,4 +211,4 @@ def test_memory_grows_neither_with_points_nor_with_examples():
     base = temporary(10_240, 10)
     assert temporary(40_960, 10) <= base * 1.01
     # The edits and counts of a network are copied as the seeds are walked.
-    assert temporary(10_240, 50) <= base + 10 * 40 * 64 * 4
+    assert temporary(10_240, 50) <= base + 16 * 40 * 64 * 4
