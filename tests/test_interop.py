@@ -64,7 +64,7 @@ def test_export_loads_into_torch_and_comes_back_bit_equal(trained):
                 expected = module(torch.tensor(x)).numpy()
             one = jax.tree.map(lambda leaf, seed=seed: leaf[seed], params[name])
             with jax.default_matmul_precision("float32"):
-                logits = np.asarray(mlp.apply(one, x, activation=mlp.activations.get(name))).T
+                logits = np.asarray(mlp.apply(one, x, activation=name)).T
             assert np.abs(logits - expected).max() <= 1e-5 * np.abs(expected).max()
     for suffix in ("pt", "safetensors"):
         shutil.copytree("torch", f"only-{suffix}")
