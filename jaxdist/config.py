@@ -43,9 +43,13 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The networks: one multilayer perceptron an activation."""
+    """The networks: one multilayer perceptron an activation, or of another form."""
 
-    activations: tuple[str, ...] = _option(("relu", "abs"), "one network each, trained from the same initial weights")
+    activations: tuple[str, ...] = _option(
+        ("relu", "abs"),
+        "one network each, from the same initial weights: relu, abs, leaky_relu, prelu, elu, gelu, silu, softplus, "
+        "tanh, sigmoid, sine, identity; relu2, relu_l2, relu2_neg, relu_l2_neg, and these of abs",
+    )
     hidden: tuple[int, ...] = _option((128,), "hidden units of each layer", least=1)
     init: Literal["pytorch", "lecun_normal", "he_normal", "glorot_uniform"] = _option(
         "pytorch", "pytorch: weights and biases U(-1/sqrt(fan_in), 1/sqrt(fan_in)); the others have zero biases"

@@ -1,4 +1,4 @@
-"""Bounds, relu and argmax in the forms that compile to the fewest vector instructions.
+"""Bounds, relu, leaky relu and argmax in the forms that compile to the fewest vector instructions.
 
 ``jnp.minimum`` and ``jnp.maximum`` return NaN whichever side has it, for which XLA's CPU compiler adds a comparison and
 a selection to each. Here one comparison decides, a single instruction: a NaN of the value stays, a NaN as bound bounds
@@ -35,6 +35,11 @@ def relu(value: Array) -> Array:
 def _relu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (value,), (tangent,) = primals, tangents
     return relu(value), jnp.where(value > 0, tangent, 0)
+
+
+def leaky_relu(value: Array, slope: Array | float) -> Array:
+    """The value where it is above 0, else `slope` times it, by one comparison; the derivative at 0 is the slope."""
+    return jnp.where(value > 0, value, slope * value)
 
 
 def argmax(values: Array, axis: int) -> Array:

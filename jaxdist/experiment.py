@@ -16,8 +16,8 @@ import jax
 import numpy as np
 import xarray as xr
 
-from jaxdist import activations, edits, folders, hosts, mlp, report, results, study, training, weights
 from jaxdist import config as configs
+from jaxdist import edits, folders, forms, hosts, mlp, report, results, study, training, weights
 from jaxdist.config import Config
 from jaxdist.devices import mesh_of
 from jaxdist.errors import InputError, TrainingDivergedError
@@ -77,7 +77,7 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
     if earlier is not None and _is_swept(earlier) and not swept:
         raise InputError(f"{folder}: is swept already; to extend it, 'jaxdist run' trains and sweeps the new seeds")
     for name in config.model.activations:
-        activations.get(name)
+        forms.get(name)
     store = Store(folder, config)
     inputs = load_inputs(config, store.backend, seeds=len(new) or config.train.seeds)
     if earlier is not None:
@@ -139,12 +139,14 @@ def _load_part(config: Config, inputs: Inputs, folder: Path, earlier: xr.DataTre
     seeds = len(results.seeds_of(earlier))
     networks = folders.load_networks(config, folder, seeds)
     for name, params in networks.items():
-        expected = jax.eval_shape(lambda: initial_params(config, inputs, range(seeds)))
+        expected = jax.eval_shape(lambda name=name: initial_params(config, inputs, range(seeds), name))
         weights.check(params, expected, folders.weights_path(folder, name))
     passed = {}
     for name, kept in (folders.load_passed(config, folder, seeds) if config.train.snapshots else {}).items():
-        expected = jax.eval_shape(lambda: training.nothing_passed(initial_params(config, inputs, range(seeds))))
-        weights.check(kept, expected._asdict(), folders.passed_path(folder, name))
+        like = jax.eval_shape(
+            lambda name=name: training.nothing_passed(initial_params(config, inputs, range(seeds), name))
+        )
+        weights.check(kept, like._asdict(), folders.passed_path(folder, name))
         passed[name] = Passed(**kept)
     return Part(networks, passed, earlier)
 
@@ -206,13 +208,12 @@ def _changed(result: xr.DataTree, changes: Mapping[str, str], allowed: tuple[str
 
 def train_networks(config: Config, inputs: Inputs, show: Show, seeds: range, store: Store) -> Part:
     """Train some seeds of each activation, from the same initial weights, or go on with it."""
-    initial = initial_params(config, inputs, seeds)
     networks: dict[str, Params] = {}
     metrics: dict[str, Metrics] = {}
     passed: dict[str, Passed] = {}
     started = time.perf_counter()
     for name in config.model.activations:
-        job = f"train {name}"
+        job, initial = f"train {name}", initial_params(config, inputs, seeds, name)
 
         def tell(now: training.Progress, job: str = job) -> None:
             show(job, now.step, now.steps, f"loss {now.loss:.4f}, test {100 * now.test_accuracy:.2f} %")
@@ -300,11 +301,11 @@ def targets_of(config: Config) -> study.Targets:
     return study.targets_of([f"dense{k}/pre" for k in range(len(config.model.hidden))], config.sweep.layers)
 
 
-def initial_params(config: Config, inputs: Inputs, seeds: Sequence[int]) -> Params:
-    """The weights of some seeds before training, the same for every activation; all keys come from train.seed."""
+def initial_params(config: Config, inputs: Inputs, seeds: Sequence[int], network: str) -> Params:
+    """The weights of some seeds before training, the same for every network; all keys come from train.seed."""
     sizes = (inputs.used.size, *config.model.hidden, inputs.dataset.classes)
     init_key = jax.random.fold_in(jax.random.key(config.train.seed), _INIT)
-    return mlp.init_ensemble(init_key, seeds, sizes, config.model.init)
+    return mlp.init_ensemble(init_key, seeds, sizes, config.model.init, network)
 
 
 def _attrs(result: xr.DataTree) -> dict[str, Any]:

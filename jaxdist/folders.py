@@ -11,8 +11,8 @@ import filelock
 import jax
 import xarray as xr
 
-from jaxdist import activations, files, hosts, results, unfinished, weights
 from jaxdist import config as configs
+from jaxdist import files, forms, hosts, results, unfinished, weights
 from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.training import Passed
@@ -153,6 +153,6 @@ def passed_path(folder: Path, network: str) -> Path:
 
 
 def weights_path(folder: Path, network: str) -> Path:
-    """Where a run folder keeps the weights of a network; a name that is no activation makes no path."""
-    activations.get(network)
+    """Where a run folder keeps the weights of a network; a name that no network has makes no path."""
+    forms.get(network)
     return folder / WEIGHTS / f"{network}.safetensors"

@@ -1,9 +1,9 @@
 """The groups of a result that go beyond the families' own: their arrays, labelled.
 
-Group ``grid_scale_offset`` has counts over (network, seed, site, split, first, second); ``units_<family>`` over (network,
-seed, site, split, fraction, unit), -1 where a narrower site has no such unit; ``snapshots_<family>`` over (network, seed,
-threshold, site, split, fraction), -1 where training never passed that accuracy. ``sensitivity`` has derivatives over
-(network, seed, site, split, unit); ``radii``, tolerance radii over (network, seed, site, split, edge).
+Group ``grid_scale_offset`` has counts over (network, seed, site, split, first, second); ``units_<family>`` over
+(network, seed, site, split, fraction, unit), -1 where a narrower site has no such unit; ``snapshots_<family>`` over
+(network, seed, threshold, site, split, fraction), -1 where training never passed that accuracy. ``sensitivity`` has
+derivatives over (network, seed, site, split, unit); ``radii``, tolerance radii over (network, seed, site, split, edge).
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
-"""The multilayer perceptron as pure functions: any depth, any activation, named sites.
+"""The multilayer perceptron as pure functions: any depth, any activation and form, named sites.
 
 Values are kept feature-major, [H, n]: the layout in which XLA's CPU products are fastest. Parameters have PyTorch's
-layout, ``{"dense0": {"weight": [H, D], "bias": [H]}, "dense1": ...}``; the last layer gives the logits.
+layout, ``{"dense0": {"weight": [H, D], "bias": [H]}, "dense1": ...}``; the last layer gives the logits. What else a
+layer may hold depends on the form: ``slope``, of an activation that is learned; ``alpha`` and ``offset``.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-import math
+import operator
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -17,62 +18,76 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxdist import activations, products
-from jaxdist.taps import Model, identity
+from jaxdist import forms, products
+from jaxdist.taps import Action, Model, identity
 from jaxdist.types import Tap
 
 MLPParams: TypeAlias = dict[str, dict[str, Array]]
 
 
-def init(key: Array, sizes: Sequence[int], scheme: str = "pytorch") -> MLPParams:
+def init(key: Array, sizes: Sequence[int], scheme: str = "pytorch", activation: forms.Kind = "relu") -> MLPParams:
     """Draw the parameters of one network with layer widths `sizes` = (D, H, ..., C).
 
     `pytorch` is torch.nn.Linear's default, weights and biases both U(-1/sqrt(fan_in), 1/sqrt(fan_in)); the other
-    schemes are those of `jax.nn.initializers`, with biases of zero.
+    schemes are those of `jax.nn.initializers`, with biases of zero. `activation` is as in `model`: networks of one key
+    begin with the same weights, whatever their form, in all layers that the forms have in common.
     """
+    return _init(key, tuple(sizes), scheme, _layout(sizes, activation))
+
+
+def init_ensemble(
+    key: Array,
+    seeds: Sequence[int] | Array,
+    sizes: Sequence[int],
+    scheme: str = "pytorch",
+    activation: forms.Kind = "relu",
+) -> MLPParams:
+    """Draw one network for each of the given seed numbers, stacked on a leading S.
+
+    Seed k's weights depend on `key` and k alone: not on which other seeds are drawn, nor on the activation.
+    """
+    return _init_ensemble(key, jnp.asarray(seeds), tuple(sizes), scheme, _layout(sizes, activation))
+
+
+Layout: TypeAlias = tuple[tuple[forms.Layer, tuple[tuple[str, float], ...]], ...]
+"""What initial parameters depend on: each layer's kind, and its activation's parameters."""
+
+
+def _layout(sizes: Sequence[int], activation: forms.Kind) -> Layout:
+    layers = forms.of(activation).layers(len(sizes) - 1)
+    return tuple((layer, act.parameters if act else ()) for layer, act in layers)
+
+
+def _init(key: Array, sizes: tuple[int, ...], scheme: str, layout: Layout) -> MLPParams:
     params: MLPParams = {}
-    for k, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
-        layer_key = jax.random.fold_in(key, k)
-        if scheme == "pytorch":
-            bound = 1 / math.sqrt(fan_in)
-            both = jax.random.uniform(layer_key, (fan_out, fan_in + 1), minval=-bound, maxval=bound)
-            weight, bias = both[:, :-1], both[:, -1]
-        else:
-            draw = getattr(jax.nn.initializers, scheme)(in_axis=1, out_axis=0)
-            weight, bias = draw(layer_key, (fan_out, fan_in)), jnp.zeros(fan_out)
-        params[f"dense{k}"] = {"weight": weight, "bias": bias}
+    for k, ((layer, learned), (inputs, units)) in enumerate(zip(layout, itertools.pairwise(sizes), strict=True)):
+        drawn = layer.init(jax.random.fold_in(key, k), inputs, units, scheme)
+        params[f"dense{k}"] = drawn | {name: jnp.float32(value) for name, value in learned}
     return params
 
 
-def init_ensemble(key: Array, seeds: Sequence[int] | Array, sizes: Sequence[int], scheme: str = "pytorch") -> MLPParams:
-    """Draw one network for each of the given seed numbers, stacked on a leading S.
-
-    Seed k's weights depend on `key` and k alone: not on the activation, nor on which other seeds are drawn.
-    """
-    return _init_ensemble(key, jnp.asarray(seeds), tuple(sizes), scheme)
-
-
-@functools.partial(jax.jit, static_argnames=("sizes", "scheme"))
-def _init_ensemble(key: Array, seeds: Array, sizes: tuple[int, ...], scheme: str) -> MLPParams:
+@functools.partial(jax.jit, static_argnames=("sizes", "scheme", "layout"))
+def _init_ensemble(key: Array, seeds: Array, sizes: tuple[int, ...], scheme: str, layout: Layout) -> MLPParams:
     # One after the other: the same program whatever the number of seeds, and compiled in less than half of vmap's time.
-    return lax.map(lambda seed: init(jax.random.fold_in(key, seed), sizes, scheme), seeds)
+    return lax.map(lambda seed: _init(jax.random.fold_in(key, seed), sizes, scheme, layout), seeds)
 
 
-def apply(params: MLPParams, x: Array, tap: Tap = identity, *, activation: activations.Activation) -> Array:
+def apply(params: MLPParams, x: Array, tap: Tap = identity, *, activation: forms.Kind) -> Array:
     """Map inputs x[n, ...] to logits [C, n]; sites are ``dense0/pre``, ``dense0/post``, ``dense1/pre``, ...
 
-    The inputs may be stored as `products.pack` does, for exact products in the first layer.
+    The last layer has sites only where something follows it. The inputs may be stored as `products.pack` does, for
+    exact products in the first layer.
     """
+    form = forms.of(activation)
     value = x.reshape(len(x), -1)
-    for k in range(len(params)):
-        layer = params[f"dense{k}"]
-        value = (products.product(layer["weight"], value) if k == 0 else layer["weight"] @ value) + layer["bias"][
-            :, None
-        ]
-        if k < len(params) - 1:
+    for k, (layer, act) in enumerate(form.layers(len(params))):
+        here = params[f"dense{k}"]
+        # Only the inputs are not feature-major.
+        value = layer.apply(here, value, operator.matmul if k else products.product)
+        if act:
             value = tap(f"dense{k}/pre", value)
-            value = tap(f"dense{k}/post", activation(value))
-    return value
+            value = tap(f"dense{k}/post", act(value, *(here[name] for name, _ in act.parameters)))
+    return -value if form.sign < 0 else value
 
 
 def narrow(params: MLPParams, used: np.ndarray) -> MLPParams:
@@ -89,13 +104,22 @@ def widen(params: MLPParams, used: np.ndarray, initial: MLPParams) -> MLPParams:
     return params | {"dense0": params["dense0"] | {"weight": weight}}
 
 
-@functools.cache
-def model(activation: str, hidden_layers: int = 1) -> Model:
-    """The perceptron with that activation, as a model whose values and logits are feature-major."""
-    fn = activations.get(activation)
-    return Model(
-        functools.partial(apply, activation=fn),
-        post=tuple((f"dense{k}/pre", fn) for k in range(hidden_layers)),
-        unit_axis=0,
-        class_axis=0,
-    )
+def model(activation: forms.Kind, hidden_layers: int = 1) -> Model:
+    """The perceptron of that name, activation, function or form, with values and logits that are feature-major.
+
+    Equal arguments give equal models. Raises `InputError` as `forms.of` does.
+
+    >>> model("abs_l2").after("dense1/pre").name
+    'root'
+    """
+    return _model(forms.of(activation), hidden_layers)
+
+
+@functools.cache  # two partial functions are never equal
+def _model(form: forms.Form, hidden_layers: int) -> Model:
+    post: list[tuple[str, Action | str]] = []
+    for k, (_, act) in enumerate(form.layers(hidden_layers + 1)):
+        if act:
+            # With parameters of its own, an activation is no function of the value alone.
+            post.append((f"dense{k}/pre", f"dense{k}/post" if act.parameters else act))
+    return Model(functools.partial(apply, activation=form), post=tuple(post), unit_axis=0, class_axis=0)

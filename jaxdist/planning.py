@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from jaxdist import edits, experiment, mlp, ranges, report, results, rules, study, sweep, training
+from jaxdist import edits, experiment, forms, mlp, ranges, report, results, rules, study, sweep, training
 from jaxdist.config import Config
 from jaxdist.devices import SEED, mesh_of
 from jaxdist.errors import InputError
@@ -72,11 +72,12 @@ def plan(config: Config, devices: int | None = None) -> Plan:
         raise InputError(f"--devices: expected at least 1, got {devices}")
     inputs, load_s = _timed(lambda: load_inputs(config))
     seeds = min(config.train.seeds, MOST_SEEDS)
-    params = mlp.narrow(experiment.initial_params(config, inputs, range(seeds)), inputs.used)
-    networks = config.train.seeds * len(config.model.activations)
     share = config.train.seeds / seeds
     seconds = {"load": load_s, "compile": 0.0, "train": 0.0, "sweep": 0.0}
+    each = 0
     for name in config.model.activations:
+        params = mlp.narrow(experiment.initial_params(config, inputs, range(seeds), name), inputs.used)
+        each = max(each, sum(leaf.nbytes for leaf in jax.tree.leaves(params)) // seeds)
         compile_s, step_s = _train_seconds(config, inputs, name, params)
         seconds["compile"] += compile_s
         seconds["train"] += step_s * (config.train.steps + 1) * share
@@ -87,13 +88,12 @@ def plan(config: Config, devices: int | None = None) -> Plan:
     here = jax.device_count()
     for stage in ("train", "sweep"):
         seconds[stage] *= here / (devices or here)
-    each = sum(leaf.nbytes for leaf in jax.tree.leaves(params)) // seeds
     # More seeds than were measured: weights before and after, gradients, the optimiser's, and their copies when saved.
     further = (config.train.seeds - seeds) * each * 6
     return Plan(
-        networks,
+        config.train.seeds * len(config.model.activations),
         devices or here,
-        *_flops(config, inputs, networks),
+        *_flops(config, inputs),
         seconds,
         _resident() + further,
     )
@@ -205,20 +205,24 @@ def _report_seconds(config: Config, inputs: Inputs, seeds: int) -> float:
         return _timed(write)[1]
 
 
-def _flops(config: Config, inputs: Inputs, networks: int) -> tuple[float, float]:
+def _flops(config: Config, inputs: Inputs) -> tuple[float, float]:
     """Useful operations in products of all networks: the training's, the sweep's."""
     sizes = (inputs.used.size, *config.model.hidden, inputs.dataset.classes)
-    layers = [2.0 * a * b for a, b in itertools.pairwise(sizes)]
     images = {split: len(getattr(inputs.dataset, split).labels) for split in ("train", "test")}
-    # Forward, the weights' gradient, and the values' gradient of every layer but the first.
-    step = images["train"] * (3 * sum(layers) - layers[0]) + images["test"] * sum(layers)
     points = sum(len(edits.get(name).grid()) for name in config.sweep.families)
-    sweep_flops = 0.0
-    for split in config.sweep.splits:
-        for target in experiment.targets_of(config).values():
-            first = min(int(site.removeprefix("dense").partition("/")[0]) for site in target)
-            sweep_flops += images[split] * (sum(layers) + points * sum(layers[first + 1 :]))
-    return networks * (config.train.steps + 1) * step, networks * sweep_flops
+    train_flops = sweep_flops = 0.0
+    for name in config.model.activations:
+        kinds = forms.get(name).layers(len(sizes) - 1)
+        layers = [
+            2.0 * a * b * kind.products for (kind, _), (a, b) in zip(kinds, itertools.pairwise(sizes), strict=True)
+        ]
+        # Forward, the weights' gradient, and the values' gradient of every layer but the first.
+        train_flops += images["train"] * (3 * sum(layers) - layers[0]) + images["test"] * sum(layers)
+        for split in config.sweep.splits:
+            for target in experiment.targets_of(config).values():
+                first = min(int(site.removeprefix("dense").partition("/")[0]) for site in target)
+                sweep_flops += images[split] * (sum(layers) + points * sum(layers[first + 1 :]))
+    return config.train.seeds * (config.train.steps + 1) * train_flops, config.train.seeds * sweep_flops
 
 
 def _resident() -> int:

@@ -3,11 +3,12 @@
 A result is an `xarray.DataTree`. Group ``training`` has `loss`, `train_accuracy` and `test_accuracy` over (network,
 seed, step); entry k belongs to the weights after k updates. Groups ``scale``, ``clip`` and ``offset`` have the counts
 `correct`, `agree` and `kept` (`jaxdist.sweep.Counts`) over (network, seed, site, split, fraction), `unperturbed` over
-(network, seed, split) and `total` over (split); where a network lacks a seed that another has, `correct` is -1. Group ``ranges`` has `low`, `high`
-and `dead` over (network, seed, site, unit). Accuracies are fractions. The root's attributes hold the protocol: config,
-data digest, precision, timings, in `products` how each
-stage computed the first layer's, and of imported networks their origin; each group's attribute `made` says when, on
-what device and with which versions it was computed.
+(network, seed, split) and `total` over (split); where a network lacks a seed that another has, `correct` is -1. The
+site "all" edits all sites together. Group ``ranges`` has `low`, `high` and `dead` over (network, seed, site, unit);
+`jaxdist.groups` tells of further ones. Accuracies are fractions. The root's attributes hold the protocol: config, data
+digest, precision, timings, in `products` how each stage computed the first layer's, and of imported networks their
+origin; of a user's own network, in place of the config, the options of the measurement. Each group's attribute `made`
+says when, on what device and with which versions it was computed.
 """
 
 from __future__ import annotations

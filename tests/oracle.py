@@ -6,24 +6,82 @@ Sample-major, one network and one point at a time, no JAX: slow, and easy to che
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import ndtr
 
 GRID = 10.0 ** np.linspace(-2, 1, 100)
 OFFSETS = np.array(
     [-2 + 0.05 * k for k in range(32)] + [-0.4 + 0.01 * k for k in range(80)] + [0.4 + 0.05 * k for k in range(13)]
 )
 FRACTIONS = {"scale": GRID, "clip": GRID, "offset": OFFSETS}
-ACTIVATIONS = {"relu": lambda h: np.maximum(h, 0), "abs": np.abs}
+
+
+def sigmoid(h):
+    return np.exp(-np.logaddexp(0, -h))
+
+
+ACTIVATIONS = {
+    "relu": lambda h: np.maximum(h, 0),
+    "abs": np.abs,
+    "leaky_relu": lambda h: np.maximum(h, 0) + 0.01 * np.minimum(h, 0),
+    "prelu": lambda h, slope=0.25: np.maximum(h, 0) + slope * np.minimum(h, 0),
+    "elu": lambda h: np.maximum(h, 0) + np.exp(np.minimum(h, 0)) - 1,
+    "gelu": lambda h: h * ndtr(h),
+    "silu": lambda h: h * sigmoid(h),
+    "softplus": lambda h: np.logaddexp(0, h),
+    "tanh": np.tanh,
+    "sigmoid": sigmoid,
+    "sine": np.sin,
+    "identity": lambda h: h,
+}
+FORMS = {
+    base + tail + neg: (base, tail, sign)
+    for base in ("relu", "abs")
+    for tail in ("2", "_l2")
+    for neg, sign in (("", 1), ("_neg", -1))
+}
+"""Name -> hidden activation, what the last layer is, sign of the logits."""
+
+
+def linear(layer, value):
+    return value @ layer["weight"].T + layer.get("bias", 0)
 
 
 def hidden(params, x):
     """Preactivations [N, H]."""
-    return x.reshape(len(x), -1) @ params["dense0"]["weight"].T + params["dense0"]["bias"]
+    return linear(params["dense0"], x.reshape(len(x), -1))
 
 
-def predict(params, activation, h):
+def activate(network, layer, h):
+    """What is behind preactivations of a layer with those parameters."""
+    act = ACTIVATIONS[FORMS.get(network, (network,))[0]]
+    return act(h, layer["slope"]) if network == "prelu" else act(h)
+
+
+def preactivations(params, network, x, k):
+    """Preactivations [N, H] of hidden layer k."""
+    h = hidden(params, x)
+    for j in range(k):
+        h = linear(params[f"dense{j + 1}"], activate(network, params[f"dense{j}"], h))
+    return h
+
+
+def logits(params, network, h, k=0):
+    """Logits [N, C] from the preactivations of hidden layer k."""
+    for j in range(k, len(params) - 1):
+        layer, a = params[f"dense{j + 1}"], activate(network, params[f"dense{j}"], h)
+        if j < len(params) - 2:
+            h = linear(layer, a)
+    _, tail, sign = FORMS.get(network, (network, "", 1))
+    if tail == "_l2":
+        apart = a[:, None, :] - layer["offset"]
+        return sign * np.sqrt(np.maximum((layer["alpha"] * apart**2).sum(axis=2), 1e-12))
+    return sign * (activate(network, layer, linear(layer, a)) if tail == "2" else linear(layer, a))
+
+
+def predict(params, network, h, k=0):
     """Predicted classes [N]; a row of NaN counts as class 0, as in PyTorch."""
-    logits = ACTIVATIONS[activation](h) @ params["dense1"]["weight"].T + params["dense1"]["bias"]
-    return np.where(np.isnan(logits).any(axis=1), 0, logits.argmax(axis=1))
+    found = logits(params, network, h, k)
+    return np.where(np.isnan(found).any(axis=1), 0, found.argmax(axis=1))
 
 
 def edited(family, p, h, low, high, dead, *, clip="code", offset="code", dead_units="identity"):
@@ -40,15 +98,17 @@ def edited(family, p, h, low, high, dead, *, clip="code", offset="code", dead_un
     return np.where(dead, h, y) if dead_units == "identity" else y
 
 
-def sweep(params, activation, x, y, ranges_x=None, **conventions):
-    """Counts by family, correct, agree and kept [P] each, with ranges measured behind the activation on `ranges_x`."""
-    h = hidden(params, x)
-    a = ACTIVATIONS[activation](hidden(params, x if ranges_x is None else ranges_x))
-    low, high, dead = a.min(axis=0), a.max(axis=0), (a == 0).all(axis=0)
-    base = predict(params, activation, h)
+def sweep(params, network, x, y, ranges_x=None, *, k=0, measured_on="post", **conventions):
+    """Counts by family, (correct [P], agree [P], kept [P]), of edits of hidden layer k by its ranges on `ranges_x`."""
+    h = preactivations(params, network, x, k)
+    before = preactivations(params, network, x if ranges_x is None else ranges_x, k)
+    behind = activate(network, params[f"dense{k}"], before)
+    measured, dead = before if measured_on == "pre" else behind, (behind == 0).all(axis=0)
+    low, high = measured.min(axis=0), measured.max(axis=0)
+    base = predict(params, network, h, k)
     counts = {}
     for family, grid in FRACTIONS.items():
-        found = [predict(params, activation, edited(family, p, h, low, high, dead, **conventions)) for p in grid]
+        found = [predict(params, network, edited(family, p, h, low, high, dead, **conventions), k) for p in grid]
         right = [(f == y) for f in found]
         counts[family] = (
             np.array([r.sum() for r in right]),

@@ -1,4 +1,4 @@
-"""Bounds, relu and argmax against JAX's own, where they must agree and where they promise more."""
+"""Bounds, relu, leaky relu and argmax against JAX's own, where they must agree and where they promise more."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ def test_bounds_equal_minimum_and_maximum():
 
 @pytest.mark.parametrize("compile", [False, True])
 def test_a_value_that_is_nan_stays_nan(compile):
-    both = lambda v: (elementwise.at_least(v, 0.0), elementwise.at_most(v, 0.0), elementwise.relu(v))  # noqa: E731
-    assert jnp.isnan(jnp.stack((jax.jit(both) if compile else both)(jnp.full(100, jnp.nan)))).all()
+    def all_of_them(v):
+        bounded = elementwise.at_least(v, 0.0), elementwise.at_most(v, 0.0)
+        return *bounded, elementwise.relu(v), elementwise.leaky_relu(v, 0.1)
+
+    assert jnp.isnan(jnp.stack((jax.jit(all_of_them) if compile else all_of_them)(jnp.full(100, jnp.nan)))).all()
 
 
 def test_relu_and_its_derivative_are_those_of_jax_with_0_at_0():
@@ -29,6 +32,12 @@ def test_relu_and_its_derivative_are_those_of_jax_with_0_at_0():
     found, expected = (jax.vmap(jax.grad(fn))(VALUES) for fn in (elementwise.relu, jax.nn.relu))
     np.testing.assert_array_equal(found, expected)
     assert found[2] == found[3] == 0
+
+
+def test_leaky_relu_is_jaxs_with_the_slope_as_derivative_at_0():
+    np.testing.assert_array_equal(elementwise.leaky_relu(VALUES, 0.01), jax.nn.leaky_relu(VALUES))
+    found = jax.vmap(jax.grad(lambda value: elementwise.leaky_relu(value, 0.25)))(VALUES)
+    np.testing.assert_array_equal(found, np.where(VALUES > 0, 1, np.float32(0.25)))
 
 
 @pytest.mark.parametrize("classes", [1, 2, 10, elementwise.MOST_UNROLLED, elementwise.MOST_UNROLLED + 1])

@@ -18,9 +18,10 @@ pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run of two seeds of two networks, trained here."""
+    """A run of two seeds of three networks, trained here."""
     folder = tmp_path_factory.mktemp("runs") / "own"
     options = ["--train.seeds", "2", "--train.steps", "5", "--model.hidden", "12", "--out", str(folder)]
+    options += ["--model.activations", "relu,abs,relu2_neg"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(devices, "use_all_cores", lambda: None)
         assert cli.main(["train", *options]) == 0
@@ -64,7 +65,7 @@ def test_export_loads_into_torch_and_comes_back_bit_equal(trained):
                 expected = module(torch.tensor(x)).numpy()
             one = jax.tree.map(lambda leaf, seed=seed: leaf[seed], params[name])
             with jax.default_matmul_precision("float32"):
-                logits = np.asarray(mlp.apply(one, x, activation=mlp.activations.get(name))).T
+                logits = np.asarray(mlp.apply(one, x, activation=name)).T
             assert np.abs(logits - expected).max() <= 1e-5 * np.abs(expected).max()
     for suffix in ("pt", "safetensors"):
         shutil.copytree("torch", f"only-{suffix}")
@@ -72,7 +73,7 @@ def test_export_loads_into_torch_and_comes_back_bit_equal(trained):
             if path.suffix != f".{suffix}":
                 path.unlink()
         assert run("import-torch", f"only-{suffix}", "--out", f"back-{suffix}") == 0
-        for name in ("relu", "abs"):
+        for name in ("relu", "abs", "relu2_neg"):
             stored = weights.load(folders.weights_path(Path(f"back-{suffix}"), name))
             jax.tree.map(np.testing.assert_array_equal, stored, params[name])
         assert results.config_of(jaxdist.load(f"back-{suffix}")).train.steps == 5

@@ -17,6 +17,7 @@ LAYERS = (
     "progress",
     "elementwise",
     "activations",
+    "forms",
     "data",
     "hosts",
     "devices",

@@ -1,4 +1,4 @@
-"""The perceptron: its forward pass, its initial weights, its activations."""
+"""The perceptron: its forward pass in every form, and its initial weights."""
 
 from __future__ import annotations
 
@@ -7,23 +7,31 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import activations, mlp
-from jaxdist.errors import InputError
+from jaxdist import forms, mlp, taps
+from tests import oracle
+from tests.conftest import to_numpy
+
+ONE, TWO, NONE = (6, 5, 3), (6, 5, 4, 3), (6, 3)
 
 
-@pytest.mark.parametrize("sizes", [(6, 3), (6, 5, 3), (6, 5, 4, 3)])
-@pytest.mark.parametrize("name", activations.names())
-def test_forward_equals_numpy(sizes, name):
-    params = mlp.init(jax.random.key(0), sizes)
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        *((name, TWO) for name in forms.names()),
+        *((name, sizes) for name in ("abs", "relu2_neg") for sizes in (ONE, NONE)),
+    ],
+)
+def test_forward_equals_numpy(name, sizes):
+    params = mlp.init(jax.random.key(0), sizes, activation=name)
     x = np.random.default_rng(0).normal(size=(9, 2, 3)).astype(np.float32)
-    value = x.reshape(9, 6).astype(np.float64)
-    for k in range(len(sizes) - 1):
-        layer = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params[f"dense{k}"])
-        value = value @ layer["weight"].T + layer["bias"]
-        if k < len(sizes) - 2:
-            value = np.maximum(value, 0) if name == "relu" else np.abs(value)
-    logits = mlp.model(name, len(sizes) - 2).apply(params, jnp.asarray(x), lambda _, v: v)
-    np.testing.assert_allclose(logits.T, value, rtol=1e-5, atol=1e-5)
+    one = to_numpy(params)
+    if sizes == NONE:
+        expected = oracle.linear(one["dense0"], x.reshape(9, 6).astype(np.float64))
+        expected = -np.maximum(expected, 0) if name == "relu2_neg" else expected
+    else:
+        expected = oracle.logits(one, name, oracle.hidden(one, x.astype(np.float64)))
+    logits = jax.jit(mlp.model(name, len(sizes) - 2).apply, static_argnums=2)(params, jnp.asarray(x), taps.identity)
+    np.testing.assert_allclose(logits.T, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_pytorch_initialisation_is_uniform_within_one_over_root_fan_in():
@@ -56,18 +64,37 @@ def test_a_seed_starts_from_the_same_weights_whatever_the_ensemble():
     assert not np.array_equal(twenty["dense0"]["weight"][0], twenty["dense0"]["weight"][1])
 
 
-@pytest.mark.parametrize("name", activations.names())
-def test_the_facts_of_an_activation_are_true(name):
-    fn = activations.get(name)
-    h = jnp.linspace(-5, 5, 1001)
-    assert fn.homogeneous == bool(jnp.allclose(fn(3.7 * h), 3.7 * fn(h), rtol=1e-6))
-    assert fn.even == bool((fn(-h) == fn(h)).all())
-    assert fn.bounded == bool(jnp.abs(fn(1e6 * h)).max() < 1e3)
+@pytest.mark.parametrize(("scheme", "names"), [("pytorch", forms.names()), ("he_normal", ("abs2",))])
+def test_networks_of_one_seed_start_from_the_same_weights_whatever_their_form(scheme, names):
+    key, sizes = jax.random.key(5), (8, 4, 3)
+    plain = mlp.init_ensemble(key, [3, 7], sizes, scheme)
+    for name in names:
+        first, last = mlp.init_ensemble(key, [3, 7], sizes, scheme, name).values()
+        assert set(first) == {"weight", "bias"} | ({"slope"} if name == "prelu" else set())
+        tail = oracle.FORMS.get(name, ("", "", 1))[1]
+        assert set(last) == {"": {"weight", "bias"}, "2": {"weight"}, "_l2": {"alpha", "offset"}}[tail]
+        for found, expected in ((first, plain["dense0"]), (last, plain["dense1"])):
+            for leaf in set(found) & set(expected):
+                np.testing.assert_array_equal(found[leaf], expected[leaf])
 
 
-def test_an_unknown_activation_is_named_with_the_nearest_known_one():
-    with pytest.raises(InputError, match="unknown activation 'rely'; did you mean 'relu'"):
-        activations.get("rely")
+def test_a_seeds_weights_are_the_uniform_draw_of_its_own_key():
+    """What earlier runs started from: the key of the seed, then of the layer, one draw with the bias as last column."""
+    found = mlp.init_ensemble(jax.random.key(5), [3, 7], (8, 4, 3), activation="gelu")
+    for k, (inputs, units) in enumerate(((8, 4), (4, 3))):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(5), 7), k)
+        both = jax.random.uniform(key, (units, inputs + 1), minval=-(inputs**-0.5), maxval=inputs**-0.5)
+        np.testing.assert_array_equal(found[f"dense{k}"]["weight"][1], both[:, :-1])
+        np.testing.assert_array_equal(found[f"dense{k}"]["bias"][1], both[:, -1])
+
+
+def test_points_of_distances_start_normal_and_their_weights_at_one():
+    last = mlp.init(jax.random.key(0), (4, 500, 10), activation="abs_l2")["dense1"]
+    assert (last["alpha"] == 1).all()
+    offset = np.asarray(last["offset"])
+    # Six standard deviations of the mean and of the standard deviation of 5,000 normal numbers.
+    assert abs(offset.mean()) < 6 * 0.1 / np.sqrt(offset.size)
+    assert abs(offset.std() - 0.1) < 6 * 0.1 / np.sqrt(2 * offset.size)
 
 
 def test_narrowing_to_the_used_inputs_and_back_changes_nothing():

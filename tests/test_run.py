@@ -280,6 +280,27 @@ def test_two_hidden_layers_are_swept_each_by_itself(tmp_path, drawn):
     assert "figure1-dense1_pre" in drawn
 
 
+def test_networks_of_any_activation_and_form_run_side_by_side(tmp_path, capsys, drawn):
+    folder, names = tmp_path / "kinds", ["gelu", "abs2_neg", "prelu"]
+    kinds = ["--model.activations", ",".join(names), "--train.seeds", "2", "--train.steps", "3", "--model.hidden", "8"]
+    assert cli.main(["run", "--out", str(folder), *kinds, "--sweep.families", "clip", "--sweep.splits", "train"]) == 0
+    result = jaxdist.load(folder)
+    group = result["clip"].sel(split="train")
+    assert list(group.network.values) == names
+    assert (group["agree"].sel(fraction=1, method="nearest") >= group["total"] - 2).all()
+    last = result["training"]["train_accuracy"].isel(step=-1)
+    np.testing.assert_allclose(group["unperturbed"].squeeze() / group["total"], last, atol=1.5 / int(group["total"]))
+    stored = {name: weights.load(folders.weights_path(folder, name)) for name in names}
+    assert set(stored["prelu"]["dense0"]) == {"weight", "bias", "slope"}
+    assert stored["prelu"]["dense0"]["slope"].shape == (2,)
+    assert set(stored["abs2_neg"]["dense1"]) == {"weight"}
+    # The weights are read back, each network's in its own layout, and only linear layers go to PyTorch.
+    assert cli.main(["sweep", str(folder), "--sweep.families", "offset", "--sweep.splits", "train"]) == 0
+    assert cli.main(["export-torch", str(folder), "--out", str(tmp_path / "torch")]) == 2
+    assert "a network 'prelu' has slope beside weights and biases" in capsys.readouterr().err
+    assert not (tmp_path / "torch").exists()
+
+
 def test_data_prepared_by_the_command_is_found_by_name(tmp_path, monkeypatch, digits):
     """IDX files -> prepared TFDS set -> the same digest, through the commands a user types."""
     folder = tmp_path / "idx"

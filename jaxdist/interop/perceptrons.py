@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdist import forms
 from jaxdist.errors import InputError
 from jaxdist.types import Params
 
@@ -49,13 +50,48 @@ def to_tensors(params: Params) -> dict[str, np.ndarray]:
         f"{2 * k}.{kind}": np.ascontiguousarray(params[f"dense{k}"][kind])
         for k in range(len(params))
         for kind in ("weight", "bias")
+        if kind in params[f"dense{k}"]
     }
+
+
+def refuse_other_layers(network: str, where: str) -> None:
+    """Raise `InputError` if a network of that name has parameters that linear layers have not."""
+    further = [
+        name
+        for layer, act in forms.get(network).layers(2)
+        for name in (*layer.parameters, *(name for name, _ in (act.parameters if act else ())))
+        if name not in forms.LINEAR.parameters
+    ]
+    if further:
+        raise InputError(
+            f"{where}: a network '{network}' has {' and '.join(further)} beside weights and biases, which a state_dict "
+            "of linear layers has no place for; leave this network out"
+        )
+
+
+def network_of(tensors: Mapping[str, np.ndarray], network: str, where: str) -> Params:
+    """Build the parameters of a network of that name from named tensors of linear layers, as `from_tensors` does.
+
+    Raises:
+      InputError: as `from_tensors`, and if the network has other layers, or no last bias where one is not 0.
+    """
+    refuse_other_layers(network, where)
+    params = from_tensors(tensors, where)
+    last = f"dense{len(params) - 1}"
+    kept = forms.get(network).layers(len(params))[-1][0].parameters
+    for kind, leaf in params[last].items():
+        if kind not in kept and leaf.any():
+            raise InputError(
+                f"{where}: its last layer has a {kind}, which a network '{network}' has not; import it under a name "
+                "that has one"
+            )
+    return params | {last: {kind: params[last][kind] for kind in kept}}
 
 
 def stack(networks: list[Params]) -> Params:
     """Stack parameters of equal shapes along a new leading S."""
     return {
-        layer: {kind: np.stack([params[layer][kind] for params in networks]) for kind in ("weight", "bias")}
+        layer: {kind: np.stack([params[layer][kind] for params in networks]) for kind in networks[0][layer]}
         for layer in networks[0]
     }
 

@@ -13,8 +13,8 @@ import numpy as np
 import xarray as xr
 from safetensors.numpy import save as to_safetensors
 
-from jaxdist import activations, files, folders, results
 from jaxdist import config as configs
+from jaxdist import files, folders, forms, results
 from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.interop import checkpoints, paper, perceptrons
@@ -85,7 +85,7 @@ def read(path: Path, changes: Mapping[str, str]) -> Imported:
         for file in by_seed.values():
             tensors, told = checkpoints.read(file)
             network = _activation(name, told, named, file)
-            parts.append(perceptrons.from_tensors(tensors, str(file)))
+            parts.append(perceptrons.network_of(tensors, network, str(file)))
         stacked[network] = _stacked(parts, list(by_seed.values()))
     shapes = {name: _shapes(params) for name, params in stacked.items()}
     if len(set(shapes.values())) > 1 or len(next(iter(stacked.values()))) < 2:
@@ -145,16 +145,19 @@ def _locate(path: Path) -> _Located:
 def export_run(run: Path, out: Path) -> list[Path]:
     """Write every network of a run as a state_dict and as safetensors: ``out/<network>/<seed>.pt``, ``.safetensors``.
 
-    A state_dict has the names of ``torch.nn.Sequential(Linear(D, H), activation, Linear(H, C))``. The run's config is
+    A state_dict has the names of ``torch.nn.Sequential(Linear(D, H), activation, Linear(H, C))``; what else a form
+    computes is not in it, and learned activations and distances have no place there. The run's config is
     written beside them, so that importing the folder gives its networks back, weights equal bit for bit.
 
     Raises:
-      InputError: if the run is not one, its weights are not those of its seeds, the folder is in use, or PyTorch is
-        not installed; nothing is written then.
+      InputError: if the run is not one, its weights are not those of its seeds or of linear layers, the folder is in
+        use, or PyTorch is not installed; nothing is written then.
     """
     run = folders.of(run)
     result = results.load(run)
     config = results.config_of(result)
+    for network in config.model.activations:
+        perceptrons.refuse_other_layers(network, str(run))
     torch = checkpoints.require_torch("exporting to PyTorch")
     out = folders.new(dataclasses.replace(config, out=str(out)))
     networks, seeds = folders.load_networks(config, run), results.seeds_of(result)
@@ -177,8 +180,8 @@ def export_run(run: Path, out: Path) -> list[Path]:
 def _exported(path: Path, order: tuple[str, ...]) -> dict[str, dict[int, Path]]:
     """Files ``<activation>/<seed>.<suffix>``; where a seed has two, the safetensors one, which needs no torch."""
     found: dict[str, dict[int, Path]] = {}
-    for name in dict.fromkeys((*order, *activations.names())):
-        there = [f for f in (path / activations.get(name).name).glob("*") if f.stem.isdigit() and f.suffix in SUFFIXES]
+    for name in dict.fromkeys((*order, *forms.names())):
+        there = [f for f in (path / forms.get(name).name).glob("*") if f.stem.isdigit() and f.suffix in SUFFIXES]
         by_seed = {int(f.stem): f for f in sorted(there, key=lambda f: -SUFFIXES.index(f.suffix))}
         if by_seed:
             found[name] = dict(sorted(by_seed.items()))
@@ -204,7 +207,7 @@ def _activation(name: str, told: str | None, named: tuple[str, ...], file: Path)
         raise InputError(f"{file}: does not say which activation it has; say it, such as --model.activations relu")
     if len(said) > 1:
         raise InputError(f"{file}: its activation is both {' and '.join(sorted(said))}; expected one for all layers")
-    return activations.get(said.pop()).name
+    return forms.get(said.pop()).name
 
 
 def _shapes(params: Params) -> tuple[tuple[int, ...], ...]:

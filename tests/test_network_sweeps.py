@@ -1,0 +1,63 @@
+"""Sweeps of every network that a config may name, against the float64 oracle."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdist import edits, forms, mlp, ranges, sweep
+from jaxdist.config import SweepConfig
+from tests import oracle
+from tests.conftest import to_numpy
+
+FLAT = ("tanh", "sigmoid", "sine")
+"""Activations whose values say nothing of how far the preactivations reach."""
+
+
+def network(name, trained):
+    """One network with the trained weights, as far as this form has their place; what else it has is as at the start.
+
+    The weights of the Abs network, whose units take both signs: a unit that is never above 0 has an activation of 0 in
+    float32, but not in float64, behind GELU. Smaller ones where the activation saturates.
+    """
+    source = trained["relu" if name.startswith("relu") else "abs"]
+    start = mlp.init_ensemble(jax.random.key(1), [0], (64, 24, 10), activation=name)
+    for layer, leaves in start.items():
+        for leaf in set(leaves) & set(source[layer]):
+            shrink = np.float32(0.3 if name in FLAT and layer == "dense0" else 1)
+            leaves[leaf] = shrink * np.asarray(source[layer][leaf][:1])
+    return start
+
+
+def assert_agrees(model, name, params, examples, digits, k=0):
+    """All families' counts at hidden layer k are the oracle's, two images apart at most; returns those that agree."""
+    site, measured_on = f"dense{k}/pre", "pre" if name in FLAT else "post"
+    # Measured before the activation, a unit's largest value may be near 0, where the code's slope is ill-conditioned.
+    options = SweepConfig(offset_formula="intended" if name in FLAT else "code")
+    measured = ranges.measure(model, params, examples, (site,), measured_on=measured_on)[site]
+    grids = {family: edits.get(family).grid() for family in edits.FAMILIES}
+    counts = sweep.sweep(model, params, {site: edits.joined(measured, grids, options)}, examples)
+    one = jax.tree.map(lambda leaf: leaf[0], to_numpy(params))
+    x, y = digits.train.images[:301].astype(np.float64), digits.train.labels[:301]
+    expected = oracle.sweep(one, name, x, y, k=k, measured_on=measured_on, offset=options.offset_formula)
+    for family, here in edits.slices(grids).items():
+        for found, wanted in zip((counts.correct, counts.agree, counts.kept), expected[family], strict=True):
+            np.testing.assert_allclose(found[0, here], wanted, atol=2, err_msg=f"{name} {family}")
+    for family in ("clip", "offset"):
+        assert len(set(expected[family][1].tolist())) > 10, f"{family} hardly changes anything"
+    return {family: counts.agree[0, here] for family, here in edits.slices(grids).items()}
+
+
+@pytest.mark.parametrize("name", forms.names())
+def test_a_sweep_of_every_network_counts_what_the_oracle_counts(name, trained, train_set, digits):
+    agree = assert_agrees(mlp.model(name), name, network(name, trained), train_set, digits)
+    if oracle.FORMS.get(name, ("", "", 1))[1] == "2":
+        # Without a last bias, one scale multiplies all logits: the class stays, but for rounding.
+        assert agree["scale"].min() >= 300
+
+
+@pytest.mark.parametrize(("name", "k"), [("abs_l2_neg", 0), ("abs_l2_neg", 1), ("prelu", 1)])
+def test_two_hidden_layers_are_swept_in_every_form(name, k, train_set, digits):
+    params = mlp.init_ensemble(jax.random.key(3), [0], (64, 24, 16, 10), activation=name)
+    assert_agrees(mlp.model(name, 2), name, params, train_set, digits, k)
