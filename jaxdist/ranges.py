@@ -59,14 +59,14 @@ def measure(
     `measured_on` says on which side of the activation; dead units are always those whose activation stays 0.
 
     Raises:
-      InputError: if the model declares no activation after a site, or does not reach it.
+      InputError: if the model declares no activation after a site, or a site cannot be edited (`taps.check`).
     """
     for site in sites:
         if model.after(site) is None:
             raise InputError(
                 f"site '{site}': ranges need the activation that follows; give it as post={{'{site}': fn}}"
             )
-    found = taps.sites_for_one(model.apply, params, examples.x)
+    found = taps.sites_for_one(model.apply, params, examples.x, sites)
     mesh = mesh_of(examples)
     measured = _measure(
         spread(params, mesh),

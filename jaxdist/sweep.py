@@ -57,19 +57,17 @@ def sweep(
     Memory does not grow with N or P beyond the edits and the counts.
 
     Raises:
-      InputError: if the model does not reach a site exactly once, or what follows it does not allow the shortcut.
+      InputError: if a site cannot be edited (`taps.check`), or what follows it does not allow the shortcut.
       ValueError: if there are no edits, their leaves do not fit the ensemble and the site, or a factor is not above 0.
     """
-    found = taps.sites_for_one(model.apply, params, examples.x)
-    sites = dict(found)
-    order = list(sites)
+    found = taps.sites_for_one(model.apply, params, examples.x, edits)
+    shapes = {site.name: site.shape for site in found}
+    order = list(shapes)
     if not edits:
         raise ValueError("edits: expected at least one site, got none")
     seeds = jax.tree.leaves(params)[0].shape[0]
     for site, edit in edits.items():
-        if site not in sites:
-            raise InputError(f"site '{site}': the model never reaches it; its sites are {', '.join(order) or 'none'}")
-        units = sites[site][model.unit_axis]
+        units = shapes[site][model.unit_axis]
         for leaf in jax.tree.leaves(edit):
             if leaf.ndim != 3 or (leaf.shape[0], leaf.shape[2]) != (seeds, units):
                 raise ValueError(
@@ -206,7 +204,7 @@ def matches(
     """
     (site,) = first[1]
     both = examples[0]._replace(x=(examples[0].x, examples[1].x))
-    size = block or blocks.default_size(taps.widest(taps.sites_for_one(model.apply, first[0], examples[0].x)))
+    size = block or blocks.default_size(taps.widest(taps.sites_for_one(model.apply, first[0], examples[0].x, [site])))
     mesh, seeds = mesh_of(both), jax.tree.leaves(first[0])[0].shape[0]
     counts = _matches(*spread((first, second), mesh), both, model=model, site=site, size=size, mesh=mesh)
     return np.asarray(to_host(counts)[:seeds])

@@ -22,6 +22,7 @@ LAYERS = (
     "devices",
     "blocks",
     "taps",
+    "adapters",
     "edits",
     "products",
     "backends",
