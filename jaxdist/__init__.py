@@ -10,6 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxdist.adapters import from_linen as from_linen
+    from jaxdist.adapters import from_nnx as from_nnx
     from jaxdist.config import Config as Config
     from jaxdist.experiment import run as run
     from jaxdist.interop import load as load
@@ -18,9 +20,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_EXPORTS = {"Config": "config", "Model": "taps", "load": "interop", "run": "experiment", "sites": "taps"}
+_EXPORTS = {
+    "Config": "config",
+    "Model": "taps",
+    "from_linen": "adapters",
+    "from_nnx": "adapters",
+    "load": "interop",
+    "run": "experiment",
+    "sites": "taps",
+}
 
-__all__ = ["Config", "Model", "load", "run", "sites"]
+__all__ = ["Config", "Model", "from_linen", "from_nnx", "load", "run", "sites"]
 
 
 def __getattr__(name: str) -> Any:

@@ -142,10 +142,7 @@ def not_linear(model: taps.Model, site: str) -> str:
 
 
 def _shape(model: taps.Model, params: Params, site: str, examples: Examples) -> tuple[int, ...]:
-    sites = dict(taps.sites_for_one(model.apply, params, examples.x))
-    if site not in sites:
-        raise InputError(f"site '{site}': the model never reaches it; its sites are {', '.join(sites) or 'none'}")
-    return sites[site]
+    return taps.shape_of(site, taps.sites_for_one(model.apply, params, examples.x, [site]))
 
 
 def _shape_behind(model: taps.Model, params: Params, site: str, examples: Examples) -> tuple[int, ...]:

@@ -54,14 +54,13 @@ def check(model: taps.Model, found: tuple[taps.Site, ...], sites: tuple[str, ...
     """
     if measured_on == "pre":
         return
-    shapes = dict(found)
     for site in sites:
         follows = model.after(site)
         if follows is None:
             raise InputError(
                 f"site '{site}': ranges behind the activation need post={{'{site}': fn}}, or measured_on 'pre'"
             )
-        if site in shapes and not isinstance(follows, str) and not passes_large_values(follows, shapes[site]):
+        if not isinstance(follows, str) and not passes_large_values(follows, taps.shape_of(site, found)):
             raise InputError(
                 f"site '{site}': its activation changes large values, so ranges behind it say nothing about the values "
                 "in front of it, which are edited; use measured_on 'pre'"
@@ -88,7 +87,7 @@ def measure(
     Raises:
       InputError: if the model does not reach a site, `check` refuses the side, or the rule's numbers are out of bounds.
     """
-    found = taps.sites_for_one(model.apply, params, examples.x)
+    found = taps.sites_for_one(model.apply, params, examples.x, sites)
     check(model, found, sites, measured_on)
     one, x = _shapes_of_one(params, examples)
     shapes = jax.eval_shape(functools.partial(_values, model, sites, measured_on), one, x)

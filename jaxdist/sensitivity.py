@@ -65,7 +65,7 @@ def measure(
     Raises:
       InputError: if the model does not reach the site exactly once.
     """
-    found = taps.sites_for_one(model.apply, params, examples.x)
+    found = taps.sites_for_one(model.apply, params, examples.x, [site])
     mesh = mesh_of(examples)
     result = _measure(
         spread(params, mesh),

@@ -57,11 +57,11 @@ def sweep(
     Memory does not grow with N or P beyond the edits and the counts.
 
     Raises:
-      InputError: if the model does not reach a site exactly once, or what follows it does not allow the shortcut.
+      InputError: if a site cannot be edited (`taps.check`), or what follows it does not allow the shortcut.
       ValueError: if there are no edits, their leaves do not fit the ensemble and the site, or a factor is not above 0.
     """
-    found = taps.sites_for_one(model.apply, params, examples.x)
-    order = [name for name, _ in found]
+    found = taps.sites_for_one(model.apply, params, examples.x, edits)
+    order = [site.name for site in found]
     if not edits:
         raise ValueError("edits: expected at least one site, got none")
     seeds = jax.tree.leaves(params)[0].shape[0]
@@ -87,11 +87,8 @@ def sweep(
 
 
 def check_edit(model: taps.Model, found: tuple[taps.Site, ...], site: str, edit: Edit, seeds: int) -> None:
-    """Refuse a site that is not among those found, and leaves that do not fit it and the ensemble, as `sweep` does."""
-    sites = dict(found)
-    if site not in sites:
-        raise InputError(f"site '{site}': the model never reaches it; its sites are {', '.join(sites) or 'none'}")
-    units = sites[site][model.unit_axis]
+    """Raise `ValueError` for leaves that do not fit the ensemble and the site, one of those found."""
+    units = taps.shape_of(site, found)[model.unit_axis]
     for leaf in jax.tree.leaves(edit):
         if leaf.ndim != 3 or (leaf.shape[0], leaf.shape[2]) != (seeds, units):
             raise ValueError(f"edits of site '{site}': expected leaves [{seeds}, P, {units}], got {list(leaf.shape)}")
@@ -217,7 +214,7 @@ def matches(
     """
     (site,) = first[1]
     both = examples[0]._replace(x=(examples[0].x, examples[1].x))
-    size = block or blocks.default_size(taps.widest(taps.sites_for_one(model.apply, first[0], examples[0].x)))
+    size = block or blocks.default_size(taps.widest(taps.sites_for_one(model.apply, first[0], examples[0].x, [site])))
     mesh, seeds = mesh_of(both), jax.tree.leaves(first[0])[0].shape[0]
     counts = _matches(*spread((first, second), mesh), both, model=model, site=site, size=size, mesh=mesh)
     return np.asarray(to_host(counts)[:seeds])

@@ -9,15 +9,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
+from jax.extend import core
 
 from jaxdist.errors import InputError
-from jaxdist.types import Apply, Params
+from jaxdist.types import Apply, Params, Tap
 
 Action = Callable[[Array], Array]
 
@@ -42,10 +43,15 @@ class Model:
 
 
 class Site(NamedTuple):
-    """A named intermediate value: its name, and its shape for the given block."""
+    """A named intermediate value: its name, its shape for the given block, and whether it is out of reach.
+
+    It is where the model reaches it within a transformation of its own, such as jax.jit: listed, but neither read nor
+    edited.
+    """
 
     name: str
     shape: tuple[int, ...]
+    out_of_reach: bool = False
 
 
 def identity(site: str, value: Array) -> Array:  # noqa: ARG001  (the form of every tap)
@@ -58,22 +64,104 @@ def sites(apply: Apply, params: Params, x: Array | jax.ShapeDtypeStruct) -> tupl
 
     >>> import jax.numpy as jnp
     >>> sites(lambda w, x, tap: tap("hidden", x @ w), jnp.ones((3, 2)), jnp.ones((5, 3)))
-    (Site(name='hidden', shape=(5, 2)),)
+    (Site(name='hidden', shape=(5, 2), out_of_reach=False),)
     """
     found: list[Site] = []
-
-    def tap(site: str, value: Array) -> Array:
-        found.append(Site(site, value.shape))
-        return value
-
-    jax.eval_shape(lambda p, b: apply(p, b, tap), params, x)
+    jax.eval_shape(lambda p, b: apply(p, b, _listing(found, identity)), params, x)
     return tuple(found)
 
 
-def sites_for_one(apply: Apply, params: Params, x: Array) -> tuple[Site, ...]:
-    """List the sites as `sites` does, of one network of stacked parameters (leading S), with one example's shapes."""
+def _listing(found: list[Site], tap: Tap) -> Tap:
+    """Note in `found` every site that is reached, and pass the values within reach through `tap`."""
+    outside = core.get_opaque_trace_state(convention="flax")
+
+    def noting(site: str, value: Array) -> Array:
+        # Within a transformation of the model's own, a value belongs to a trace that ends before the model's does.
+        within = core.get_opaque_trace_state(convention="flax") != outside
+        found.append(Site(site, value.shape, within))
+        return value if within else tap(site, value)
+
+    return noting
+
+
+_MARK = "jaxdist site "
+"""What the names of marked values begin with, in the program that `check` traces."""
+
+
+def check(apply: Apply, params: Params, x: Array | jax.ShapeDtypeStruct, names: Iterable[str] = ()) -> tuple[Site, ...]:
+    """List the sites as `sites` does, and refuse those of `names` that cannot be edited; one trace, nothing computed.
+
+    Raises:
+      InputError: if a named site is not reached, is reached twice or within a transformation, or if the logits do not
+        depend on its value; it lists the sites.
+    """
+    names = tuple(names)
+    found: list[Site] = []
+
+    def marking(site: str, value: Array) -> Array:
+        return checkpoint_name(value, _MARK + site) if site in names else value
+
+    traced = jax.make_jaxpr(lambda p, b: apply(p, b, _listing(found, marking)))(params, x)
+    used = _marked_in_use(traced.jaxpr)
+    for site in names:
+        _refuse_unless_editable(site, found)
+        if site not in used:
+            raise InputError(
+                f"site '{site}': its value does not reach the logits, so no edit of it could change them; "
+                f"the model's sites are {_listed(found)}"
+            )
+    return tuple(found)
+
+
+def _marked_in_use(jaxpr: core.Jaxpr) -> set[str]:
+    """The marked sites on which the outputs depend; all that goes into an inner jaxpr counts as used by it."""
+    needed = {var for var in jaxpr.outvars if not isinstance(var, core.Literal)}
+    used = set()
+    for equation in reversed(jaxpr.eqns):
+        if needed.isdisjoint(equation.outvars):
+            continue
+        needed.update(var for var in equation.invars if not isinstance(var, core.Literal))
+        if equation.primitive.name == "name":
+            used.add(equation.params["name"].removeprefix(_MARK))
+    return used
+
+
+def _refuse_unless_editable(site: str, found: Sequence[Site]) -> None:
+    reached = [one for one in found if one.name == site]
+    if not reached:
+        problem = (
+            f"the model never reaches it; its sites are {_listed(found)} "
+            "(a part under jax.jit hides its own: leave the jit away)"
+        )
+    elif any(one.out_of_reach for one in reached):
+        problem = (
+            "the model reaches it within a jax.jit, scan, remat, vmap or grad of its own, where its value cannot be "
+            "taken out; leave that transformation away, or take a site outside of it; "
+            f"within reach are {_listed([one for one in found if not one.out_of_reach])}"
+        )
+    elif len(reached) > 1:
+        problem = (
+            f"the model reaches it {len(reached)} times, as where a module is used twice; its sites are "
+            f"{_listed(found)}; give each use a name or a module of its own"
+        )
+    else:
+        return
+    raise InputError(f"site '{site}': {problem}")
+
+
+def _listed(found: Iterable[Site]) -> str:
+    return ", ".join(dict.fromkeys(site.name for site in found)) or "none"
+
+
+def sites_for_one(apply: Apply, params: Params, x: Array, names: Iterable[str] = ()) -> tuple[Site, ...]:
+    """List the sites as `check` does, of one network of stacked parameters (leading S), with one example's shapes."""
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
-    return sites(apply, one, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
+    return check(apply, one, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), names)
+
+
+def shape_of(site: str, found: Iterable[Site]) -> tuple[int, ...]:
+    """The shape of a site's value, one of those found."""
+    return next(each.shape for each in found if each.name == site)
 
 
 def widest(found: Iterable[Site]) -> int:
@@ -85,12 +173,12 @@ def edit(apply: Apply, params: Params, x: Array, actions: Mapping[str, Action]) 
     """Return the logits with each named site's value passed through its action.
 
     Raises:
-      InputError: while tracing, if a named site is not reached or is reached twice; it lists the sites.
+      InputError: while tracing, if a named site is not reached, or is reached twice or within a transformation; it
+        lists the sites.
     """
-    reached: Counter[str] = Counter()
+    found: list[Site] = []
 
-    def tap(site: str, value: Array) -> Array:
-        reached[site] += 1
+    def acting(site: str, value: Array) -> Array:
         if site not in actions:
             return value
         result = actions[site](value)
@@ -100,11 +188,9 @@ def edit(apply: Apply, params: Params, x: Array, actions: Mapping[str, Action]) 
             )
         return result
 
-    logits = apply(params, x, tap)
+    logits = apply(params, x, _listing(found, acting))
     for site in actions:
-        if reached[site] != 1:
-            times = "never reaches it" if not reached[site] else f"reaches it {reached[site]} times"
-            raise InputError(f"site '{site}': the model {times}; its sites are {', '.join(reached) or 'none'}")
+        _refuse_unless_editable(site, found)
     return logits
 
 

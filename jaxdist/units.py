@@ -51,7 +51,7 @@ def sweep(
       InputError: if the model does not reach the site exactly once, or `head` is 'linear' and the site's is not.
       ValueError: if the edits' leaves do not fit the ensemble and the site.
     """
-    found = taps.sites_for_one(model.apply, params, examples.x)
+    found = taps.sites_for_one(model.apply, params, examples.x, [site])
     seeds = jax.tree.leaves(params)[0].shape[0]
     check_edit(model, found, site, edits, seeds)
     linear = head != "full" and heads.is_linear(model, params, site, examples)

@@ -23,6 +23,7 @@ LAYERS = (
     "devices",
     "blocks",
     "taps",
+    "adapters",
     "edits",
     "products",
     "backends",

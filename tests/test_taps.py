@@ -62,8 +62,11 @@ def test_a_site_reached_twice_is_refused(network, x):
     def twice(params, x, tap):
         return tap("here", tap("here", x))
 
-    with pytest.raises(InputError, match="site 'here': the model reaches it 2 times"):
+    message = "site 'here': the model reaches it 2 times, as where a module is used twice; its sites are here; give"
+    with pytest.raises(InputError, match=message):
         taps.edit(twice, network, x, {"here": lambda value: value})
+    with pytest.raises(InputError, match=message):
+        taps.check(twice, network, x, ["here"])
 
 
 def test_an_action_that_changes_the_shape_is_refused(network, x):
@@ -86,3 +89,88 @@ def test_what_is_behind_a_site_comes_from_a_function_or_from_another_site(networ
         np.testing.assert_array_equal(behind["dense0/pre"], np.maximum(values["dense0/pre"], 0))
         np.testing.assert_array_equal(logits, APPLY(network, x, taps.identity))
     assert set(behind) == {"dense0/pre"}
+
+
+def behind_a_jit(params, x, tap):
+    return jax.jit(lambda x: tap("inner", x @ params))(tap("outer", x)) @ params
+
+
+def behind_a_scan(params, x, tap):
+    return jax.lax.scan(lambda x, _: (tap("inner", x @ params), None), tap("outer", x), length=2)[0]
+
+
+def behind_remat(params, x, tap):
+    return jax.checkpoint(lambda x: tap("inner", x @ params))(tap("outer", x)) @ params
+
+
+def behind_vmap(params, x, tap):
+    return jax.vmap(lambda row: tap("inner", row @ params))(tap("outer", x))
+
+
+def behind_grad(params, x, tap):
+    return jax.grad(lambda x: jnp.sum(tap("inner", x @ params) ** 2))(tap("outer", x))
+
+
+@pytest.mark.parametrize("model", [behind_a_jit, behind_a_scan, behind_remat, behind_vmap, behind_grad])
+@pytest.mark.parametrize("use", ["read", "edit", "check"])
+def test_a_value_within_a_transformation_of_the_model_is_listed_but_refused(model, use, x):
+    params = jnp.eye(6)
+    assert [site[::2] for site in taps.sites(model, params, x)] == [("outer", False), ("inner", True)]
+    message = r"site 'inner': the model reaches it within a jax\.jit, .* leave that .*; within reach are outer(\n|$)"
+    run = {
+        "read": lambda site: taps.read(model, params, x, [site])[0],
+        "edit": lambda site: jax.jit(lambda x: taps.edit(model, params, x, {site: jnp.sin}))(x),
+        "check": lambda site: taps.check(model, params, x, [site]),
+    }[use]
+    with pytest.raises(InputError, match=message):
+        run("inner")
+    run("outer")  # and nothing of the refused trace is left behind
+
+
+def test_a_jitted_part_hides_its_sites_and_the_sentence_says_so(x):
+    jitted = jax.jit(lambda params, x: APPLY(params, x, taps.identity))
+
+    def model(params, x, tap):
+        return jitted(params, tap("image", x))
+
+    network = mlp.init(jax.random.key(1), (6, 5, 4, 3))
+    for use in (taps.check, taps.read):
+        with pytest.raises(InputError, match=r"never reaches it; its sites are image .*under jax\.jit hides its own"):
+            use(model, network, x, ["dense0/pre"])
+
+
+def test_check_lists_what_sites_lists(network, x):
+    names = ["dense0/pre", "dense1/post"]
+    assert taps.check(APPLY, network, x, names) == taps.check(APPLY, network, x) == taps.sites(APPLY, network, x)
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), network)
+    assert taps.sites_for_one(APPLY, stacked, x, names) == taps.sites(APPLY, network, x[:1])
+
+
+def test_a_value_that_does_not_reach_the_logits_is_refused(x):
+    def model(params, x, tap):
+        hidden = tap("hidden", x @ params)
+        tap("looked at", hidden)
+        side = tap("side", jnp.sin(hidden))
+        shape_only = tap("shape only", side * side)
+        late = tap("late", jax.jit(jnp.cos)(hidden))
+        return tap("logits", late + jnp.ones_like(shape_only))
+
+    params = jnp.eye(6)
+    assert len(taps.check(model, params, x, ["hidden", "late", "logits"])) == 6
+    for dead in ("looked at", "side", "shape only"):
+        sentence = f"site '{dead}': its value does not reach the logits, .* sites are hidden, looked at, side, shape"
+        with pytest.raises(InputError, match=sentence):
+            taps.check(model, params, x, ["hidden", dead])
+        # What is refused can indeed not change the logits.
+        changed = taps.edit(model, params, x, {dead: jnp.zeros_like})
+        np.testing.assert_array_equal(changed, model(params, x, taps.identity))
+
+
+def test_tokens_stay_integers(x):
+    tokens = jnp.array([[0, 2, 1], [1, 1, 0]])
+
+    def model(params, tokens, tap):
+        return tap("embedded", params[tokens]).sum(axis=1)
+
+    found = taps.check(model, jnp.ones((3, 4)), tokens, ["embedded"])
+    assert found == (taps.Site("embedded", (2, 3, 4)),)
