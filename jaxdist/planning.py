@@ -176,8 +176,10 @@ def _report_seconds(config: Config, inputs: Inputs, seeds: int) -> float:
     def made_up(shape: tuple[int, ...]) -> np.ndarray:
         return rng.binomial(min(totals), 0.8, shape).astype(np.int32)
 
+    correct, unperturbed = made_up((*shape, points)), made_up(shape)
+    kept = np.minimum(correct, unperturbed[..., None])
     groups = results.families(
-        Counts(*(made_up((*shape, points)) for _ in range(3)), made_up(shape)),
+        Counts(correct, made_up((*shape, points)), kept, unperturbed),
         grids,
         {family: edits.identity(family, config.sweep) for family in grids},
         {"network": list(config.model.activations), "seed": range(seeds), "site": list(sites), "split": list(splits)},

@@ -58,6 +58,14 @@ def config_of(result: xr.DataTree) -> configs.Config:
     return configs.from_toml(result.attrs["config"])
 
 
+def sweep_options(result: xr.DataTree) -> configs.SweepConfig:
+    """The conventions of a result's edits: of its config, or of the attribute `options` of a user's own network."""
+    if "config" in result.attrs:
+        return config_of(result).sweep
+    given = json.loads(result.attrs.get("options", "{}"))
+    return configs.from_dict({"sweep": given.get("sweep", {})}, where="the result's options").sweep
+
+
 def seeds_of(result: xr.DataTree) -> list[int]:
     """The numbers of a result's seeds: 0, 1, ... but for imported networks, which keep the numbers they came with."""
     count = config_of(result).train.seeds
