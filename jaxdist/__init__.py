@@ -1,7 +1,8 @@
 """Do neural networks read their activations as intensity or as distance?
 
 A functional JAX reimplementation of Oursland's "Neural Networks Use Distance Metrics" (arXiv:2411.17932), made into
-a tool. A whole run is ``jaxdist.run(config)``; a finished one is ``jaxdist.load(path)``.
+a tool. A whole run is ``jaxdist.run(config)``; a network of your own is measured by ``jaxdist.probe``; what was finished
+is read again by ``jaxdist.load(path)`` and shown by ``jaxdist.show(result)``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from jaxdist.config import Config as Config
     from jaxdist.experiment import run as run
     from jaxdist.interop import load as load
+    from jaxdist.probes import probe as probe
+    from jaxdist.report import show as show
     from jaxdist.taps import Model as Model
     from jaxdist.taps import sites as sites
 
@@ -26,11 +29,13 @@ _EXPORTS = {
     "from_linen": "adapters",
     "from_nnx": "adapters",
     "load": "interop",
+    "probe": "probes",
     "run": "experiment",
+    "show": "report",
     "sites": "taps",
 }
 
-__all__ = ["Config", "Model", "from_linen", "from_nnx", "load", "run", "sites"]
+__all__ = ["Config", "Model", "from_linen", "from_nnx", "load", "probe", "run", "show", "sites"]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,7 @@ from rich.console import Console
 import jaxdist
 from jaxdist import config as configs
 from jaxdist import hosts
-from jaxdist.config import Config
+from jaxdist.config import Config, StatisticsConfig
 from jaxdist.errors import InputError, nearest
 from jaxdist.progress import shown
 
@@ -212,7 +212,7 @@ def _run(options: argparse.Namespace) -> None:
     began = time.time()
     with shown(Console()) as show:
         result = experiment.run(config, show=show)
-    _summarise(result, config, Path(config.out))
+    _summarise(result, config.statistics, Path(config.out))
     if hosts.writes() and (Path(config.out).expanduser() / "result.nc").stat().st_mtime < began:
         print("It was finished before: only tables and figures were made again. For a new run, give another --out")
 
@@ -242,7 +242,9 @@ def _sweep(options: argparse.Namespace) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     result = _experiment().report_folder(options.run, _changes(options))
-    _summarise(result, configs.from_toml(result.attrs["config"]), options.run)
+    from jaxdist import results
+
+    _summarise(result, results.options_of(result).statistics, options.run)
 
 
 def _import_torch(options: argparse.Namespace) -> None:
@@ -313,12 +315,11 @@ def _experiment(options: argparse.Namespace | None = None) -> ModuleType:
     return experiment
 
 
-def _summarise(result: xr.DataTree, config: Config, folder: Path) -> None:
+def _summarise(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> None:
     from jaxdist import report
 
-    console = Console(width=report.WIDTH)
-    console.print(report.summary(result, config.statistics))
-    console.print(f"Tables, figures and result.nc are in {folder}", soft_wrap=True, highlight=False)
+    report.show(result, options)
+    Console(width=report.WIDTH).print(f"Tables, figures and result.nc are in {folder}", soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

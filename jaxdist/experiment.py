@@ -190,11 +190,11 @@ def report_folder(folder: Path, changes: Mapping[str, str] | None = None) -> xr.
         result = results.load(folder)
         if not _is_swept(result):
             raise InputError(f"{folder}: holds no sweep yet; make one with 'jaxdist sweep {folder}'")
-        config = _changed(result, changes or {}, ("statistics.",))
         if changes:
+            config = _changed(result, changes, ("statistics.",))
             result.attrs["config"] = configs.to_toml(config)
             folders.save(folder, config, result)
-        report.write(result, config.statistics, folder)
+        report.write(result, results.options_of(result).statistics, folder)
     return result
 
 

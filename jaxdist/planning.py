@@ -186,8 +186,10 @@ def _report_seconds(config: Config, inputs: Inputs, seeds: int) -> float:
     def made_up(shape: tuple[int, ...]) -> np.ndarray:
         return rng.binomial(min(totals), 0.8, shape).astype(np.int32)
 
+    correct, unperturbed = made_up((*shape, points)), made_up(shape)
+    kept = np.minimum(correct, unperturbed[..., None])
     groups = results.families(
-        Counts._make([*(made_up((*shape, points)) for _ in range(3)), made_up(shape)]),
+        Counts(correct, made_up((*shape, points)), kept, unperturbed),
         grids,
         {family: edits.identity(family, config.sweep, config.ranges.rule) for family in grids},
         {"network": list(config.model.activations), "seed": range(seeds), "site": sites, "split": list(splits)},

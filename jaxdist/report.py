@@ -1,72 +1,70 @@
-"""What a person reads: tables in Markdown and CSV, the figures, and the summary on the terminal."""
+"""What a run folder shows: tables in Markdown and CSV, the figures, and the summary on the terminal."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from rich.console import Group, RenderableType
+from matplotlib.figure import Figure
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from jaxdist import edits, figures, files, hosts, results, tables
+from jaxdist import breakdowns, edits, figures, files, hosts, markdown, pictures, profiles, results, tables
 from jaxdist.config import StatisticsConfig
 
 WIDTH = 80
-_NO_EDIT = (
-    "'No edit' is meant of the training images: a clip there still cuts test values above the training images' largest."
-)
-_OUTWARD = {
-    ("scale", "below"): "scaled down to",
-    ("scale", "above"): "scaled up to",
-    ("clip", "below"): "clipped at",
-    ("offset", "below"): "offset down to",
-    ("offset", "above"): "offset up to",
-}
 
 
 def write(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> list[Path]:
     """Write ``tables/`` and ``figures/`` of a swept result into a run folder; returns the files.
 
-    Of several processes one does, and the others return none.
+    What a result has no group for is left out. Of several processes one writes, and the others return no files.
     """
     if not hosts.writes():
         return []
     points, reach = tables.points(result, options), tables.tolerance(result, options)
     training = tables.training(result, options) if "training" in result.children else None
+    pairs, units = list(breakdowns.pairs(result)), breakdowns.units(result)
+    stages, stage_reach = breakdowns.along_training(result, options)
     written = []
-    for name, frame in (("points", points), ("tolerance", reach), ("training", training)):
-        if frame is not None:
+    frames = {"points": points, "tolerance": reach, "units": units, "snapshots": stages}
+    frames |= {"snapshots_tolerance": stage_reach} | {f"grid_{p.first}_{p.second}": p.points for p in pairs}
+    if training is not None:
+        frames["training"] = training
+    for name, frame in frames.items():
+        if not frame.empty:
             written.append(folder / "tables" / f"{name}.csv")
             files.write_text(written[-1], frame.to_csv(index=False))
-    for name, text in (
-        ("published", published_markdown(points, training, options)),
-        ("corrected", corrected_markdown(points, options)),
-        ("tolerance", tolerance_markdown(reach, options)),
-    ):
+    texts = {}
+    if not points.empty:
+        texts["published"] = markdown.published(points, training, options)
+        texts["corrected"] = markdown.corrected(points, options)
+    if not reach.empty:
+        texts["tolerance"] = markdown.tolerance(reach, options)
+    if "flips" in units and units.seed.nunique() <= markdown.MOST_SEEDS:
+        texts["units"] = markdown.units(units)
+    for name, text in texts.items():
         written.append(folder / "tables" / f"{name}.md")
         files.write_text(written[-1], text)
-    drawn = {
-        "figure1": figures.figure1,
-        "figure1_intensity": figures.intensity_figure,
-        "figure1_distance": figures.distance_figure,
-    }
-    for site in points.site.unique():
-        curves = curves_of(points, site)
-        suffix = "" if points.site.nunique() == 1 else "-" + site.replace("/", "_")
-        for stem, draw in drawn.items():
-            written += figures.save(draw(curves), folder / "figures", stem + suffix)
+    for stem, figure in itertools.chain(
+        _figures1(points),
+        _layers(reach, options),
+        _pairs(pairs, options),
+        _units(units),
+        _stages(stages, stage_reach, options),
+    ):
+        written += figures.save(figure, folder / "figures", stem)
     return written
 
 
 def curves_of(points: pd.DataFrame, site: str) -> figures.Curves:
     """The curves of one site, on the training images where they were swept, as in the paper."""
-    split = _main_split(points)
-    chosen = points[(points.site == site) & (points.split == split)]
+    chosen = points[(points.site == site) & (points.split == tables.main_split(points))]
     return {
         str(family): {
             str(network): figures.Curve(*(one[name].to_numpy() for name in ("fraction", "accuracy", "low", "high")))
@@ -76,102 +74,136 @@ def curves_of(points: pd.DataFrame, site: str) -> figures.Curves:
     }
 
 
-def published_markdown(points: pd.DataFrame, training: pd.DataFrame | None, options: StatisticsConfig) -> str:
-    """The paper's tables for this run: its rows, its baseline, its population standard deviation."""
-    parts = [
-        "# As published",
-        "The paper's own analysis: the paired t test of each point is against grid index "
-        f"{options.published_baseline_index} of its family, not against the unedited network; t is positive where "
-        "accuracy is below that baseline, and nothing is corrected for the number of points. Standard deviations are "
-        "over the population (ddof 0). Accuracies are percent; the point is the grid point nearest to the row. "
-        + _NO_EDIT,
-    ]
-    if training is not None:
-        quantities = {"train_accuracy": "train accuracy %", "test_accuracy": "test accuracy %", "loss": "loss"}
-        rows = [
-            [network]
-            + [
-                f"{one['mean']:.4f} ± {one['sd']:.4f}" if key == "loss" else _pm(one["mean"], one["sd"])
-                for key in quantities
-                for one in part[part.quantity == key].to_dict("records")
-            ]
-            for network, part in training.groupby("network", sort=False)
-        ]
-        parts += ["## After training", _markdown(rows, ["network", *quantities.values()])]
-    columns: dict[str, Callable[[pd.Series], str]] = {
-        "accuracy %": lambda r: _pm(r.accuracy, r.sd),
-        "t": lambda r: tables.number(r.published_t),
-        "p": lambda r: tables.p_value(r.published_p),
+def _figures1(points: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+    drawn: dict[str, Callable[..., Figure]] = {
+        "figure1": figures.figure1,
+        "figure1_intensity": figures.intensity_figure,
+        "figure1_distance": figures.distance_figure,
     }
-    return "\n\n".join(parts + _by_family(points, columns)) + "\n"
+    for site, suffix in _sites(points):
+        title = f"{tables.only(points)}: bands over images" if tables.over_images(points) else None
+        curves = curves_of(points, site)
+        for stem, draw in drawn.items():
+            yield stem + suffix, draw(curves, title=title)
 
 
-def corrected_markdown(points: pd.DataFrame, options: StatisticsConfig) -> str:
-    """The same rows against each network's own unedited accuracy."""
-    level = tables.percent(options.confidence, 0)
-    parts = [
-        "# Corrected",
-        "Each network against its own unedited accuracy, paired over seeds. The drop is in percentage points with its "
-        f"{level} % Student t interval; p is Holm-corrected over the points of the family; d is Cohen's d_z. "
-        f"Non-inferior means that the one-sided {level} % bound of the drop, the smallest margin that passes, is below "
-        f"{tables.percent(options.margin)} points. " + _NO_EDIT,
-    ]
-    columns: dict[str, Callable[[pd.Series], str]] = {
-        "drop": lambda r: f"{tables.percent(r['drop'])} [{tables.percent(r.drop_low)}, {tables.percent(r.drop_high)}]",
-        "p (Holm)": lambda r: tables.p_value(r.p_holm),
-        "d": lambda r: tables.number(r.effect_size),
-        "smallest margin": lambda r: tables.percent(r.smallest_margin),
-        "non-inferior": lambda r: "yes" if r.noninferior else "no",
-    }
-    return "\n\n".join(parts + _by_family(points, columns)) + "\n"
+def _layers(reach: pd.DataFrame, options: StatisticsConfig) -> Iterator[tuple[str, Figure]]:
+    if not reach.empty and reach.site.nunique() > 1:
+        shown = reach[reach.split == tables.main_split(reach)]
+        yield "layers", pictures.layers(shown, title=f"{_title(shown, options)}\n{_interval_words(shown, options)}")
 
 
-def tolerance_markdown(reach: pd.DataFrame, options: StatisticsConfig) -> str:
-    """How far each kind of edit goes before the margin is lost."""
-    parts = [
-        "# Tolerance",
-        f"The fraction at which {tables.percent(options.margin)} points of accuracy are lost, walking outward from no "
-        "edit to the first exit, linear between points (for scale in its logarithm). Median over seeds with its "
-        f"{tables.percent(options.confidence, 0)} % order-statistic interval, which needs at least 6 seeds at 95 %; "
-        "a > or < marks the end of the grid. Re-entered: seeds whose accuracy comes back further out.",
-    ]
-    rows = [
-        [r.network, r.site, r.split, _outward(r.family, r.side), *_reach(r), f"{r.censored}/{r.seeds}", r.reentered]
-        for r in reach.itertuples()
-    ]
-    headers = ["network", "site", "split", "edit", "median", "interval", "to end of grid", "re-entered"]
-    return "\n\n".join([*parts, _markdown(rows, headers)]) + "\n"
+def _pairs(pairs: list[breakdowns.Pair], options: StatisticsConfig) -> Iterator[tuple[str, Figure]]:
+    for pair in pairs:
+        for site, suffix in _sites(pair.points):
+            split = tables.main_split(pair.points)
+            shown = pair.points[(pair.points.site == site) & (pair.points.split == split)]
+            title = f"{pair.first.capitalize()} and {pair.second} of {tables.shortened(site, 30)}, {split} images"
+            title += "" if (shown.seeds > 1).any() else f"\n{tables.only(shown)}"
+            yield (
+                f"grid_{pair.first}_{pair.second}{suffix}",
+                pictures.heat_map(pair._replace(points=shown), options.margin, title=title),
+            )
+
+
+def _units(units: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+    if "flips" not in units:
+        return
+    for site, suffix in _sites(units):
+        split = tables.main_split(units)
+        shown = units[(units.site == site) & (units.split == split)]
+        seeds = shown.seed.nunique()
+        over = f"Median of {seeds} seeds at each rank, band from least to most" if seeds > 1 else tables.only(shown)
+        title = f"Single units of {tables.shortened(site, 30)}, {split} images\n{over}"
+        yield f"units{suffix}", profiles.units(shown, title=title)
+
+
+def _stages(points: pd.DataFrame, reach: pd.DataFrame, options: StatisticsConfig) -> Iterator[tuple[str, Figure]]:
+    for site, suffix in _sites(points):
+        split = tables.main_split(points)
+        shown = points[(points.site == site) & (points.split == split)]
+        over = f"over the seeds that passed ({_span(shown.seeds)})" if (shown.of > 1).any() else ""
+        of = f"of {tables.shortened(site, 30)} along training, {split} images"
+        title = f"Edits {of}\n{f'Means {over}' if over else tables.only(shown)}"
+        yield f"snapshots{suffix}", profiles.snapshots(shown, title=title)
+        if not reach.empty:
+            shown = reach[(reach.site == site) & (reach.split == split)]
+            words = f"Medians {over}" if over else _interval_words(shown, options)
+            title = f"Where {tables.percent(options.margin, 1)} points of accuracy are lost: edits {of}\n{words}"
+            yield f"snapshots_tolerance{suffix}", profiles.radii_along_training(shown, title=title)
+
+
+def _span(values: pd.Series) -> str:
+    low, high = values.min(), values.max()
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _sites(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Each site with what its files' names end on: nothing where it is the only one."""
+    sites = [] if frame.empty else list(frame.site.unique())
+    for site in sites:
+        yield str(site), "" if len(sites) == 1 else "-" + str(site).replace("/", "_")
+
+
+def show(result: xr.DataTree, options: StatisticsConfig | None = None) -> None:
+    """Print the summary of a swept result, by its own statistics unless others are given."""
+    Console(width=WIDTH).print(summary(result, options or results.options_of(result).statistics))
 
 
 def summary(result: xr.DataTree, options: StatisticsConfig) -> RenderableType:
     """The answer in at most 80 columns: how far each kind of edit goes before accuracy falls, for each network."""
     reach = tables.tolerance(result, options)
+    notes = [Text(line) for line in _notes(result, options)]
     if reach.empty:
-        return Group(*(Text(line) for line in _notes(result, options)))
-    split = _main_split(reach)
-    reach = reach[reach.split == split]
-    networks = list(reach.network.unique())
-    seeds = int(reach.seeds.max())
+        return Group(*notes)
+    reach = reach[reach.split == tables.main_split(reach)]
+    networks, sites = list(reach.network.unique()), list(reach.site.unique())
+    preactivations = all(site.endswith("/pre") or site == "all" for site in sites)
     table = Table(
-        title=f"How far an edit goes before {tables.percent(options.margin, 1)} points of {split} accuracy are lost",
-        caption=f"Median of {seeds} seed{'s' if seeds > 1 else ''}{_interval_words(reach, options)}, in % of the "
-        "preactivation (scale) or of each unit's range",
+        title=_title(reach, options),
+        caption=f"{_interval_words(reach, options)}, in % of the {'preactivation' if preactivations else 'value'} "
+        "(scale) or of each unit's range",
         width=WIDTH,
     )
-    table.add_column("preactivations")
+    cells = {
+        (str(r.site), str(r.family), str(r.side), str(r.network)): " ".join(markdown.radius(r)).strip()
+        for r in reach.itertuples()
+    }
+    others = sum(3 + max(len(n), *(len(text) for (*_, own), text in cells.items() if own == n)) for n in networks)
+    table.add_column("preactivations" if preactivations else "values")
     for network in networks:
         table.add_column(network, justify="right")
-    many_sites = reach.site.nunique() > 1
-    for (site, family, side), part in reach.groupby(["site", "family", "side"], sort=False):
-        cells = {r.network: " ".join(_reach(r)).strip() for r in part.itertuples()}
-        label = _outward(family, side) + (f" ({site})" if many_sites else "")
-        table.add_row(label, *(cells.get(network, "") for network in networks))
-    lines = [Text(line) for line in _notes(result, options)]
-    return Group(table, *lines)
+    for site, layer in reach.groupby("site", sort=False):
+        if len(sites) > 1:
+            table.add_section()
+            table.add_row(tables.shortened(str(site), max(16, WIDTH - 4 - others)))
+        for (family, side), _ in layer.groupby(["family", "side"], sort=False):
+            label = ("  " if len(sites) > 1 else "") + tables.outward(family, side)
+            table.add_row(
+                label, *(cells.get((str(site), str(family), str(side), str(network)), "") for network in networks)
+            )
+    return Group(table, *notes)
+
+
+def _title(reach: pd.DataFrame, options: StatisticsConfig) -> str:
+    lost = f"{tables.percent(options.margin, 1)} points of {reach.split.iloc[0]} accuracy"
+    return f"How far an edit goes before {lost} are lost"
+
+
+def _interval_words(reach: pd.DataFrame, options: StatisticsConfig) -> str:
+    level = f"{tables.percent(options.confidence, 0)} %"
+    if tables.over_images(reach):
+        return (
+            f"{tables.only(reach)}: {level} interval over {'its' if reach.network.nunique() == 1 else 'their'} images"
+        )
+    seeds = int(reach.seeds.max())
+    words = f" (too few for a {level} interval)" if reach.low.isna().all() else f" with {level} interval"
+    return f"Median of {seeds} seed{'s' if seeds > 1 else ''}{words}"
 
 
 def _notes(result: xr.DataTree, options: StatisticsConfig) -> list[str]:
     notes = []
+    swept = [group.to_dataset() for name, group in result.children.items() if name in edits.FAMILIES]
     if "training" in result.children:
         training = tables.training(result, options)
         for network, part in training.groupby("network", sort=False):
@@ -180,65 +212,41 @@ def _notes(result: xr.DataTree, options: StatisticsConfig) -> list[str]:
                 f"{network}: train accuracy {tables.percent(mean['train_accuracy'])} %, "
                 f"test {tables.percent(mean['test_accuracy'])} %, loss {mean['loss']:.4f}"
             )
-    else:
+    elif swept:
         # Imported networks may have no history, but any family of their sweep has counted what they do unedited.
-        unedited = next(group.to_dataset() for name, group in result.children.items() if name in edits.FAMILIES)
-        accuracy = (unedited.unperturbed / unedited.total).mean("seed")
+        accuracy = (swept[0].unperturbed / swept[0].total).mean("seed")
         for network, split in itertools.product(accuracy.network.to_numpy(), accuracy.split.to_numpy()):
             share = float(accuracy.sel(network=network, split=split))
             notes.append(f"{network}: {split} accuracy {tables.percent(share)} % unedited")
-    dead = result["ranges"].to_dataset().dead
-    policy = results.config_of(result).sweep.dead_units
-    for network in dead.network.to_numpy():
-        per_seed = dead.sel(network=network).sum(("site", "unit")).to_numpy()
-        if per_seed.any():
-            done = "left as they are" if policy == "identity" else "edited by the formula, NaN where it is 0/0"
-            affected = f"{np.count_nonzero(per_seed)} of {len(per_seed)} networks"
-            notes.append(f"{network}: {per_seed.sum()} dead units in {affected}, {done}")
+    return notes + _dead_notes(result) + _unit_notes(result)
+
+
+def _dead_notes(result: xr.DataTree) -> list[str]:
+    notes = []
+    if "ranges" in result.children:
+        dead = result["ranges"].to_dataset().dead
+        policy = results.options_of(result).sweep.dead_units
+        for network in dead.network.to_numpy():
+            per_seed = dead.sel(network=network).sum(("site", "unit")).to_numpy()
+            if per_seed.any():
+                done = "left as they are" if policy == "identity" else "edited by the formula, NaN where it is 0/0"
+                affected = f"{np.count_nonzero(per_seed)} of {len(per_seed)} networks"
+                notes.append(f"{network}: {per_seed.sum()} dead units in {affected}, {done}")
     return notes
 
 
-def _interval_words(reach: pd.DataFrame, options: StatisticsConfig) -> str:
-    level = f"{tables.percent(options.confidence, 0)} %"
-    return f" (too few for a {level} interval)" if reach.low.isna().all() else f" with {level} interval"
-
-
-def _main_split(frame: pd.DataFrame) -> str:
-    """The split that figures and summary show: the training images, as in the paper, where they were swept."""
-    return "train" if (frame.split == "train").any() else str(frame.split.iloc[0])
-
-
-def _outward(family: object, side: object) -> str:
-    return _OUTWARD[str(family), str(side)]
-
-
-def _reach(row: object) -> tuple[str, str]:
-    """The median of a tolerance row and its interval, as text."""
-    median, low, high, end, side = (getattr(row, name) for name in ("median", "low", "high", "grid_end", "side"))
-    bounds = [tables.reach(value, end, side).removesuffix(" %") for value in (low, high)]
-    interval = "" if np.isnan(low) or (np.isinf(low) and np.isinf(high)) else f"[{bounds[0]}, {bounds[1]}]"
-    return tables.reach(median, end, side), interval
-
-
-def _by_family(points: pd.DataFrame, columns: dict[str, Callable[[pd.Series], str]]) -> list[str]:
-    """One table a split, site and family, the networks side by side."""
-    parts = []
-    for (split, site, family), part in tables.at_paper_rows(points).groupby(["split", "site", "family"], sort=False):
-        networks = list(part.network.unique())
-        rows = []
-        for row, same in part.groupby("row", sort=False):
-            cells = [fn(one) for _, one in same.iterrows() for fn in columns.values()]
-            label = "no edit" if same.unedited.iloc[0] else f"{100 * float(str(row)):g} %"
-            rows.append([label, f"{100 * same.fraction.iloc[0]:.4g} %", *cells])
-        headers = ["row", "point", *(f"{network} {name}" for network in networks for name in columns)]
-        parts += [f"## {str(family).capitalize()} of {site}, {split} images", _markdown(rows, headers)]
-    return parts
-
-
-def _pm(mean: float, sd: float) -> str:
-    return f"{tables.percent(mean)} ± {tables.percent(sd)}"
-
-
-def _markdown(rows: Sequence[Sequence[object]], headers: list[str]) -> str:
-    frame = pd.DataFrame(rows, columns=headers)
-    return str(frame.to_markdown(index=False, disable_numparse=True))
+def _unit_notes(result: xr.DataTree) -> list[str]:
+    """How much the single most important unit matters."""
+    units = breakdowns.units(result)
+    if "flips" not in units:
+        return []
+    shown = breakdowns.strongest(units[units.split == tables.main_split(units)])
+    notes = []
+    for network, part in shown.groupby("network", sort=False):
+        most, seeds = part.groupby("seed").flips.max(), part.seed.nunique()
+        row = part.iloc[part.flips.to_numpy().argmax()]
+        notes.append(
+            f"{network}: the most important unit alone changes {tables.percent(most.median())} % of predictions"
+            f"{f', median of {seeds} seeds' if seeds > 1 else ''} ({row.family} at {100 * row.fraction:.4g} %)"
+        )
+    return notes

@@ -57,8 +57,20 @@ def provenance(config: configs.Config, dataset: Dataset | None) -> dict[str, Any
 
 
 def config_of(result: xr.DataTree) -> configs.Config:
-    """The config that a result carries."""
+    """The config that a result carries; raises `InputError` for that of a user's own network, which has none."""
+    if "config" not in result.attrs:
+        raise InputError(
+            "the result is of a network that was measured from Python, so it has no config to go by; use a run folder "
+            "that 'jaxdist run', 'train' or 'import-torch' made"
+        )
     return configs.from_toml(result.attrs["config"])
+
+
+def options_of(result: xr.DataTree) -> configs.Options:
+    """How a result's networks were measured, whether it is of a run or of a user's own network."""
+    if "config" in result.attrs:
+        return config_of(result).options
+    return configs.options_from_dict(json.loads(result.attrs.get("options", "{}")), where="the result's options")
 
 
 def seeds_of(result: xr.DataTree) -> list[int]:

@@ -13,10 +13,19 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import edits, published, results, statistics
+from jaxdist import edits, one_network, published, results, statistics
 from jaxdist.config import StatisticsConfig
 
 Side = Literal["below", "above"]
+
+OUTWARD: dict[tuple[str, str], str] = {
+    ("scale", "below"): "scaled down to",
+    ("scale", "above"): "scaled up to",
+    ("clip", "below"): "clipped at",
+    ("offset", "below"): "offset down to",
+    ("offset", "above"): "offset up to",
+}
+"""What each family does on each side of no edit."""
 
 
 class Series(NamedTuple):
@@ -45,6 +54,13 @@ class Series(NamedTuple):
         """[S] accuracy without an edit, a fraction."""
         return self.correct_unperturbed / self.total
 
+    @property
+    def images(self) -> one_network.Images | None:
+        """What a single network does to its images, where that is what statistics can be over."""
+        if len(self.seeds) != 1 or self.kept is None:
+            return None
+        return one_network.images(self.correct[0], self.kept[0], int(self.correct_unperturbed[0]), self.total)
+
     def take(self, seeds: list[int]) -> Series:
         """The same of some seeds, given by their positions."""
         agree, kept = (None if counts is None else counts[seeds] for counts in (self.agree, self.kept))
@@ -65,89 +81,145 @@ class Series(NamedTuple):
 def series(result: xr.DataTree) -> Iterator[Series]:
     """Every series of a result, family by family."""
     for family in (name for name in edits.FAMILIES if name in result.children):
-        group = result[family].to_dataset()
-        axes = (group[name].to_numpy() for name in ("network", "site", "split"))
-        for network, site, split in itertools.product(*axes):
-            here = group.sel(network=network, site=site, split=split)
-            there = here.correct.to_numpy()[:, 0] != results.MISSING
-            here = here.isel(seed=there)
-            yield Series(
-                family,
-                str(network),
-                str(site),
-                str(split),
-                group.attrs.get("identity"),
-                here.seed.to_numpy(),
-                here.fraction.to_numpy(),
-                int(here.total),
-                here.correct.to_numpy(),
-                here.agree.to_numpy() if "agree" in here else None,
-                here.kept.to_numpy() if "kept" in here else None,
-                here.unperturbed.to_numpy(),
-            )
+        yield from series_of(family, result[family].to_dataset())
+
+
+def series_of(family: str, group: xr.Dataset) -> Iterator[Series]:
+    """Every series of one family's group, without networks that a site or all seeds are missing of."""
+    axes = (group[name].to_numpy() for name in ("network", "site", "split"))
+    for network, site, split in itertools.product(*axes):
+        here = group.sel(network=network, site=site, split=split)
+        here = here.isel(seed=here.correct.to_numpy()[:, 0] != results.MISSING)
+        if here.sizes["seed"] == 0:
+            continue
+        yield Series(
+            family,
+            str(network),
+            str(site),
+            str(split),
+            group.attrs.get("identity"),
+            here.seed.to_numpy(),
+            here.fraction.to_numpy(),
+            int(here.total),
+            here.correct.to_numpy(),
+            here.agree.to_numpy() if "agree" in here else None,
+            here.kept.to_numpy() if "kept" in here else None,
+            here.unperturbed.to_numpy(),
+        )
 
 
 def points(result: xr.DataTree, options: StatisticsConfig) -> pd.DataFrame:
-    """One row a series and point: accuracy with its interval, the published analysis, the corrected one."""
+    """One row a series and point: accuracy with its interval, the published analysis, the corrected one.
+
+    Statistics are over the seeds or, as the column `over` says, over the images of a single network. Empty where no
+    family was swept.
+    """
     frames = []
     for one in series(result):
-        published = statistics.as_published(
-            one.accuracy, baseline_index=options.published_baseline_index, confidence=options.confidence
-        )
-        corrected = statistics.corrected(
-            one.accuracy, one.unperturbed, margin=options.margin, confidence=options.confidence
-        )
+        published, images = _published(one, options), one.images
+        if images is None:
+            corrected = statistics.corrected(
+                one.accuracy, one.unperturbed, margin=options.margin, confidence=options.confidence
+            )
+            low, high = published.low, published.high
+        else:
+            corrected = one_network.corrected(images, margin=options.margin, confidence=options.confidence)
+            low, high = corrected.low, corrected.high
         columns = {
             "fraction": one.fraction,
             "unedited": one.fraction == one.identity,
             "seeds": len(one.accuracy),
             "accuracy": published.mean,
             "sd": published.sd,
-            "low": published.low,
-            "high": published.high,
+            "low": low,
+            "high": high,
             "agree": np.nan if one.agree is None else one.agree.mean(axis=0) / one.total,
             "published_t": published.t,
             "published_p": published.p,
             **{name: getattr(corrected, name) for name in corrected._fields if name not in ("mean", "low", "high")},
+            "over": "seeds" if images is None else "images",
         }
         frames.append(pd.DataFrame({**one.labels, **columns}))
-    return pd.concat(frames, ignore_index=True)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _published(one: Series, options: StatisticsConfig) -> statistics.Published:
+    """The published analysis; without tests where a grid of the user's own is too short for its baseline."""
+    index = options.published_baseline_index
+    if index < len(one.fraction):
+        return statistics.as_published(one.accuracy, baseline_index=index, confidence=options.confidence)
+    mean, low, high, sd = statistics.mean_interval(one.accuracy, options.confidence)
+    undefined = np.full(len(mean), np.nan)
+    return statistics.Published(mean, sd, low, high, t=undefined, p=undefined)
 
 
 def tolerance(result: xr.DataTree, options: StatisticsConfig) -> pd.DataFrame:
     """One row a series and side: the fraction at which `margin` of accuracy is lost, median and interval over seeds.
 
-    Infinite values are censored: the accuracy is kept to the end of the grid.
+    Infinite values are censored: the accuracy is kept to the end of the grid. Of a single network the interval is over
+    its images (`one_network.radius_interval`), as the column `over` says. Where radii were refined by bisection, at
+    the same margin, `refined` is their median, with its interval over seeds.
     """
-    rows = []
-    for one in series(result):
-        family = edits.get(one.family)
-        if one.identity is None:
-            continue
-        for side in family.sides:
-            found = statistics.tolerance(
+    frame = pd.DataFrame([row for one in series(result) for row in radii(one, options)])
+    return _with_refined(frame, result["radii"].to_dataset(), options) if "radii" in result.children else frame
+
+
+def radii(one: Series, options: StatisticsConfig) -> Iterator[dict[str, object]]:
+    """The rows of `tolerance` of one series, one a side; none where its family edits at every fraction."""
+    family, images = edits.get(one.family), one.images
+    if one.identity is None:
+        return
+    for side in family.sides:
+        found = statistics.tolerance(
+            one.fraction,
+            one.accuracy,
+            one.unperturbed,
+            identity=one.identity,
+            coordinate=family.spacing,
+            side=side,
+            margin=options.margin,
+        )
+        middle = statistics.median_interval(found.exit, options.confidence)
+        if images is not None:
+            low, high = one_network.radius_interval(
                 one.fraction,
-                one.accuracy,
-                one.unperturbed,
+                images,
                 identity=one.identity,
                 coordinate=family.spacing,
                 side=side,
                 margin=options.margin,
+                confidence=options.confidence,
             )
-            middle = statistics.median_interval(found.exit, options.confidence)
-            rows.append(
-                {
-                    **one.labels,
-                    "side": side,
-                    "margin": options.margin,
-                    **middle._asdict(),
-                    "grid_end": one.fraction[0 if side == "below" else -1],
-                    "seeds": len(found.exit),
-                    "censored": int(found.censored.sum()),
-                    "reentered": int(found.reentered.sum()),
-                }
-            )
-    return pd.DataFrame(rows)
+            middle = middle._replace(low=low, high=high)
+        yield {
+            **one.labels,
+            "side": side,
+            "margin": options.margin,
+            **middle._asdict(),
+            "grid_end": one.fraction[0 if side == "below" else -1],
+            "seeds": len(found.exit),
+            "censored": int(found.censored.sum()),
+            "reentered": int(found.reentered.sum()),
+            "over": "seeds" if images is None else "images",
+        }
+
+
+def _with_refined(frame: pd.DataFrame, refined: xr.Dataset, options: StatisticsConfig) -> pd.DataFrame:
+    """Join the refined radii, where they are of the margin asked for."""
+    if frame.empty or not np.isclose(float(refined.attrs["margin"]), options.margin):
+        return frame
+    exits = refined["exit"].where(~refined["censored"].astype(bool), np.inf)
+    middles = []
+    for row in frame.itertuples():
+        edge, place = f"{row.family} {row.side}", {"network": row.network, "site": row.site, "split": row.split}
+        known = edge in refined.edge and all(value in refined[name] for name, value in place.items())
+        values = exits.sel({**place, "edge": edge}).to_numpy() if known else np.zeros(0)
+        values = values[~np.isnan(values)]
+        values = np.where(np.isinf(values) & (row.side == "below"), -np.inf, values)
+        missing = statistics.MedianInterval(np.nan, np.nan, np.nan)
+        middles.append(statistics.median_interval(values, options.confidence) if len(values) else missing)
+    median, low, high = np.transpose(middles)
+    return frame.assign(refined=median, refined_low=low, refined_high=high)
 
 
 def training(result: xr.DataTree, options: StatisticsConfig) -> pd.DataFrame:
@@ -175,6 +247,30 @@ def at_paper_rows(frame: pd.DataFrame) -> pd.DataFrame:
 def nearest(grid: np.ndarray, row: float) -> float:
     """The grid point that the paper's tables show in the row of that fraction."""
     return float(grid[np.abs(grid - row).argmin()])
+
+
+def outward(family: object, side: object) -> str:
+    """What a family does on a side of no edit.
+
+    >>> outward("clip", "below")
+    'clipped at'
+    """
+    return OUTWARD[str(family), str(side)]
+
+
+def main_split(frame: pd.DataFrame) -> str:
+    """The split that figures and summary show: the training images, as in the paper, where they were swept."""
+    return "train" if (frame.split == "train").any() else str(frame.split.iloc[0])
+
+
+def over_images(frame: pd.DataFrame) -> bool:
+    """Whether a table of points or tolerances holds single networks only, with statistics over their images."""
+    return bool((frame.over == "images").all())
+
+
+def only(frame: pd.DataFrame) -> str:
+    """Say that statistics over images are of the networks of a table alone."""
+    return "This network only" if frame.network.nunique() == 1 else "These networks only"
 
 
 def percent(value: float, digits: int = 2) -> str:
@@ -217,3 +313,15 @@ def reach(median: float, grid_end: float, side: str) -> str:
     if np.isinf(median):
         return f"{'<' if side == 'below' else '>'} {100 * grid_end:.4g} %"
     return f"{100 * median:.3g} %"
+
+
+def shortened(text: str, width: int) -> str:
+    """Leave out the middle of a text that is longer than `width`.
+
+    >>> shortened("Block_0/MultiHeadDotProductAttention_0/query", 24), shortened("dense0/pre", 24)
+    ('Block_0/Mult…ion_0/query', 'dense0/pre')
+    """
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"

@@ -104,7 +104,8 @@ def assert_legible(figure: Figure) -> None:
 
 
 def shown_labels(axis) -> list[Text]:
-    ticks = axis.get_major_ticks()
+    low, high = sorted(axis.get_view_interval())
+    ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
     return [tick.label1 for tick in ticks if tick.label1.get_visible() and tick.label1.get_text()]
 
 

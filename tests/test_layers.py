@@ -37,6 +37,7 @@ LAYERS = (
     "units",
     "sensitivity",
     "statistics",
+    "one_network",
     "equivalence",
     "radii",
     "published",
@@ -47,10 +48,14 @@ LAYERS = (
     "unfinished",
     "folders",
     "tables",
+    "breakdowns",
     "figures",
     "gallery",
+    "pictures",
+    "profiles",
+    "markdown",
     "report",
-    "probe",
+    "probes",
     "interop",
     "experiment",
     "planning",
@@ -102,7 +107,7 @@ def test_only_one_module_imports_tensorflow_datasets_and_the_config_knows_no_jax
         if isinstance(node, ast.Import) and any(alias.name == "tensorflow_datasets" for alias in node.names)
     }
     assert users == {"tfds_sets.py"}
-    for name in ("config.py", "errors.py", "types.py", "statistics.py", "figures.py", "gallery.py"):
+    for name in ("config.py", "errors.py", "types.py", "statistics.py", "one_network.py", "figures.py", "gallery.py"):
         tree = ast.parse((PACKAGE / name).read_text(encoding="utf-8"))
         roots = {
             (node.module or "") if isinstance(node, ast.ImportFrom) else alias.name

@@ -1,0 +1,123 @@
+"""A result's further groups as tables: pairs of families, units one by one, networks along training.
+
+Data frames hold fractions, as in `jaxdist.tables`; a group that a result does not have gives an empty one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from jaxdist import edits, results, statistics, tables
+from jaxdist.config import StatisticsConfig
+
+UNIT = ["network", "seed", "site", "split", "unit"]
+RANKED = ["network", "seed", "site", "split", "family", "fraction"]
+"""What stays the same where units are ranked."""
+
+
+class Pair(NamedTuple):
+    """Two families edited at once, on a grid of both fractions."""
+
+    first: str
+    second: str
+    identity: tuple[float | None, float | None]
+    """Where neither edits anything, if there is such a point."""
+    points: pd.DataFrame
+    """One row a network, site, split and pair of fractions; `accuracy`, `drop` and `agree` are means over `seeds`."""
+
+
+def pairs(result: xr.DataTree) -> Iterator[Pair]:
+    """Every pair of families that was swept together."""
+    for name in (name for name in result.children if name.startswith("grid_")):
+        group = result[name].to_dataset()
+        there = group.correct != results.MISSING
+        means = xr.Dataset(
+            {
+                "accuracy": (group.correct / group.total).where(there).mean("seed"),
+                "drop": ((group.unperturbed - group.correct) / group.total).where(there).mean("seed"),
+                "agree": (group.agree / group.total).where(there).mean("seed"),
+                "seeds": there.sum("seed"),
+            }
+        )
+        frame = means.to_dataframe(["network", "site", "split", "first", "second"]).reset_index()
+        frame = frame[frame.seeds > 0]
+        frame["drop"] = frame["drop"].round(statistics.DECIMALS)
+        identity = (group.attrs.get("identity_first"), group.attrs.get("identity_second"))
+        yield Pair(str(group.attrs["first"]), str(group.attrs["second"]), identity, frame)
+
+
+def units(result: xr.DataTree) -> pd.DataFrame:
+    """One row a network, seed, site, split, family, fraction and unit, edited alone.
+
+    `flips` is the share of images whose class changes, `drop` the accuracy lost. `rank` begins at 1 with the unit of
+    most flips, within one network and seed, since unit k of one seed is not unit k of another. Where sensitivities
+    were measured they are joined as `sensitivity_offset` and `sensitivity_log_scale`; alone they are the whole table.
+    """
+    frames = []
+    for family in (name for name in edits.FAMILIES if f"units_{name}" in result.children):
+        group = result[f"units_{family}"].to_dataset()
+        there = group.correct != results.MISSING
+        shares = xr.Dataset(
+            {
+                "flips": (1 - group.agree / group.total).where(there),
+                "drop": ((group.unperturbed - group.correct) / group.total).where(there),
+            }
+        ).round(statistics.DECIMALS)
+        frame = shares.to_dataframe(["network", "seed", "site", "split", "fraction", "unit"]).dropna().reset_index()
+        frames.append(frame.assign(family=family))
+    found = pd.DataFrame(columns=UNIT)
+    if frames:
+        found = pd.concat(frames, ignore_index=True)
+        found = found[["network", "site", "seed", "split", "family", "fraction", "unit", "flips", "drop"]]
+        ordered = found.sort_values(["flips", "drop"], ascending=False, kind="stable")
+        found["rank"] = ordered.groupby(RANKED, sort=False).cumcount() + 1
+        # Networks, sites and families stay in the result's order, which is not the alphabet's.
+        place = found.groupby(RANKED, sort=False).ngroup()
+        found = found.iloc[np.lexsort((found["rank"], place))].reset_index(drop=True)
+    if "sensitivity" in result.children:
+        measured = result["sensitivity"].to_dataset()[["offset", "log_scale"]].to_dataframe(UNIT).dropna().reset_index()
+        measured = measured.rename(columns={name: f"sensitivity_{name}" for name in ("offset", "log_scale")})
+        found = found.merge(measured, on=UNIT, how="left") if frames else measured
+    return found
+
+
+def strongest(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `units` at each family's strongest fraction: the one with most flips over all units of the table."""
+    parts = []
+    for _, part in frame.groupby("family", sort=False):
+        parts.append(part[part.fraction == part.groupby("fraction").flips.mean().idxmax()])
+    return pd.concat(parts, ignore_index=True)
+
+
+def along_training(result: xr.DataTree, options: StatisticsConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Networks as they were when training first passed each threshold: points, and tolerance radii.
+
+    The columns are those of `tables.tolerance` and, for points, the mean accuracy; both have the `threshold`, a
+    fraction of training accuracy. Means and medians are over the `seeds` that passed it, `of` all that the network has.
+    """
+    points, reach = [], []
+    for family in (name for name in edits.FAMILIES if f"snapshots_{name}" in result.children):
+        whole = result[f"snapshots_{family}"].to_dataset()
+        passed = whole.step >= 0
+        whole = whole.assign(correct=whole.correct.where(passed, results.MISSING))
+        trained = _trained(result, whole)
+        for threshold in whole.threshold.to_numpy():
+            for one in tables.series_of(family, whole.sel(threshold=threshold)):
+                added = {"threshold": float(threshold), "of": trained[one.network]}
+                columns = {"fraction": one.fraction, "accuracy": one.accuracy.mean(axis=0), "seeds": len(one.seeds)}
+                points.append(pd.DataFrame({**one.labels, **columns, **added}))
+                reach += [{**row, **added} for row in tables.radii(one, options)]
+    return pd.concat(points, ignore_index=True) if points else pd.DataFrame(), pd.DataFrame(reach)
+
+
+def _trained(result: xr.DataTree, whole: xr.Dataset) -> dict[str, int]:
+    """How many seeds each network has: those with a history, or else all that the result numbers."""
+    if "training" in result.children:
+        there = result["training"].to_dataset().loss.notnull().any("step").sum("seed")
+        return {str(name): int(there.sel(network=name)) for name in there.network.to_numpy()}
+    return {str(name): whole.sizes["seed"] for name in whole.network.to_numpy()}

@@ -1,0 +1,161 @@
+"""The analysis of one network, over the images that it was counted on instead of over seeds.
+
+An edit takes some images from right to wrong (`lost`) and others from wrong to right (`won`); all that is known of the
+drop lies in these two numbers and the number of images. The answers hold for this network and images like these: they
+say nothing of the same network trained from other seeds. Pure NumPy and SciPy; every accuracy, drop and margin is a
+fraction, and points are the axis P, as in `jaxdist.statistics`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from jaxdist import statistics
+from jaxdist.errors import InputError
+from jaxdist.statistics import DECIMALS, Corrected, Values
+
+Counts: TypeAlias = npt.NDArray[np.integer[Any]]
+
+
+class Images(NamedTuple):
+    """What one network does to `total` images with each edit."""
+
+    lost: Counts  # [P] right without the edit only
+    won: Counts  # [P] right with the edit only
+    unperturbed: int  # right without any edit
+    total: int
+
+    @property
+    def correct(self) -> Counts:
+        """[P] right with the edit."""
+        return self.unperturbed - self.lost + self.won
+
+    @property
+    def drop(self) -> Values:
+        """[P] accuracy lost, a fraction."""
+        return np.round((self.lost - self.won) / self.total, DECIMALS)
+
+
+def images(correct: Counts, kept: Counts, unperturbed: int, total: int) -> Images:
+    """The images lost and won, from those right with the edit, `correct` [P], and both with it and without, `kept` [P].
+
+    Raises `InputError` for counts that no images can have.
+    """
+    correct, kept = (np.asarray(counts, np.int64) for counts in (correct, kept))
+    found = Images(unperturbed - kept, correct - kept, int(unperturbed), int(total))
+    if kept.shape != correct.shape or not 0 <= unperturbed <= total or total < 1:
+        raise InputError(
+            f"kept: expected one count a point and at most {total} images right unedited, got shapes {kept.shape} and "
+            f"{correct.shape} and {unperturbed} images"
+        )
+    if min(map(np.min, (found.lost, found.won, kept, total - correct - found.lost)), default=0) < 0:
+        raise InputError(
+            "kept: expected at most the images right with the edit and without, and no more than there are, got "
+            f"{kept.min()} to {kept.max()} of {unperturbed} unedited"
+        )
+    return found
+
+
+def wilson(count: Counts, total: int, confidence: float) -> tuple[Values, Values]:
+    """Wilson's interval (1927), two-sided, of the shares count[P] of `total` images."""
+    count = np.asarray(count, np.float64)
+    z = _two_sided(confidence)
+    middle = (count + z**2 / 2) / (total + z**2)
+    half = z * np.sqrt(count * (total - count) / total + z**2 / 4) / (total + z**2)
+    # At 0 and 1 the interval ends there but for a rounding error.
+    return np.where(count == 0, 0.0, middle - half), np.where(count == total, 1.0, middle + half)
+
+
+def drop_interval(counted: Images, confidence: float) -> tuple[Values, Values]:
+    """The adjusted Wald interval, two-sided, of the drop at each point (Bonett and Price 2012), within -1..1.
+
+    One image is added to those lost and one to those won, so that no edit at all does not get an interval of width 0.
+    """
+    middle, error = _adjusted(counted)
+    half = _two_sided(confidence) * error
+    return np.maximum(middle - half, -1.0), np.minimum(middle + half, 1.0)
+
+
+def mcnemar(counted: Images) -> Values:
+    """McNemar's exact two-sided p-value [P] of as many images lost as won: the binomial test of one in lost + won."""
+    fewer, both = np.minimum(counted.lost, counted.won), counted.lost + counted.won
+    return np.minimum(2 * stats.binom.cdf(fewer, both, 0.5), 1.0)
+
+
+def corrected(counted: Images, *, margin: float, confidence: float) -> Corrected:
+    """The columns of `statistics.corrected` for one network, over images.
+
+    The accuracy's interval is Wilson's, the drop's that of `drop_interval`, `p` McNemar's exact test. Non-inferiority
+    takes the same adjusted Wald form one-sided, at level 1 - confidence. What belongs to a sample of networks, t and
+    the effect size, is NaN.
+    """
+    margin = round(float(margin), DECIMALS)
+    if not margin > 0:
+        raise InputError(f"margin: expected a positive fraction, got {margin}")
+    middle, error = _adjusted(counted)
+    p = mcnemar(counted)
+    undefined = np.full(len(p), np.nan)
+    smallest_margin = np.clip(middle + float(stats.norm.ppf(confidence)) * error, 0.0, 1.0)
+    return Corrected(
+        counted.correct / counted.total,
+        *wilson(counted.correct, counted.total, confidence),
+        counted.drop,
+        *drop_interval(counted, confidence),
+        t=undefined,
+        p=p,
+        p_holm=statistics.holm(p),
+        effect_size=undefined,
+        noninferiority_p=stats.norm.cdf((middle - margin) / error),
+        noninferior=smallest_margin < margin,
+        smallest_margin=smallest_margin,
+    )
+
+
+def radius_interval(
+    fractions: Values,
+    counted: Images,
+    *,
+    identity: float,
+    coordinate: Literal["linear", "log"],
+    side: Literal["below", "above"],
+    margin: float,
+    confidence: float,
+) -> tuple[float, float]:
+    """The interval of one network's tolerance radius on one side, its lower end first, infinite where censored.
+
+    It inverts the band of `drop_interval` over the grid [P]: the radius may begin where the drop's upper bound first
+    reaches the margin, and has ended where its lower bound does. Each point has its interval for itself; where the
+    drop only grows outward that is enough, and the radius lies within with `confidence`. The options are those of
+    `statistics.tolerance`, whose first exit always lies within.
+    """
+    bounds = np.stack(drop_interval(counted, confidence))
+    # Halved, bounds of -1 to 1 are drops from 1/2 of accuracies within 0..1; the exits are those of the whole margin.
+    exits = statistics.tolerance(
+        fractions,
+        (1 - bounds) / 2,
+        np.array([0.5, 0.5]),
+        identity=identity,
+        coordinate=coordinate,
+        side=side,
+        margin=margin / 2,
+    ).exit
+    low, high = np.sort(exits)
+    return float(low), float(high)
+
+
+def _adjusted(counted: Images) -> tuple[Values, Values]:
+    """The drop with one image more lost and one more won, and its standard error."""
+    total = counted.total + 2
+    lost, won = (counted.lost + 1) / total, (counted.won + 1) / total
+    return lost - won, np.sqrt((lost + won - (lost - won) ** 2) / total)
+
+
+def _two_sided(confidence: float) -> float:
+    """The normal quantile of a two-sided interval."""
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence: expected a fraction between 0 and 1, got {confidence}")
+    return float(stats.norm.ppf((1 + confidence) / 2))
