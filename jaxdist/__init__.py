@@ -1,8 +1,8 @@
 """Do neural networks read their activations as intensity or as distance?
 
 A functional JAX reimplementation of Oursland's "Neural Networks Use Distance Metrics" (arXiv:2411.17932), made into
-a tool. A whole run is ``jaxdist.run(config)``; a network of your own is measured by ``jaxdist.probe``; what was finished
-is read again by ``jaxdist.load(path)`` and shown by ``jaxdist.show(result)``.
+a tool. A whole run is ``jaxdist.run(config)``; a network of your own is measured by ``jaxdist.probe``; a result is read
+again by ``jaxdist.load(path)`` and shown by ``jaxdist.show(result)``.
 """
 
 from __future__ import annotations

@@ -288,7 +288,7 @@ class TestReport:
         assert results.options_of(results.tree({}, {}).sweep) == config.SweepConfig()
         odd = results.tree({}, {"options": json.dumps({"sweep": {"dead_unit": "nan"}})})
         with pytest.raises(config.InputError, match=r"options: unknown key 'sweep\.dead_unit'"):
-            results.options_of(odd).sweep
+            results.options_of(odd)
         assert "edited by the formula" in " ".join(printed(lone).split())
         assert "left as they are" in printed(result)
 
