@@ -84,8 +84,9 @@ def test_a_seeds_weights_are_the_uniform_draw_of_its_own_key():
     for k, (inputs, units) in enumerate(((8, 4), (4, 3))):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(5), 7), k)
         both = jax.random.uniform(key, (units, inputs + 1), minval=-(inputs**-0.5), maxval=inputs**-0.5)
-        np.testing.assert_array_equal(found[f"dense{k}"]["weight"][1], both[:, :-1])
-        np.testing.assert_array_equal(found[f"dense{k}"]["bias"][1], both[:, -1])
+        # One program may fuse a product and a sum that are two roundings by themselves.
+        for leaf, expected in (("weight", both[:, :-1]), ("bias", both[:, -1])):
+            np.testing.assert_allclose(found[f"dense{k}"][leaf][1], expected, rtol=1e-6, atol=1e-7)
 
 
 def test_points_of_distances_start_normal_and_their_weights_at_one():
