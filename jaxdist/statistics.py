@@ -93,13 +93,22 @@ class Tolerance(NamedTuple):
     """How far each network tolerates a family of edits on one side, each [S].
 
     `exit` is a fraction of the family's grid; where `censored` ("> end of grid") it is +inf on the side above, -inf
-    below. `reentered` flags networks whose drop is below the margin again further out. The exit lies in `bracket`.
+    below. `reentered` flags networks whose drop is below the margin again further out. The exit lies between `inside`
+    and `outside`; see `Bracket`.
     """
 
     exit: Values
     censored: Flags
     reentered: Flags
-    bracket: Bracket
+    inside: Values
+    outside: Values
+    drop_inside: Values
+    drop_outside: Values
+
+    @property
+    def bracket(self) -> Bracket:
+        """Where on the grid the exit lies."""
+        return Bracket(self.inside, self.outside, self.drop_inside, self.drop_outside)
 
 
 class MedianInterval(NamedTuple):
@@ -263,7 +272,7 @@ def tolerance(
     bracket = Bracket(*(np.full(len(drops), np.nan) for _ in Bracket._fields))
     for values, found in zip(bracket, (path[j - 1], path[j], before, after), strict=True):
         values[left] = found
-    return Tolerance(exits, censored, reentered, bracket)
+    return Tolerance(exits, censored, reentered, *bracket)
 
 
 def median_interval(values: Values, confidence: float) -> MedianInterval:

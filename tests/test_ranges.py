@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import config, mlp, ranges, rules, taps
+from jaxdist import config, mlp, ranges, results, rules, taps
 from jaxdist.errors import InputError
 from jaxdist.rules import Rule
+from jaxdist.types import Ranges
 from tests.conftest import place
 
 SITE = "dense0/pre"
@@ -221,3 +222,14 @@ def test_a_config_names_the_rule_and_its_bounds():
     assert rules.rule_of(options) == Rule("quantile", 0.01, 3.0)
     with pytest.raises(InputError, match=r"above 0 and below 0\.5"):
         config.from_toml("[ranges]\nquantile = 0.5")
+
+
+def test_a_results_ranges_say_their_rule_and_its_number():
+    measured = {"relu": {SITE: Ranges(np.zeros((2, 3)), np.ones((2, 3)), np.zeros((2, 3), bool))}}
+    for rule, number in (("minmax", {}), ("quantile", {"quantile": 0.001}), ("sd", {"deviations": 3.0})):
+        attrs = results.ranges(measured, [0, 1], config.RangesConfig(rule=rule)).attrs
+        assert {name: value for name, value in attrs.items() if name != "made"} == {
+            "measured_on": "post",
+            "rule": rule,
+            **number,
+        }
