@@ -14,6 +14,10 @@ class TrainingDivergedError(InputError):
     """A network's loss stopped being finite during training."""
 
 
+class MeaninglessError(InputError):
+    """A rule or a formula that means nothing for the values of a trained network."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known name nearest to `name`, or the list of known names.
 

@@ -6,6 +6,7 @@ result.nc, weights/, tables/ and figures/.
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +18,10 @@ import numpy as np
 import xarray as xr
 
 from jaxdist import config as configs
-from jaxdist import edits, folders, forms, hosts, mlp, report, results, study, training, weights
+from jaxdist import edits, folders, forms, hosts, mlp, ranges, report, results, study, taps, training, weights
 from jaxdist.config import Config
 from jaxdist.devices import mesh_of
-from jaxdist.errors import InputError, TrainingDivergedError
+from jaxdist.errors import InputError, MeaninglessError, TrainingDivergedError
 from jaxdist.inputs import Inputs, load_inputs, refuse_unlike
 from jaxdist.progress import Show, silent
 from jaxdist.study import Context, Subject
@@ -82,15 +83,23 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
     inputs = load_inputs(config, store.backend, seeds=len(new) or config.train.seeds)
     if earlier is not None:
         _check_data(earlier, inputs, folder)
+    if swept:
+        _refuse_meaningless(config, inputs)
     store.begin(inputs.dataset.digest, inputs.products["backend"])
     try:
         parts = [] if earlier is None else [_load_part(config, inputs, folder, earlier)]
         if new:
             parts.append(train_networks(config, inputs, show, new, store))
+        trained, refused = list(parts), None
         if swept:
-            for k, part in enumerate(parts):
-                if not _is_swept(part.result):
-                    parts[k] = part._replace(result=sweep_networks(config, inputs, part, show, store))
+            try:
+                for k, part in enumerate(parts):
+                    if not _is_swept(part.result):
+                        parts[k] = part._replace(result=sweep_networks(config, inputs, part, show, store))
+            except MeaninglessError as error:
+                if earlier is not None and _is_swept(earlier):
+                    raise
+                parts, refused = trained, error  # the training is not lost with it
     except TrainingDivergedError:
         store.clear()  # it could only diverge again
         raise
@@ -101,14 +110,17 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
     )
     folders.save(folder, config, result, networks, passed)
     store.clear()
+    if refused is not None:
+        raise MeaninglessError(
+            f"{refused}; the trained networks are kept, so give that to 'jaxdist sweep {folder}', then report"
+        )
     return result
 
 
 def _earlier(config: Config, folder: Path) -> xr.DataTree | None:
     """What a run folder holds of a config with as many seeds or fewer, None if nothing; refuses another config."""
-    if hosts.joined():
-        folders.new(config)  # several processes start anew: each would have to find the same
-    if hosts.joined():
+    if hosts.joined():  # several processes start anew: each would have to find the same
+        folders.new(config)
         return None
     if not (folder / results.FILE).exists():
         noted = folder / folders.CONFIG_FILE
@@ -132,6 +144,21 @@ def _check_data(earlier: xr.DataTree, inputs: Inputs, folder: Path) -> None:
         raise InputError(
             f"{folder}: was trained on other data than {inputs.dataset.source}; give the same images with --data.dir"
         )
+
+
+def _refuse_meaningless(config: Config, inputs: Inputs) -> None:
+    """Raise `InputError` where ranges mean nothing for a network, as far as that is known before it is trained."""
+    sites = tuple(dict.fromkeys(itertools.chain(*targets_of(config).values())))
+    for name in config.model.activations:
+        model = network_model(config, name)
+        params = jax.eval_shape(
+            lambda name=name: mlp.narrow(initial_params(config, inputs, range(1), name), inputs.used)
+        )
+        found = taps.sites_for_one(model.apply, params, inputs.splits["train"].x, sites)
+        try:
+            ranges.check(model, found, sites, config.ranges.measured_on)
+        except InputError as error:
+            raise InputError(f"network '{name}', {error}") from None
 
 
 def _load_part(config: Config, inputs: Inputs, folder: Path, earlier: xr.DataTree) -> Part:
@@ -172,7 +199,11 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
         attrs = {**_attrs(earlier), **results.provenance(config, inputs.dataset)}
         store.begin(inputs.dataset.digest, inputs.products["backend"])
         part = part._replace(result=results.tree(kept, attrs))
-        result = sweep_networks(config, inputs, part, show, store)
+        try:
+            result = sweep_networks(config, inputs, part, show, store)
+        except MeaninglessError:
+            store.clear()  # other options must be given
+            raise
         folders.save(folder, config, result)
         store.clear()
         if (folder / "tables").exists():
@@ -275,16 +306,14 @@ def sweep_networks(config: Config, inputs: Inputs, part: Part, show: Show, store
         name: Subject(network_model(config, name), mlp.narrow(whole, inputs.used))
         for name, whole in part.networks.items()
     }
-    kept = {name: passed for name, passed in part.passed.items() if (passed.step != training.NEVER).any()}
     groups = {str(name): child.to_dataset() for name, child in part.result.children.items()}
     groups |= study.study(subjects, context)
-    groups |= study.along_training(
-        {
-            name: (subjects[name].model, training.Passed(passed.step, mlp.narrow(passed.params, inputs.used)))
-            for name, passed in kept.items()
-        },
-        context,
-    )
+    if part.passed:
+        kept = {
+            name: (subjects[name].model, passed._replace(params=mlp.narrow(passed.params, inputs.used)))
+            for name, passed in part.passed.items()
+        }
+        groups |= study.along_training(kept, context)
     protocol = _attrs(part.result)
     protocol |= _noted(protocol, "timings", {"sweep_s": time.perf_counter() - started})
     protocol |= _noted(protocol, "products", {"sweep": inputs.products})

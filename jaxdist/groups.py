@@ -113,21 +113,43 @@ def radii(found: Radii, coords: Coords, margin: float) -> xr.Dataset:
 
 
 def snapshots(
-    group: xr.Dataset, where: np.ndarray, steps: np.ndarray, thresholds: Sequence[float], seeds: Sequence[int]
-) -> xr.Dataset:
-    """Lay one network's counts of its snapshots, one after the other as seeds, out over (seed, threshold).
+    counts: Mapping[str, Counts | None],
+    steps: Mapping[str, np.ndarray],
+    thresholds: Sequence[float],
+    grids: Mapping[str, np.ndarray],
+    identities: Mapping[str, float | None],
+    coords: Coords,
+    totals: Sequence[int],
+) -> dict[str, xr.Dataset]:
+    """Label the counts of snapshots: one group a family.
 
-    `where` [S, K] says which exist, in the order of the group's seeds; `steps` [S, K] when, -1 where not.
+    Those of a network, if it has any, stand one after the other in place of seeds, [1, number, site, split, P]; `steps`
+    [S, K] says when each was taken, or -1, which also fills the counts where there is none.
     """
-    variables: dict[str, Any] = {"step": (("network", "seed", "threshold"), steps[None])}
-    for name, values in group.data_vars.items():
-        if "seed" in values.dims:
-            found = values.to_numpy()
-            whole = np.full((1, *where.shape, *found.shape[2:]), -1, found.dtype)
-            whole[0, where] = found[0]
-            variables[str(name)] = (("network", "seed", "threshold", *values.dims[2:]), whole)
-        else:
-            variables[str(name)] = values
-    kept = {name: group[name].to_numpy() for name in ("network", "site", "split", "fraction")}
-    coords = {**kept, "seed": list(seeds), "threshold": list(thresholds)}
-    return xr.Dataset(variables, coords=coords, attrs=group.attrs)
+    when = np.stack(list(steps.values()))  # [network, S, K]
+    axes = (*when.shape, len(coords["site"]), len(coords["split"]))
+    points = sum(map(len, grids.values()))
+    correct, agree, kept = (np.full((*axes, points), -1, np.int32) for _ in range(3))
+    whole = Counts(correct, agree, kept, np.full(axes, -1, np.int32))
+    for k, found in enumerate(counts.values()):
+        if found is not None:
+            for array, values in zip(whole, found, strict=True):
+                array[k, when[k] >= 0] = values[0]
+    dims = ("network", "seed", "threshold")
+    labelled = {}
+    for family, here in edits.slices(grids).items():
+        identity = identities[family]
+        labelled[f"snapshots_{family}"] = xr.Dataset(
+            {
+                "step": (dims, when),
+                **{
+                    name: ((*dims, "site", "split", "fraction"), getattr(whole, name)[..., here])
+                    for name in ("correct", "agree", "kept")
+                },
+                "unperturbed": ((*dims, "split"), whole.unperturbed[:, :, :, 0]),
+                "total": ("split", np.asarray(totals, np.int32)),
+            },
+            coords={**coords, "threshold": list(thresholds), "fraction": grids[family]},
+            attrs={**({} if identity is None else {"identity": identity}), "made": made()},
+        )
+    return labelled

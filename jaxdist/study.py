@@ -18,6 +18,7 @@ import xarray as xr
 from jaxdist import edits, groups, radii, ranges, results, rules, sensitivity, statistics, sweep, units
 from jaxdist.config import Options
 from jaxdist.devices import SEED, Examples, mesh_of
+from jaxdist.errors import InputError, MeaninglessError
 from jaxdist.progress import Show
 from jaxdist.sweep import Counts
 from jaxdist.taps import Model
@@ -120,42 +121,61 @@ def study(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr.Dat
 def measure_ranges(subject: Subject, context: Context, name: str) -> dict[str, Ranges]:
     """The ranges [S, H] of every site, refused where a family's formula means nothing for them."""
     options = context.options
-    found = ranges.measure(
-        subject.model,
-        subject.params,
-        context.splits["train"],
-        context.sites,
-        measured_on=options.ranges.measured_on,
-        rule=rules.rule_of(options.ranges),
-        block=options.compute.block,
-    )
-    for site, family in itertools.product(context.sites, options.sweep.families):
-        edits.check(family, found[site], options.sweep, f"network '{name}', site '{site}'")
+    try:
+        found = ranges.measure(
+            subject.model,
+            subject.params,
+            context.splits["train"],
+            context.sites,
+            measured_on=options.ranges.measured_on,
+            rule=rules.rule_of(options.ranges),
+            block=options.compute.block,
+        )
+        for site, family in itertools.product(context.sites, options.sweep.families):
+            edits.check(family, found[site], options.sweep, f"network '{name}', site '{site}'")
+    except InputError as error:
+        raise MeaninglessError(str(error)) from None
     return found
 
 
 def families(
+    subjects: Mapping[str, Subject], measured: Mapping[str, Mapping[str, Ranges]], context: Context
+) -> dict[str, xr.Dataset]:
+    """Every family at its grid: one group each."""
+    counts = family_counts(subjects, measured, context, job="sweep")
+    return results.families(counts, grids_of(context), identities(context), context.coords(subjects), context.totals)
+
+
+def grids_of(context: Context) -> dict[str, np.ndarray]:
+    """The families' grids, in the order in which their points are counted."""
+    grids: dict[str, np.ndarray] = {name: edits.get(name).grid() for name in context.options.sweep.families}
+    shortcut = context.options.sweep.scale_shortcut and "scale" in grids
+    return {"scale": grids["scale"]} | grids if shortcut else grids  # its points come first
+
+
+def identities(context: Context) -> dict[str, float | None]:
+    """Where each family edits nothing."""
+    options = context.options
+    return {family: edits.identity(family, options.sweep, options.ranges.rule) for family in options.sweep.families}
+
+
+def family_counts(
     subjects: Mapping[str, Subject],
     measured: Mapping[str, Mapping[str, Ranges]],
     context: Context,
     *,
-    job: str = "sweep",
-) -> dict[str, xr.Dataset]:
-    """Every family at its grid: one group each."""
-    options = context.options.sweep
-    grids: dict[str, np.ndarray] = {name: edits.get(name).grid() for name in options.families}
+    job: str,
+) -> Counts:
+    """Counts [network, seed, site, split, P] at the points of all grids, one after the other."""
+    options, grids = context.options.sweep, grids_of(context)
     scales = grids["scale"] if options.scale_shortcut and "scale" in grids else None
-    if scales is not None:  # its points come first
-        grids = {"scale": scales} | grids
     # The shortcut's points are no edits: its family gives none.
     built = {family: grid[:0] if grid is scales else grid for family, grid in grids.items()}
 
     def made(name: str, target: str) -> dict[str, edits.Affine]:
         return {site: edits.joined(measured[name][site], built, options) for site in context.targets[target]}
 
-    counts = counted(subjects, made, context, job=job, scales=scales)
-    identities = {family: edits.identity(family, options, context.options.ranges.rule) for family in grids}
-    return results.families(counts, grids, identities, context.coords(subjects), context.totals)
+    return counted(subjects, made, context, job=job, scales=scales)
 
 
 def grid(
@@ -370,17 +390,19 @@ def _search(series: xr.Dataset, family: str, side: radii.Side, margin: float) ->
 
 def along_training(kept: Mapping[str, tuple[Model, Passed]], context: Context) -> dict[str, xr.Dataset]:
     """The families' sweeps of the weights that were the first above each training accuracy, by their own ranges."""
-    by_family: dict[str, list[xr.Dataset]] = {}
+    found: dict[str, Counts | None] = {}
+    steps = {name: np.asarray(passed.step) for name, (_, passed) in kept.items()}
     for name, (model, passed) in kept.items():
-        there = np.asarray(passed.step) != NEVER
-        # One after the other, as if each were a seed.
-        subject = Subject(model, jax.tree.map(lambda leaf, there=there: np.asarray(leaf)[there], passed.params))
-        these = context._replace(seeds=range(int(there.sum())))
-        measured = {name: measure_ranges(subject, these, name)}
-        for family, group in families({name: subject}, measured, these, job="snapshots").items():
-            laid_out = groups.snapshots(group, there, np.asarray(passed.step), THRESHOLDS, context.seeds)
-            by_family.setdefault(family, []).append(laid_out)
-    return {f"snapshots_{family}": xr.concat(each, "network", join="exact") for family, each in by_family.items()}
+        there = steps[name] != NEVER
+        found[name] = None
+        if there.any():
+            # One after the other, as if each were a seed.
+            subject = Subject(model, jax.tree.map(lambda leaf, there=there: np.asarray(leaf)[there], passed.params))
+            these = context._replace(seeds=range(int(there.sum())))
+            measured = {name: measure_ranges(subject, these, name)}
+            found[name] = family_counts({name: subject}, measured, these, job="snapshots")
+    grids, coords = grids_of(context), context.coords(kept)
+    return groups.snapshots(found, steps, THRESHOLDS, grids, identities(context), coords, context.totals)
 
 
 def _plain(target: str) -> str:

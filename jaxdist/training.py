@@ -207,7 +207,7 @@ def nothing_passed(params: Params) -> Passed:
 
 def noticed(passed: Passed, params: Params, accuracy: Array, step: Array) -> Passed:
     """Keep the weights [S] whose accuracies [S] are the first above a threshold; `step` [] of them."""
-    now = (accuracy[:, None] > jnp.asarray(THRESHOLDS, jnp.float32)) & (passed.step == NEVER)
+    now = (accuracy[:, None] > jnp.asarray([THRESHOLDS], jnp.float32)) & (passed.step == NEVER)
 
     def write() -> Passed:
         def kept(old: Array, new: Array) -> Array:

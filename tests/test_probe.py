@@ -1,0 +1,222 @@
+"""A user's own network through one call: counts, labels, intervals over images or seeds, files, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdist
+from jaxdist import cli, edits, mlp, results, tables
+from jaxdist.config import StatisticsConfig
+from jaxdist.errors import InputError
+from tests import oracle
+from tests.conftest import to_numpy
+
+FEW = {"families": ("clip", "offset"), "layers": "each"}
+
+
+@pytest.fixture(scope="module")
+def images(digits):
+    """Training and test images [N, 64] and labels, a few of each."""
+    x, y = digits.train.images.reshape(-1, 64).astype(np.float32), digits.train.labels
+    return (x[:301], y[:301]), (x[301:400], y[301:400])
+
+
+def plain(params, x, tap):
+    """A user's own function, sample-major, with a site in front of its activation and a path around it."""
+    h = tap("hidden", x @ params["dense0"]["weight"].T + params["dense0"]["bias"][None])
+    return jax.nn.relu(h) @ params["dense1"]["weight"].T + params["dense1"]["bias"][None]
+
+
+@pytest.fixture(scope="module")
+def network(trained):
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[1], trained["relu"])
+
+
+@pytest.fixture(scope="module")
+def result(network, images):
+    """One network, measured in every way."""
+    return jaxdist.probe(
+        plain,
+        network,
+        train=images[0],
+        test=images[1],
+        post={"hidden": jax.nn.relu},
+        grid=True,
+        units=True,
+        sensitivity=True,
+        refine=True,
+    )
+
+
+def test_counts_of_one_network_equal_the_oracle_on_both_splits(result, network, images):
+    one = to_numpy(network)
+    for split, (x, y) in zip(("train", "test"), images, strict=True):
+        expected = oracle.sweep(one, "relu", x.astype(np.float64), y, ranges_x=images[0][0].astype(np.float64))
+        for family, counts in expected.items():
+            group = result[family].sel(network="network", seed=0, site="hidden", split=split)
+            for name, values in zip(("correct", "agree", "kept"), counts, strict=True):
+                assert np.abs(group[name].to_numpy() - values).max() <= 2, (split, family, name)
+            assert int(group.total) == len(y)
+
+
+def test_the_grid_of_two_edits_is_the_first_after_the_second_is_left_out(result, network, images):
+    """Where one of the two edits nothing the grid holds the other's own counts; elsewhere both, by the oracle."""
+    group = result["grid_scale_offset"].sel(network="network", seed=0, site="hidden", split="train")
+    for family, other, unedited in (("scale", "second", 0.0), ("offset", "first", 1.0)):
+        alone = result[family].sel(network="network", seed=0, site="hidden", split="train")
+        along = group.correct.sel({other: unedited})
+        own = "first" if family == "scale" else "second"
+        np.testing.assert_array_equal(along, alone.correct.sel(fraction=group[own].to_numpy()))
+    one, (x, y) = to_numpy(network), images[0]
+    h = oracle.preactivations(one, "relu", x.astype(np.float64), 0)
+    high = np.maximum(h, 0).max(axis=0)
+    low, dead = np.maximum(h, 0).min(axis=0), high == 0
+    for scale, offset in ((group.first[5], group.second[3]), (group.first[-1], group.second[-2])):
+        p, q = float(scale), float(offset)
+        edited = oracle.edited("offset", q, oracle.edited("scale", p, h, low, high, dead), low, high, dead)
+        expected = (oracle.predict(one, "relu", edited, 0) == y).sum()
+        assert abs(int(group.correct.sel(first=scale, second=offset)) - expected) <= 2
+
+
+def test_one_network_gets_intervals_over_its_images_and_says_so(result, capsys):
+    frame = tables.points(result, StatisticsConfig())
+    assert set(frame.over) == {"images"}
+    edited = frame[~frame.unedited & (frame.accuracy < 1)]
+    assert (edited.low < edited.accuracy).all()
+    assert (edited.accuracy < edited.high).all()
+    jaxdist.show(result)
+    shown = capsys.readouterr().out
+    assert "This network only" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_refined_radii_lie_in_the_grids_brackets(result):
+    reach = tables.tolerance(result, StatisticsConfig())
+    inside = reach[np.isfinite(reach["median"])]
+    assert len(inside) >= 6
+    grids = {family: edits.get(family).grid() for family in edits.FAMILIES}
+    for row in inside.itertuples():
+        between = np.searchsorted(grids[row.family], [row.median, row.refined])
+        assert abs(int(between[0]) - int(between[1])) <= 1
+    wide = result["radii"]["high"] - result["radii"]["low"]
+    assert float(wide.where(np.isfinite(wide)).max()) < 0.05
+
+
+def test_stacked_parameters_get_intervals_over_seeds_and_the_same_counts(trained, network, images, result):
+    params = jax.tree.map(np.asarray, trained["relu"])
+    stacked = jaxdist.probe(
+        plain, params, train=images[0], test=images[1], post={"hidden": jax.nn.relu}, stacked=True, name="mine"
+    )
+    assert list(stacked["clip"].seed.values) == [0, 1, 2]
+    assert list(stacked["clip"].network.values) == ["mine"]
+    assert set(tables.points(stacked, StatisticsConfig()).over) == {"seeds"}
+    for family in edits.FAMILIES:
+        alone, among = result[family].sel(seed=0), stacked[family].sel(seed=1)
+        assert np.abs(alone.correct.to_numpy() - among.correct.to_numpy()).max() <= 2
+
+
+def test_a_models_own_axes_and_activation_are_taken(network, images, result):
+    found = jaxdist.probe(mlp.model("relu"), network, train=images[0], layers="each")
+    assert list(found["clip"].site.values) == ["dense0/pre"]
+    assert list(found["clip"].split.values) == ["train"]
+    for family in edits.FAMILIES:
+        theirs = result[family].sel(split="train", site="hidden")
+        assert np.abs(found[family].sel(split="train", site="dense0/pre").correct - theirs.correct).max() <= 2
+
+
+def test_positions_are_edited_together_and_ranges_cover_them(images):
+    """A site [n, positions, channels]: the range of a channel is over all its positions."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(8, 3)).astype(np.float32), rng.normal(size=(3, 10)).astype(np.float32)
+
+    def rows(params, x, tap):
+        h = tap("channels", x.reshape(len(x), 8, 8) @ params[0])
+        return jax.nn.relu(h).mean(1) @ params[1]
+
+    x, y = images[0]
+    found = jaxdist.probe(rows, weights, train=(x, y), post={"channels": jax.nn.relu}, **FEW)
+    h = x.reshape(-1, 8, 8).astype(np.float64) @ weights[0].astype(np.float64)
+    a = np.maximum(h, 0)
+    np.testing.assert_allclose(found["ranges"].high[0, 0, 0], a.max((0, 1)), rtol=1e-5)
+    p = 0.30538555088334157
+    expected = (np.maximum(np.minimum(h, p * a.max((0, 1))), 0).mean(1) @ weights[1]).argmax(1)
+    group = found["clip"].sel(fraction=p, method="nearest").isel(network=0, seed=0, site=0, split=0)
+    assert abs(int(group.correct) - (expected == y).sum()) <= 2
+
+
+def test_integer_inputs_stay_integers(images):
+    """Token numbers index an embedding, which floats cannot."""
+    rng = np.random.default_rng(1)
+    table, head = rng.normal(size=(17, 6)).astype(np.float32), rng.normal(size=(6, 10)).astype(np.float32)
+
+    def embed(params, x, tap):
+        return jax.nn.relu(tap("embedded", params[0][x])).mean(1) @ params[1]
+
+    x, y = images[0]
+    found = jaxdist.probe(embed, (table, head), train=(x.astype(np.int64), y), sites=["embedded"], measured_on="pre", **FEW)
+    assert not found["ranges"].dead.any()
+    np.testing.assert_allclose(found["ranges"].high[0, 0, 0], table[np.unique(x.astype(int))].max(0), rtol=1e-6)
+
+
+def test_the_files_of_a_probe_are_read_and_reported_again(network, images, tmp_path, capsys):
+    folder = tmp_path / "own"
+    probed = jaxdist.probe(
+        plain, network, train=images[0], post={"hidden": jax.nn.relu}, out=folder, margin=0.02, **FEW
+    )
+    again = jaxdist.load(folder)
+    assert again.attrs["options"] == probed.attrs["options"]
+    assert results.options_of(again).statistics.margin == 0.02
+    assert json.loads(again.attrs["options"])["sweep"]["splits"] == ["train"]
+    assert (folder / "tables" / "points.csv").exists()
+    assert (folder / "figures" / "figure1.png").exists()
+    assert cli.main(["report", str(folder)]) == 0
+    assert "2.0 points" in capsys.readouterr().out
+    with pytest.raises(InputError, match="holds a result already"):
+        jaxdist.probe(plain, network, train=images[0], post={"hidden": jax.nn.relu}, out=folder, **FEW)
+    assert cli.main(["sweep", str(folder)]) == 2
+    assert cli.main(["compare", str(folder), "published"]) == 2
+    assert "has no config" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"sites": ["nowhere"]}, "site 'nowhere': the model never reaches it; its sites are hidden"),
+        ({"sites": "hidden"}, "sites: expected a list of at least one of the model's sites, which are hidden"),
+        ({"post": {}}, "sites: expected a list of at least one of the model's sites, which are hidden"),
+        ({"sites": ["hidden"], "post": {}}, "site 'hidden': ranges behind the activation need post="),
+        ({"post": {"hidden": jnp.tanh}}, "its activation changes large values.*use measured_on 'pre'"),
+        ({"familys": ("clip",)}, "probe: unknown option 'familys'; did you mean 'families'"),
+        ({"margin": -1}, "statistics.margin: expected a number above 0"),
+        ({"ranges": "iqr"}, "ranges.rule: expected one of minmax, quantile, sd"),
+        ({"precision": "exact"}, "precision 'exact' is for the perceptrons"),
+        ({"stacked": True}, "params: expected arrays that share a leading seed axis"),
+        ({"train": (np.zeros((5, 64)), np.zeros(4, int))}, "train: expected one integer label for each of 5 inputs"),
+        ({"train": (np.zeros((5, 64)), np.zeros(5))}, "train: expected one integer label for each of 5 inputs"),
+        ({"train": (np.full((5, 64), np.nan), np.zeros(5, int))}, "train: the inputs hold values that are not finite"),
+        ({"train": (np.zeros((5, 64)), np.full(5, 10))}, "train: expected labels from 0 to 9, .* got 10 to 10"),
+        ({"train": np.zeros((5, 64))}, r"train: expected inputs and labels, as \(train_x, train_y\)"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_sentence(change, sentence, network, images):
+    arguments = {"train": images[0], "post": {"hidden": jax.nn.relu}, **FEW, **change}
+    with pytest.raises(InputError, match=sentence) as caught:
+        jaxdist.probe(plain, network, **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_logits_that_are_none_are_refused(network, images):
+    with pytest.raises(InputError, match="apply: expected logits of two axes, examples and classes, got"):
+        jaxdist.probe(lambda p, x, tap: tap("h", x).sum(), network, train=images[0], sites=["h"], measured_on="pre")
+
+
+def test_an_error_of_the_users_own_function_keeps_its_words(network, images):
+    """It is theirs to read; a note adds what it was called with."""
+    with pytest.raises(TypeError, match="dot_general") as caught:
+        jaxdist.probe(plain, network, train=(images[0][0][:, :60], images[0][1]), sites=["hidden"], **FEW)
+    assert any("on x of shape (2, 60) float32; for several seeds give stacked=True" in n for n in caught.value.__notes__)
