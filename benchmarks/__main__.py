@@ -4,6 +4,7 @@
   sweep    speed of a sweep of all 325 points, beside every other way to do it
   train    speed of a training step, beside every other way to do it
   scaling  how the cost grows with images, points, networks and devices
+  adapters what named sites and Flax modules cost, beside a kernel written by hand
 
 --data-dir is a folder of MNIST's IDX files. Without one, speed is measured on made-up images of the same shape, which
 are the same work, and parity is checked on the embedded digits. --quick takes seconds and shows only that all of it
@@ -21,7 +22,7 @@ from typing import Any
 
 import jax
 
-from benchmarks import parity, scaling, show, sweep, train
+from benchmarks import adapters, parity, scaling, show, sweep, train
 from jaxdist import devices
 from jaxdist.errors import InputError
 
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "sweep": sweep.run,
     "train": train.run,
     "scaling": scaling.run,
+    "adapters": adapters.run,
 }
 
 
@@ -63,7 +65,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=_positive, help="rounds of timing, after one that compiles [10; --quick: 3]")
     parser.add_argument("--seeds", type=_positive, default=4, help="train: networks at once [4]")
     parser.add_argument("--devices", type=_positive, help="CPU devices; scaling: only this number [all cores]")
-    parser.add_argument("--only", help="sweep, train: only these contenders, as a,b,c [all]")
+    parser.add_argument("--only", help="sweep, train, adapters: only these contenders, as a,b,c [all]")
     parser.add_argument("--quick", action="store_true", help="small and few: only to see that it runs")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     parser.add_argument("--figure", type=Path, help="sweep, train: also draw a bar for each contender into this file")

@@ -17,6 +17,7 @@ _COLUMNS = {
     "spread_s": ("spread s", "{:.2g}"),
     "compile_s": ("compile s", "{:.2g}"),
     "ratio_to_paper": ("x paper", "{:.3g}"),
+    "ratio_to_hand": ("x hand's s", "{:.3f}"),
     "share_of_floor": ("of floor", "{:.0%}"),
     "executed_share_of_gemm": ("of GEMM", "{:.0%}"),
     "largest_count_difference": ("counts off", "{}"),

@@ -76,8 +76,8 @@ def from_nnx(module: nnx.Module) -> tuple[Apply, Params]:
     """Make a model function of an NNX module, with its parameters: nested dictionaries of arrays.
 
     It works on a copy in evaluation mode, as ``module.eval()`` sets it, without random state; statistics of
-    normalisation are among the parameters. Equal modules give equal functions, so a second use compiles nothing. The
-    arrays may be stacked, with a leading S, as ``nnx.vmap`` makes them.
+    normalisation are among the parameters. A shared submodule goes by the first of its paths. Equal modules give equal
+    functions, so a second use compiles nothing. Arrays may be stacked, with a leading S, as ``nnx.vmap`` makes them.
 
     Raises:
       InputError: if this is no NNX module.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks import images, jax_contenders, machine, parity, scaling, show, sweep, timing, train
+from benchmarks import adapters, images, jax_contenders, machine, parity, scaling, show, sweep, timing, train
 from jaxdist import edits
 from jaxdist.errors import InputError
 
@@ -64,6 +64,20 @@ def test_both_ways_in_jax_count_the_same(few):
     second = jax_contenders.jaxdist_train(stacked, "relu", few, **steps)()
     assert first.shape == second.shape == (4,)
     assert timing.largest_difference(first, second) <= 1
+
+
+def test_named_sites_and_flax_count_what_the_kernel_by_hand_counts(few):
+    contenders = adapters.make_contenders(few, FAMILIES)
+    found = {name: timing.Timed(1.0, (1.0, 3.0), contender.run()) for name, contender in contenders.items()}
+    rows = adapters.rows(found)
+    assert set(rows) == {adapters.HAND, *adapters.TARGETS}
+    assert len(found[adapters.HAND].answer) == sum(len(grid) for _, grid in FAMILIES)
+    assert len(set(found[adapters.HAND].answer.tolist())) > 3
+    for row in rows.values():
+        assert row["largest_count_difference"] <= adapters.ALLOWED
+        assert row["ratio_to_hand"] == 1
+    alone = adapters.rows({"linen": found["linen"]})["linen"]
+    assert alone["ratio_to_hand"] is alone["largest_count_difference"] is None
 
 
 def test_both_ways_in_pytorch_count_the_same(few):
