@@ -25,9 +25,10 @@ TILE = 64
 """Block sizes are multiples of this: rows of whole cache lines, and products of whole tiles, are faster on CPUs than
 those of 500 or 1,000 examples."""
 
-CPU_VALUES, ACCELERATOR_VALUES = 2**16, 2**24
+CPU_VALUES, ACCELERATOR_VALUES = 3 * 2**14, 2**24
 """Float32 values of a block's widest site: on a CPU, what stays in a core's second-level cache beside what is made of
-it, one network at a time; elsewhere, enough to keep the device busy, 64 MB."""
+it, one network at a time, and no power of two, whose rows would share a cache's sets; elsewhere, enough to keep the
+device busy, 64 MB."""
 
 
 def default_size(width: int, networks: int = 1) -> int:

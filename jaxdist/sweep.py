@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import blocks, elementwise, taps
+from jaxdist import blocks, elementwise, layouts, taps
 from jaxdist.activations import Activation
 from jaxdist.devices import DATA, SEED, Examples, mesh_of, same, spread, to_host
 from jaxdist.edits import Edit
@@ -123,7 +123,8 @@ def predictor(
         def action(site: str) -> taps.Action:
             return lambda value: edit[site].apply(values.get(site, value), part.number, model.unit_axis)
 
-        edited = taps.edit(model.apply, params, part.x, {site: action(site) for site in sites})
+        actions = {site: action(site) for site in sites}
+        edited = taps.edit(model.apply, params, part.x, actions)
         return elementwise.argmax(edited, model.class_axis)
 
     return logits, predict
@@ -144,6 +145,7 @@ def block_counts(
     logits, predict = predictor(model, sites, params, part)
     unedited = elementwise.argmax(logits, model.class_axis)
     expected = wanted(unedited, part)
+    predict = layouts.filled(predict, jax.tree.map(lambda leaf: leaf[0], edits))
     counts = lax.map(lambda edit: equal(predict(edit)[None], expected), edits)
     if scales is not None:
         # What a scale of 0 leaves: the output bias, and any path around the site.

@@ -22,6 +22,7 @@ LAYERS = (
     "hosts",
     "devices",
     "blocks",
+    "layouts",
     "taps",
     "adapters",
     "edits",

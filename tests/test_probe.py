@@ -158,7 +158,9 @@ def test_integer_inputs_stay_integers(images):
         return jax.nn.relu(tap("embedded", params[0][x])).mean(1) @ params[1]
 
     x, y = images[0]
-    found = jaxdist.probe(embed, (table, head), train=(x.astype(np.int64), y), sites=["embedded"], measured_on="pre", **FEW)
+    found = jaxdist.probe(
+        embed, (table, head), train=(x.astype(np.int64), y), sites=["embedded"], measured_on="pre", **FEW
+    )
     assert not found["ranges"].dead.any()
     np.testing.assert_allclose(found["ranges"].high[0, 0, 0], table[np.unique(x.astype(int))].max(0), rtol=1e-6)
 
@@ -219,4 +221,6 @@ def test_an_error_of_the_users_own_function_keeps_its_words(network, images):
     """It is theirs to read; a note adds what it was called with."""
     with pytest.raises(TypeError, match="dot_general") as caught:
         jaxdist.probe(plain, network, train=(images[0][0][:, :60], images[0][1]), sites=["hidden"], **FEW)
-    assert any("on x of shape (2, 60) float32; for several seeds give stacked=True" in n for n in caught.value.__notes__)
+    assert any(
+        "on x of shape (2, 60) float32; for several seeds give stacked=True" in n for n in caught.value.__notes__
+    )
