@@ -24,11 +24,12 @@ from jaxdist.devices import mesh_of
 from jaxdist.errors import InputError, MeaninglessError, TrainingDivergedError
 from jaxdist.inputs import Inputs, load_inputs, refuse_unlike
 from jaxdist.progress import Show, silent
-from jaxdist.study import Context, Subject
+from jaxdist.study import Context
 from jaxdist.taps import Model
 from jaxdist.training import Metrics, Passed, Snapshot
 from jaxdist.types import Params
 from jaxdist.unfinished import Store, refuse_other
+from jaxdist.waves import Subject
 
 _INIT = 0
 """The purpose of the key that initial weights are drawn from."""

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from jaxdist import edits, experiment, forms, mlp, ranges, report, results, rules, study, sweep, training
+from jaxdist import edits, experiment, forms, mlp, ranges, report, results, rules, sweep, training, waves
 from jaxdist.config import Config
 from jaxdist.devices import SEED, mesh_of
 from jaxdist.errors import InputError
@@ -160,7 +160,7 @@ def _sweep_seconds(config: Config, inputs: Inputs, activation: str, params: Para
         for split in config.sweep.splits:
             examples = inputs.splits[split]
             rows = mesh_of(examples).shape[SEED]
-            wave = min(seeds, study.wave_size(config.train.seeds, points * examples.y.shape[0], rows))
+            wave = min(seeds, waves.wave_size(config.train.seeds, points * examples.y.shape[0], rows))
             some, range_of = jax.tree.map(lambda leaf, n=wave: leaf[:n], (params, measured()))
             made = {site: edits.joined(range_of[site], grids, config.sweep) for site in target}
 

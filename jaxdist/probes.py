@@ -21,9 +21,10 @@ from jaxdist.config import Options
 from jaxdist.devices import Examples
 from jaxdist.errors import InputError
 from jaxdist.progress import Show, silent
-from jaxdist.study import Context, Subject
+from jaxdist.study import Context
 from jaxdist.taps import Action, Model
 from jaxdist.types import AnyArray, Apply, Params
+from jaxdist.waves import Subject
 
 Labelled: TypeAlias = tuple[AnyArray, AnyArray]
 """Inputs [N, ...] and labels [N]."""

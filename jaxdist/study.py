@@ -7,7 +7,6 @@ A *target* is a site, or several that are edited together at the same fraction.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -15,15 +14,16 @@ import jax
 import numpy as np
 import xarray as xr
 
-from jaxdist import edits, groups, radii, ranges, results, rules, sensitivity, statistics, sweep, units
+from jaxdist import edits, groups, radii, ranges, results, rules, sensitivity, statistics, units, waves
 from jaxdist.config import Options
-from jaxdist.devices import SEED, Examples, mesh_of
+from jaxdist.devices import Examples
 from jaxdist.errors import InputError, MeaninglessError
 from jaxdist.progress import Show
 from jaxdist.sweep import Counts
 from jaxdist.taps import Model
 from jaxdist.training import NEVER, THRESHOLDS, Passed
-from jaxdist.types import Params, Ranges
+from jaxdist.types import Ranges
+from jaxdist.waves import Subject
 
 Targets: TypeAlias = Mapping[str, tuple[str, ...]]
 """The sites that are edited together, by the name of the target."""
@@ -38,13 +38,6 @@ Fields = TypeVar("Fields", bound=tuple[Any, ...])
 
 GRID = ("scale", "offset")
 """The families of the grid of two edits at once, in their order."""
-
-
-class Subject(NamedTuple):
-    """An ensemble to measure."""
-
-    model: Model
-    params: Params  # leading S
 
 
 class Context(NamedTuple):
@@ -220,48 +213,10 @@ def counted(
                 return Counts(*context.once("-".join([kind, *numbers]), wave))
 
             edit = made(name, target)
-            found[name, target, split] = in_waves(subject, edit, context.splits[split], context, tell, scales, once)
-    return stacked(found)
-
-
-def in_waves(
-    subject: Subject,
-    made: Mapping[str, edits.Edit],
-    examples: Examples,
-    context: Context,
-    tell: Callable[[int], None],
-    scales: np.ndarray | None,
-    once: Callable[[slice, Callable[[], Counts]], Counts],
-) -> Counts:
-    """Sweep an ensemble some networks at a time, so that there is progress to show; all waves run one program.
-
-    `once` is given each wave's networks and what sweeps them, and returns its counts, perhaps from an earlier time.
-    """
-    seeds = jax.tree.leaves(subject.params)[0].shape[0]
-    points = jax.tree.leaves(made)[0].shape[1]
-    together = wave_size(seeds, points * examples.y.shape[0], mesh_of(examples).shape[SEED])
-    waves = []
-    for first in range(0, seeds, together):
-
-        def wave(first: int = first) -> Counts:
-            some, edit = jax.tree.map(lambda leaf: leaf[first : first + together], (subject.params, made))
-            return sweep.sweep(
-                subject.model, some, edit, examples, scale_shortcut=scales, block=context.options.compute.block
+            found[name, target, split] = waves.in_waves(
+                subject, edit, context.splits[split], tell, scales, once, block=context.options.compute.block
             )
-
-        waves.append(once(slice(first, first + together), wave))
-        tell(first + together)
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *waves)
-
-
-def wave_size(seeds: int, evaluations: int, rows: int) -> int:
-    """How many networks to sweep in one call: the most that divide the ensemble evenly and stay near a few seconds.
-
-    A multiple of the mesh's rows where they divide the ensemble.
-    """
-    rows = math.gcd(seeds, rows)
-    most = max(rows, int((1e8 if jax.default_backend() == "cpu" else 1e10) / evaluations))
-    return max(d for d in range(rows, seeds + 1, rows) if seeds % d == 0 and d <= most)
+    return stacked(found)
 
 
 def stacked(found: Mapping[Key, Fields]) -> Fields:

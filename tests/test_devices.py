@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxdist import devices
-from jaxdist.study import wave_size
+from jaxdist.waves import wave_size
 from tests.mesh_support import CASES
 
 

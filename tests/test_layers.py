@@ -34,6 +34,7 @@ LAYERS = (
     "rules",
     "ranges",
     "sweep",
+    "waves",
     "heads",
     "units",
     "sensitivity",

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from jaxdist import cli, experiment, folders, results, study, training, unfinished, weights
+from jaxdist import cli, experiment, folders, results, training, unfinished, waves, weights
 from jaxdist import config as configs
 from jaxdist.errors import InputError
 
@@ -54,7 +54,7 @@ def _short_calls():
     """Seven steps a compiled call, so that a short training has several, the last one not whole; no pictures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "_steps_together", lambda _: 7)
-        patch.setattr(study, "wave_size", lambda *_: 2)
+        patch.setattr(waves, "wave_size", lambda *_: 2)
         patch.setattr(experiment.report, "write", lambda *_: [])
         yield
 
@@ -81,9 +81,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(calls, tmp_path, monkeypatch, und
 
         return call
 
-    steps, sweeps = training._steps, study.sweep.sweep
+    steps, sweeps = training._steps, waves.sweep.sweep
     monkeypatch.setattr(training, "_steps", counted(steps))
-    monkeypatch.setattr(study.sweep, "sweep", counted(sweeps))
+    monkeypatch.setattr(waves.sweep, "sweep", counted(sweeps))
     with pytest.raises(Killed):
         experiment.run(config(tmp_path / "run"))
     assert not (tmp_path / "run" / results.FILE).exists()
@@ -97,11 +97,11 @@ def test_a_killed_run_goes_on_to_the_same_bits(calls, tmp_path, monkeypatch, und
 def test_a_sweep_goes_on_in_waves_of_another_size(tmp_path, monkeypatch, undisturbed):
     """As on another number of devices: nothing kept of smaller waves may stand for a larger one."""
     with monkeypatch.context() as patch:
-        patch.setattr(study, "wave_size", lambda *_: 1)
+        patch.setattr(waves, "wave_size", lambda *_: 1)
         patch.setattr(experiment.folders, "save", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             experiment.run(config(tmp_path / "run"))
-    monkeypatch.setattr(study, "wave_size", lambda *_: 4)
+    monkeypatch.setattr(waves, "wave_size", lambda *_: 4)
     experiment.run(config(tmp_path / "run"))
     assert_same(arrays(tmp_path / "run"), arrays(undisturbed))
 
@@ -188,7 +188,7 @@ def test_another_config_in_the_same_folder_is_refused_with_the_difference(undist
         experiment.run(config(undisturbed, seeds=3))
     with pytest.raises(InputError, match="is swept already; to extend it, 'jaxdist run'"):
         experiment.train(config(undisturbed, seeds=5))
-    monkeypatch.setattr(study.sweep, "sweep", lambda *_, **__: (_ for _ in ()).throw(Killed))
+    monkeypatch.setattr(waves.sweep, "sweep", lambda *_, **__: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
         experiment.run(config(tmp_path / "run"))
     with pytest.raises(InputError, match=r"train.steps 30, not 31"):
