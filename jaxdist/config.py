@@ -213,6 +213,7 @@ def options_by_name(given: Mapping[str, Any], *, where: str = "options") -> Opti
         if name not in section_of:
             raise InputError(f"{where}: unknown option '{name}'{nearest(name, section_of)}")
         plain = list(value) if isinstance(value, tuple) else value
+        plain = plain.item() if hasattr(plain, "item") else plain  # NumPy's numbers
         tree.setdefault(section_of[name], {})[name] = plain
     return options_from_dict(tree, where=where)
 

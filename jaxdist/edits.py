@@ -20,7 +20,7 @@ from jax import Array
 from jaxdist import elementwise
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError, nearest
-from jaxdist.types import Ranges
+from jaxdist.types import AnyArray, Ranges
 
 Formula = Callable[[Ranges, Array, SweepConfig], "Affine"]
 """Maps one network's ranges [H] and a fraction to an edit with leaves [H]."""
@@ -50,7 +50,9 @@ class Affine(NamedTuple):
         """Apply to a value whose axis `unit_axis` has H entries."""
         others = [axis for axis in range(value.ndim) if axis != unit_axis % value.ndim]
         scale, offset, low, high = (jnp.expand_dims(leaf, others) for leaf in self)
-        return elementwise.at_most(elementwise.at_least(scale * value + offset, low), high)
+        wide = value.astype(scale.dtype) if value.dtype.itemsize < scale.dtype.itemsize else value
+        edited = elementwise.at_most(elementwise.at_least(scale * wide + offset, low), high)
+        return edited.astype(value.dtype)  # what follows computes as it does without an edit
 
 
 class Then(NamedTuple):
@@ -104,7 +106,9 @@ def clip(ranges: Ranges, fraction: Array, options: SweepConfig) -> Affine:
     }[options.clip_formula]
     # An infinite fraction is no clip, also where the range is 0.
     ceiling = jnp.where(jnp.isinf(fraction), fraction, ceiling)
-    return _spare(unedited(low.size)._replace(high=ceiling), ranges.dead, options)
+    return _spare(
+        unedited(low.size)._replace(high=ceiling), ranges.dead | without_meaning("clip", ranges, options), options
+    )
 
 
 def offset(ranges: Ranges, fraction: Array, options: SweepConfig) -> Affine:
@@ -115,14 +119,28 @@ def offset(ranges: Ranges, fraction: Array, options: SweepConfig) -> Affine:
     low, high, dead = ranges
     shift = fraction * (high - low)
     slope = {
-        "code": (high - shift) / high,
+        "code": jnp.asarray((high - shift) / high),
         "intended": jnp.full_like(high, 1 - fraction),
         "literal": (1 - fraction) * (high - low),
     }[options.offset_formula]
-    return _spare(unedited(low.size)._replace(scale=slope, offset=shift), dead | (high == 0), options)
+    return _spare(
+        unedited(low.size)._replace(scale=slope, offset=shift),
+        dead | without_meaning("offset", ranges, options),
+        options,
+    )
 
 
-def _spare(edit: Affine, dead: Array, options: SweepConfig) -> Affine:
+def without_meaning(family: str, ranges: Ranges, options: SweepConfig) -> AnyArray:
+    """Live units for which a family's formula means nothing, of the shape of the ranges; they follow the dead ones.
+
+    The code's slope of the offset and the caption's clip are multiples of a unit's largest value, which has to be
+    positive: behind gelu, say, some units' never is.
+    """
+    multiple_of_high = {"offset": options.offset_formula == "code", "clip": options.clip_formula == "caption"}
+    return multiple_of_high.get(family, False) & (ranges.high <= 0) & ~ranges.dead
+
+
+def _spare(edit: Affine, dead: AnyArray, options: SweepConfig) -> Affine:
     """Leave dead units as they are, where that is the policy; otherwise the formula stands, 0/0 and all."""
     if options.dead_units == "nan":
         return edit
@@ -182,39 +200,35 @@ def get(name: str) -> Family:
     return FAMILIES[name]
 
 
-def identity(family: str, options: SweepConfig, rule: str = "minmax") -> float | None:
+def identity(family: str, options: SweepConfig, rule: str = "minmax", *, reached: bool = True) -> float | None:
     """The fraction from which a family edits nothing on the training images, or None where it always edits.
 
     The literal offset formula has no such point. The text's clip p*r reaches the largest value only at
     p = high/(high - low): the end of the grid stands for that, since a unit beyond it varies by less than a tenth.
-    So it does where the `rule` of the ranges is another than 'minmax', since some training values lie above `high`.
+    So it does where some training values lie above `high`: where the `rule` of the ranges is another than 'minmax', or
+    the measured side's largest value is not known to be `reached` on the edited side.
     """
     if family == "offset" and options.offset_formula == "literal":
         return None
-    if family == "clip" and (options.clip_formula == "text" or rule != "minmax"):
+    if family == "clip" and (options.clip_formula == "text" or rule != "minmax" or not reached):
         return float(get(family).grid()[-1])
     return get(family).identity
 
 
 def check(family: str, ranges: Ranges, options: SweepConfig, where: str = "ranges") -> None:
-    """Refuse a family whose formula means nothing for some live unit, given fetched ranges [H] or [S, H].
-
-    The code's slope of the offset and the caption's clip are multiples of a unit's largest value, `high`, which has to
-    be positive. Dead units follow their policy.
+    """Refuse a family whose formula means nothing for all live units of a network, given ranges [H] or [S, H].
 
     Raises:
-      InputError: with the number of such units; it starts with `where`.
+      InputError: it starts with `where`.
     """
-    ways_out = {"offset": ("code", "intended"), "clip": ("caption", "code")}
-    if family not in ways_out or getattr(options, f"{family}_formula") != ways_out[family][0]:
-        return
-    live = ~np.asarray(ranges.dead)
-    senseless = int((live & ~(np.asarray(ranges.high) > 0)).sum())
-    if senseless:
-        this, other = ways_out[family]
+    fetched = Ranges(*(np.asarray(leaf) for leaf in ranges))
+    senseless, live = np.asarray(without_meaning(family, fetched, options)), ~fetched.dead
+    if (live.any(-1) & (senseless == live).all(-1)).any():
+        formula = f"{family}_formula"
+        other = {"offset": "intended", "clip": "code"}[family]
         raise InputError(
-            f"{where}: {family}_formula '{this}' needs units whose largest value is positive, got {senseless} of "
-            f"{live.sum()} live units whose measured high is not; use {family}_formula '{other}'"
+            f"{where}: {formula} '{getattr(options, formula)}' needs units whose largest value is positive, and none's "
+            f"is; use sweep.{formula} '{other}'"
         )
 
 

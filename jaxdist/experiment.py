@@ -51,6 +51,7 @@ def run(config: Config | None = None, *, show: Show = silent) -> xr.DataTree:
     Raises:
       InputError: for anything in the config, the data or the folder that cannot be used, and for diverged training;
         a new folder is not made then, and what lies in an old one stays as it is.
+      MeaninglessError: where a rule or formula means nothing for the trained networks, which are kept.
     """
     config = config or Config()
     with folders.held(Path(config.out)) as folder:
@@ -113,7 +114,7 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
     store.clear()
     if refused is not None:
         raise MeaninglessError(
-            f"{refused}; the trained networks are kept, so give that to 'jaxdist sweep {folder}', then report"
+            f"{refused}; the trained networks are kept, so give it to 'jaxdist sweep {folder}', then 'jaxdist report'"
         )
     return result
 
@@ -250,15 +251,15 @@ def train_networks(config: Config, inputs: Inputs, show: Show, seeds: range, sto
         def tell(now: training.Progress, job: str = job) -> None:
             show(job, now.step, now.steps, f"loss {now.loss:.4f}, test {100 * now.test_accuracy:.2f} %")
 
-        with store.training(f"{name}-{seeds.start}") as (newest, keep):
+        with store.training(f"{name}-{seeds.start}") as (newest, keep, due):
 
             def resume(start: Snapshot, job: str = job, newest: Callable[[Snapshot], Snapshot] = newest) -> Snapshot:
                 found = newest(start)
                 show(job, min(int(found.state.step), config.train.steps), config.train.steps, "")
                 return found
 
-            def kept(now: Snapshot, keep: Callable[[Snapshot, int, bool], None] = keep) -> None:
-                keep(now, int(now.state.step), now.finished)
+            def kept(now: Snapshot, keep: Callable[[Snapshot, int], None] = keep) -> None:
+                keep(now, int(now.state.step))
 
             try:
                 trained = training.train(
@@ -273,6 +274,7 @@ def train_networks(config: Config, inputs: Inputs, show: Show, seeds: range, sto
                     report=tell,
                     resume=resume,
                     keep=kept if store.keeps else None,
+                    due=due,
                     snapshots=config.train.snapshots,
                 )
             except TrainingDivergedError as error:
@@ -302,7 +304,12 @@ def sweep_networks(config: Config, inputs: Inputs, part: Part, show: Show, store
     """Measure trained networks on every split, and those kept along training, and add the groups to their result."""
     started = time.perf_counter()
     seeds = results.seeds_of(part.result)
-    context = Context(inputs.splits, targets_of(config), config.options, seeds, show, store.once)
+
+    def once(name: str, compute: Callable[[], tuple[Any, ...]]) -> tuple[np.ndarray, ...]:
+        # A run that grows sweeps its parts one after the other: what one keeps must not stand for another.
+        return store.once(f"from-{seeds[0]}-{name}", compute)
+
+    context = Context(inputs.splits, targets_of(config), config.options, seeds, show, once)
     subjects = {
         name: Subject(network_model(config, name), mlp.narrow(whole, inputs.used))
         for name, whole in part.networks.items()

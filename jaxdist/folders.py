@@ -44,8 +44,8 @@ def _refuse_unwritable(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[Path]:
-    """Make a run folder, or take one that holds a run, and keep other processes out of it.
+def held(folder: Path, *, new: bool = False) -> Iterator[Path]:
+    """Make a run folder, or take one that holds a run unless it must be `new`, and keep other processes out of it.
 
     A folder made for nothing goes again.
 
@@ -58,6 +58,8 @@ def held(folder: Path) -> Iterator[Path]:
         return
     if (folder.exists() and not folder.is_dir()) or (_content(folder) and not _is_run(folder)):
         raise InputError(f"{folder}: is neither empty nor a run; choose another folder with --out, or move it away")
+    if new and _content(folder):
+        raise InputError(f"{folder}: holds a result or a run already; choose another folder, or move it away")
     _refuse_unwritable(folder)
     made = [p for p in (folder, *folder.parents) if not p.exists()]
     folder.mkdir(parents=True, exist_ok=True)

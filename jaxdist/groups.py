@@ -43,22 +43,22 @@ def _points(here: slice, leaf: np.ndarray) -> np.ndarray:
 
 
 def grid(
-    counts: Counts, grids: Mapping[str, np.ndarray], coords: Coords, totals: Sequence[int]
+    counts: Counts,
+    grids: Mapping[str, np.ndarray],
+    identities: Mapping[str, float | None],
+    coords: Coords,
+    totals: Sequence[int],
 ) -> dict[str, xr.Dataset]:
     """Label the counts [network, seed, site, split, P1 * P2] of two families' edits at once."""
     (first, outer), (second, inner) = grids.items()
     shape = (len(outer), len(inner))
     shaped = _mapped(counts, lambda leaf: np.reshape(leaf, (*leaf.shape[:4], *shape)))
+    places = {"identity_first": identities[first], "identity_second": identities[second]}
+    unedited = {name: place for name, place in places.items() if place is not None}
     group = xr.Dataset(
         _counts(shaped, ("first", "second"), totals),
         coords={**coords, "first": outer, "second": inner},
-        attrs={
-            "first": first,
-            "second": second,
-            "identity_first": edits.get(first).identity,
-            "identity_second": edits.get(second).identity,
-            "made": made(),
-        },
+        attrs={"first": first, "second": second, **unedited, "made": made()},
     )
     return {f"grid_{first}_{second}": group}
 
@@ -123,8 +123,8 @@ def snapshots(
 ) -> dict[str, xr.Dataset]:
     """Label the counts of snapshots: one group a family.
 
-    Those of a network, if it has any, stand one after the other in place of seeds, [1, number, site, split, P]; `steps`
-    [S, K] says when each was taken, or -1, which also fills the counts where there is none.
+    Those of a network, if any were counted, stand one after the other in place of seeds, [1, S * K, site, split, P];
+    `steps` [S, K] says when each was taken, or -1, which also fills the counts where there is none.
     """
     when = np.stack(list(steps.values()))  # [network, S, K]
     axes = (*when.shape, len(coords["site"]), len(coords["split"]))
@@ -134,7 +134,7 @@ def snapshots(
     for k, found in enumerate(counts.values()):
         if found is not None:
             for array, values in zip(whole, found, strict=True):
-                array[k, when[k] >= 0] = values[0]
+                array[k, when[k] >= 0] = values[0][when[k].ravel() >= 0]
     dims = ("network", "seed", "threshold")
     labelled = {}
     for family, here in edits.slices(grids).items():

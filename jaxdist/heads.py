@@ -24,8 +24,8 @@ from jaxdist.types import Params
 LINEAR = 1e-4
 """Largest relative error of predicted logits that float32 explains; anything nonlinear misses by far more."""
 
-ROWS = 8
-"""Images a device for which logits are predicted."""
+ROWS = 64
+"""Images a device for which logits are predicted, at most."""
 
 SIZES = (0.03, 0.3, 3.0, 30.0)
 """How far the site's values are moved in the comparison, in units of their own root mean square."""
@@ -158,7 +158,9 @@ def _laid_out(params: Params, examples: Examples) -> tuple[Params, Examples]:
 @functools.partial(jax.jit, static_argnames=("model", "site", "mesh"))
 def _departures(params: Params, examples: Examples, *, model: taps.Model, site: str, mesh: Mesh) -> Array:
     def ensemble(params: Params, examples: Examples) -> Array:
-        return lax.pmax(lax.map(lambda p: departure(model, site, p, examples.x[:ROWS]), params), DATA)
+        # Spread over all of a device's images, since a path that only some of them take must not be missed.
+        some = examples.x[:: -(-len(examples.x) // ROWS)]
+        return lax.pmax(lax.map(lambda p: departure(model, site, p, some), params), DATA)
 
     with jax.default_matmul_precision("float32"):
         specs = (PartitionSpec(SEED), blocks.SPECS)

@@ -246,6 +246,10 @@ def rendered(found: Plan, config: Config) -> str:
         f"time       {duration(found.total_s)}",
         f"           {stages}",
     ]
+    asked = [f"sweep.{name}" for name in ("grid", "units", "sensitivity", "refine") if getattr(config.sweep, name)]
+    asked += ["train.snapshots"] if config.train.snapshots else []
+    if asked:
+        lines.append(f"           without {', '.join(asked)}")
     if found.devices != jax.device_count():
         lines.append(f"           measured on {jax.device_count()} devices, taken to be shared evenly")
     return "\n".join(lines)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import time
@@ -14,13 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from jax import Array
+from rich.console import Console
 
 from jaxdist import config as configs
-from jaxdist import devices, folders, report, results, study, taps
+from jaxdist import devices, folders, hosts, report, results, study, taps
 from jaxdist.config import Options
-from jaxdist.devices import Examples
 from jaxdist.errors import InputError
-from jaxdist.progress import Show, silent
+from jaxdist.progress import Show, shown, silent
 from jaxdist.study import Context
 from jaxdist.taps import Action, Model
 from jaxdist.types import AnyArray, Apply, Params
@@ -40,10 +43,10 @@ def probe(
     post: Mapping[str, Action | str] | None = None,
     stacked: bool = False,
     name: str = "network",
-    unit_axis: int = -1,
-    class_axis: int = -1,
+    unit_axis: int | None = None,
+    class_axis: int | None = None,
     out: str | Path | None = None,
-    show: Show = silent,
+    show: Show | None = None,
     **options: Any,
 ) -> xr.DataTree:
     """Sweep edits at sites of a network of your own, and return the labelled result of `jaxdist.results`.
@@ -58,8 +61,9 @@ def probe(
         measured there. Without it give ``measured_on="pre"``.
       stacked: intervals are over seeds then; those of one network are over its images, and speak of it only.
       name: of the network, in tables and figures.
-      unit_axis, class_axis: of a site's value and of the logits.
-      out: folder to write the result, tables and figures to, if any.
+      unit_axis, class_axis: of a site's value and of the logits; by default the last.
+      show: called with the progress; by default a terminal shows bars, and nothing else anything.
+      out: new or empty folder to write the result, tables and figures to, if any.
       options: fields of a config's sections `ranges`, `sweep`, `statistics` and `compute` by their name alone, such as
         ``families=("offset",)``, ``grid=True``, ``rule="quantile"``; `ranges` is short for `rule`.
 
@@ -67,53 +71,99 @@ def probe(
       InputError: for a site that the network does not reach exactly once, labels or logits that do not fit, an unknown
         option, or a range rule that means nothing at a site.
     """
-    if "ranges" in options:
-        options["rule"] = options.pop("ranges")
-    chosen = configs.options_by_name(options, where="probe")
-    if chosen.compute.precision != "float32":
-        raise InputError("probe: precision 'exact' is for the perceptrons of a config; leave it out")
-    model = apply if isinstance(apply, Model) else Model(apply, (), unit_axis, class_axis)
-    model = dataclasses.replace(model, post=tuple({**dict(model.post), **(post or {})}.items()))
-    chosen = dataclasses.replace(chosen, sweep=dataclasses.replace(chosen.sweep, splits=_splits(chosen, test)))
+    chosen = _options(options, test)
+    model = _model(apply, post, unit_axis, class_axis)
     params = jax.tree.map(np.asarray if stacked else lambda leaf: np.asarray(leaf)[None], params)
-    seeds = _seeds(params)
+    seeds = _seeds(params, stacked=stacked)
     images = {split: _checked(pair, split) for split, pair in (("train", train), ("test", test)) if pair is not None}
-    shapes = _shapes(model, params, images["train"][0], stacked=stacked)
-    _check_labels(images, shapes, model.class_axis)
-    if sites is None:
-        sites = tuple(dict(model.post))
-    if isinstance(sites, str) or not sites:
-        known = ", ".join(
-            site.name for site in taps.sites_for_one(model.apply, params, jnp.asarray(images["train"][0][:1]))
-        )
-        raise InputError(f"sites: expected a list of at least one of the model's sites, which are {known or 'none'}")
-    mesh = devices.make_mesh(seeds=seeds)
-    splits = {split: devices.place(x, y, mesh, dtype=x.dtype) for split, (x, y) in images.items()}
-    began = time.perf_counter()
-    context = Context(splits, study.targets_of(sites, chosen.sweep.layers), chosen, range(seeds), show, _at_once)
-    groups = study.study({name: Subject(model, params)}, context)
-    result = results.tree(groups, _attrs(chosen, splits, images, time.perf_counter() - began))
-    if out is not None:
-        _write(result, chosen, Path(out))
+    x = images["train"][0]
+    classes = _classes(model, params, x, stacked=stacked)
+    for split, (_, y) in images.items():
+        if y.min() < 0 or y.max() >= classes:
+            raise InputError(
+                f"{split}: expected labels from 0 to {classes - 1}, one of the network's {classes} classes, "
+                f"got {y.min()} to {y.max()}"
+            )
+    sites = tuple(dict(model.post)) if sites is None else sites
+    _check_sites(model, params, x, sites)
+    _refuse_dependent(model, params, x)
+
+    def measured(show: Show) -> xr.DataTree:
+        began = time.perf_counter()
+        mesh = devices.make_mesh(seeds=seeds)
+        splits = {name: devices.place(x, y, mesh, dtype=x.dtype) for name, (x, y) in images.items()}
+        context = Context(splits, study.targets_of(sites, chosen.sweep.layers), chosen, range(seeds), show, _at_once)
+        groups = study.study({name: Subject(model, params)}, context)
+        return results.tree(groups, _attrs(chosen, images, time.perf_counter() - began))
+
+    console = Console(stderr=True)
+    bars = shown(console) if show is None and console.is_terminal else contextlib.nullcontext(show or silent)
+    if out is None:
+        with bars as tell:
+            return measured(tell)
+    with folders.held(Path(out), new=True) as folder:
+        with bars as tell:
+            result = measured(tell)
+        if hosts.writes():
+            results.save(result, folder / results.FILE)
+        report.write(result, chosen.statistics, folder)
     return result
 
 
-def _splits(options: Options, test: Labelled | None) -> tuple[Any, ...]:
-    return tuple(split for split in options.sweep.splits if split == "train" or test is not None) or ("train",)
+def _options(given: Mapping[str, Any], test: Labelled | None) -> Options:
+    given = dict(given)
+    if "ranges" in given:
+        given["rule"] = given.pop("ranges")
+    if "splits" not in given:
+        given["splits"] = ("train",) if test is None else ("train", "test")
+    chosen = configs.options_by_name(given, where="probe")
+    if "test" in chosen.sweep.splits and test is None:
+        raise InputError("probe: splits names 'test', but no test images are given; give test=(x, y)")
+    if chosen.compute.precision != "float32":
+        raise InputError("probe: precision 'exact' is for the perceptrons of a config; leave it out")
+    if chosen.sweep.scale_shortcut:
+        raise InputError("probe: scale_shortcut is for the perceptrons of a config; leave it out")
+    return chosen
+
+
+def _model(
+    apply: Apply | Model, post: Mapping[str, Action | str] | None, unit_axis: int | None, class_axis: int | None
+) -> Model:
+    if post is not None and not isinstance(post, Mapping):
+        raise InputError(f"post: expected what follows each site, as {{site: activation}}, got {post!r}")
+    if not isinstance(apply, Model):
+        model = Model(apply, (), -1 if unit_axis is None else unit_axis, -1 if class_axis is None else class_axis)
+    elif unit_axis is not None or class_axis is not None:
+        raise InputError("probe: a Model has axes of its own; leave out unit_axis and class_axis")
+    else:
+        model = apply
+    model = dataclasses.replace(model, post=tuple({**dict(model.post), **(post or {})}.items()))
+    try:
+        hash(model)
+    except TypeError as error:
+        raise InputError(
+            f"probe: apply and the functions in post must be hashable, so that they are compiled once ({error}); "
+            "give functions, or frozen dataclasses"
+        ) from None
+    return model
 
 
 def _at_once(name: str, compute: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:  # noqa: ARG001  (study.Once)
     return compute()
 
 
-def _seeds(params: Params) -> int:
-    leading = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(params)}
-    if len(leading) != 1 or None in leading:
+def _seeds(params: Params, *, stacked: bool) -> int:
+    leaves = jax.tree.leaves(params)
+    if not leaves:
+        raise InputError("params: expected a pytree of at least one array, got none; pass the weights to apply in it")
+    leading = {leaf.shape[:1] for leaf in leaves}
+    if stacked and (len(leading) != 1 or () in leading):
+        sizes = sorted("no axis" if not size else str(size[0]) for size in leading)
         raise InputError(
-            f"params: expected arrays that share a leading seed axis, got leading sizes {sorted(map(str, leading))}; "
+            f"params: expected arrays that share a leading seed axis, got leading sizes {', '.join(sizes)}; "
             "for one network leave out stacked=True"
         )
-    return next(leaf.shape[0] for leaf in jax.tree.leaves(params))
+    return int(leaves[0].shape[0])
 
 
 def _checked(pair: Labelled, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -123,56 +173,88 @@ def _checked(pair: Labelled, split: str) -> tuple[np.ndarray, np.ndarray]:
     except (TypeError, ValueError):
         raise InputError(f"{split}: expected inputs and labels, as ({split}_x, {split}_y)") from None
     x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
-    if x.dtype.kind not in "fiub" or not x.ndim:
+    if not (jnp.issubdtype(x.dtype, jnp.number) or x.dtype == bool) or not x.ndim:
         raise InputError(f"{split}: expected inputs [N, ...] of numbers, got {x.dtype} of shape {x.shape}")
-    if x.dtype.kind == "f" and not np.isfinite(x).all():
+    if jnp.issubdtype(x.dtype, jnp.floating) and not np.isfinite(x.astype(np.float32)).all():
         raise InputError(f"{split}: the inputs hold values that are not finite; expected finite numbers")
     if y.shape != x.shape[:1] or not len(y) or y.dtype.kind not in "iu":
         raise InputError(
             f"{split}: expected one integer label for each of {len(x)} inputs, got {y.dtype} of shape {y.shape}"
         )
-    return x, y.astype(np.int32)
+    return x, y
 
 
-def _shapes(model: Model, params: Params, x: np.ndarray, *, stacked: bool) -> tuple[int, ...]:
-    """The logits' shape for two examples."""
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
+def _one(params: Params) -> Params:
+    return jax.tree.map(lambda leaf: leaf[0], params)
+
+
+def _classes(model: Model, params: Params, x: np.ndarray, *, stacked: bool) -> int:
+    """How many classes the logits are of; what apply itself raises gets a note of what it was called with."""
     block = jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype)
     try:
-        logits = jax.eval_shape(lambda p, b: model.apply(p, b, taps.identity), one, block)
+        logits = jax.eval_shape(lambda p, b: model.apply(p, b, taps.identity), _one(params), block)
     except InputError:
         raise
     except Exception as error:
         axis = "each without its leading seed axis" if stacked else "for several seeds give stacked=True"
-        error.add_note(f"probe ran apply(params, x, tap) on x of shape {block.shape} {block.dtype}; {axis}")
+        error.add_note(
+            f"probe ran apply(params, x, tap) on x of shape {block.shape} {block.dtype}; {axis}; of a Flax module "
+            "from_linen or from_nnx makes apply and params"
+        )
         raise
-    shape = getattr(logits, "shape", None)
-    if shape is None or len(shape) != 2:
-        raise InputError(f"apply: expected logits of two axes, examples and classes, got {shape or type(logits)}")
-    return tuple(shape)
+    shape = tuple(getattr(logits, "shape", ()))
+    classes = model.class_axis % 2
+    if len(shape) != 2 or shape[1 - classes] != 2:
+        expected = "[n, C]" if classes else "[C, n]"
+        raise InputError(f"apply: expected logits {expected} for x[n, ...], got shape {shape} for two examples")
+    return int(shape[classes])
 
 
-def _check_labels(images: Mapping[str, tuple[np.ndarray, np.ndarray]], logits: tuple[int, ...], axis: int) -> None:
-    classes = logits[axis]
-    for split, (_, y) in images.items():
-        if y.min() < 0 or y.max() >= classes:
+def _check_sites(model: Model, params: Params, x: np.ndarray, sites: Sequence[str]) -> None:
+    found = taps.sites_for_one(model.apply, params, jnp.asarray(x[:1]))
+    if isinstance(sites, str) or not sites:
+        known = ", ".join(site.name for site in found) or "none"
+        raise InputError(
+            f"sites: expected a list of the model's sites, which are {known}, got {sites!r}; or say what follows them "
+            "with post={site: activation}"
+        )
+    taps.sites_for_one(model.apply, params, jnp.asarray(x[:1]), sites)
+    shapes = {site.name: site.shape for site in found}
+    for site in sites:
+        behind = model.after(site)
+        if isinstance(behind, str) and behind in shapes and shapes[behind] != shapes[site]:
             raise InputError(
-                f"{split}: expected labels from 0 to {classes - 1}, one of the network's {classes} classes, "
-                f"got {y.min()} to {y.max()}"
+                f"post: '{behind}' has shape {shapes[behind]} for one example where '{site}' has {shapes[site]}; "
+                "expected the site right behind its activation"
             )
 
 
-def _attrs(
-    options: Options,
-    splits: Mapping[str, Examples],
-    images: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    seconds: float,
-) -> dict[str, Any]:
+def _refuse_dependent(model: Model, params: Params, x: np.ndarray) -> None:
+    """Raise `InputError` where an example's logits depend on the others, so that they would on how blocks are cut."""
+    rows = min(len(x), 16)
+    among, alone = (
+        np.asarray(_logits(_one(params), part, model=model), np.float32).take(0, 1 - model.class_axis % 2)
+        for part in (x[:rows], np.repeat(x[:1], rows, axis=0))
+    )
+    if not np.allclose(among, alone, rtol=1e-3, atol=1e-3 * max(1e-6, float(np.abs(among).max()))):
+        raise InputError(
+            "apply: the logits of an example depend on the other examples of its block, as with batch statistics; give "
+            "the network in evaluation mode"
+        )
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _logits(params: Params, x: Array, *, model: Model) -> Array:
+    with jax.default_matmul_precision("float32"):
+        return model.apply(params, x, taps.identity)
+
+
+def _attrs(options: Options, images: Mapping[str, tuple[np.ndarray, np.ndarray]], seconds: float) -> dict[str, Any]:
     digest = hashlib.sha256()
     for part in (array for pair in images.values() for array in pair):
         digest.update(f"{part.dtype.str}{part.shape}".encode())
         digest.update(np.ascontiguousarray(part).data.cast("B"))
-    counts = ", ".join(f"{int(split.total)} {name}" for name, split in splits.items())
+    counts = ", ".join(f"{len(y)} {name}" for name, (_, y) in images.items())
     return {
         "schema": results.SCHEMA,
         "options": json.dumps(configs.to_dict(options)),
@@ -182,12 +264,3 @@ def _attrs(
         "precision": options.compute.precision,
         "timings": json.dumps({"sweep_s": seconds}),
     }
-
-
-def _write(result: xr.DataTree, options: Options, out: Path) -> None:
-    """Write the result, tables and figures to a folder that holds none yet."""
-    with folders.held(out) as folder:
-        if (folder / results.FILE).exists():
-            raise InputError(f"{folder}: holds a result already; choose another folder with out=")
-        results.save(result, folder / results.FILE)
-        report.write(result, options.statistics, folder)

@@ -47,9 +47,13 @@ def units(frame: pd.DataFrame, *, title: str | None = None) -> Figure:
                     band = (flips.min(axis=1), flips.max(axis=1))
                     ax.fill_between(rank, *band, color=line.colour, alpha=0.2, linewidth=0)
                 start = 0.02 + 0.05 * list(look).index(str(network))
-                ax.plot(rank, flips.median(axis=1), color=line.colour, marker=line.marker, markevery=(start, 0.1))
-            ax.set_xscale("log")
-            ax.xaxis.set_major_formatter(plain)
+                every = (start, 0.1) if len(rank) > 12 else None
+                ax.plot(rank, flips.median(axis=1), color=line.colour, marker=line.marker, markevery=every)
+            if part["rank"].max() > 12:
+                ax.set_xscale("log")
+                ax.xaxis.set_major_formatter(plain)
+            else:
+                ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.grid(color="0.92", linewidth=0.6)
             ax.set_axisbelow(True)
             ax.set_xlim(left=0.9)

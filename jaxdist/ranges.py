@@ -43,6 +43,18 @@ def passes_large_values(action: taps.Action, shape: tuple[int, ...]) -> bool:
     return True
 
 
+def keeps_positive_values(model: taps.Model, site: str) -> bool:
+    """Whether the activation behind a site is known to make no positive value smaller, as relu does and gelu does not.
+
+    A clip at the largest value behind such an activation cuts nothing in front of it.
+    """
+    follows = model.after(site)
+    if follows is None or isinstance(follows, str):
+        return False
+    values = np.geomspace(1e-3, 1e3, 61).astype(np.float32)
+    return bool((np.asarray(follows(jnp.asarray(values)), np.float32) >= values).all())
+
+
 def check(model: taps.Model, found: tuple[taps.Site, ...], sites: tuple[str, ...], measured_on: Side) -> None:
     """Refuse ranges behind an activation where they cannot be measured, or mean nothing in front of it.
 

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from jaxdist import breakdowns, edits, figures, files, hosts, markdown, pictures, profiles, results, tables
 from jaxdist.config import StatisticsConfig
+from jaxdist.types import Ranges
 
 WIDTH = 80
 
@@ -32,7 +33,8 @@ def write(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> list[
     pairs, units = list(breakdowns.pairs(result)), breakdowns.units(result)
     stages, stage_reach = breakdowns.along_training(result, options)
     written = []
-    frames = {"points": points, "tolerance": reach, "units": units, "snapshots": stages}
+    singles = "units" if "flips" in units else "sensitivity"
+    frames = {"points": points, "tolerance": reach, singles: units, "snapshots": stages}
     frames |= {"snapshots_tolerance": stage_reach} | {f"grid_{p.first}_{p.second}": p.points for p in pairs}
     if training is not None:
         frames["training"] = training
@@ -42,7 +44,8 @@ def write(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> list[
             files.write_text(written[-1], frame.to_csv(index=False))
     texts = {}
     if not points.empty:
-        texts["published"] = markdown.published(points, training, options)
+        if "config" in result.attrs:  # the paper's analysis says nothing of a network that is not of its experiment
+            texts["published"] = markdown.published(points, training, options)
         texts["corrected"] = markdown.corrected(points, options)
     if not reach.empty:
         texts["tolerance"] = markdown.tolerance(reach, options)
@@ -82,6 +85,10 @@ def _figures1(points: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     }
     for site, suffix in _sites(points):
         title = f"{tables.only(points)}: bands over images" if tables.over_images(points) else None
+        if suffix:
+            where = "All sites" if site == results.ALL else tables.shortened(site, 30)
+            what = f"{where}, {tables.main_split(points)} images"
+            title = what if title is None else f"{what}\n{title}"
         curves = curves_of(points, site)
         for stem, draw in drawn.items():
             yield stem + suffix, draw(curves, title=title)
@@ -89,7 +96,7 @@ def _figures1(points: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
 
 def _layers(reach: pd.DataFrame, options: StatisticsConfig) -> Iterator[tuple[str, Figure]]:
     if not reach.empty and reach.site.nunique() > 1:
-        shown = reach[reach.split == tables.main_split(reach)]
+        shown = tables.preferred(reach[reach.split == tables.main_split(reach)])
         yield "layers", pictures.layers(shown, title=f"{_title(shown, options)}\n{_interval_words(shown, options)}")
 
 
@@ -123,7 +130,7 @@ def _stages(points: pd.DataFrame, reach: pd.DataFrame, options: StatisticsConfig
         split = tables.main_split(points)
         shown = points[(points.site == site) & (points.split == split)]
         over = f"over the seeds that passed ({_span(shown.seeds)})" if (shown.of > 1).any() else ""
-        of = f"of {tables.shortened(site, 30)} along training, {split} images"
+        of = f"of {'all sites' if site == results.ALL else tables.shortened(site, 30)} along training, {split} images"
         title = f"Edits {of}\n{f'Means {over}' if over else tables.only(shown)}"
         yield f"snapshots{suffix}", profiles.snapshots(shown, title=title)
         if not reach.empty:
@@ -156,7 +163,7 @@ def summary(result: xr.DataTree, options: StatisticsConfig) -> RenderableType:
     notes = [Text(line) for line in _notes(result, options)]
     if reach.empty:
         return Group(*notes)
-    reach = reach[reach.split == tables.main_split(reach)]
+    reach = tables.preferred(reach[reach.split == tables.main_split(reach)])
     networks, sites = list(reach.network.unique()), list(reach.site.unique())
     preactivations = all(site.endswith("/pre") or site == "all" for site in sites)
     table = Table(
@@ -218,13 +225,14 @@ def _notes(result: xr.DataTree, options: StatisticsConfig) -> list[str]:
         for network, split in itertools.product(accuracy.network.to_numpy(), accuracy.split.to_numpy()):
             share = float(accuracy.sel(network=network, split=split))
             notes.append(f"{network}: {split} accuracy {tables.percent(share)} % unedited")
-    return notes + _dead_notes(result) + _unit_notes(result)
+    return notes + _dead_notes(result) + _unit_notes(result) + _snapshot_notes(result)
 
 
 def _dead_notes(result: xr.DataTree) -> list[str]:
     notes = []
     if "ranges" in result.children:
-        dead = result["ranges"].to_dataset().dead
+        measured = result["ranges"].to_dataset()
+        dead = measured.dead
         policy = results.options_of(result).sweep.dead_units
         for network in dead.network.to_numpy():
             per_seed = dead.sel(network=network).sum(("site", "unit")).to_numpy()
@@ -232,7 +240,32 @@ def _dead_notes(result: xr.DataTree) -> list[str]:
                 done = "left as they are" if policy == "identity" else "edited by the formula, NaN where it is 0/0"
                 affected = f"{np.count_nonzero(per_seed)} of {len(per_seed)} networks"
                 notes.append(f"{network}: {per_seed.sum()} dead units in {affected}, {done}")
+            notes += _meaningless_notes(str(network), measured.sel(network=network), result)
     return notes
+
+
+def _meaningless_notes(network: str, measured: xr.Dataset, result: xr.DataTree) -> list[str]:
+    options = results.options_of(result).sweep
+    found = Ranges(*(measured[name].to_numpy() for name in Ranges._fields))
+    notes = []
+    for family in (name for name in edits.FAMILIES if name in result.children):
+        count = int(np.asarray(edits.without_meaning(family, found, options)).sum())
+        done = "leaves as they are" if options.dead_units == "identity" else "edits by its formula all the same"
+        if count:
+            notes.append(f"{network}: {count} of {(~found.dead).sum()} units are never positive; {family} {done}")
+    return notes
+
+
+def _snapshot_notes(result: xr.DataTree) -> list[str]:
+    """Which networks' snapshots could not be swept."""
+    for name, group in result.children.items():
+        if name.startswith("snapshots_"):
+            return [f"not swept along training: {said}" for said in np.atleast_1d(group.attrs.get("refused", []))]
+    return []
+
+
+def _unit_words(row: pd.Series, seeds: int) -> str:
+    return f"unit {row.unit} of {row.site}" + (f", seed {row.seed}, the most of all" if seeds > 1 else "")
 
 
 def _unit_notes(result: xr.DataTree) -> list[str]:
@@ -247,6 +280,7 @@ def _unit_notes(result: xr.DataTree) -> list[str]:
         row = part.iloc[part.flips.to_numpy().argmax()]
         notes.append(
             f"{network}: the most important unit alone changes {tables.percent(most.median())} % of predictions"
-            f"{f', median of {seeds} seeds' if seeds > 1 else ''} ({row.family} at {100 * row.fraction:.4g} %)"
+            f"{f', median of {seeds} seeds' if seeds > 1 else ''} "
+            f"({row.family} at {100 * row.fraction:.4g} %; {_unit_words(row, seeds)})"
         )
     return notes

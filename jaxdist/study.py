@@ -79,9 +79,16 @@ class Context(NamedTuple):
 def targets_of(sites: Sequence[str], layers: str) -> dict[str, tuple[str, ...]]:
     """The targets of these sites: each by itself, all of several together, or both.
 
+    Raises:
+      InputError: for a site given twice, or one with the name of all together.
+
     >>> list(targets_of(["dense0/pre", "dense1/pre"], "both"))
     ['dense0/pre', 'dense1/pre', 'all']
     """
+    for site in sites:
+        if sites.count(site) > 1 or (site == results.ALL and len(sites) > 1):
+            problem = "is the name of all sites together" if site == results.ALL else "is given twice"
+            raise InputError(f"sites: '{site}' {problem}; give each site once, by a name of its own")
     each: dict[str, tuple[str, ...]] = {site: (site,) for site in sites}
     together = {results.ALL: tuple(sites)} if len(sites) > 1 else each
     return {"each": each, "all": together, "both": {**each, **together}}[layers]
@@ -114,20 +121,21 @@ def study(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr.Dat
 def measure_ranges(subject: Subject, context: Context, name: str) -> dict[str, Ranges]:
     """The ranges [S, H] of every site, refused where a family's formula means nothing for them."""
     options = context.options
-    try:
-        found = ranges.measure(
-            subject.model,
-            subject.params,
-            context.splits["train"],
-            context.sites,
-            measured_on=options.ranges.measured_on,
-            rule=rules.rule_of(options.ranges),
-            block=options.compute.block,
-        )
-        for site, family in itertools.product(context.sites, options.sweep.families):
+    found = ranges.measure(
+        subject.model,
+        subject.params,
+        context.splits["train"],
+        context.sites,
+        measured_on=options.ranges.measured_on,
+        rule=rules.rule_of(options.ranges),
+        block=options.compute.block,
+    )
+    used = dict.fromkeys([*options.sweep.families, *(GRID if options.sweep.grid else ())])
+    for site, family in itertools.product(context.sites, used):
+        try:
             edits.check(family, found[site], options.sweep, f"network '{name}', site '{site}'")
-    except InputError as error:
-        raise MeaninglessError(str(error)) from None
+        except InputError as error:
+            raise MeaninglessError(str(error)) from None
     return found
 
 
@@ -136,7 +144,9 @@ def families(
 ) -> dict[str, xr.Dataset]:
     """Every family at its grid: one group each."""
     counts = family_counts(subjects, measured, context, job="sweep")
-    return results.families(counts, grids_of(context), identities(context), context.coords(subjects), context.totals)
+    return results.families(
+        counts, grids_of(context), identities(subjects, context), context.coords(subjects), context.totals
+    )
 
 
 def grids_of(context: Context) -> dict[str, np.ndarray]:
@@ -146,10 +156,18 @@ def grids_of(context: Context) -> dict[str, np.ndarray]:
     return {"scale": grids["scale"]} | grids if shortcut else grids  # its points come first
 
 
-def identities(context: Context) -> dict[str, float | None]:
-    """Where each family edits nothing."""
+def identities(subjects: Mapping[str, Subject], context: Context) -> dict[str, float | None]:
+    """Where each family edits nothing in any of the networks."""
+    return {family: identity(family, subjects, context) for family in context.options.sweep.families}
+
+
+def identity(family: str, subjects: Mapping[str, Subject], context: Context) -> float | None:
+    """Where a family edits nothing in any of the networks, if anywhere."""
     options = context.options
-    return {family: edits.identity(family, options.sweep, options.ranges.rule) for family in options.sweep.families}
+    reached = options.ranges.measured_on == "pre" or all(
+        ranges.keeps_positive_values(subject.model, site) for subject in subjects.values() for site in context.sites
+    )
+    return edits.identity(family, options.sweep, options.ranges.rule, reached=reached)
 
 
 def family_counts(
@@ -182,7 +200,8 @@ def grid(
         return {site: edits.pairs(measured[name][site], grids, options) for site in context.targets[target]}
 
     counts = counted(subjects, made, context, job="grid")
-    return groups.grid(counts, grids, context.coords(subjects), context.totals)
+    unedited = {family: identity(family, subjects, context) for family in GRID}
+    return groups.grid(counts, grids, unedited, context.coords(subjects), context.totals)
 
 
 def counted(
@@ -294,7 +313,8 @@ def refined(
 ) -> dict[str, xr.Dataset]:
     """Tolerance radii narrowed inside the brackets that the families' grids found."""
     options = context.options
-    found = {}
+    found: dict[Key, groups.Radii] = {}
+    edges: list[str] = []
     for name, subject, target, split in parts(subjects, list(context.targets), context, "radii"):
         searches = []
         for family in options.sweep.families:
@@ -325,7 +345,11 @@ def refined(
             )
 
         edges = [f"{search.family} {search.side}" for search in searches]
+        if not edges:
+            continue
         found[name, target, split] = groups.Radii(*context.once(f"radii-{name}-{_plain(target)}-{split}", narrow))
+    if not edges:  # no family edits nothing anywhere, so there is no edge to look for
+        return {}
     coords = {**context.coords(subjects), "edge": edges}
     return {"radii": groups.radii(stacked(found), coords, options.statistics.margin)}
 
@@ -346,18 +370,33 @@ def _search(series: xr.Dataset, family: str, side: radii.Side, margin: float) ->
 def along_training(kept: Mapping[str, tuple[Model, Passed]], context: Context) -> dict[str, xr.Dataset]:
     """The families' sweeps of the weights that were the first above each training accuracy, by their own ranges."""
     found: dict[str, Counts | None] = {}
+    subjects: dict[str, Subject] = {}
+    refused: dict[str, str] = {}
     steps = {name: np.asarray(passed.step) for name, (_, passed) in kept.items()}
     for name, (model, passed) in kept.items():
-        there = steps[name] != NEVER
-        found[name] = None
-        if there.any():
-            # One after the other, as if each were a seed.
-            subject = Subject(model, jax.tree.map(lambda leaf, there=there: np.asarray(leaf)[there], passed.params))
-            these = context._replace(seeds=range(int(there.sum())))
-            measured = {name: measure_ranges(subject, these, name)}
-            found[name] = family_counts({name: subject}, measured, these, job="snapshots")
-    grids, coords = grids_of(context), context.coords(kept)
-    return groups.snapshots(found, steps, THRESHOLDS, grids, identities(context), coords, context.totals)
+        there, found[name] = steps[name] != NEVER, None
+        if not there.any():
+            continue
+        # One after the other, as if each were a seed. One that was taken stands for those that were not, so that every
+        # training gives as many, which run the same program; what is counted of it there is not kept.
+        taken = np.where(there, np.arange(there.size).reshape(there.shape), np.flatnonzero(there)[0]).ravel()
+
+        def flat(leaf: Any, taken: np.ndarray = taken) -> np.ndarray:
+            return np.asarray(leaf).reshape(-1, *leaf.shape[2:])[taken]
+
+        subjects[name] = Subject(model, jax.tree.map(flat, passed.params))
+        these = context._replace(seeds=range(there.size))
+        try:
+            measured = {name: measure_ranges(subjects[name], these, name)}
+        except MeaninglessError as error:  # the trained networks' sweep is not lost with it
+            refused[name] = str(error)
+            continue
+        found[name] = family_counts({name: subjects[name]}, measured, these, job="snapshots")
+    coords, unedited = context.coords(kept), identities(subjects, context)
+    labelled = groups.snapshots(found, steps, THRESHOLDS, grids_of(context), unedited, coords, context.totals)
+    for group in labelled.values():
+        group.attrs["refused"] = [f"{name}: {sentence}" for name, sentence in refused.items()]
+    return labelled
 
 
 def _plain(target: str) -> str:

@@ -145,8 +145,10 @@ def block_counts(
     logits, predict = predictor(model, sites, params, part)
     unedited = elementwise.argmax(logits, model.class_axis)
     expected = wanted(unedited, part)
-    predict = layouts.filled(predict, jax.tree.map(lambda leaf: leaf[0], edits))
-    counts = lax.map(lambda edit: equal(predict(edit)[None], expected), edits)
+    counts = jnp.zeros((0, len(expected)), jnp.int32)
+    if len(jax.tree.leaves(edits)[0]):  # none where the shortcut's are all
+        predict = layouts.filled(predict, jax.tree.map(lambda leaf: leaf[0], edits))
+        counts = lax.map(lambda edit: equal(predict(edit)[None], expected), edits)
     if scales is not None:
         # What a scale of 0 leaves: the output bias, and any path around the site.
         rest = taps.edit(model.apply, params, part.x, {sites[0]: jnp.zeros_like})
@@ -211,20 +213,28 @@ def matches(
 ) -> np.ndarray:
     """Count the images [S, P] to which two ensembles, each with its own edits, give the same class at each point.
 
-    Seeds are taken in pairs; the edits are of one site, with leaves [S, P, H], as in `sweep`. Each ensemble sees the
-    same images in its own scaling, laid out on one mesh; float32 throughout.
+    Seeds are taken in pairs; the edits are of the same sites, with leaves [S, P, H], as in `sweep`. Each ensemble sees
+    the same images in its own scaling, laid out on one mesh; float32 throughout.
     """
-    (site,) = first[1]
     both = examples[0]._replace(x=(examples[0].x, examples[1].x))
-    size = block or blocks.default_size(taps.widest(taps.sites_for_one(model.apply, first[0], examples[0].x, [site])))
+    found = taps.sites_for_one(model.apply, first[0], examples[0].x, first[1])
+    sites = tuple(site.name for site in found if site.name in first[1])
+    size = block or blocks.default_size(taps.widest(found))
     mesh, seeds = mesh_of(both), jax.tree.leaves(first[0])[0].shape[0]
-    counts = _matches(*spread((first, second), mesh), both, model=model, site=site, size=size, mesh=mesh)
+    counts = _matches(*spread((first, second), mesh), both, model=model, sites=sites, size=size, mesh=mesh)
     return np.asarray(to_host(counts)[:seeds])
 
 
-@functools.partial(jax.jit, static_argnames=("model", "site", "size", "mesh"))
+@functools.partial(jax.jit, static_argnames=("model", "sites", "size", "mesh"))
 def _matches(
-    first: Edited, second: Edited, examples: Examples, *, model: taps.Model, site: str, size: int, mesh: Mesh
+    first: Edited,
+    second: Edited,
+    examples: Examples,
+    *,
+    model: taps.Model,
+    sites: tuple[str, ...],
+    size: int,
+    mesh: Mesh,
 ) -> Array:
     points = jax.tree.leaves(first[1])[0].shape[1]
 
@@ -232,7 +242,7 @@ def _matches(
         def network(pair: tuple[Edited, Edited]) -> Array:
             def step(counts: Array, part: blocks.Block) -> Array:
                 predict, other = (
-                    predictor(model, (site,), params, part._replace(x=x))[1]
+                    predictor(model, sites, params, part._replace(x=x))[1]
                     for (params, _), x in zip(pair, part.x, strict=True)
                 )
                 made = (pair[0][1], pair[1][1])

@@ -204,6 +204,22 @@ def radii(one: Series, options: StatisticsConfig) -> Iterator[dict[str, object]]
         }
 
 
+def preferred(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `tolerance` with the refined radius in place of the grid's, where there is one.
+
+    A single network's interval, over images, is made from the grid; it is widened to hold its refined radius, which
+    differs from the grid's by what interpolation between two points does.
+    """
+    if "refined" not in frame or frame.empty:
+        return frame
+    known = frame.refined.notna()
+    seeds = known & frame.refined_low.notna()
+    images = known & (frame.over == "images")
+    low = frame.low.where(~images, np.minimum(frame.low, frame.refined)).where(~seeds, frame.refined_low)
+    high = frame.high.where(~images, np.maximum(frame.high, frame.refined)).where(~seeds, frame.refined_high)
+    return frame.assign(median=frame["median"].where(~known, frame.refined), low=low, high=high)
+
+
 def _with_refined(frame: pd.DataFrame, refined: xr.Dataset, options: StatisticsConfig) -> pd.DataFrame:
     """Join the refined radii, where they are of the margin asked for."""
     if frame.empty or not np.isclose(float(refined.attrs["margin"]), options.margin):

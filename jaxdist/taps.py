@@ -182,9 +182,10 @@ def edit(apply: Apply, params: Params, x: Array, actions: Mapping[str, Action]) 
         if site not in actions:
             return value
         result = actions[site](value)
-        if result.shape != value.shape:
+        if (result.shape, result.dtype) != (value.shape, value.dtype):
             raise ValueError(
-                f"expected the action at site '{site}' to keep the shape {value.shape}, got {result.shape}"
+                f"expected the action at site '{site}' to keep the shape {value.shape} and {value.dtype}, "
+                f"got {result.shape} and {result.dtype}"
             )
         return result
 

@@ -56,11 +56,6 @@ class Snapshot(NamedTuple):
     state: State
     metrics: Metrics  # [steps + 1, S]; zeros from state.step on
 
-    @property
-    def finished(self) -> bool:
-        """Whether all updates are made and the last weights measured."""
-        return int(self.state.step) >= len(self.metrics.loss)
-
 
 class Trained(NamedTuple):
     """What training ends with, on the host."""
@@ -132,6 +127,7 @@ def train(
     report: Callable[[Progress], None] = lambda _: None,
     resume: Callable[[Snapshot], Snapshot] = lambda start: start,
     keep: Callable[[Snapshot], None] | None = None,
+    due: Callable[[], bool] = lambda: True,
     snapshots: bool = False,
 ) -> Trained:
     """Train stacked parameters (leading S) for `steps` full-batch updates; what it returns is on the host.
@@ -141,8 +137,9 @@ def train(
       seeds: numbers of the networks [S], by which an error names them; by default 0, 1, ...
       resume: is given the start and returns where to go on: the start, or a snapshot that `keep` was given earlier in
         the same training. Going on gives the same bits as never having stopped.
-      keep: is given a snapshot every fraction of a second, on the host, and the finished one last. Its metrics are
-        written on afterwards.
+      keep: is given a snapshot, on the host, whenever one is due, and the finished one last. Its metrics are written on
+        afterwards.
+      due: asked every fraction of a second, since to fetch a snapshot takes time.
 
     Raises:
       TrainingDivergedError: as soon as a network's loss is not finite; it names the networks and the step.
@@ -180,7 +177,7 @@ def train(
         for recorded, these in zip(metrics, new, strict=True):
             recorded[step:last] = these
         step = last
-        if keep is not None:
+        if keep is not None and (due() or step > steps):
             keep(Snapshot(_of_host(state, count), metrics))
         report(Progress(last - 1, steps, *(float(np.mean(leaf[-1])) for leaf in new)))
     final = _of_host(state, count)

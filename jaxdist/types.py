@@ -36,7 +36,7 @@ Apply: TypeAlias = "Callable[[Params, Array, Tap], Array]"
 class Ranges(NamedTuple):
     """Per-unit statistics of a site over the training images; arrays of shape [H], or [S, H] for an ensemble."""
 
-    low: Array
-    high: Array
-    dead: Array
+    low: AnyArray
+    high: AnyArray
+    dead: AnyArray
     """bool: the activation is 0 for every training image."""

@@ -41,6 +41,9 @@ _KEPT = 2
 _FREE = ("out", "data.dir", "train.save_every", "statistics.")
 """Beginnings of the names of config fields that change no counts or weights: a run may go on with other values."""
 
+_OTHERS = ("confidence", "published_baseline_index")
+"""The fields of the statistics on which no stored number depends."""
+
 
 class Store:
     """One run's unfinished work. Everything it writes is whole or absent.
@@ -80,14 +83,17 @@ class Store:
             files.remove(self._folder)
 
     @contextlib.contextmanager
-    def training(self, name: str) -> Iterator[tuple[Callable[[Tree], Tree], Callable[[Tree, int, bool], None]]]:
-        """Yield a function that reads the newest state kept, or returns its argument, and one that keeps a state.
+    def training(
+        self, name: str
+    ) -> Iterator[tuple[Callable[[Tree], Tree], Callable[[Tree, int], None], Callable[[], bool]]]:
+        """Yield a function that reads the newest state kept, or returns its argument; one that keeps a state; and one
+        that says whether the last time is long ago.
 
-        States are pytrees of arrays, all of one structure; they come back as NumPy's, on no device yet. The second
-        function takes a state, its step, and whether it must be kept; otherwise it is if the last time is long ago.
+        States are pytrees of arrays, all of one structure; they come back as NumPy's, on no device yet. To keep one its
+        step is given too.
         """
         if not self.keeps:
-            yield lambda start: start, lambda *_: None
+            yield lambda start: start, lambda *_: None, lambda: False
             return
         import orbax.checkpoint as ocp  # late: importing it takes most of a second
 
@@ -106,17 +112,16 @@ class Store:
                     restored: Tree = manager.restore(step, args=ocp.args.StandardRestore(like))
                 return restored
 
-            def keep(state: Tree, step: int, must: bool) -> None:
+            def keep(state: Tree, step: int) -> None:
                 nonlocal kept_at
-                if must or time.monotonic() - kept_at >= self._config.train.save_every:
-                    _refuse_full(folder, state)
-                    try:
-                        manager.save(step, args=ocp.args.StandardSave(jax.tree.map(np.asarray, state)), force=True)
-                    except ValueError as error:  # TensorStore's, which ends with what the system said
-                        raise OSError(f"{folder}: {str(error).rsplit(': ', 1)[-1].split(' [')[0]}") from None
-                    kept_at = time.monotonic()
+                _refuse_full(folder, state)
+                try:
+                    manager.save(step, args=ocp.args.StandardSave(jax.tree.map(np.asarray, state)), force=True)
+                except ValueError as error:  # TensorStore's, which ends with what the system said
+                    raise OSError(f"{folder}: {str(error).rsplit(': ', 1)[-1].split(' [')[0]}") from None
+                kept_at = time.monotonic()
 
-            yield newest, keep
+            yield newest, keep, lambda: time.monotonic() - kept_at >= self._config.train.save_every
 
     def once(self, name: str, compute: Callable[[], tuple[Any, ...]]) -> tuple[np.ndarray, ...]:
         """Return the arrays kept under this name, or compute and keep them."""
@@ -156,7 +161,10 @@ def refuse_other(found: Config, wanted: Config, folder: Path, *, more_seeds: boo
     `more_seeds` allows the wanted config to have more seeds than the one found.
     """
     before, after = (_flat(configs.to_dict(config)) for config in (found, wanted))
-    keys = [key for key in before | after if not key.startswith(_FREE) and before.get(key) != after.get(key)]
+    free: tuple[str, ...] = _FREE
+    if wanted.sweep.refine:  # then the margin decides stored numbers too
+        free = tuple(f"statistics.{name}" if start == "statistics." else start for start in _FREE for name in _OTHERS)
+    keys = [key for key in before | after if not key.startswith(free) and before.get(key) != after.get(key)]
     if more_seeds and wanted.train.seeds > found.train.seeds:
         keys.remove("train.seeds")
     if keys:

@@ -38,7 +38,7 @@ def in_waves(
     `once` is given each wave's networks and what sweeps them, and returns its counts, perhaps from an earlier time.
     """
     seeds = jax.tree.leaves(subject.params)[0].shape[0]
-    points = jax.tree.leaves(made)[0].shape[1]
+    points = jax.tree.leaves(made)[0].shape[1] + (0 if scales is None else len(scales))
     together = wave_size(seeds, points * examples.y.shape[0], mesh_of(examples).shape[SEED])
     waves = []
     for first in range(0, seeds, together):

@@ -139,15 +139,34 @@ def test_an_unknown_family_is_named_with_the_nearest_known_one():
         edits.get("ofset")
 
 
-def test_a_formula_that_means_nothing_for_a_live_unit_is_refused_with_the_way_out():
-    flat = Ranges(np.array([-3.0, -1.0, -2.0]), np.array([-1.0, 2.0, 0.0]), np.array([False, False, True]))
-    with pytest.raises(InputError, match=r"site: offset_formula 'code' .* got 1 of 2 live units .* 'intended'"):
+def test_units_for_which_a_formula_means_nothing_follow_the_dead_ones():
+    mixed = Ranges(jnp.array([-3.0, -1.0, -2.0]), jnp.array([-1.0, 2.0, 0.0]), jnp.array([False, False, True]))
+    for family, options in (("offset", {}), ("clip", {"clip_formula": "caption"})):
+        np.testing.assert_array_equal(
+            edits.without_meaning(family, mixed, SweepConfig(**options)), [True, False, False]
+        )
+        made = edits.build(family, mixed, np.array([0.3]), SweepConfig(**options))
+        none = edits.unedited(3)
+        for leaf, plain in zip(made, none, strict=True):
+            np.testing.assert_array_equal(leaf[0, [0, 2]], plain[jnp.array([0, 2])])
+        assert (made.scale[0, 1], made.high[0, 1]) != (1, np.inf)
+        literal = edits.build(family, mixed, np.array([0.3]), SweepConfig(dead_units="nan", **options))
+        assert (literal.scale[0, 0], literal.high[0, 0]) != (1, np.inf)
+    assert not np.any(edits.without_meaning("offset", mixed, SweepConfig(offset_formula="intended")))
+    assert not np.any(edits.without_meaning("scale", mixed, SweepConfig()))
+
+
+def test_a_formula_that_means_nothing_for_a_whole_network_is_refused_with_the_way_out():
+    flat = Ranges(np.array([[-3.0, -1.0]] * 2), np.array([[-1.0, 2.0], [-1.0, -2.0]]), np.array([[False, False]] * 2))
+    with pytest.raises(InputError, match=r"site: offset_formula 'code' .* use sweep.offset_formula 'intended'"):
         edits.check("offset", flat, SweepConfig(), "site")
-    with pytest.raises(InputError, match=r"clip_formula 'caption' .* got 1 of 2 live units .* use clip_formula 'code'"):
+    with pytest.raises(InputError, match=r"clip_formula 'caption' needs .* use sweep.clip_formula 'code'"):
         edits.check("clip", flat, SweepConfig(clip_formula="caption"))
     edits.check("offset", flat, SweepConfig(offset_formula="intended"))
     edits.check("clip", flat, SweepConfig())
     edits.check("scale", flat, SweepConfig())
+    first = jax.tree.map(lambda leaf: leaf[0], flat)  # one of its units is positive
+    edits.check("offset", first, SweepConfig())
     for family in edits.FAMILIES:
         edits.check(family, RANGES, SweepConfig(clip_formula="caption"))
 
@@ -158,6 +177,7 @@ def test_a_clip_of_quantiles_or_deviations_edits_nothing_only_at_the_end_of_the_
         assert edits.identity("scale", SweepConfig(), rule) == 1
         assert edits.identity("offset", SweepConfig(), rule) == 0
     assert edits.identity("clip", SweepConfig(), "minmax") == 1
+    assert edits.identity("clip", SweepConfig(), "minmax", reached=False) == edits.intensity_grid()[-1]
 
 
 def test_each_network_may_have_fractions_of_its_own():

@@ -285,7 +285,7 @@ class TestReport:
     def test_dead_units_are_told_by_either_kind_of_options(self, lone, result):
         assert results.options_of(lone).sweep.dead_units == "nan"
         assert results.options_of(result).sweep.dead_units == "identity"
-        assert results.options_of(results.tree({}, {}).sweep) == config.SweepConfig()
+        assert results.options_of(results.tree({}, {})).sweep == config.SweepConfig()
         odd = results.tree({}, {"options": json.dumps({"sweep": {"dead_unit": "nan"}})})
         with pytest.raises(config.InputError, match=r"options: unknown key 'sweep\.dead_unit'"):
             results.options_of(odd)

@@ -27,9 +27,18 @@ def images(digits):
 
 
 def plain(params, x, tap):
-    """A user's own function, sample-major, with a site in front of its activation and a path around it."""
+    """A user's own function, sample-major, with a site in front of its activation."""
     h = tap("hidden", x @ params["dense0"]["weight"].T + params["dense0"]["bias"][None])
-    return jax.nn.relu(h) @ params["dense1"]["weight"].T + params["dense1"]["bias"][None]
+    return tap("logits", jax.nn.relu(h) @ params["dense1"]["weight"].T + params["dense1"]["bias"][None])
+
+
+class Unhashable:
+    """An activation with a field that has no hash."""
+
+    __hash__ = None
+
+    def __call__(self, value):
+        return jax.nn.relu(value)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +73,7 @@ def test_counts_of_one_network_equal_the_oracle_on_both_splits(result, network, 
             assert int(group.total) == len(y)
 
 
-def test_the_grid_of_two_edits_is_the_first_after_the_second_is_left_out(result, network, images):
+def test_the_grid_of_two_edits_is_the_second_after_the_first(result, network, images):
     """Where one of the two edits nothing the grid holds the other's own counts; elsewhere both, by the oracle."""
     group = result["grid_scale_offset"].sel(network="network", seed=0, site="hidden", split="train")
     for family, other, unedited in (("scale", "second", 0.0), ("offset", "first", 1.0)):
@@ -178,7 +187,7 @@ def test_the_files_of_a_probe_are_read_and_reported_again(network, images, tmp_p
     assert (folder / "figures" / "figure1.png").exists()
     assert cli.main(["report", str(folder)]) == 0
     assert "2.0 points" in capsys.readouterr().out
-    with pytest.raises(InputError, match="holds a result already"):
+    with pytest.raises(InputError, match="holds a result or a run already"):
         jaxdist.probe(plain, network, train=images[0], post={"hidden": jax.nn.relu}, out=folder, **FEW)
     assert cli.main(["sweep", str(folder)]) == 2
     assert cli.main(["compare", str(folder), "published"]) == 2
@@ -188,9 +197,9 @@ def test_the_files_of_a_probe_are_read_and_reported_again(network, images, tmp_p
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"sites": ["nowhere"]}, "site 'nowhere': the model never reaches it; its sites are hidden"),
-        ({"sites": "hidden"}, "sites: expected a list of at least one of the model's sites, which are hidden"),
-        ({"post": {}}, "sites: expected a list of at least one of the model's sites, which are hidden"),
+        ({"sites": ["nowhere"]}, "site 'nowhere': the model never reaches it; its sites are hidden, logits"),
+        ({"sites": "hidden"}, "sites: expected a list of the model's sites, which are hidden, logits, got"),
+        ({"post": {}}, "sites: expected a list of the model's sites, which are hidden, logits, got"),
         ({"sites": ["hidden"], "post": {}}, "site 'hidden': ranges behind the activation need post="),
         ({"post": {"hidden": jnp.tanh}}, "its activation changes large values.*use measured_on 'pre'"),
         ({"familys": ("clip",)}, "probe: unknown option 'familys'; did you mean 'families'"),
@@ -198,6 +207,15 @@ def test_the_files_of_a_probe_are_read_and_reported_again(network, images, tmp_p
         ({"ranges": "iqr"}, "ranges.rule: expected one of minmax, quantile, sd"),
         ({"precision": "exact"}, "precision 'exact' is for the perceptrons"),
         ({"stacked": True}, "params: expected arrays that share a leading seed axis"),
+        ({"splits": ("test",)}, r"splits names 'test', but no test images are given; give test=\(x, y\)"),
+        ({"scale_shortcut": True}, "scale_shortcut is for the perceptrons of a config"),
+        ({"sites": ["hidden", "hidden"]}, "sites: 'hidden' is given twice; give each site once"),
+        ({"post": {"hidden": Unhashable()}}, "apply and the functions in post must be hashable"),
+        (
+            {"post": {"hidden": "logits"}},
+            r"post: 'logits' has shape \(1, 10\) for one example where 'hidden' has \(1, 24\)",
+        ),
+        ({"train": (np.zeros((5, 64)), np.full(5, 2**32))}, "train: expected labels from 0 to 9, .* got 4294967296"),
         ({"train": (np.zeros((5, 64)), np.zeros(4, int))}, "train: expected one integer label for each of 5 inputs"),
         ({"train": (np.zeros((5, 64)), np.zeros(5))}, "train: expected one integer label for each of 5 inputs"),
         ({"train": (np.full((5, 64), np.nan), np.zeros(5, int))}, "train: the inputs hold values that are not finite"),
@@ -213,8 +231,9 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(change, sentence, networ
 
 
 def test_logits_that_are_none_are_refused(network, images):
-    with pytest.raises(InputError, match="apply: expected logits of two axes, examples and classes, got"):
-        jaxdist.probe(lambda p, x, tap: tap("h", x).sum(), network, train=images[0], sites=["h"], measured_on="pre")
+    for logits in (lambda h: h.sum(), lambda h: h[:1, :10], lambda h: h[:, :10].T):
+        with pytest.raises(InputError, match=r"apply: expected logits \[n, C\] for x\[n, ...\], got shape"):
+            jaxdist.probe(lambda p, x, tap, f=logits: f(tap("h", x)), network, train=images[0], sites=["h"])
 
 
 def test_an_error_of_the_users_own_function_keeps_its_words(network, images):
@@ -224,3 +243,58 @@ def test_an_error_of_the_users_own_function_keeps_its_words(network, images):
     assert any(
         "on x of shape (2, 60) float32; for several seeds give stacked=True" in n for n in caught.value.__notes__
     )
+
+
+def test_weights_that_apply_holds_itself_are_asked_for(images):
+    with pytest.raises(InputError, match="params: expected a pytree of at least one array, got none"):
+        jaxdist.probe(lambda p, x, tap: tap("h", x)[:, :10], {}, train=images[0], sites=["h"], measured_on="pre")
+
+
+def test_examples_that_depend_on_each_other_are_refused(network, images):
+    def normalised(params, x, tap):
+        return plain(params, x - x.mean(0, keepdims=True), tap)
+
+    with pytest.raises(InputError, match="depend on the other examples of its block, as with batch statistics"):
+        jaxdist.probe(normalised, network, train=images[0], post={"hidden": jax.nn.relu})
+
+
+def test_no_edit_is_no_edit_in_half_precision_and_behind_gelu(network, images):
+    """What follows a site computes as without an edit; a clip at 100 % behind gelu cuts small values, and says so."""
+    few = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16) / 64, network)
+
+    def half(params, x, tap):
+        h = tap("hidden", x.astype(jnp.bfloat16) @ params["dense0"]["weight"].T)
+        return jax.nn.gelu(h) @ params["dense1"]["weight"].T
+
+    found = jaxdist.probe(half, few, train=images[0], post={"hidden": jax.nn.gelu}, offset_formula="intended")
+    for family, unedited in (("scale", 1.0), ("offset", 0.0)):
+        group = found[family].sel(split="train", site="hidden")
+        assert group.attrs["identity"] == unedited
+        assert (group.agree.sel(fraction=unedited, method="nearest") == 301).all()
+    clip = found["clip"].sel(split="train", site="hidden")
+    assert clip.attrs["identity"] == 10.0
+    assert (clip.agree.sel(fraction=10.0, method="nearest") == 301).all()
+
+
+def test_every_formula_in_use_is_checked_and_what_has_no_edge_has_no_radius(network, images):
+    down = jax.tree.map(np.array, network)
+    down["dense0"]["bias"] = down["dense0"]["bias"] - 1e6
+    arguments = {"train": images[0], "sites": ["hidden"], "measured_on": "pre", "families": ("clip",)}
+    assert "clip" in jaxdist.probe(plain, down, **arguments).children
+    with pytest.raises(
+        InputError, match="offset_formula 'code' needs units whose largest value is positive, and none's is"
+    ):
+        jaxdist.probe(plain, down, **arguments, grid=True)
+    literal = jaxdist.probe(
+        plain,
+        network,
+        train=images[0],
+        post={"hidden": jax.nn.relu},
+        families=("offset",),
+        offset_formula="literal",
+        refine=True,
+        grid=True,
+    )
+    assert "radii" not in literal.children
+    assert "identity_second" not in literal["grid_scale_offset"].attrs
+    assert literal["grid_scale_offset"].attrs["identity_first"] == 1.0

@@ -8,6 +8,7 @@ import pytest
 
 from jaxdist import cli, experiment, folders, results, study, weights
 from jaxdist import config as configs
+from jaxdist.errors import InputError
 from tests import oracle
 
 DEEP = {
@@ -85,11 +86,67 @@ def test_what_means_nothing_is_refused_before_training_where_that_is_known(capsy
 
 
 @pytest.mark.usefixtures("in_an_empty_folder", "no_pictures")
-def test_and_after_training_without_losing_the_networks(capsys):
-    assert cli.main(["run", "--out", "tanh", *TANH, "--ranges.measured_on", "pre"]) == 2
+def test_and_after_training_without_losing_the_networks(capsys, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(study.edits, "check", lambda *_: (_ for _ in ()).throw(InputError("it means nothing")))
+        assert cli.main(["run", "--out", "tanh", *TANH, "--ranges.measured_on", "pre"]) == 2
+        assert cli.main(["sweep", "tanh", "--sweep.clip_formula", "caption"]) == 2
     said = capsys.readouterr().err
-    assert "use offset_formula 'intended'; the trained networks are kept" in said
-    assert said.count("\n") == 1
-    assert cli.main(["sweep", "tanh", "--sweep.offset_formula", "literal", "--sweep.clip_formula", "caption"]) == 2
+    assert "it means nothing; the trained networks are kept, so give it to 'jaxdist sweep tanh'" in said
+    assert said.count("\n") == 2
     assert cli.main(["sweep", "tanh", "--sweep.offset_formula", "intended"]) == 0
     assert results.load("tanh")["offset"].correct.shape == (1, 2, 1, 2, 125)
+
+
+ALL = {
+    "model": {"hidden": [8], "activations": ["relu"]},
+    "train": {"steps": 60, "snapshots": True, "save_every": 0.0},
+    "sweep": {"splits": ["test"], "grid": True, "units": True, "sensitivity": True, "refine": True},
+}
+
+
+def everything(out, seeds, margin=0.01):
+    train, margins = {**ALL["train"], "seeds": seeds}, {"margin": margin}
+    return configs.from_dict(ALL | {"out": str(out), "train": train, "statistics": margins})
+
+
+def test_a_run_that_grows_before_it_is_swept_is_the_run_of_all_seeds(tmp_path, no_pictures):
+    """The parts of a run are swept one after the other: none of a part's numbers may stand for another's."""
+    experiment.train(everything(tmp_path / "grown", 2))
+    grown, whole = experiment.run(everything(tmp_path / "grown", 4)), experiment.run(everything(tmp_path / "whole", 4))
+    assert set(grown.children) == set(whole.children)
+    for name in set(whole.children) - {"training", "ranges"}:
+        for variable, values in whole[name].data_vars.items():
+            found = grown[name][variable]
+            assert found.dims == values.dims
+            # Two networks trained together and four are other programs, which round differently.
+            close = np.isclose(found, values, rtol=5e-2, atol=4 if values.dtype.kind == "i" else 1e-3, equal_nan=True)
+            assert close.mean() > 0.98, (name, variable)
+    new, old = (grown["units_clip"].correct.isel(seed=seeds).to_numpy() for seeds in (slice(2, 4), slice(2)))
+    assert (new != old).mean() > 0.3
+
+
+def test_another_margin_goes_on_with_nothing_that_it_decides(tmp_path, no_pictures):
+    experiment.run(everything(tmp_path / "run", 1))
+    with pytest.raises(InputError, match=r"statistics.margin 0.01, not 0.1; give the same, or give another folder"):
+        experiment.run(everything(tmp_path / "run", 2, margin=0.1))
+
+
+def test_the_shortcut_alone_and_a_snapshot_that_cannot_be_swept(tmp_path, monkeypatch, no_pictures):
+    """Neither loses what else was measured."""
+    alone = {**ALL, "sweep": {"families": ["scale"], "splits": ["test"], "scale_shortcut": True}}
+    checked, sites = study.edits.check, []
+
+    def check(family, ranges, *_):
+        sites.append(family)
+        if len(ranges.high) > 2:
+            raise InputError("too many")
+        checked(family, ranges, *_)
+
+    monkeypatch.setattr(study.edits, "check", check)
+    train = {**ALL["train"], "seeds": 2}
+    result = experiment.run(configs.from_dict(alone | {"out": str(tmp_path / "run"), "train": train}))
+    assert (result["scale"].agree.sel(fraction=1, method="nearest") == 360).all()
+    assert "too many" in "".join(np.atleast_1d(result["snapshots_scale"].attrs["refused"]))
+    assert (result["snapshots_scale"].correct == results.MISSING).all()
+    assert len(sites) == 2

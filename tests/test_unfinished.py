@@ -267,12 +267,13 @@ def test_states_are_saved_now_and_then(tmp_path, monkeypatch):
     store = unfinished.Store(tmp_path, config(tmp_path, save_every=100.0))
     clock = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: clock)
-    with store.training("relu-0") as (newest, keep):
+    with store.training("relu-0") as (newest, keep, due):
         assert newest({"a": np.zeros(2)})["a"].tolist() == [0, 0]
         for step in range(1, 8):
             clock += 30
-            keep({"a": np.full(2, step)}, step, step == 7)
-    with store.training("relu-0") as (newest, _):
+            if due() or step == 7:
+                keep({"a": np.full(2, step)}, step)
+    with store.training("relu-0") as (newest, *_):
         assert newest({"a": np.zeros(2)})["a"].tolist() == [7, 7]
     kept = {path.name for path in (tmp_path / unfinished.FOLDER / "training" / "relu-0").iterdir()}
     assert kept == {"4", "7"}

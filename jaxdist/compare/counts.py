@@ -75,7 +75,9 @@ def same_classes(
     inputs = [_inputs(side, other, data_dir, seeds) for side, other in (sides, sides[::-1])]
     families = {key[0]: pair[0].fraction for key, pair in pairs.items()}
     found: dict[Key, np.ndarray] = {}
-    for network, site, split in dict.fromkeys(key[1:] for key in pairs):
+    targets = experiment.targets_of(sides[0].config)
+    for network, target, split in dict.fromkeys(key[1:] for key in pairs):
+        sites = targets.get(target, (target,))
         model = experiment.network_model(sides[0].config, network)
         edited = []
         for side, of, known in zip(sides, networks, inputs, strict=True):
@@ -85,15 +87,16 @@ def same_classes(
                 model,
                 params,
                 known.splits["train"],
-                (site,),
+                sites,
                 measured_on=how.measured_on,
                 rule=rules.rule_of(how),
-            )[site]
-            edited.append((params, {site: edits.joined(measured, families, side.config.sweep)}))
+            )
+            made = {site: edits.joined(measured[site], families, side.config.sweep) for site in sites}
+            edited.append((params, made))
         examples = (inputs[0].splits[split], inputs[1].splits[split])
         matching = sweep.matches(model, edited[0], edited[1], examples)
         for family, here in edits.slices(families).items():
-            found[family, network, site, split] = matching[:, here]
+            found[family, network, target, split] = matching[:, here]
     return found
 
 

@@ -96,7 +96,7 @@ def read(path: Path, changes: Mapping[str, str]) -> Imported:
     config = dataclasses.replace(
         base,
         model=dataclasses.replace(base.model, activations=tuple(stacked), hidden=hidden),
-        train=dataclasses.replace(base.train, seeds=count),
+        train=dataclasses.replace(base.train, seeds=count, snapshots=False),
     )
     config = configs.override(config, {key: value for key, value in changes.items() if key != "model.activations"})
     digests = {
