@@ -95,7 +95,9 @@ def edited(family, p, h, low, high, dead, *, clip="code", offset="code", dead_un
         else:
             s = {"code": (high - p * r) / high, "intended": 1 - p, "literal": (1 - p) * r}[offset]
             y = s * h + p * r
-    return np.where(dead, h, y) if dead_units == "identity" else y
+    multiple_of_high = (family == "offset" and offset == "code") or (family == "clip" and clip == "caption")
+    spared = dead | (high <= 0) if multiple_of_high else dead
+    return np.where(spared, h, y) if dead_units == "identity" else y
 
 
 def sweep(params, network, x, y, ranges_x=None, *, k=0, measured_on="post", **conventions):

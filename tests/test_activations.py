@@ -93,7 +93,7 @@ def test_prelu_has_one_slope_a_layer_that_training_moves(train_set):
         np.testing.assert_array_equal(initial[f"dense{k}"]["slope"], np.float32([0.25, 0.25]))
     assert "slope" not in initial["dense2"]
     model = mlp.model("prelu", 2)
-    trained, metrics = training.train(
+    trained, metrics, _ = training.train(
         model, initial, train_set, train_set, steps=30, optimizer=training.optimizer("sgd", 0.01)
     )
     assert (metrics.loss[-1] < metrics.loss[0]).all()

@@ -83,7 +83,7 @@ def test_distances_of_packed_inputs_are_refused():
 @pytest.mark.parametrize("name", ["relu2_neg", "abs_l2_neg"])
 def test_forms_train(name, train_set):
     initial = mlp.init_ensemble(jax.random.key(0), range(2), (64, 24, 10), activation=name)
-    trained, metrics = training.train(
+    trained, metrics, _ = training.train(
         mlp.model(name), initial, train_set, train_set, steps=60, optimizer=training.optimizer("sgd", 0.002)
     )
     assert (metrics.loss[-1] < metrics.loss[0] - 0.02).all()

@@ -100,8 +100,8 @@ def test_and_after_training_without_losing_the_networks(capsys, monkeypatch):
 
 ALL = {
     "model": {"hidden": [8], "activations": ["relu"]},
-    "train": {"steps": 60, "snapshots": True, "save_every": 0.0},
-    "sweep": {"splits": ["test"], "grid": True, "units": True, "sensitivity": True, "refine": True},
+    "train": {"steps": 60, "snapshots": True},
+    "sweep": {"families": ["clip"], "splits": ["test"], "grid": True, "units": True, "refine": True},
 }
 
 

@@ -216,13 +216,13 @@ def test_a_sweep_is_one_trace_and_a_second_one_compiles_nothing(trained, train_s
     model = taps.Model(counting, mlp.model("relu").post, unit_axis=0, class_axis=0)
     made = some_edits(325, 24)
     sweep.sweep(model, trained["relu"], made, train_set)
-    # Once to list the sites, once to read the site, once for the points: not once a point, seed or block.
-    assert counting.traces == 3
+    # To list the sites, to read the site, to look for narrow products, for the points: not once a point, seed or block.
+    assert counting.traces == 4
     compiled = sweep._sweep._cache_size()
     other = jax.tree.map(lambda leaf: leaf * 1.5, trained["relu"])
     sweep.sweep(model, other, jax.tree.map(lambda leaf: leaf + 0.5, made), train_set)
     assert sweep._sweep._cache_size() == compiled
-    assert counting.traces == 4  # only the listing of the sites
+    assert counting.traces == 5  # only the listing of the sites
 
 
 def test_memory_grows_neither_with_examples_nor_with_points():
