@@ -18,13 +18,13 @@ import numpy as np
 import xarray as xr
 
 from jaxdist import config as configs
-from jaxdist import edits, folders, forms, hosts, mlp, ranges, report, results, study, taps, training, weights
+from jaxdist import counting, edits, folders, forms, hosts, mlp, ranges, report, results, study, taps, training, weights
 from jaxdist.config import Config
+from jaxdist.counting import Context
 from jaxdist.devices import mesh_of
 from jaxdist.errors import InputError, MeaninglessError, TrainingDivergedError
 from jaxdist.inputs import Inputs, load_inputs, refuse_unlike
 from jaxdist.progress import Show, silent
-from jaxdist.study import Context
 from jaxdist.taps import Model
 from jaxdist.training import Metrics, Passed, Snapshot
 from jaxdist.types import Params
@@ -333,9 +333,9 @@ def network_model(config: Config, activation: str) -> Model:
     return mlp.model(activation, len(config.model.hidden))
 
 
-def targets_of(config: Config) -> study.Targets:
+def targets_of(config: Config) -> counting.Targets:
     """What a run edits: every layer's preactivation by itself, and all of them together."""
-    return study.targets_of([f"dense{k}/pre" for k in range(len(config.model.hidden))], config.sweep.layers)
+    return counting.targets_of([f"dense{k}/pre" for k in range(len(config.model.hidden))], config.sweep.layers)
 
 
 def initial_params(config: Config, inputs: Inputs, seeds: Sequence[int], network: str) -> Params:

@@ -20,11 +20,11 @@ from jax import Array
 from rich.console import Console
 
 from jaxdist import config as configs
-from jaxdist import devices, folders, hosts, report, results, study, taps
+from jaxdist import counting, devices, folders, hosts, report, results, study, taps
 from jaxdist.config import Options
+from jaxdist.counting import Context
 from jaxdist.errors import InputError
 from jaxdist.progress import Show, shown, silent
-from jaxdist.study import Context
 from jaxdist.taps import Action, Model
 from jaxdist.types import AnyArray, Apply, Params
 from jaxdist.waves import Subject
@@ -92,7 +92,7 @@ def probe(
         began = time.perf_counter()
         mesh = devices.make_mesh(seeds=seeds)
         splits = {name: devices.place(x, y, mesh, dtype=x.dtype) for name, (x, y) in images.items()}
-        context = Context(splits, study.targets_of(sites, chosen.sweep.layers), chosen, range(seeds), show, _at_once)
+        context = Context(splits, counting.targets_of(sites, chosen.sweep.layers), chosen, range(seeds), show, _at_once)
         groups = study.study({name: Subject(model, params)}, context)
         return results.tree(groups, _attrs(chosen, images, time.perf_counter() - began))
 
@@ -148,7 +148,7 @@ def _model(
     return model
 
 
-def _at_once(name: str, compute: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:  # noqa: ARG001  (study.Once)
+def _at_once(name: str, compute: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:  # noqa: ARG001  (counting.Once)
     return compute()
 
 

@@ -1,97 +1,24 @@
 """Everything that is measured of given networks, as labelled groups: ranges, the families' sweeps, and what is asked
 for besides.
-
-A *target* is a site, or several that are edited together at the same fraction.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
 import xarray as xr
 
-from jaxdist import edits, groups, radii, ranges, results, rules, sensitivity, statistics, units, waves
-from jaxdist.config import Options
-from jaxdist.devices import Examples
-from jaxdist.errors import InputError, MeaninglessError
-from jaxdist.progress import Show
+from jaxdist import counting, edits, groups, radii, results, sensitivity, statistics, units
+from jaxdist.counting import GRID, Context, Key
+from jaxdist.errors import MeaninglessError
 from jaxdist.sweep import Counts
 from jaxdist.taps import Model
 from jaxdist.training import NEVER, THRESHOLDS, Passed
 from jaxdist.types import Ranges
 from jaxdist.waves import Subject
-
-Targets: TypeAlias = Mapping[str, tuple[str, ...]]
-"""The sites that are edited together, by the name of the target."""
-
-Once: TypeAlias = Callable[[str, Callable[[], tuple[Any, ...]]], tuple[Any, ...]]
-"""Given a name and what computes arrays, returns them, perhaps from an earlier time."""
-
-Key: TypeAlias = tuple[str, str, str]
-"""A network, a target and a split."""
-
-Fields = TypeVar("Fields", bound=tuple[Any, ...])
-
-GRID = ("scale", "offset")
-"""The families of the grid of two edits at once, in their order."""
-
-
-class Context(NamedTuple):
-    """What all measurements of a study share."""
-
-    splits: Mapping[str, Examples]
-    targets: Targets
-    options: Options
-    seeds: Sequence[int]
-    show: Show
-    once: Once
-
-    @property
-    def counted(self) -> tuple[str, ...]:
-        """The splits that are counted on."""
-        return tuple(split for split in self.options.sweep.splits if split in self.splits)
-
-    @property
-    def sites(self) -> tuple[str, ...]:
-        """Every site of every target, once."""
-        return tuple(dict.fromkeys(itertools.chain(*self.targets.values())))
-
-    @property
-    def single(self) -> tuple[str, ...]:
-        """The targets of one site."""
-        return tuple(name for name, sites in self.targets.items() if len(sites) == 1)
-
-    def coords(self, networks: Mapping[str, Any], targets: Sequence[str] | None = None) -> dict[str, Sequence[Any]]:
-        """The labels of arrays over network, seed, site and split."""
-        sites = list(self.targets) if targets is None else list(targets)
-        return {"network": list(networks), "seed": list(self.seeds), "site": sites, "split": list(self.counted)}
-
-    @property
-    def totals(self) -> list[int]:
-        """Images of each split that is counted on."""
-        return [int(self.splits[split].total) for split in self.counted]
-
-
-def targets_of(sites: Sequence[str], layers: str) -> dict[str, tuple[str, ...]]:
-    """The targets of these sites: each by itself, all of several together, or both.
-
-    Raises:
-      InputError: for a site given twice, or one with the name of all together.
-
-    >>> list(targets_of(["dense0/pre", "dense1/pre"], "both"))
-    ['dense0/pre', 'dense1/pre', 'all']
-    """
-    for site in sites:
-        if sites.count(site) > 1 or (site == results.ALL and len(sites) > 1):
-            problem = "is the name of all sites together" if site == results.ALL else "is given twice"
-            raise InputError(f"sites: '{site}' {problem}; give each site once, by a name of its own")
-    each: dict[str, tuple[str, ...]] = {site: (site,) for site in sites}
-    together = {results.ALL: tuple(sites)} if len(sites) > 1 else each
-    return {"each": each, "all": together, "both": {**each, **together}}[layers]
 
 
 def study(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr.Dataset]:
@@ -103,7 +30,7 @@ def study(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr.Dat
       InputError: if a model does not reach a site, or a rule or formula means nothing for a network.
     """
     sweep_options = context.options.sweep
-    measured = {name: measure_ranges(subject, context, name) for name, subject in subjects.items()}
+    measured = {name: counting.measure_ranges(subject, context, name) for name, subject in subjects.items()}
     rule = context.options.ranges
     found = {"ranges": results.ranges(measured, context.seeds, rule)}
     found |= families(subjects, measured, context)
@@ -118,75 +45,18 @@ def study(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr.Dat
     return found
 
 
-def measure_ranges(subject: Subject, context: Context, name: str) -> dict[str, Ranges]:
-    """The ranges [S, H] of every site, refused where a family's formula means nothing for them."""
-    options = context.options
-    found = ranges.measure(
-        subject.model,
-        subject.params,
-        context.splits["train"],
-        context.sites,
-        measured_on=options.ranges.measured_on,
-        rule=rules.rule_of(options.ranges),
-        block=options.compute.block,
-    )
-    used = dict.fromkeys([*options.sweep.families, *(GRID if options.sweep.grid else ())])
-    for site, family in itertools.product(context.sites, used):
-        try:
-            edits.check(family, found[site], options.sweep, f"network '{name}', site '{site}'")
-        except InputError as error:
-            raise MeaninglessError(str(error)) from None
-    return found
-
-
 def families(
     subjects: Mapping[str, Subject], measured: Mapping[str, Mapping[str, Ranges]], context: Context
 ) -> dict[str, xr.Dataset]:
     """Every family at its grid: one group each."""
-    counts = family_counts(subjects, measured, context, job="sweep")
+    counts = counting.family_counts(subjects, measured, context, job="sweep")
     return results.families(
-        counts, grids_of(context), identities(subjects, context), context.coords(subjects), context.totals
+        counts,
+        counting.grids_of(context),
+        counting.identities(subjects, context),
+        context.coords(subjects),
+        context.totals,
     )
-
-
-def grids_of(context: Context) -> dict[str, np.ndarray]:
-    """The families' grids, in the order in which their points are counted."""
-    grids: dict[str, np.ndarray] = {name: edits.get(name).grid() for name in context.options.sweep.families}
-    shortcut = context.options.sweep.scale_shortcut and "scale" in grids
-    return {"scale": grids["scale"]} | grids if shortcut else grids  # its points come first
-
-
-def identities(subjects: Mapping[str, Subject], context: Context) -> dict[str, float | None]:
-    """Where each family edits nothing in any of the networks."""
-    return {family: identity(family, subjects, context) for family in context.options.sweep.families}
-
-
-def identity(family: str, subjects: Mapping[str, Subject], context: Context) -> float | None:
-    """Where a family edits nothing in any of the networks, if anywhere."""
-    options = context.options
-    reached = options.ranges.measured_on == "pre" or all(
-        ranges.keeps_positive_values(subject.model, site) for subject in subjects.values() for site in context.sites
-    )
-    return edits.identity(family, options.sweep, options.ranges.rule, reached=reached)
-
-
-def family_counts(
-    subjects: Mapping[str, Subject],
-    measured: Mapping[str, Mapping[str, Ranges]],
-    context: Context,
-    *,
-    job: str,
-) -> Counts:
-    """Counts [network, seed, site, split, P] at the points of all grids, one after the other."""
-    options, grids = context.options.sweep, grids_of(context)
-    scales = grids["scale"] if options.scale_shortcut and "scale" in grids else None
-    # The shortcut's points are no edits: its family gives none.
-    built = {family: grid[:0] if grid is scales else grid for family, grid in grids.items()}
-
-    def made(name: str, target: str) -> dict[str, edits.Affine]:
-        return {site: edits.joined(measured[name][site], built, options) for site in context.targets[target]}
-
-    return counted(subjects, made, context, job=job, scales=scales)
 
 
 def grid(
@@ -199,77 +69,9 @@ def grid(
     def made(name: str, target: str) -> dict[str, edits.Then]:
         return {site: edits.pairs(measured[name][site], grids, options) for site in context.targets[target]}
 
-    counts = counted(subjects, made, context, job="grid")
-    unedited = {family: identity(family, subjects, context) for family in GRID}
+    counts = counting.counted(subjects, made, context, job="grid")
+    unedited = {family: counting.identity(family, subjects, context) for family in GRID}
     return groups.grid(counts, grids, unedited, context.coords(subjects), context.totals)
-
-
-def counted(
-    subjects: Mapping[str, Subject],
-    made: Callable[[str, str], Mapping[str, edits.Edit]],
-    context: Context,
-    *,
-    job: str,
-    scales: np.ndarray | None = None,
-) -> Counts:
-    """Counts [network, seed, site, split, P] of the edits [S, P, H] that `made` gives of a network and a target."""
-    found: dict[Key, Counts] = {}
-    for name, subject in subjects.items():
-        label = f"{job} {name}"
-        parts = list(itertools.product(context.targets, context.counted))
-        total = len(parts) * len(context.seeds)
-        context.show(label, 0, total, "")
-        for k, (target, split) in enumerate(parts):
-
-            def tell(done: int, label: str = label, total: int = total, before: int = k * len(context.seeds)) -> None:
-                context.show(label, before + done, total, "")
-
-            def once(
-                these: slice, wave: Callable[[], Counts], kind: str = f"{job}-{name}-{_plain(target)}-{split}"
-            ) -> Counts:
-                # By its seeds, since another number of devices may take other waves.
-                numbers = map(str, context.seeds[these])
-                return Counts(*context.once("-".join([kind, *numbers]), wave))
-
-            edit = made(name, target)
-            found[name, target, split] = waves.in_waves(
-                subject, edit, context.splits[split], tell, scales, once, block=context.options.compute.block
-            )
-    return stacked(found)
-
-
-def stacked(found: Mapping[Key, Fields]) -> Fields:
-    """Stack records of arrays [S, ...], by network, target and split, to arrays [network, seed, site, split, ...].
-
-    Where the last axes differ, as units do, narrower arrays are filled up: counts with -1, numbers with NaN.
-    """
-    names, targets, splits = (list(dict.fromkeys(part)) for part in zip(*found, strict=True))
-
-    def field(k: int) -> np.ndarray:
-        arrays = {key: np.asarray(record[k]) for key, record in found.items()}
-        shape = np.max([array.shape for array in arrays.values()], axis=0)
-
-        def filled(array: np.ndarray) -> np.ndarray:
-            missing = np.nan if array.dtype.kind == "f" else results.MISSING
-            widths = [(0, int(whole) - size) for whole, size in zip(shape, array.shape, strict=True)]
-            return np.pad(array, widths, constant_values=missing)
-
-        whole = np.array([[[filled(arrays[n, t, s]) for s in splits] for t in targets] for n in names])
-        return np.moveaxis(whole, 3, 1)
-
-    first = next(iter(found.values()))
-    return type(first)(*map(field, range(len(first))))
-
-
-def parts(
-    subjects: Mapping[str, Subject], targets: Sequence[str], context: Context, job: str
-) -> Iterator[tuple[str, Subject, str, str]]:
-    """Every network, target and split, with progress shown."""
-    every = list(itertools.product(subjects, targets, context.counted))
-    for k, (name, target, split) in enumerate(every):
-        context.show(job, k, len(every), "")
-        yield name, subjects[name], target, split
-    context.show(job, len(every), len(every), "")
 
 
 def each_unit(
@@ -279,7 +81,7 @@ def each_unit(
     options = context.options.sweep
     grids: dict[str, np.ndarray] = {family: np.asarray(edits.get(family).few) for family in options.families}
     found: dict[Key, Counts] = {}
-    for name, subject, target, split in parts(subjects, context.single, context, "units"):
+    for name, subject, target, split in counting.parts(subjects, context.single, context, "units"):
         (site,) = context.targets[target]
         made = edits.joined(measured[name][site], grids, options)
 
@@ -290,19 +92,19 @@ def each_unit(
                 subject.model, subject.params, site, made, context.splits[split], block=context.options.compute.block
             )
 
-        found[name, target, split] = Counts(*context.once(f"units-{name}-{_plain(target)}-{split}", count))
-    return groups.units(stacked(found), grids, context.coords(subjects, context.single), context.totals)
+        found[name, target, split] = Counts(*context.once(f"units-{name}-{counting.plain(target)}-{split}", count))
+    return groups.units(counting.stacked(found), grids, context.coords(subjects, context.single), context.totals)
 
 
 def sensitivities(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr.Dataset]:
     """Derivatives of the mean margin by each unit's offset and log-scale, without a grid."""
     found = {}
-    for name, subject, target, split in parts(subjects, context.single, context, "sensitivity"):
+    for name, subject, target, split in counting.parts(subjects, context.single, context, "sensitivity"):
         (site,) = context.targets[target]
         found[name, target, split] = sensitivity.measure(
             subject.model, subject.params, context.splits[split], site, block=context.options.compute.block
         )
-    return {"sensitivity": groups.sensitivity(stacked(found), context.coords(subjects, context.single))}
+    return {"sensitivity": groups.sensitivity(counting.stacked(found), context.coords(subjects, context.single))}
 
 
 def refined(
@@ -315,7 +117,7 @@ def refined(
     options = context.options
     found: dict[Key, groups.Radii] = {}
     edges: list[str] = []
-    for name, subject, target, split in parts(subjects, list(context.targets), context, "radii"):
+    for name, subject, target, split in counting.parts(subjects, list(context.targets), context, "radii"):
         searches = []
         for family in options.sweep.families:
             series = swept[family].sel(network=name, site=target, split=split)
@@ -347,11 +149,13 @@ def refined(
         edges = [f"{search.family} {search.side}" for search in searches]
         if not edges:
             continue
-        found[name, target, split] = groups.Radii(*context.once(f"radii-{name}-{_plain(target)}-{split}", narrow))
+        found[name, target, split] = groups.Radii(
+            *context.once(f"radii-{name}-{counting.plain(target)}-{split}", narrow)
+        )
     if not edges:  # no family edits nothing anywhere, so there is no edge to look for
         return {}
     coords = {**context.coords(subjects), "edge": edges}
-    return {"radii": groups.radii(stacked(found), coords, options.statistics.margin)}
+    return {"radii": groups.radii(counting.stacked(found), coords, options.statistics.margin)}
 
 
 def _search(series: xr.Dataset, family: str, side: radii.Side, margin: float) -> radii.Search:
@@ -387,17 +191,13 @@ def along_training(kept: Mapping[str, tuple[Model, Passed]], context: Context) -
         subjects[name] = Subject(model, jax.tree.map(flat, passed.params))
         these = context._replace(seeds=range(there.size))
         try:
-            measured = {name: measure_ranges(subjects[name], these, name)}
+            measured = {name: counting.measure_ranges(subjects[name], these, name)}
         except MeaninglessError as error:  # the trained networks' sweep is not lost with it
             refused[name] = str(error)
             continue
-        found[name] = family_counts({name: subjects[name]}, measured, these, job="snapshots")
-    coords, unedited = context.coords(kept), identities(subjects, context)
-    labelled = groups.snapshots(found, steps, THRESHOLDS, grids_of(context), unedited, coords, context.totals)
+        found[name] = counting.family_counts({name: subjects[name]}, measured, these, job="snapshots")
+    coords, unedited = context.coords(kept), counting.identities(subjects, context)
+    labelled = groups.snapshots(found, steps, THRESHOLDS, counting.grids_of(context), unedited, coords, context.totals)
     for group in labelled.values():
         group.attrs["refused"] = [f"{name}: {sentence}" for name, sentence in refused.items()]
     return labelled
-
-
-def _plain(target: str) -> str:
-    return target.replace("/", "-")

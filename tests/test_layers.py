@@ -45,6 +45,7 @@ LAYERS = (
     "published",
     "results",
     "groups",
+    "counting",
     "study",
     "weights",
     "unfinished",
