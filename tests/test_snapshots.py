@@ -119,6 +119,7 @@ def test_a_killed_run_and_a_second_sweep_give_the_same(run, tmp_path, monkeypatc
     assert results.load(tmp_path / "again")["snapshots_clip"].to_dataset().drop_attrs().identical(expected)
 
 
+@pytest.mark.slow
 def test_a_run_that_grows_keeps_those_it_has(run, tmp_path, no_pictures):
     before = results.load(run)["snapshots_clip"].to_dataset()
     experiment.run(config(tmp_path / "more"))

@@ -110,6 +110,7 @@ def everything(out, seeds, margin=0.01):
     return configs.from_dict(ALL | {"out": str(out), "train": train, "statistics": margins})
 
 
+@pytest.mark.slow
 def test_a_run_that_grows_before_it_is_swept_is_the_run_of_all_seeds(tmp_path, no_pictures):
     """The parts of a run are swept one after the other: none of a part's numbers may stand for another's."""
     experiment.train(everything(tmp_path / "grown", 2))
@@ -126,6 +127,7 @@ def test_a_run_that_grows_before_it_is_swept_is_the_run_of_all_seeds(tmp_path, n
     assert (new != old).mean() > 0.3
 
 
+@pytest.mark.slow
 def test_another_margin_goes_on_with_nothing_that_it_decides(tmp_path, no_pictures):
     experiment.run(everything(tmp_path / "run", 1))
     with pytest.raises(InputError, match=r"statistics.margin 0.01, not 0.1; give the same, or give another folder"):
