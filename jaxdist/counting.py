@@ -35,6 +35,10 @@ GRID = ("scale", "offset")
 """The families of the grid of two edits at once, in their order."""
 
 
+LONGEST = 24
+"""Characters of a target's name that progress shows, its last."""
+
+
 class Context(NamedTuple):
     """What all measurements of a study share."""
 
@@ -167,8 +171,14 @@ def counted(
         context.show(label, 0, total, "")
         for k, (target, split) in enumerate(parts):
 
-            def tell(done: int, label: str = label, total: int = total, before: int = k * len(context.seeds)) -> None:
-                context.show(label, before + done, total, "")
+            def tell(
+                done: int,
+                label: str = label,
+                total: int = total,
+                before: int = k * len(context.seeds),
+                where: str = f"{target[-LONGEST:]}, {split} images",
+            ) -> None:
+                context.show(label, before + done, total, where)
 
             def once(
                 these: slice, wave: Callable[[], Counts], kind: str = f"{job}-{name}-{plain(target)}-{split}"
@@ -213,7 +223,7 @@ def parts(
     """Every network, target and split, with progress shown."""
     every = list(itertools.product(subjects, targets, context.counted))
     for k, (name, target, split) in enumerate(every):
-        context.show(job, k, len(every), "")
+        context.show(job, k, len(every), f"{name}, {target[-LONGEST:]}, {split} images")
         yield name, subjects[name], target, split
     context.show(job, len(every), len(every), "")
 

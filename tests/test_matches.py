@@ -35,3 +35,17 @@ def test_matches_count_the_images_of_one_class(digits, trained):
                 classes.append(np.asarray(model.apply(one, x, tap)).argmax(0))
             assert found[s, p] == (classes[0] == classes[1]).sum()
     assert 0 < found.min() < found.max() <= 101
+
+
+def test_several_sites_are_edited_together(train_set):
+    """Against the network without edits, they are the images on which the edited one agrees with it."""
+    model, params = mlp.model("relu", 2), mlp.init_ensemble(jax.random.key(3), range(2), (64, 12, 7, 10))
+    sites = ("dense0/pre", "dense1/pre")
+    measured = ranges.measure(model, params, train_set, sites)
+    grid = {"offset": np.array([-1.0, 0.1, 0.5])}
+    made = {site: edits.joined(measured[site], grid, config.SweepConfig()) for site in sites}
+    none = {site: edits.joined(measured[site], {"offset": np.zeros(3)}, config.SweepConfig()) for site in sites}
+    found = sweep.matches(model, (params, made), (params, none), (train_set, train_set))
+    agree = sweep.sweep(model, params, made, train_set).agree
+    np.testing.assert_array_equal(found, agree)
+    assert 0 < agree.min() < 301
