@@ -15,7 +15,19 @@ import tomli_w
 
 from jaxdist.errors import InputError, nearest
 
-Family = Literal["scale", "clip", "offset"]
+Family = Literal[
+    "scale",
+    "clip",
+    "offset",
+    "shift",
+    "random_offset",
+    "restored_offset",
+    "random_scale",
+    "noise",
+    "floor",
+    "dead_zone",
+    "clip_both",
+]
 T = TypeVar("T")
 
 
@@ -90,7 +102,16 @@ class RangesConfig:
 class SweepConfig:
     """The edits of the preactivations."""
 
-    families: tuple[Family, ...] = _option(("scale", "clip", "offset"), "families of edits, at the paper's grids")
+    families: tuple[Family, ...] = _option(
+        ("scale", "clip", "offset"),
+        "families of edits, each at its own grid: scale, clip, offset (the paper's); shift, random_offset, "
+        "restored_offset, random_scale, noise, floor, dead_zone, clip_both",
+    )
+    dose: bool = _option(False, "also how much each edit disturbs what the logits are made of, as an angle")
+    draws: int = _option(8, "draws that are averaged of families with random numbers, and of gauges", least=2)
+    gauges: tuple[Literal["as_is", "averaged", "absolute"], ...] = _option(
+        ("as_is",), "of even activations; as_is: units' signs as trained; averaged: random signs; absolute: |h| edited"
+    )
     splits: tuple[Literal["train", "test"], ...] = _option(("train", "test"), "images to count on")
     layers: Literal["both", "each", "all"] = _option(
         "both", "of several sites: each by itself, all edited together, or both"

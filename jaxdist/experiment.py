@@ -18,7 +18,21 @@ import numpy as np
 import xarray as xr
 
 from jaxdist import config as configs
-from jaxdist import counting, edits, folders, forms, hosts, mlp, ranges, report, results, study, taps, training, weights
+from jaxdist import (
+    counting,
+    families,
+    folders,
+    forms,
+    hosts,
+    mlp,
+    ranges,
+    report,
+    results,
+    study,
+    taps,
+    training,
+    weights,
+)
 from jaxdist.config import Config
 from jaxdist.counting import Context
 from jaxdist.devices import mesh_of
@@ -138,7 +152,7 @@ def _earlier(config: Config, folder: Path) -> xr.DataTree | None:
 
 
 def _is_swept(result: xr.DataTree) -> bool:
-    return bool(set(edits.FAMILIES) & set(result.children))
+    return bool(set(families.ALL) & set(result.children))
 
 
 def _check_data(earlier: xr.DataTree, inputs: Inputs, folder: Path) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from jaxdist import breakdowns, edits, figures, files, hosts, markdown, pictures, profiles, results, tables
+from jaxdist import breakdowns, families, figures, files, formulas, hosts, markdown, pictures, profiles, results, tables
 from jaxdist.config import StatisticsConfig
 from jaxdist.types import Ranges
 
@@ -210,7 +210,7 @@ def _interval_words(reach: pd.DataFrame, options: StatisticsConfig) -> str:
 
 def _notes(result: xr.DataTree, options: StatisticsConfig) -> list[str]:
     notes = []
-    swept = [group.to_dataset() for name, group in result.children.items() if name in edits.FAMILIES]
+    swept = [group.to_dataset() for name, group in result.children.items() if name in families.ALL]
     if "training" in result.children:
         training = tables.training(result, options)
         for network, part in training.groupby("network", sort=False):
@@ -248,8 +248,8 @@ def _meaningless_notes(network: str, measured: xr.Dataset, result: xr.DataTree) 
     options = results.options_of(result).sweep
     found = Ranges(*(measured[name].to_numpy() for name in Ranges._fields))
     notes = []
-    for family in (name for name in edits.FAMILIES if name in result.children):
-        count = int(np.asarray(edits.without_meaning(family, found, options)).sum())
+    for family in (name for name in families.ALL if name in result.children):
+        count = int(np.asarray(formulas.without_meaning(family, found, options)).sum())
         done = "leaves as they are" if options.dead_units == "identity" else "edits by its formula all the same"
         if count:
             notes.append(f"{network}: {count} of {(~found.dead).sum()} units are never positive; {family} {done}")

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import edits, one_network, published, results, statistics
+from jaxdist import families, one_network, published, results, statistics
 from jaxdist.config import StatisticsConfig
 
 Side = Literal["below", "above"]
@@ -80,7 +80,7 @@ class Series(NamedTuple):
 
 def series(result: xr.DataTree) -> Iterator[Series]:
     """Every series of a result, family by family."""
-    for family in (name for name in edits.FAMILIES if name in result.children):
+    for family in (name for name in families.ALL if name in result.children):
         yield from series_of(family, result[family].to_dataset())
 
 
@@ -166,7 +166,7 @@ def tolerance(result: xr.DataTree, options: StatisticsConfig) -> pd.DataFrame:
 
 def radii(one: Series, options: StatisticsConfig) -> Iterator[dict[str, object]]:
     """The rows of `tolerance` of one series, one a side; none where its family edits at every fraction."""
-    family, images = edits.get(one.family), one.images
+    family, images = families.get(one.family), one.images
     if one.identity is None:
         return
     for side in family.sides:

@@ -19,6 +19,7 @@ from jaxdist import (
     devices,
     edits,
     experiment,
+    families,
     mlp,
     products,
     ranges,
@@ -112,7 +113,7 @@ def test_what_is_not_finite_stays_so_and_tiny_values_do_not_become_so(backend):
 def gradient_error(model, activation, params, x, y, backend):
     """Relative error of the whole gradient with each unit's side of the kink held equal, and the sides that differ."""
     packed = jnp.asarray(products.pack(x, backend))
-    part = blocks.Block(packed, jnp.asarray(y, jnp.int32), jnp.arange(len(y)), jnp.ones(len(y), bool))
+    part = blocks.Block(packed, jnp.asarray(y, jnp.int32), jnp.arange(len(y)), jnp.ones(len(y), bool), jnp.bool_(True))
 
     def loss(params):
         sides = {}
@@ -227,7 +228,7 @@ def test_training_follows_float32s(backend, digits):
 
 def counted(model, params, examples, sweep_config=None):
     measured = ranges.measure(model, params, examples, (SITE,))[SITE]
-    made = [edits.build(f, measured, edits.get(f).grid(), sweep_config or SweepConfig()) for f in edits.FAMILIES]
+    made = [families.build(f, measured, families.get(f).grid(), sweep_config or SweepConfig()) for f in families.PAPER]
     return sweep.sweep(model, params, {SITE: edits.concatenate(made)}, examples)
 
 
@@ -257,7 +258,7 @@ def test_the_papers_network_counts_as_its_code_does(shared):
     packed = products.pack(x, "digits")
     examples = devices.place(packed, y, devices.make_mesh(), dtype=packed.dtype)
     counts = counted(mlp.model("relu"), params, examples, SweepConfig(dead_units="nan"))
-    expected = np.concatenate([reference[f"{name}_accuracies"] for name in edits.FAMILIES])
+    expected = np.concatenate([reference[f"{name}_accuracies"] for name in families.PAPER])
     assert np.abs(np.asarray(counts.correct[0]) - expected).max() <= 2
 
 

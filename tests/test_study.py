@@ -137,7 +137,7 @@ def test_another_margin_goes_on_with_nothing_that_it_decides(tmp_path, no_pictur
 def test_the_shortcut_alone_and_a_snapshot_that_cannot_be_swept(tmp_path, monkeypatch, no_pictures):
     """Neither loses what else was measured."""
     alone = {**ALL, "sweep": {"families": ["scale"], "splits": ["test"], "scale_shortcut": True}}
-    checked, sites = counting.edits.check, []
+    checked, sites = counting.families.check, []
 
     def check(family, ranges, *_):
         sites.append(family)
