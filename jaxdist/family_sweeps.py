@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -22,6 +22,10 @@ GAUGE_STEP = 4
 """Every so many points of a family's grid are swept in other gauges: enough to see how far apart they are."""
 
 
+Own: TypeAlias = Mapping[tuple[str, str, str], np.ndarray]
+"""Fractions [S, P] of a family, network and target, in place of the family's grid."""
+
+
 class Task(NamedTuple):
     """What the sweep of a kind of families needs."""
 
@@ -32,18 +36,18 @@ class Task(NamedTuple):
     context: Context
     dosings: Dosings
     job: str
+    own: Own | None = None
 
     def made(self, name: str, target: str) -> dict[str, Any]:
         """Each site's edits [S, P, H] of one network, family after family, draw after draw."""
         return {
-            site: edits.concatenate(
-                [self.built(family, name, site, grid) for family, grid in self.grids.items()], axis=1
-            )
+            site: edits.concatenate([self.built(family, name, target, site) for family in self.grids], axis=1)
             for site in self.context.targets[target]
         }
 
-    def built(self, family: str, name: str, site: str, grid: np.ndarray) -> Any:
+    def built(self, family: str, name: str, target: str, site: str) -> Any:
         """One family's edits at a site of one network."""
+        grid = (self.own or {}).get((family, name, target), self.grids[family])
         draws = self.context.options.sweep.draws
         keys = families.keys(f"{family} {site}", self.context.seeds, draws) if families.get(family).random else None
         return families.build(family, self.measured[name][site], grid, self.context.options.sweep, keys)
@@ -68,18 +72,24 @@ def sweep(
     dosings: Dosings,
     *,
     job: str = "sweep",
+    grids: Mapping[str, np.ndarray] | None = None,
+    own: Own | None = None,
 ) -> dict[str, Swept]:
     """What every family of the options finds at its grid, [network, seed, site, split, P], in the options' order.
+
+    Or what those of `grids` find at theirs, each network at its `own` fractions where there are any.
 
     Raises:
       InputError: for a family whose edits cannot be made at a site.
     """
-    wanted = context.options.sweep.families
+    wanted: Mapping[str, np.ndarray] = grids or {
+        name: families.get(name).grid() for name in context.options.sweep.families
+    }
     found: dict[str, Swept] = {}
-    for kind, names in by_kind(wanted).items():
-        grids: dict[str, np.ndarray] = {name: families.get(name).grid() for name in names}
+    for kind, names in by_kind(list(wanted)).items():
         label = job if kind == "affine" else f"{job} {kind}"
-        found |= _KINDS[kind](Task(grids, subjects, measured, context, dosings, label))
+        some = {name: wanted[name] for name in names}
+        found |= _KINDS[kind](Task(some, subjects, measured, context, dosings, label, own))
     return {name: found[name] for name in wanted}
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from jaxdist import families
+from jaxdist import families, results
 from jaxdist.families import get
 from jaxdist.kernel import Counts
 from jaxdist.results import Swept, made
@@ -86,6 +86,41 @@ def sensitivity(found: Sensitivity, coords: Coords) -> xr.Dataset:
         {"offset": (dims, found.offset), "log_scale": (dims, found.log_scale), "margin": (DIMS, found.margin)},
         coords={**coords, "unit": np.arange(found.offset.shape[-1])},
         attrs={"units": "logits a unit of preactivation, logits a unit of log-scale, logits", "made": made()},
+    )
+
+
+def matched(
+    swept: Swept, fractions: np.ndarray, wanted: np.ndarray, family: str, coords: Coords, totals: Sequence[int]
+) -> xr.Dataset:
+    """Label what a family finds at `fractions` [network, seed, site, sides * D] that give the doses `wanted` [D].
+
+    Dimension `level` is the dose wanted; NaN, and -1 in counts, where the family never has it.
+    """
+    sides, missing = families.get(family).sides, np.isnan(fractions)[:, :, :, None]
+    shape = (len(sides), len(wanted))
+
+    def shaped(values: np.ndarray) -> np.ndarray:
+        return np.reshape(values, (*values.shape[:-1], *shape))
+
+    dims = (*DIMS, "side", "level")
+    counts = {
+        name: (dims, shaped(np.where(missing, results.MISSING, getattr(swept.found, name))))
+        for name in ("correct", "agree", "kept")
+    }
+    doses = {
+        name: (dims, shaped(np.where(missing, np.nan, getattr(swept.found, field))))
+        for name, field in results.DOSES.items()
+    }
+    return xr.Dataset(
+        {
+            **counts,
+            **doses,
+            "fraction": (("network", "seed", "site", "side", "level"), shaped(fractions)),
+            "unperturbed": (("network", "seed", "split"), np.asarray(swept.found.unperturbed)[:, :, 0]),
+            "total": ("split", np.asarray(totals, np.int32)),
+        },
+        coords={**coords, "side": list(sides), "level": wanted},
+        attrs={"draws": swept.draws, "made": made()},
     )
 
 

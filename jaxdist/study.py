@@ -11,7 +11,19 @@ import jax
 import numpy as np
 import xarray as xr
 
-from jaxdist import counting, edits, families, family_sweeps, groups, radii, results, sensitivity, statistics, units
+from jaxdist import (
+    counting,
+    edits,
+    families,
+    family_sweeps,
+    groups,
+    matched,
+    radii,
+    results,
+    sensitivity,
+    statistics,
+    units,
+)
 from jaxdist.counting import GRID, Context, Key
 from jaxdist.errors import MeaninglessError
 from jaxdist.kernel import Counts
@@ -51,13 +63,15 @@ def every_family(
 ) -> dict[str, xr.Dataset]:
     """Every family at its grid, as it is and in other gauges that the options ask for: one group each."""
     options = context.options.sweep
-    dosings = counting.dosings(subjects, context) if options.dose else {}
+    dosings = counting.dosings(subjects, context) if options.dose or options.matched else {}
     outgoing = {key: dosing.outgoing for key, dosing in dosings.items()}
     unedited, coords = counting.identities(subjects, context), context.coords(subjects)
     swept = family_sweeps.sweep(subjects, measured, context, dosings)
     found = {
         name: results.family(each, unedited[name], coords, context.totals, outgoing) for name, each in swept.items()
     }
+    if options.matched:
+        found |= matched.match_dose(subjects, measured, swept, unedited, context, dosings)
     turned, even = family_sweeps.gauges(subjects, measured, context)
     for (gauge, name), each in turned.items():
         labels = context.coords(dict.fromkeys(even))

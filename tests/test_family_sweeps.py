@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import counting, families, family_sweeps, mlp, taps
+from jaxdist import counting, families, family_sweeps, matched, mlp, taps
 from jaxdist.config import Options, RangesConfig, SweepConfig
 from jaxdist.counting import Context
 from jaxdist.errors import InputError
@@ -248,3 +248,27 @@ def test_an_activation_that_changes_small_values_needs_a_site_behind_it(trained,
     subject = Subject(mlp.model("gelu"), trained["relu"])
     with pytest.raises(InputError, match="does not give back 0 and positive values as they are"):
         swept({"gelu": subject}, context(train_set, ("floor",)))
+
+
+WANTED = (0.05, 0.2, 0.5)
+
+
+def test_matched_doses_are_met_on_both_sides_and_never_where_they_are_not_reached(trained, train_set):
+    subjects = {"relu": Subject(mlp.model("relu"), trained["relu"])}
+    given = context(train_set, ("scale", "offset", "clip_both", "dead_zone", "random_scale"), matched=WANTED)
+    measured, found = swept(subjects, given)
+    dosings, unedited = counting.dosings(subjects, given), counting.identities(subjects, given)
+    groups = matched.match_dose(subjects, measured, found, unedited, given, dosings)
+    assert set(groups) == {"matched_offset", "matched_clip_both", "matched_dead_zone", "matched_random_scale"}
+    met = 0
+    for family, group in groups.items():
+        largest = found[family.removeprefix("matched_")].found.angular.max(axis=(0, 2, 3, 4))
+        for level in WANTED:
+            one = group.sel(level=level)
+            known = one.fraction.notnull()
+            assert not (known.any("side").to_numpy()[0, :, 0] & (largest < level)).any()
+            apart = np.abs(one.dose - level).where(known)
+            assert float(apart.max()) < 2e-3, (family, level)
+            assert ((one.correct == -1).squeeze("split") == ~known).all()
+            met += int(known.sum())
+    assert met > 40

@@ -53,6 +53,7 @@ LAYERS = (
     "groups",
     "counting",
     "family_sweeps",
+    "matched",
     "study",
     "weights",
     "unfinished",

@@ -20,6 +20,7 @@ from jaxdist import (
     edits,
     experiment,
     families,
+    kernel,
     mlp,
     products,
     ranges,
@@ -329,13 +330,25 @@ def test_the_training_step_and_the_sweep_lower_for_accelerators(backend, platfor
     )
     static = {"model": mlp.model("relu"), "precision": "float32", "size": 500, "mesh": mesh}
     made = {SITE: edits.Affine(*(jax.ShapeDtypeStruct((4, 325, 128), jnp.float32) for _ in range(4)))}
+    noise = edits.Noise(
+        jax.ShapeDtypeStruct((4, 40, 128), jnp.float32),
+        jax.ShapeDtypeStruct((4, 40, 2), jnp.uint32),
+        jax.ShapeDtypeStruct((4, 40), jnp.int32),
+        draws=8,
+    )
+    watch = kernel.Watch(SITE, jnp.abs)
     programs = (
         (
             training._steps,
             (state, split(60_000), split(10_000), jax.ShapeDtypeStruct((), jnp.int32)),
             {"update": optimizer.update, "length": 1, "together": 4},
         ),
-        (sweep._sweep, (params, made, split(60_000)), {"sites": (SITE,)}),
+        (sweep._sweep, (params, made, split(60_000)), {"sites": (SITE,), "watch": None}),
+        (
+            sweep._sweep,
+            (params, {SITE: noise}, split(60_000)),
+            {"sites": (SITE,), "watch": kernel.Watch(SITE, jnp.abs)},
+        ),
     )
     operand = {"float32": "f32", "bfloat16": "bf16", "digits": "i8"}[backend]
     for program, arguments, more in programs:

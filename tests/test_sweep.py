@@ -239,9 +239,8 @@ def test_memory_grows_neither_with_examples_nor_with_points():
             jax.ShapeDtypeStruct(shape[:1], jnp.int32, sharding=sharding),
             jax.ShapeDtypeStruct((), jnp.int32),
         )
-        lowered = sweep._sweep.lower(
-            params, made, laid_out, model=mlp.model("relu"), sites=(SITE,), precision="float32", size=500, mesh=mesh
-        )
+        static = {"model": mlp.model("relu"), "sites": (SITE,), "precision": "float32", "size": 500, "mesh": mesh}
+        lowered = sweep._sweep.lower(params, made, laid_out, watch=None, **static)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     base = temporary(20_000, 50)
