@@ -148,7 +148,7 @@ def draw(panels: Sequence[Panel], margin: float, *, resolution: float, title: st
             _panel(ax, panel, margin, resolution)
         for ax in axes[:, 0]:
             ax.set_ylabel("Predictions changed (%)")
-        shown = {curve.family: curve.dose.any() for panel in panels for curve in panel.curves}
+        shown = {curve.family: bool(curve.dose.any()) for panel in panels for curve in panel.curves}
         sided = {curve.side for panel in panels for curve in panel.curves if curve.two_sided}
         handles = _handles(shown, sided)
         wide = figure.get_figwidth() > 9

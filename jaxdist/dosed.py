@@ -49,7 +49,7 @@ class Swept(NamedTuple):
     @property
     def unseen(self) -> bool:
         """Whether the family has no dose wherever it goes, as one scale common to all units of a ReLU network."""
-        return bool((np.fmax.reduce(self.dose, axis=None) < UNSEEN).all())
+        return bool(np.fmax.reduce(self.dose, axis=None) < UNSEEN)
 
     def paths(self) -> Iterator[tuple[str, Path]]:
         """The sides that have points, walking outward; none of a family that edits at every fraction."""

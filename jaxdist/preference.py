@@ -306,7 +306,8 @@ def _reason(costs: list[Doses], comparisons: tuple[Comparison, ...], confidence:
             undecided = [one for one in noise if one.first in beside and not one.ratio.p_less < alpha]
             other = {"small": "large", "large": "small"}[kind]
             return (
-                f"erasing {kind} values needs less dose than erasing {other} ones, but not less than noise: "
+                f"erasing {kind} values needs less dose than erasing {other} ones, but is not shown to need less "
+                f"than noise: "
                 f"{', '.join(f'{one.first} at {100 * one.level:g} %' for one in undecided)}"
             )
     censored = sum(one.ratio.censored > 0 for one in comparisons)
