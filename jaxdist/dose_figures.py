@@ -22,7 +22,7 @@ from jaxdist.dose_tables import FairComparison, Rho
 from jaxdist.dosed import Swept
 from jaxdist.figures import LOOKS, Values, new_figure, settle, style
 
-LARGE, SMALL, MOVED, CONTROL = "#084f9a", "#ea4a3d", "#2aa87e", "#000000"
+LARGE, SMALL, MOVED, CONTROL = "#084f9a", "#dc3b2f", "#56bd95", "#000000"
 """Colours of edits that erase large values, that erase small ones, that move the boundary, and of random controls."""
 
 
@@ -48,9 +48,11 @@ LINES = {
     "random_offset": Line("offset, random signs", MOVED, _DOTTED),
     "scale": Line("common scale", "0.55", "-"),
 }
-CURVE_DOSES = np.concatenate([np.geomspace(0.002, 0.1, 40), np.linspace(0.105, 1, 180)])
-"""Where the figure's curves are evaluated, denser where flips rise fast."""
+CURVE_DOSES = np.linspace(0.02, 1, 200) ** 2
+"""Where the figure's curves are evaluated, evenly on its axis."""
 RHO_LEVELS = tuple(np.geomspace(0.005, 0.2, 13).tolist())
+NAMED = (*preference.SMALL, preference.LARGE, preference.NOISE)
+"""What the verdict is made of, whose bands are stronger."""
 MARKERS = {"below": "v", "above": "^"}
 """On the lines of families that go to two sides."""
 
@@ -102,7 +104,8 @@ def figure(found: FairComparison, options: StatisticsConfig) -> Figure:
     ]
     seeds = max(len(one.series.seeds) for one in shown)
     over = f"median of {seeds} seeds, band from least to most" if seeds > 1 else "one seed"
-    title = f"Edits of {tables.shortened(shown[0].series.site, 30)} at equal dose, {split} images: {over}"
+    where = f"Edits of {tables.shortened(shown[0].series.site, 30)} at equal dose, {split} images"
+    title = f"{where}: {over}" if len(panels) > 1 else f"{where}\n{over}"
     return draw(panels, options.flips, resolution=1 / shown[0].series.total, title=title)
 
 
@@ -160,7 +163,10 @@ def draw(panels: Sequence[Panel], margin: float, *, resolution: float, title: st
 
 def _panel(ax: Axes, panel: Panel, margin: float, resolution: float) -> None:
     least = 100 * 10 ** math.floor(math.log10(resolution) + 1e-9)
-    ax.set(xlim=(-0.012, 1.0), ylim=(least, 130), yscale="log", xlabel="Angular dose")
+    # By its square root, since much of what happens does so at little dose, and 0 has to be there.
+    ax.set_xscale("function", functions=(lambda dose: np.sqrt(np.maximum(dose, 0)), np.square))
+    ax.set(xlim=(0, 1), ylim=(least, 130), yscale="log", xlabel="Angular dose (square-root scale)")
+    ax.xaxis.set_major_locator(FixedLocator([0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1]))
     ax.set_title(LOOKS[panel.network].label if panel.network in LOOKS else panel.network)
     _plain(ax)
     ax.grid(color="0.92", linewidth=0.6)
@@ -179,13 +185,15 @@ def _curve(ax: Axes, curve: Curve, least: float) -> None:
     line = LINES[curve.family]
     if not curve.dose.any():
         ax.plot(
-            [0, 0], [least, 100 * float(np.nanmax(curve.flips))], color=line.colour, linewidth=4, solid_capstyle="butt"
+            [0, 0], [least, 100 * float(np.nanmax(curve.flips))], color=line.colour, linewidth=6, solid_capstyle="butt"
         )
         return
     flips, low, high = (np.maximum(100 * values, least / 10) for values in (curve.flips, curve.low, curve.high))
     if not np.isfinite(flips).any():
         return
-    ax.fill_between(curve.dose, low, high, color=line.colour, alpha=0.13, linewidth=0)
+    ax.fill_between(
+        curve.dose, low, high, color=line.colour, alpha=0.15 if curve.family in NAMED else 0.08, linewidth=0
+    )
     marker = MARKERS[curve.side] if curve.two_sided else None
     every = (0.06 if curve.side == "below" else 0.11, 0.13) if marker else None
     ax.plot(curve.dose, flips, color=line.colour, linestyle=line.dash, marker=marker, markersize=4.5, markevery=every)
@@ -209,7 +217,7 @@ def _rho(ax: Axes, rhos: Sequence[RhoCurve]) -> None:
     ax.set_xlim(100 * levels.min() / 1.1, 100 * levels.max() * 1.1)
     ax.xaxis.set_major_locator(FixedLocator([0.5, 1, 2, 5, 10, 20]))
     ax.yaxis.set_major_locator(FixedLocator(_round_ticks(every.min(), every.max())))
-    _plain(ax, both=True)
+    _plain(ax)
     ax.tick_params(labelsize=7.5, length=2, pad=1.5)
     ax.set_title("ρ: dose of clip / dose of offset", fontsize=8.5, pad=3)
     ax.set_xlabel("predictions changed (%)", fontsize=7.5, labelpad=1)
@@ -221,7 +229,7 @@ def _free(ax: Axes, panel: Panel) -> tuple[float, float, float, float]:
     corners = ((0.575, 0.12), (0.575, 0.70), (0.10, 0.70), (0.10, 0.12))
     bottom, top = np.log10(ax.get_ylim())
     points = [
-        (one.dose / ax.get_xlim()[1], (np.log10(np.maximum(100 * one.flips, 1e-9)) - bottom) / (top - bottom))
+        (np.sqrt(one.dose), (np.log10(np.maximum(100 * one.flips, 1e-9)) - bottom) / (top - bottom))
         for one in panel.curves
         if one.dose.any()
     ]
@@ -252,9 +260,9 @@ def _round_ticks(low: float, high: float) -> list[float]:
     return ticks
 
 
-def _plain(ax: Axes, *, both: bool = False) -> None:
-    """Plain numbers on logarithmic axes, without labels between them."""
-    for axis in (ax.xaxis, ax.yaxis) if both else (ax.yaxis,):
+def _plain(ax: Axes) -> None:
+    """Plain numbers on both axes, without labels between them."""
+    for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(NullFormatter())
 
@@ -265,7 +273,7 @@ def _handles(shown: Mapping[str, bool], sided: set[str]) -> list[Line2D]:
         if name in shown:
             look = {"linestyle": line.dash, "label": line.label}
             if not shown[name]:
-                look = {"linewidth": 4, "label": f"{line.label}: dose 0"}
+                look = {"linewidth": 3, "label": f"{line.label}: dose 0"}
             handles.append(Line2D([], [], color=line.colour, **look))
     for side in ("above", "below"):
         if side in sided:

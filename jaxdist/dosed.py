@@ -80,7 +80,7 @@ def swept(result: xr.DataTree) -> list[Swept]:
             here = group.sel(network=one.network, site=one.site, split=one.split, seed=one.seeds)
             sd = here.agree_sd.to_numpy() / one.total if "agree_sd" in here else np.full(one.flips.shape, np.nan)
             dose, rms, rms_plain = (here[name].to_numpy() for name in ("dose", "rms", "rms_plain"))
-            weighted = bool(here.weighted) if "weighted" in here else True
+            weighted = bool(here["weighted"]) if "weighted" in here else True
             found.append(Swept(one, gauge, weighted, dose, rms, rms_plain, one.flips, sd))
     return found
 
