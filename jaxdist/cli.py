@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -17,7 +18,7 @@ from rich.console import Console
 
 import jaxdist
 from jaxdist import config as configs
-from jaxdist import hosts
+from jaxdist import files, hosts
 from jaxdist.config import Config, StatisticsConfig
 from jaxdist.errors import InputError, nearest
 from jaxdist.progress import shown
@@ -123,6 +124,13 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     added = command("report", "write the tables and figures of a run folder, and print its summary", _report)
     added.add_argument("run", type=Path, help="run folder")
     _add_fields(added, ("statistics.",))
+    added = command("verdict", "say whether a run's networks read distance or intensity, at equal dose", _verdict)
+    added.add_argument("run", type=Path, help="run folder, swept with --sweep.dose true")
+    added.add_argument(
+        "--margin", type=_fraction, metavar="SHARE", help="share of changed predictions that matters [statistics.flips]"
+    )
+    added.add_argument("--site", metavar="NAME", help="print one site only [all]")
+    added.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers")
     added = command("import-torch", "make a run folder of networks trained in PyTorch", _import_torch)
     added.add_argument(
         "path", type=Path, help="the paper's result tree, an exported folder, a state_dict or safetensors"
@@ -172,6 +180,16 @@ def _count(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
     return int(text)
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"expected a fraction between 0 and 1, got {text!r}")
+    return value
 
 
 def _unknown(argument: str, command: str) -> str:
@@ -245,6 +263,20 @@ def _report(options: argparse.Namespace) -> None:
     from jaxdist import results
 
     _summarise(result, results.options_of(result).statistics, options.run)
+
+
+def _verdict(options: argparse.Namespace) -> None:
+    result, found, statistics = _experiment().verdict_folder(options.run, options.margin)
+    from jaxdist import report, verdicts
+
+    if options.site is not None:
+        found = found.at(options.site)
+    Console(width=report.WIDTH).print(verdicts.rendered(result, found, statistics), highlight=False)
+    if options.json:
+        files.write_text(options.json, verdicts.json_of(result, found, statistics))
+    Console(width=report.WIDTH).print(
+        f"tables/verdict.md, tables/doses.csv and figures/doses are in {options.run}", soft_wrap=True, highlight=False
+    )
 
 
 def _import_torch(options: argparse.Namespace) -> None:

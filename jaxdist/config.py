@@ -143,6 +143,7 @@ class StatisticsConfig:
 
     confidence: float = _option(0.95, "of every interval, as a fraction", above=0.5, below=1)
     margin: float = _option(0.01, "accuracy loss that matters, as a fraction; 0.01 is one point", above=0, below=1)
+    flips: float = _option(0.01, "share of changed predictions that matters, as a fraction", above=0, below=1)
     published_baseline_index: int = _option(
         50, "grid index that the published analysis takes as baseline", least=0, below=100
     )

@@ -6,6 +6,7 @@ result.nc, weights/, tables/ and figures/.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import time
@@ -20,6 +21,8 @@ import xarray as xr
 from jaxdist import config as configs
 from jaxdist import (
     counting,
+    dose_tables,
+    dosed,
     families,
     folders,
     forms,
@@ -33,9 +36,10 @@ from jaxdist import (
     training,
     weights,
 )
-from jaxdist.config import Config
+from jaxdist.config import Config, StatisticsConfig
 from jaxdist.counting import Context
 from jaxdist.devices import mesh_of
+from jaxdist.dose_tables import FairComparison
 from jaxdist.errors import InputError, MeaninglessError, TrainingDivergedError
 from jaxdist.inputs import Inputs, load_inputs, refuse_unlike
 from jaxdist.progress import Show, silent
@@ -243,6 +247,28 @@ def report_folder(folder: Path, changes: Mapping[str, str] | None = None) -> xr.
             folders.save(folder, config, result)
         report.write(result, results.options_of(result).statistics, folder)
     return result
+
+
+def verdict_folder(folder: Path, flips: float | None = None) -> tuple[xr.DataTree, FairComparison, StatisticsConfig]:
+    """Compare the edits of a run folder at equal dose and write tables and figure of it; returns what it is made of.
+
+    `flips` stands in for the margin in the result's own statistics, a fraction.
+
+    Raises:
+      InputError: if the folder is not a run, or was not swept for what a verdict needs; it names the command.
+    """
+    with folders.held(folders.with_result(folder)) as folder:
+        result = results.load(folder)
+        options = results.options_of(result).statistics
+        if flips is not None:
+            options = dataclasses.replace(options, flips=flips)
+        if lacking := dosed.lacking(result):
+            raise InputError(
+                f"{folder}: holds no doses of {', '.join(lacking)}; make them with '{dosed.command(result, folder)}'"
+            )
+        found = dose_tables.compare(result, options)
+        report.write_verdict(result, found, options, folder)
+    return result, found, options
 
 
 def _changed(result: xr.DataTree, changes: Mapping[str, str], allowed: tuple[str, ...]) -> Config:

@@ -49,7 +49,7 @@ def published(points: pd.DataFrame, training: pd.DataFrame | None, options: Stat
             ]
             for network, part in training.groupby("network", sort=False)
         ]
-        parts += ["## After training", _markdown(rows, ["network", *quantities.values()])]
+        parts += ["## After training", grid(rows, ["network", *quantities.values()])]
     columns: dict[str, Callable[[pd.Series], str]] = {
         "accuracy %": lambda r: _pm(r.accuracy, r.sd),
         "t": lambda r: tables.number(r.published_t),
@@ -91,14 +91,15 @@ def corrected(points: pd.DataFrame, options: StatisticsConfig) -> str:
     return "\n\n".join(parts + _by_family(points, columns)) + "\n"
 
 
-def tolerance(reach: pd.DataFrame, options: StatisticsConfig) -> str:
-    """How far each kind of edit goes before the margin is lost."""
+def tolerance(reach: pd.DataFrame, options: StatisticsConfig, flips: pd.DataFrame | None = None) -> str:
+    """How far each kind of edit goes before the margin of accuracy is lost, and before that of predictions changes."""
     level = tables.percent(options.confidence, 0)
     parts = [
         "# Tolerance",
-        f"The fraction at which {tables.percent(options.margin)} points of accuracy are lost, walking outward from no "
-        "edit to the first exit, linear between points (for scale in its logarithm). A > or < marks the end of the "
-        "grid. Re-entered: seeds whose accuracy comes back further out.",
+        f"The fraction at which {tables.percent(options.margin)} points of accuracy are lost"
+        + (f", or {tables.percent(options.flips)} % of predictions changed" if flips is not None else "")
+        + ", walking outward from no edit to the first exit, linear between points (for scale in its logarithm). A > "
+        "or < marks the end of the grid. Re-entered: seeds that come back within the margin further out.",
     ]
     if (reach.over == "seeds").any():
         parts.append(
@@ -110,9 +111,15 @@ def tolerance(reach: pd.DataFrame, options: StatisticsConfig) -> str:
             + f"A single network's radius has a {level} % interval: from where the upper bound of the drop's paired "
             "interval first reaches the margin to where its lower bound does."
         )
-    refined = "refined" in reach.columns
-    if refined:
+    if "refined" in reach.columns:
         parts.append("Refined: the same radius found by bisection between the grid's points, median and interval.")
+    if flips is None:
+        return "\n\n".join([*parts, _radii(reach)]) + "\n"
+    return "\n\n".join([*parts, "## Accuracy", _radii(reach), "## Flips", _radii(flips)]) + "\n"
+
+
+def _radii(reach: pd.DataFrame) -> str:
+    refined = "refined" in reach.columns
     rows = []
     for r in reach.itertuples():
         row = [r.network, r.site, r.split, tables.outward(r.family, r.side), *radius(r)]
@@ -120,7 +127,7 @@ def tolerance(reach: pd.DataFrame, options: StatisticsConfig) -> str:
         rows.append([*row, f"{r.censored}/{r.seeds}", r.reentered])
     headers = ["network", "site", "split", "edit", "median", "interval"]
     headers += ["refined", "refined interval"] if refined else []
-    return "\n\n".join([*parts, _markdown(rows, [*headers, "to end of grid", "re-entered"])]) + "\n"
+    return grid(rows, [*headers, "to end of grid", "re-entered"])
 
 
 def units(frame: pd.DataFrame) -> str:
@@ -146,7 +153,7 @@ def units(frame: pd.DataFrame) -> str:
         fractions = part.groupby("family", sort=False).fraction.first()
         names = [f"{family} at {100 * fractions[family]:.4g} %" for family in families]
         headers = ["rank", *(text for name in names for text in (f"{name}: unit", "flips", "drop"))]
-        parts += [f"## {network}, seed {seed}, {site}", _markdown(rows, headers)]
+        parts += [f"## {network}, seed {seed}, {site}", grid(rows, headers)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -170,7 +177,7 @@ def _by_family(points: pd.DataFrame, columns: dict[str, Callable[[pd.Series], st
             label = "no edit" if same.unedited.iloc[0] else f"{100 * float(str(row)):g} %"
             rows.append([label, f"{100 * same.fraction.iloc[0]:.4g} %", *cells])
         headers = ["row", "point", *(f"{network} {name}" for network in networks for name in columns)]
-        parts += [f"## {str(family).capitalize()} of {site}, {split} images", _markdown(rows, headers)]
+        parts += [f"## {str(family).capitalize()} of {site}, {split} images", grid(rows, headers)]
     return parts
 
 
@@ -178,6 +185,7 @@ def _pm(mean: float, sd: float) -> str:
     return f"{tables.percent(mean)} ± {tables.percent(sd)}"
 
 
-def _markdown(rows: Sequence[Sequence[object]], headers: list[str]) -> str:
-    frame = pd.DataFrame(rows, columns=headers)
+def grid(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
+    """Rows as a Markdown table."""
+    frame = pd.DataFrame(rows, columns=list(headers))
     return str(frame.to_markdown(index=False, disable_numparse=True))

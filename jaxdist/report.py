@@ -14,7 +14,24 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from jaxdist import breakdowns, families, figures, files, formulas, hosts, markdown, pictures, profiles, results, tables
+from jaxdist import (
+    breakdowns,
+    dose_figures,
+    dose_tables,
+    dosed,
+    families,
+    figures,
+    files,
+    formulas,
+    hosts,
+    markdown,
+    pictures,
+    profiles,
+    results,
+    tables,
+    verdict_tables,
+    verdicts,
+)
 from jaxdist.config import StatisticsConfig
 from jaxdist.types import Ranges
 
@@ -29,12 +46,13 @@ def write(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> list[
     if not hosts.writes():
         return []
     points, reach = tables.points(result, options), tables.tolerance(result, options)
+    flips = tables.tolerance(result, options, "flips")
     training = tables.training(result, options) if "training" in result.children else None
     pairs, units = list(breakdowns.pairs(result)), breakdowns.units(result)
     stages, stage_reach = breakdowns.along_training(result, options)
     written = []
     singles = "units" if "flips" in units else "sensitivity"
-    frames = {"points": points, "tolerance": reach, singles: units, "snapshots": stages}
+    frames = {"points": points, "tolerance": reach, "tolerance_flips": flips, singles: units, "snapshots": stages}
     frames |= {"snapshots_tolerance": stage_reach} | {f"grid_{p.first}_{p.second}": p.points for p in pairs}
     if training is not None:
         frames["training"] = training
@@ -48,7 +66,7 @@ def write(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> list[
             texts["published"] = markdown.published(points, training, options)
         texts["corrected"] = markdown.corrected(points, options)
     if not reach.empty:
-        texts["tolerance"] = markdown.tolerance(reach, options)
+        texts["tolerance"] = markdown.tolerance(reach, options, None if flips.empty else flips)
     if "flips" in units and units.seed.nunique() <= markdown.MOST_SEEDS:
         texts["units"] = markdown.units(units)
     for name, text in texts.items():
@@ -62,6 +80,26 @@ def write(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> list[
         _stages(stages, stage_reach, options),
     ):
         written += figures.save(figure, folder / "figures", stem)
+    if dosed.has_doses(result):
+        written += write_verdict(result, dose_tables.compare(result, options), options, folder)
+    return written
+
+
+def write_verdict(
+    result: xr.DataTree, found: dose_tables.FairComparison, options: StatisticsConfig, folder: Path
+) -> list[Path]:
+    """Write what a fair comparison gives into a run folder, as `write` does; returns the files."""
+    if not hosts.writes():
+        return []
+    texts = {"doses.csv": found.doses.to_csv(index=False), "verdict.md": verdict_tables.verdict(result, found, options)}
+    if not found.gauges.empty:
+        texts["gauges.md"] = verdict_tables.gauges(found, options)
+    for name, text in texts.items():
+        files.write_text(folder / "tables" / name, text)
+    written = [folder / "tables" / name for name in texts]
+    for site, suffix in _named(list(dict.fromkeys(one.site for one in found.findings))):
+        drawn = dose_figures.figure(found.at(site), options)
+        written += figures.save(drawn, folder / "figures", f"doses{suffix}")
     return written
 
 
@@ -74,6 +112,7 @@ def curves_of(points: pd.DataFrame, site: str) -> figures.Curves:
             for network, one in part.groupby("network", sort=False)
         }
         for family, part in chosen.groupby("family", sort=False)
+        if family in families.PAPER
     }
 
 
@@ -95,6 +134,8 @@ def _figures1(points: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
 
 
 def _layers(reach: pd.DataFrame, options: StatisticsConfig) -> Iterator[tuple[str, Figure]]:
+    # A column an edit: those of the paper, since there is no room for all.
+    reach = reach[reach.family.isin(families.PAPER)] if not reach.empty else reach
     if not reach.empty and reach.site.nunique() > 1:
         shown = tables.preferred(reach[reach.split == tables.main_split(reach)])
         yield "layers", pictures.layers(shown, title=f"{_title(shown, options)}\n{_interval_words(shown, options)}")
@@ -147,7 +188,10 @@ def _span(values: pd.Series) -> str:
 
 def _sites(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """Each site with what its files' names end on: nothing where it is the only one."""
-    sites = [] if frame.empty else list(frame.site.unique())
+    yield from _named([] if frame.empty else list(frame.site.unique()))
+
+
+def _named(sites: list[str]) -> Iterator[tuple[str, str]]:
     for site in sites:
         yield str(site), "" if len(sites) == 1 else "-" + str(site).replace("/", "_")
 
@@ -225,7 +269,10 @@ def _notes(result: xr.DataTree, options: StatisticsConfig) -> list[str]:
         for network, split in itertools.product(accuracy.network.to_numpy(), accuracy.split.to_numpy()):
             share = float(accuracy.sel(network=network, split=split))
             notes.append(f"{network}: {split} accuracy {tables.percent(share)} % unedited")
-    return notes + _dead_notes(result) + _unit_notes(result) + _snapshot_notes(result)
+    notes += _dead_notes(result) + _unit_notes(result) + _snapshot_notes(result)
+    if dosed.has_doses(result):
+        notes += verdicts.sentences(result, dose_tables.compare(result, options))
+    return notes
 
 
 def _dead_notes(result: xr.DataTree) -> list[str]:

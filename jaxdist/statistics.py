@@ -137,13 +137,40 @@ def mean_interval(values: Values, confidence: float) -> Interval:
     return Interval(mean, mean - half, mean + half, sd)
 
 
+def upper_bound(values: Values, confidence: float) -> Values:
+    """The upper one-sided Student t bound of the mean of values[S, ...] over seeds; NaN for a single seed."""
+    mean, _, _, sd = mean_interval(values, confidence)
+    return mean + _t_quantile(confidence, len(values)) * _standard_error(sd, len(values))
+
+
 def paired_t(reference: Values, values: Values) -> PairedT:
     """Two-sided paired t test of values[S, P] against reference[S], accuracies as fractions.
 
     The sign is the paper's, ``ttest_rel(reference, values)``. Identical pairs give t = 0 and p = 1, a constant
     difference t = +-inf and p = 0, fewer than two seeds NaN. Raises `InputError` where the seeds do not match.
     """
-    return PairedT(*_one_sample_t(_drop(reference, values), 0.0, "two-sided"))
+    return PairedT(*one_sample_t(_drop(reference, values), 0.0, "two-sided"))
+
+
+def one_sample_t(
+    differences: Values, expected: float, alternative: Literal["two-sided", "less"]
+) -> tuple[Values, Values]:
+    """t and p, each [P], of differences[S, P] whose mean is `expected` under the hypothesis.
+
+    Constant differences, for which SciPy divides by zero, get the limit: t = 0 on `expected` itself, else +-inf.
+    """
+    seeds, points = differences.shape
+    if seeds < 2:
+        return np.full(points, np.nan), np.full(points, np.nan)
+    excess = differences[0] - expected
+    t = np.where(excess == 0, 0.0, np.copysign(np.inf, excess))
+    # On the edge of "less" the hypothesis "at least `expected`" is true, so nothing is evidence against it: p = 1.
+    p = np.where(excess == 0, 1.0, 0.0) if alternative == "two-sided" else np.where(excess < 0, 0.0, 1.0)
+    varied = (differences != differences[0]).any(axis=0)
+    if varied.any():
+        result: Any = stats.ttest_1samp(differences[:, varied], expected, alternative=alternative)
+        t[varied], p[varied] = result.statistic, result.pvalue
+    return t, p
 
 
 def as_published(accuracy: Values, *, baseline_index: int, confidence: float) -> Published:
@@ -179,11 +206,10 @@ def corrected(accuracy: Values, unperturbed: Values, *, margin: float, confidenc
     margin = _margin(margin)
     seeds = len(drops)
     mean, low, high, _ = mean_interval(accuracy, confidence)
-    drop, drop_low, drop_high, drop_sd = mean_interval(drops, confidence)
-    t, p = _one_sample_t(drops, 0.0, "two-sided")
-    _, noninferiority_p = _one_sample_t(drops, margin, "less")
-    bound = drop + _t_quantile(confidence, seeds) * _standard_error(drop_sd, seeds)
-    smallest_margin = np.maximum(bound, 0.0)
+    drop, drop_low, drop_high, _ = mean_interval(drops, confidence)
+    t, p = one_sample_t(drops, 0.0, "two-sided")
+    _, noninferiority_p = one_sample_t(drops, margin, "less")
+    smallest_margin = np.maximum(upper_bound(drops, confidence), 0.0)
     return Corrected(
         mean=mean,
         low=low,
@@ -302,27 +328,6 @@ def _drop(reference: Values, values: Values) -> Values:
             f"accuracy: expected shapes [S] and [S, P] over the same seeds, got {reference.shape} and {values.shape}"
         )
     return np.round(reference[:, None] - values, DECIMALS)
-
-
-def _one_sample_t(
-    differences: Values, expected: float, alternative: Literal["two-sided", "less"]
-) -> tuple[Values, Values]:
-    """t and p, each [P], of differences[S, P] whose mean is `expected` under the hypothesis.
-
-    Constant differences, for which SciPy divides by zero, get the limit: t = 0 on `expected` itself, else +-inf.
-    """
-    seeds, points = differences.shape
-    if seeds < 2:
-        return np.full(points, np.nan), np.full(points, np.nan)
-    excess = differences[0] - expected
-    t = np.where(excess == 0, 0.0, np.copysign(np.inf, excess))
-    # On the edge of "less" the hypothesis "at least `expected`" is true, so nothing is evidence against it: p = 1.
-    p = np.where(excess == 0, 1.0, 0.0) if alternative == "two-sided" else np.where(excess < 0, 0.0, 1.0)
-    varied = (differences != differences[0]).any(axis=0)
-    if varied.any():
-        result: Any = stats.ttest_1samp(differences[:, varied], expected, alternative=alternative)
-        t[varied], p[varied] = result.statistic, result.pvalue
-    return t, p
 
 
 def _standard_error(sd: Values, seeds: int) -> Values:

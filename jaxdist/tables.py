@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import families, one_network, published, results, statistics
+from jaxdist import families, one_network, preference, published, results, statistics
 from jaxdist.config import StatisticsConfig
+from jaxdist.statistics import Values
 
 Side = Literal["below", "above"]
 
@@ -24,8 +25,21 @@ OUTWARD: dict[tuple[str, str], str] = {
     ("clip", "below"): "clipped at",
     ("offset", "below"): "offset down to",
     ("offset", "above"): "offset up to",
+    ("shift", "below"): "shifted down to",
+    ("shift", "above"): "shifted up to",
+    ("random_offset", "above"): "random offset to",
+    ("restored_offset", "below"): "restored down to",
+    ("restored_offset", "above"): "restored up to",
+    ("random_scale", "above"): "random scale to",
+    ("noise", "above"): "noise up to",
+    ("floor", "above"): "raised to",
+    ("dead_zone", "above"): "dead zone up to",
+    ("clip_both", "below"): "clipped both at",
 }
-"""What each family does on each side of no edit."""
+"""What each family does on each side of no edit, in at most 16 letters."""
+
+Outcome = Literal["accuracy", "flips"]
+"""What is lost: accuracy, or predictions that stay as they were."""
 
 
 class Series(NamedTuple):
@@ -39,7 +53,7 @@ class Series(NamedTuple):
     seeds: np.ndarray  # [S] their numbers
     fraction: np.ndarray  # [P]
     total: int  # images
-    correct: np.ndarray  # [S, P] images
+    correct: np.ndarray  # [S, P] images; means of several draws where the family is random, and so below
     agree: np.ndarray | None  # [S, P] images; None in a result that does not have it, such as the paper's own
     kept: np.ndarray | None  # [S, P] images, right with the edit and without; None as above
     correct_unperturbed: np.ndarray  # [S] images
@@ -55,11 +69,29 @@ class Series(NamedTuple):
         return self.correct_unperturbed / self.total
 
     @property
+    def flips(self) -> np.ndarray | None:
+        """[S, P] share of images whose class changes; None where it was not counted."""
+        return None if self.agree is None else np.round(1 - self.agree / self.total, statistics.DECIMALS)
+
+    @property
     def images(self) -> one_network.Images | None:
-        """What a single network does to its images, where that is what statistics can be over."""
+        """What a single network does to its images, where that is what statistics can be over.
+
+        Means of several draws are rounded to images. They vary less than one draw, so intervals are not too narrow.
+        """
         if len(self.seeds) != 1 or self.kept is None:
             return None
-        return one_network.images(self.correct[0], self.kept[0], int(self.correct_unperturbed[0]), self.total)
+        before, (kept,), (correct,) = int(self.correct_unperturbed[0]), self.kept, self.correct
+        lost, won = (np.rint(count).astype(int) for count in (before - kept, correct - kept))
+        return one_network.images(before - lost + won, before - lost, before, self.total)
+
+    @property
+    def flipped(self) -> one_network.Images | None:
+        """The same of predictions that change: a network that is right where it stays as it was."""
+        if len(self.seeds) != 1 or self.agree is None:
+            return None
+        same = self.total - np.rint(self.total - self.agree[0]).astype(int)
+        return one_network.images(same, same, self.total, self.total)
 
     def take(self, seeds: list[int]) -> Series:
         """The same of some seeds, given by their positions."""
@@ -134,6 +166,7 @@ def points(result: xr.DataTree, options: StatisticsConfig) -> pd.DataFrame:
             "low": low,
             "high": high,
             "agree": np.nan if one.agree is None else one.agree.mean(axis=0) / one.total,
+            "flips_smallest_margin": _flips_margin(one, options),
             "published_t": published.t,
             "published_p": published.p,
             **{name: getattr(corrected, name) for name in corrected._fields if name not in ("mean", "low", "high")},
@@ -141,6 +174,15 @@ def points(result: xr.DataTree, options: StatisticsConfig) -> pd.DataFrame:
         }
         frames.append(pd.DataFrame({**one.labels, **columns}))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _flips_margin(one: Series, options: StatisticsConfig) -> Values | float:
+    """The smallest margin [P] that flips are shown to be below: over seeds, or over the images of a single network."""
+    if one.flips is None:
+        return np.nan
+    if one.flipped is None:
+        return preference.flips_margin(one.flips, options.confidence)
+    return one_network.corrected(one.flipped, margin=options.flips, confidence=options.confidence).smallest_margin
 
 
 def _published(one: Series, options: StatisticsConfig) -> statistics.Published:
@@ -153,31 +195,41 @@ def _published(one: Series, options: StatisticsConfig) -> statistics.Published:
     return statistics.Published(mean, sd, low, high, t=undefined, p=undefined)
 
 
-def tolerance(result: xr.DataTree, options: StatisticsConfig) -> pd.DataFrame:
-    """One row a series and side: the fraction at which `margin` of accuracy is lost, median and interval over seeds.
+def tolerance(result: xr.DataTree, options: StatisticsConfig, outcome: Outcome = "accuracy") -> pd.DataFrame:
+    """One row a series and side: the fraction at which `margin` of the outcome is lost, median and interval over seeds.
 
-    Infinite values are censored: the accuracy is kept to the end of the grid. Of a single network the interval is over
+    Of accuracy the margin is `options.margin`, of predictions that stay as they were `options.flips`. Infinite values
+    are censored: the outcome is kept to the end of the grid. Of a single network the interval is over
     its images (`one_network.radius_interval`), as the column `over` says. Where radii were refined by bisection, at
     the same margin, `refined` is their median, with its interval over seeds.
     """
-    frame = pd.DataFrame([row for one in series(result) for row in radii(one, options)])
-    return _with_refined(frame, result["radii"].to_dataset(), options) if "radii" in result.children else frame
+    frame = pd.DataFrame([row for one in series(result) for row in radii(one, options, outcome)])
+    refined = outcome == "accuracy" and "radii" in result.children
+    return _with_refined(frame, result["radii"].to_dataset(), options) if refined else frame
 
 
-def radii(one: Series, options: StatisticsConfig) -> Iterator[dict[str, object]]:
-    """The rows of `tolerance` of one series, one a side; none where its family edits at every fraction."""
-    family, images = families.get(one.family), one.images
+def radii(one: Series, options: StatisticsConfig, outcome: Outcome = "accuracy") -> Iterator[dict[str, object]]:
+    """The rows of `tolerance` of one series, one a side.
+
+    There are none where its family edits at every fraction, nor of flips that were not counted.
+    """
+    family = families.get(one.family)
+    kept, before, images, margin = one.accuracy, one.unperturbed, one.images, options.margin
+    if outcome == "flips":
+        if one.flips is None:
+            return
+        kept, before, images, margin = 1 - one.flips, np.ones(len(one.seeds)), one.flipped, options.flips
     if one.identity is None:
         return
     for side in family.sides:
         found = statistics.tolerance(
             one.fraction,
-            one.accuracy,
-            one.unperturbed,
+            kept,
+            before,
             identity=one.identity,
             coordinate=family.spacing,
             side=side,
-            margin=options.margin,
+            margin=margin,
         )
         middle = statistics.median_interval(found.exit, options.confidence)
         if images is not None:
@@ -187,14 +239,15 @@ def radii(one: Series, options: StatisticsConfig) -> Iterator[dict[str, object]]
                 identity=one.identity,
                 coordinate=family.spacing,
                 side=side,
-                margin=options.margin,
+                margin=margin,
                 confidence=options.confidence,
             )
             middle = middle._replace(low=low, high=high)
         yield {
             **one.labels,
             "side": side,
-            "margin": options.margin,
+            "outcome": outcome,
+            "margin": margin,
             **middle._asdict(),
             "grid_end": one.fraction[0 if side == "below" else -1],
             "seeds": len(found.exit),
@@ -252,7 +305,7 @@ def training(result: xr.DataTree, options: StatisticsConfig) -> pd.DataFrame:
 
 def at_paper_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """Keep the points nearest to the rows of the paper's tables, with the row's fraction as `row`."""
-    parts = []
+    parts = [frame.iloc[:0].assign(row=np.nan)]  # what remains where no family of the paper was swept
     for family, part in frame.groupby("family", sort=False):
         grid = part.fraction.unique()
         for row in published.rows(str(family)):

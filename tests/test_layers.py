@@ -45,6 +45,7 @@ LAYERS = (
     "statistics",
     "doses",
     "waves",
+    "preference",
     "one_network",
     "equivalence",
     "radii",
@@ -59,12 +60,17 @@ LAYERS = (
     "unfinished",
     "folders",
     "tables",
+    "dosed",
+    "dose_tables",
     "breakdowns",
     "figures",
     "gallery",
     "pictures",
     "profiles",
+    "dose_figures",
     "markdown",
+    "verdicts",
+    "verdict_tables",
     "report",
     "probes",
     "interop",
@@ -118,7 +124,16 @@ def test_only_one_module_imports_tensorflow_datasets_and_the_config_knows_no_jax
         if isinstance(node, ast.Import) and any(alias.name == "tensorflow_datasets" for alias in node.names)
     }
     assert users == {"tfds_sets.py"}
-    for name in ("config.py", "errors.py", "types.py", "statistics.py", "one_network.py", "figures.py", "gallery.py"):
+    for name in (
+        "config.py",
+        "errors.py",
+        "types.py",
+        "statistics.py",
+        "preference.py",
+        "one_network.py",
+        "figures.py",
+        "gallery.py",
+    ):
         tree = ast.parse((PACKAGE / name).read_text(encoding="utf-8"))
         roots = {
             (node.module or "") if isinstance(node, ast.ImportFrom) else alias.name

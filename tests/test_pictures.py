@@ -239,7 +239,15 @@ class TestReport:
             for name in names:
                 monkeypatch.setattr(module, name, lambda *_, **__: None)
         names = {path.name for path in report.write(result, OPTIONS, tmp_path)}
-        named = ("points", "tolerance", "units", "snapshots", "snapshots_tolerance", "grid_scale_offset")
+        named = (
+            "points",
+            "tolerance",
+            "tolerance_flips",
+            "units",
+            "snapshots",
+            "snapshots_tolerance",
+            "grid_scale_offset",
+        )
         assert names == {f"{name}.csv" for name in named} | {"published.md", "corrected.md", "tolerance.md"}
         ends = ["-" + site.replace("/", "_") for site in SITES]
         starts = ("figure1", "figure1_intensity", "figure1_distance", "grid_scale_offset", "units", "snapshots")
@@ -249,7 +257,8 @@ class TestReport:
 
     def test_a_plain_result_has_no_more_than_before(self, stems, tmp_path):
         names = {path.name for path in report.write(made_up(), OPTIONS, tmp_path)}
-        assert names == {"points.csv", "tolerance.csv", "published.md", "corrected.md", "tolerance.md"}
+        tables_ = {"points.csv", "tolerance.csv", "tolerance_flips.csv", "published.md", "corrected.md", "tolerance.md"}
+        assert names == tables_
         assert stems == ["figure1", "figure1_intensity", "figure1_distance"]
 
     @pytest.mark.usefixtures("stems")

@@ -1,0 +1,282 @@
+"""The figure of the fair comparison: flips against angular dose, every family in one panel a network.
+
+Curves arrive as fractions and are drawn in percent, but for the dose, which has no unit. Colours say what an edit does,
+dashes which of its kind it is, so that the figure can be read in grey: the four colours differ in luminance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+
+from jaxdist import dose_tables, dosed, preference, tables
+from jaxdist.config import StatisticsConfig
+from jaxdist.dose_tables import FairComparison, Rho
+from jaxdist.dosed import Swept
+from jaxdist.figures import LOOKS, Values, new_figure, settle, style
+
+LARGE, SMALL, MOVED, CONTROL = "#084f9a", "#dc3b2f", "#56bd95", "#000000"
+"""Colours of edits that erase large values, that erase small ones, that move the boundary, and of random controls."""
+
+
+class Line(NamedTuple):
+    """How a family is drawn, and what it is called."""
+
+    label: str
+    colour: str
+    dash: Any
+
+
+_LONG, _DOTTED, _MIXED = (0, (5, 1.8)), (0, (1, 1.4)), (0, (5, 1.5, 1, 1.5))
+LINES = {
+    "floor": Line("floor: small values raised", SMALL, "-"),
+    "dead_zone": Line("dead zone: small values zeroed", SMALL, _LONG),
+    "clip_both": Line("clip both: large values cut", LARGE, "-"),
+    "clip": Line("clip: large preactivations cut", LARGE, _LONG),
+    "noise": Line("noise", CONTROL, "-"),
+    "random_scale": Line("random scale of each unit", CONTROL, _DOTTED),
+    "offset": Line("offset", MOVED, "-"),
+    "shift": Line("shift (slope kept)", MOVED, _LONG),
+    "restored_offset": Line("offset, mean logits restored", MOVED, _MIXED),
+    "random_offset": Line("offset, random signs", MOVED, _DOTTED),
+    "scale": Line("common scale", "0.55", "-"),
+}
+CURVE_DOSES = np.linspace(0.02, 1, 200) ** 2
+"""Where the figure's curves are evaluated, evenly on its axis."""
+RHO_LEVELS = tuple(np.geomspace(0.005, 0.2, 13).tolist())
+NAMED = (*preference.SMALL, preference.LARGE, preference.NOISE)
+"""What the verdict is made of, whose bands are stronger."""
+MARKERS = {"below": "v", "above": "^"}
+"""On the lines of families that go to two sides."""
+
+
+class Curve(NamedTuple):
+    """One side of a family: median flips over seeds with the least and the most, at doses common to them, each [D]."""
+
+    family: str
+    side: str
+    dose: Values
+    flips: Values
+    low: Values
+    high: Values
+    two_sided: bool
+
+
+class RhoCurve(NamedTuple):
+    """Rho of one side of the offset with its interval at levels of flips, each [L]; NaN where it is not known."""
+
+    side: str
+    level: Values
+    rho: Values
+    low: Values
+    high: Values
+
+
+class Panel(NamedTuple):
+    """One network's curves."""
+
+    network: str
+    curves: Sequence[Curve]
+    rhos: Sequence[RhoCurve]
+
+
+def figure(found: FairComparison, options: StatisticsConfig) -> Figure:
+    """The figure of one site: flips against dose, and rho against the level of flips."""
+    split = dosed.chosen_split(found.swept)
+    shown = [one for one in found.swept if one.series.split == split and one.gauge == "as_is"]
+    shown = [one for one in shown if not np.isnan(one.dose).all()]
+    rhos = list(dose_tables.rhos(shown, options, levels=RHO_LEVELS))
+    networks = dict.fromkeys(one.series.network for one in shown)
+    panels = [
+        Panel(
+            name,
+            [curve for one in shown if one.series.network == name for curve in _curves(one)],
+            [_rho_curve(rhos, name, side) for side in ("below", "above")],
+        )
+        for name in networks
+    ]
+    seeds = max(len(one.series.seeds) for one in shown)
+    over = f"median of {seeds} seeds, band from least to most" if seeds > 1 else "one seed"
+    where = f"Edits of {tables.shortened(shown[0].series.site, 30)} at equal dose, {split} images"
+    title = f"{where}: {over}" if len(panels) > 1 else f"{where}\n{over}"
+    return draw(panels, options.flips, resolution=1 / shown[0].series.total, title=title)
+
+
+def _curves(one: Swept) -> Iterator[Curve]:
+    sides = list(one.paths())
+    for side, path in sides:
+        family = one.series.family
+        if one.unseen:  # at dose 0, whatever it flips
+            most = np.median(path.flips.max(axis=1), keepdims=True)
+            yield Curve(family, side, np.zeros(1), most, most, most, two_sided=False)
+            continue
+        flips = preference.flips_at(path, CURVE_DOSES)
+        there = ~np.isnan(flips).any(axis=0)
+        flips = flips[:, there]
+        if flips.size:
+            ends = (np.median(flips, axis=0), flips.min(axis=0), flips.max(axis=0))
+            yield Curve(family, side, CURVE_DOSES[there], *ends, two_sided=len(sides) > 1)
+
+
+def _rho_curve(rhos: Sequence[Rho], network: str, side: str) -> RhoCurve:
+    """Rho along the level, where no seed is censored."""
+    ratios = [one.ratio for one in rhos if (one.network, one.side, one.against) == (network, side, "")]
+    known = [one.at_least == one.at_most for one in ratios]
+    values = ([getattr(one, name) for one in ratios] for name in ("at_least", "low", "high"))
+    levels = np.array(RHO_LEVELS[: len(ratios)])
+    return RhoCurve(side, levels, *(np.where(known, np.array(each), np.nan) for each in values))
+
+
+def draw(panels: Sequence[Panel], margin: float, *, resolution: float, title: str | None = None) -> Figure:
+    """Flips, logarithmic, against angular dose, a panel a network, rho against the flip level as an inset of each.
+
+    `resolution` is the least share of flips there is, one image in all; `margin` has a line of its own. A family that
+    no dose shows, as a common scale, stands at dose 0 up to the most flips that it makes.
+    """
+    columns = min(len(panels), 2 if len(panels) in (2, 4) else 3)
+    rows = math.ceil(len(panels) / columns)
+    with style(11):
+        figure = new_figure((max(5.4 * columns, 7.6), 4.4 * rows + 1.0))
+        axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        for ax in axes.flat[len(panels) :]:
+            ax.set_axis_off()
+        for ax, panel in zip(axes.flat, panels, strict=False):
+            _panel(ax, panel, margin, resolution)
+        for ax in axes[:, 0]:
+            ax.set_ylabel("Predictions changed (%)")
+        shown = {curve.family: bool(curve.dose.any()) for panel in panels for curve in panel.curves}
+        sided = {curve.side for panel in panels for curve in panel.curves if curve.two_sided}
+        handles = _handles(shown, sided)
+        wide = figure.get_figwidth() > 9
+        figure.legend(handles=handles, loc="outside lower center", ncols=4 if wide else 3, handlelength=3.4)
+        if title is not None:
+            figure.suptitle(title, fontsize="large")
+        return settle(figure)
+
+
+def _panel(ax: Axes, panel: Panel, margin: float, resolution: float) -> None:
+    least = 100 * 10 ** math.floor(math.log10(resolution) + 1e-9)
+    # By its square root, since much of what happens does so at little dose, and 0 has to be there.
+    ax.set_xscale("function", functions=(lambda dose: np.sqrt(np.maximum(dose, 0)), np.square))
+    ax.set(xlim=(0, 1), ylim=(least, 130), yscale="log", xlabel="Angular dose (square-root scale)")
+    ax.xaxis.set_major_locator(FixedLocator([0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1]))
+    ax.set_title(LOOKS[panel.network].label if panel.network in LOOKS else panel.network)
+    _plain(ax)
+    ax.grid(color="0.92", linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.axhline(100 * margin, color="0.35", linewidth=0.8, linestyle=(0, (1, 2)), zorder=1.5)
+    # Later ones are drawn above: what the verdict is made of must not be covered.
+    order = list(LINES)[::-1]
+    for curve in sorted(panel.curves, key=lambda one: order.index(one.family)):
+        _curve(ax, curve, least)
+    rhos = [one for one in panel.rhos if np.isfinite(one.rho).any()]
+    if rhos:
+        _rho(ax.inset_axes(_free(ax, panel)), rhos)
+
+
+def _curve(ax: Axes, curve: Curve, least: float) -> None:
+    line = LINES[curve.family]
+    if not curve.dose.any():
+        ax.plot(
+            [0, 0], [least, 100 * float(np.nanmax(curve.flips))], color=line.colour, linewidth=6, solid_capstyle="butt"
+        )
+        return
+    flips, low, high = (np.maximum(100 * values, least / 10) for values in (curve.flips, curve.low, curve.high))
+    if not np.isfinite(flips).any():
+        return
+    ax.fill_between(
+        curve.dose, low, high, color=line.colour, alpha=0.15 if curve.family in NAMED else 0.08, linewidth=0
+    )
+    marker = MARKERS[curve.side] if curve.two_sided else None
+    every = (0.06 if curve.side == "below" else 0.11, 0.13) if marker else None
+    ax.plot(curve.dose, flips, color=line.colour, linestyle=line.dash, marker=marker, markersize=4.5, markevery=every)
+
+
+def _rho(ax: Axes, rhos: Sequence[RhoCurve]) -> None:
+    """Rho against the level of flips; 1 is where both edits cost the same."""
+    ax.set(xscale="log", yscale="log")
+    ax.patch.set_alpha(0.92)
+    ax.axhline(1, color="0.55", linewidth=0.8, linestyle=":")
+    for one in rhos:
+        known = np.isfinite(one.rho)
+        level, rho, low, high = (100 * one.level[known], one.rho[known], one.low[known], one.high[known])
+        if np.isfinite(low).any():
+            ax.fill_between(level, low, high, color=MOVED, alpha=0.18, linewidth=0)
+        ax.plot(level, rho, color=MOVED, marker=MARKERS[one.side], markersize=3.5, linewidth=1.0, markevery=(0, 3))
+    every = np.concatenate([np.ravel(values)[np.isfinite(values)] for one in rhos for values in one[2:]])
+    every = np.append(every[(every > 0) & (every < 1e3)], 1.0)
+    ax.set_ylim(every.min() / 1.15, every.max() * 1.15)
+    levels = np.concatenate([one.level for one in rhos])
+    ax.set_xlim(100 * levels.min() / 1.1, 100 * levels.max() * 1.1)
+    ax.xaxis.set_major_locator(FixedLocator([0.5, 1, 2, 5, 10, 20]))
+    ax.yaxis.set_major_locator(FixedLocator(_round_ticks(every.min(), every.max())))
+    _plain(ax)
+    ax.tick_params(labelsize=7.5, length=2, pad=1.5)
+    ax.set_title("ρ: dose of clip / dose of offset", fontsize=8.5, pad=3)
+    ax.set_xlabel("predictions changed (%)", fontsize=7.5, labelpad=1)
+
+
+def _free(ax: Axes, panel: Panel) -> tuple[float, float, float, float]:
+    """The corner for the inset that holds the fewest points of curves, as left, bottom, width and height."""
+    width, height = 0.40, 0.27
+    corners = ((0.575, 0.12), (0.575, 0.70), (0.10, 0.70), (0.10, 0.12))
+    bottom, top = np.log10(ax.get_ylim())
+    points = [
+        (np.sqrt(one.dose), (np.log10(np.maximum(100 * one.flips, 1e-9)) - bottom) / (top - bottom))
+        for one in panel.curves
+        if one.dose.any()
+    ]
+
+    def covered(corner: tuple[float, float]) -> int:
+        (x0, y0) = corner
+        return sum(
+            int(((x > x0 - 0.07) & (x < x0 + width) & (y > y0 - 0.1) & (y < y0 + height + 0.05)).sum())
+            for x, y in points
+        )
+
+    return (*min(corners, key=covered), width, height)
+
+
+def _round_ticks(low: float, high: float) -> list[float]:
+    """Few round numbers for an axis from `low` to `high`, with 1 among them."""
+    for steps in (
+        (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0),
+        (1.0, 2.0, 3.0, 5.0),
+        (1.0, 2.0, 5.0),
+        (1.0, 3.0),
+        (1.0,),
+    ):
+        ticks = [10.0**power * step for power in range(-4, 4) for step in steps]
+        ticks = [tick for tick in ticks if low / 1.01 <= tick <= high * 1.01]
+        if len(ticks) <= 5:
+            break
+    return ticks
+
+
+def _plain(ax: Axes) -> None:
+    """Plain numbers on both axes, without labels between them."""
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def _handles(shown: Mapping[str, bool], sided: set[str]) -> list[Line2D]:
+    handles = []
+    for name, line in LINES.items():
+        if name in shown:
+            look = {"linestyle": line.dash, "label": line.label}
+            if not shown[name]:
+                look = {"linewidth": 3, "label": f"{line.label}: dose 0"}
+            handles.append(Line2D([], [], color=line.colour, **look))
+    for side in ("above", "below"):
+        if side in sided:
+            words = {"above": "raised: fraction above 0", "below": "lowered: fraction below 0"}[side]
+            handles.append(Line2D([], [], color=MOVED, linestyle="", marker=MARKERS[side], label=words))
+    return [*handles, Line2D([], [], color="0.35", linewidth=0.8, linestyle=(0, (1, 2)), label="margin")]

@@ -1,0 +1,305 @@
+"""The fair comparison as data frames: doses of every family, what flips cost in dose, ratios, robustness, verdicts.
+
+Frames hold fractions; a gauge is as `jaxdist.dosed` says.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from jaxdist import dosed, families, one_network, preference, statistics
+from jaxdist.config import StatisticsConfig
+from jaxdist.dosed import Place, Swept
+from jaxdist.errors import InputError
+from jaxdist.preference import LEVELS, Doses, Ratio, Verdict
+from jaxdist.statistics import Values
+
+EQUAL_DOSES = (0.05, 0.1, 0.2, 0.3, 0.5)
+FEW = {"clip": (0.75, 0.5, 0.25, 0.1), "offset": (-0.5, -0.1, 0.1, 0.5), "shift": (-0.5, -0.1, 0.1, 0.5)}
+"""Fractions at which gauges are shown side by side."""
+
+
+class Rho(NamedTuple):
+    """The dose at which clip costs flips over that at which one side of the offset does, or a ratio of two such."""
+
+    network: str
+    against: str  # the network whose rho divides it, paired by seed; empty for rho itself
+    site: str
+    split: str
+    gauge: str
+    side: str
+    level: float
+    ratio: Ratio
+
+
+class Finding(NamedTuple):
+    """The verdict on one network at one site on one split."""
+
+    network: str
+    site: str
+    split: str
+    seeds: int
+    weighted: bool
+    verdict: Verdict
+
+
+class FairComparison(NamedTuple):
+    """All that is said of a result with doses, as frames and verdicts."""
+
+    swept: tuple[Swept, ...]
+    doses: pd.DataFrame
+    costs: pd.DataFrame
+    equal: pd.DataFrame
+    robust: pd.DataFrame
+    gauges: pd.DataFrame
+    rhos: tuple[Rho, ...]
+    findings: tuple[Finding, ...]
+
+    def at(self, site: str) -> FairComparison:
+        """The same of one site; raises `InputError` that lists the sites if there is no such."""
+        sites = list(dict.fromkeys(one.site for one in self.findings))
+        if site not in sites:
+            raise InputError(
+                f"site: expected one with doses, {', '.join(sites) or 'of which there are none'}, got {site!r}"
+            )
+
+        def here(frame: pd.DataFrame) -> pd.DataFrame:
+            return frame if frame.empty else frame[frame.site == site]
+
+        return FairComparison(
+            tuple(one for one in self.swept if one.series.site == site),
+            here(self.doses),
+            here(self.costs),
+            here(self.equal),
+            here(self.robust),
+            here(self.gauges),
+            tuple(one for one in self.rhos if one.site == site),
+            tuple(one for one in self.findings if one.site == site),
+        )
+
+
+def compare(result: xr.DataTree, options: StatisticsConfig) -> FairComparison:
+    """Compare the edits of a result; raises `InputError` if it has no doses."""
+    found = dosed.swept(result)
+    if not found:
+        raise InputError("the result holds no doses; sweep it again with --sweep.dose true")
+    # All sites edited together have no dose.
+    known = [one for one in found if not np.isnan(one.dose).all()]
+    return FairComparison(
+        tuple(found),
+        doses(found),
+        costs(known, options),
+        equal_doses(known),
+        robust(found, options),
+        gauges(found, options),
+        tuple(rhos(known, options)),
+        tuple(findings(known, options)),
+    )
+
+
+def doses(found: Sequence[Swept]) -> pd.DataFrame:
+    """One row a network, seed, site, split, family, gauge and fraction: doses, flips and the accuracy lost."""
+    frames = []
+    for one in found:
+        seeds, points = one.dose.shape
+        drop = np.round(one.series.unperturbed[:, None] - one.series.accuracy, statistics.DECIMALS)
+        frames.append(
+            pd.DataFrame(
+                {
+                    "network": one.series.network,
+                    "seed": np.repeat(one.series.seeds, points),
+                    "site": one.series.site,
+                    "split": one.series.split,
+                    "family": one.series.family,
+                    "gauge": one.gauge,
+                    "fraction": np.tile(one.series.fraction, seeds),
+                    **{name: getattr(one, name).ravel() for name in ("dose", "rms", "rms_plain", "flips", "flips_sd")},
+                    "drop": drop.ravel(),
+                }
+            )
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def costs(found: Sequence[Swept], options: StatisticsConfig) -> pd.DataFrame:
+    """One row a family, gauge, side and level of flips: the median dose that it takes, with its interval over seeds.
+
+    Infinite where the median network never gets there; then every `censored` one exceeds its own largest dose, of which
+    `reached` is the least. Networks without a dose there are `missing` and left out.
+    """
+    rows = []
+    for one, level in itertools.product(found, LEVELS):
+        for side, path in one.paths():
+            taken = preference.dose_at(path, level)
+            known = taken.dose[~taken.missing]
+            undefined = statistics.MedianInterval(np.nan, np.nan, np.nan)
+            middle = statistics.median_interval(known, options.confidence) if len(known) else undefined
+            rows.append(
+                {
+                    **_labels(one),
+                    "side": side,
+                    "level": level,
+                    **middle._asdict(),
+                    "reached": np.nan if taken.missing.all() else taken.reached[~taken.missing].min(),
+                    "seeds": len(known),
+                    "censored": int(taken.censored.sum()),
+                    "missing": int(taken.missing.sum()),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def equal_doses(found: Sequence[Swept]) -> pd.DataFrame:
+    """One row a family, gauge, side and dose: the median flips there, NaN where not all seeds' paths get there."""
+    rows = []
+    for one in found:
+        for side, path in one.paths():
+            flips = preference.flips_at(path, np.array(EQUAL_DOSES))
+            for dose, here in zip(EQUAL_DOSES, flips.T, strict=True):
+                known = ~np.isnan(here)
+                rows.append(
+                    {
+                        **_labels(one),
+                        "side": side,
+                        "dose": dose,
+                        "flips": np.median(here) if known.all() else np.nan,
+                        "least": here[known].min(initial=np.inf) if known.all() else np.nan,
+                        "most": here[known].max(initial=-np.inf) if known.all() else np.nan,
+                        "seeds": int(known.sum()),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def robust(found: Sequence[Swept], options: StatisticsConfig) -> pd.DataFrame:
+    """One row a family and outcome: the fractions around no edit over which the loss is shown to stay in the margin.
+
+    Over seeds, or over images of a single network. Each end holds with `options.confidence`.
+    """
+    rows = []
+    for one in found:
+        series = one.series
+        if series.identity is None:
+            continue
+        sides = families.get(series.family).sides
+        for outcome, margin, smallest in (
+            ("flips", options.flips, _flips_margin(one, options)),
+            ("accuracy", options.margin, _drop_margin(one, options)),
+        ):
+            low, high = preference.robust_over(
+                series.fraction, smallest < margin, identity=series.identity, sides=sides
+            )
+            over = "images" if series.images is not None else "seeds"
+            rows.append({**_labels(one), "outcome": outcome, "margin": margin, "low": low, "high": high, "over": over})
+    return pd.DataFrame(rows)
+
+
+def _flips_margin(one: Swept, options: StatisticsConfig) -> Values:
+    if one.series.flipped is None:
+        return preference.flips_margin(one.flips, options.confidence)
+    return _over_images(one.series.flipped, options.flips, options)
+
+
+def _drop_margin(one: Swept, options: StatisticsConfig) -> Values:
+    series, images = one.series, one.series.images
+    if images is not None:
+        return _over_images(images, options.margin, options)
+    found = statistics.corrected(
+        series.accuracy, series.unperturbed, margin=options.margin, confidence=options.confidence
+    )
+    return found.smallest_margin
+
+
+def _over_images(images: one_network.Images, margin: float, options: StatisticsConfig) -> Values:
+    return one_network.corrected(images, margin=margin, confidence=options.confidence).smallest_margin
+
+
+def gauges(found: Sequence[Swept], options: StatisticsConfig) -> pd.DataFrame:
+    """One row a family and fraction of networks in several gauges: mean flips in each, with intervals over seeds.
+
+    `apart` is the largest difference of the means there, `most_apart` that over all of the grid. Empty where no other
+    gauge than the paper's was swept.
+    """
+    together: dict[tuple[Place, str], dict[str, Swept]] = {}
+    for one in found:
+        together.setdefault((one.place, one.series.family), {})[one.gauge] = one
+    rows = []
+    for ((network, site, split), family), by_gauge in together.items():
+        if len(by_gauge) < 2:
+            continue
+        grid = next(iter(by_gauge.values())).series.fraction
+        means = {g: statistics.mean_interval(one.flips, options.confidence) for g, one in by_gauge.items()}
+        apart = np.ptp([interval.mean for interval in means.values()], axis=0)
+        for at in dict.fromkeys(int(np.abs(grid - wanted).argmin()) for wanted in FEW.get(family, ())):
+            row = {"network": network, "site": site, "split": split, "family": family, "fraction": float(grid[at])}
+            for gauge, interval in means.items():
+                row |= {gauge: interval.mean[at], f"{gauge}_low": interval.low[at], f"{gauge}_high": interval.high[at]}
+            rows.append({**row, "apart": apart[at], "most_apart": apart.max()})
+    return pd.DataFrame(rows)
+
+
+def rhos(found: Sequence[Swept], options: StatisticsConfig, levels: Sequence[float] = LEVELS) -> Iterator[Rho]:
+    """Rho of every network, gauge, side of the offset and level; at `LEVELS` networks are also compared, by seed."""
+    paths = {
+        (*one.place, one.gauge, one.series.family, side): (one.series.seeds, path)
+        for one in found
+        if one.series.family in ("clip", "offset")
+        for side, path in one.paths()
+    }
+    ratios: dict[tuple[str, str, str, float], dict[str, tuple[Any, preference.LogRatio]]] = {}
+    for network, site, split, gauge, family, side in paths:
+        clip = paths.get((network, site, split, gauge, "clip", "below"))
+        if family != "offset" or clip is None:
+            continue
+        seeds, offset = paths[network, site, split, gauge, family, side]
+        for level in levels:
+            ratio = preference.log_ratio(preference.dose_at(clip[1], level), preference.dose_at(offset, level))
+            yield Rho(network, "", site, split, gauge, side, level, preference.summarise(ratio, options.confidence))
+            if gauge == "as_is":
+                ratios.setdefault((site, split, side, level), {})[network] = seeds, ratio
+    for (site, split, side, level), by_network in ratios.items():
+        for (first, (seeds, ratio)), (second, (others, other)) in itertools.combinations(by_network.items(), 2):
+            _, mine, theirs = np.intersect1d(seeds, others, return_indices=True)
+            paired = preference.over(
+                preference.LogRatio(*(end[mine] for end in ratio)), preference.LogRatio(*(end[theirs] for end in other))
+            )
+            summary = preference.summarise(paired, options.confidence)
+            yield Rho(first, second, site, split, "as_is", side, level, summary)
+
+
+def findings(found: Sequence[Swept], options: StatisticsConfig) -> Iterator[Finding]:
+    """The verdict on every network, site and split, from the families as they are.
+
+    None of the four families that it needs depends on the signs of an even activation's units.
+    """
+    together: dict[Place, list[Swept]] = {}
+    for one in found:
+        if one.gauge == "as_is":
+            together.setdefault(one.place, []).append(one)
+    for place, parts in together.items():
+        taken: dict[tuple[str, float], Doses] = {}
+        for one in parts:
+            if one.series.family in (*preference.SMALL, preference.LARGE, preference.NOISE):
+                for _, path in one.paths():
+                    taken |= {(one.series.family, level): preference.dose_at(path, level) for level in LEVELS}
+        seeds = max(len(one.series.seeds) for one in parts)
+        weighted = all(one.weighted for one in parts)
+        yield Finding(*place, seeds, weighted, preference.verdict(taken, options.confidence))
+
+
+def rho_frame(found: Sequence[Rho]) -> pd.DataFrame:
+    """The ratios as a frame, one row each."""
+    return pd.DataFrame([{**one._asdict(), **one.ratio._asdict()} for one in found]).drop(
+        columns="ratio", errors="ignore"
+    )
+
+
+def _labels(one: Swept) -> dict[str, str]:
+    network, site, split = one.place
+    return {"network": network, "site": site, "split": split, "family": one.series.family, "gauge": one.gauge}

@@ -1,0 +1,102 @@
+"""What a result holds of families that were swept with their doses, series by series, and what it lacks for a verdict.
+
+Arrays hold fractions. A *gauge* is how an even activation's units were signed: `as_is`, `averaged` over random signs,
+or `absolute`, which edits the absolute value.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import xarray as xr
+
+from jaxdist import families, preference, tables
+from jaxdist.preference import Path
+from jaxdist.statistics import Values
+
+GAUGES = {"as_is": "", "averaged": "averaged_", "absolute": "absolute_"}
+"""What the groups of each gauge begin with."""
+NEEDED = ("clip", "offset", preference.NOISE, *preference.SMALL, preference.LARGE)
+"""The families that verdict and rho are made of."""
+
+UNSEEN = 1e-3
+"""The largest dose of a family that no dose shows, which is 0 but for the rounding of sums in float32."""
+
+Place: TypeAlias = tuple[str, str, str]
+"""A network, a site and a split."""
+
+
+class Swept(NamedTuple):
+    """One family of a network at one site on one split, with its doses; arrays as in `tables.Series`."""
+
+    series: tables.Series
+    gauge: str
+    weighted: bool  # by the outgoing weights; else every unit counts alike
+    dose: Values  # [S, P] angular
+    rms: Values  # [S, P] relative root mean square change
+    rms_plain: Values  # [S, P] the same, unweighted
+    flips: Values  # [S, P]
+    flips_sd: Values  # [S, P] over draws, NaN of families without
+
+    @property
+    def place(self) -> Place:
+        """Where it was measured."""
+        return self.series.network, self.series.site, self.series.split
+
+    @property
+    def unseen(self) -> bool:
+        """Whether the family has no dose wherever it goes, as one scale common to all units of a ReLU network."""
+        return bool(np.fmax.reduce(self.dose, axis=None) < UNSEEN)
+
+    def paths(self) -> Iterator[tuple[str, Path]]:
+        """The sides that have points, walking outward; none of a family that edits at every fraction."""
+        one = self.series
+        if one.identity is None:
+            return
+        for side in families.get(one.family).sides:
+            beyond = one.fraction > one.identity if side == "above" else one.fraction < one.identity
+            if beyond.any():
+                yield side, preference.path(one.fraction, self.dose, self.flips, identity=one.identity, side=side)
+
+
+def has_doses(result: xr.DataTree) -> bool:
+    """Whether any family was swept with its dose."""
+    return any(name in families.ALL and "dose" in group for name, group in result.children.items())
+
+
+def swept(result: xr.DataTree) -> list[Swept]:
+    """Every family of a result that has doses, in each gauge."""
+    found = []
+    for family, (gauge, prefix) in itertools.product(families.ALL, GAUGES.items()):
+        if f"{prefix}{family}" not in result.children or "dose" not in result[f"{prefix}{family}"]:
+            continue
+        group = result[f"{prefix}{family}"].to_dataset()
+        for one in tables.series_of(family, group):
+            if one.flips is None:
+                continue
+            here = group.sel(network=one.network, site=one.site, split=one.split, seed=one.seeds)
+            sd = here.agree_sd.to_numpy() / one.total if "agree_sd" in here else np.full(one.flips.shape, np.nan)
+            dose, rms, rms_plain = (here[name].to_numpy() for name in ("dose", "rms", "rms_plain"))
+            weighted = bool(here["weighted"]) if "weighted" in here else True
+            found.append(Swept(one, gauge, weighted, dose, rms, rms_plain, one.flips, sd))
+    return found
+
+
+def chosen_split(found: Sequence[Swept]) -> str:
+    """The split that verdicts and the figure show: test images where they were swept, which no network was fit to."""
+    splits = {one.series.split for one in found}
+    return "test" if "test" in splits else min(splits)
+
+
+def lacking(result: xr.DataTree) -> list[str]:
+    """The families that a verdict needs and the result has not been swept for with doses."""
+    return [name for name in NEEDED if name not in result.children or "dose" not in result[name]]
+
+
+def command(result: xr.DataTree, folder: object) -> str:
+    """The command that adds what a verdict needs to what was swept."""
+    has = [name for name in families.ALL if name in result.children or name in NEEDED]
+    return f"jaxdist sweep {folder} --sweep.families {','.join(has)} --sweep.dose true"

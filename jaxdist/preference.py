@@ -1,0 +1,339 @@
+"""Which edits cost predictions at less dose: doses at equal flips, their ratios over seeds, and the verdict.
+
+*Flips* are the share of images whose class changes, *dose* says how much an edit changes what is read from a layer;
+both are fractions. For curves that only rise, "A costs more than B at equal dose" and "A needs less dose than B for
+equal flips" say the same; the second has a scale-free effect, the ratio of doses, and no images too few to count.
+Pure NumPy and SciPy; seeds are the axis S, points the axis P, as in `jaxdist.statistics`.
+
+A dose that no point of a grid costs enough at is *censored*: known only to exceed the largest dose on its path. Ratios
+are therefore pairs of ends between which they lie, and every test uses the end that is less favourable to its claim. A
+sample of such ends has a mean on the hypothesis' side wherever the ratios themselves do, so the test keeps its level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from jaxdist import statistics
+from jaxdist.errors import InputError
+from jaxdist.statistics import DECIMALS, Flags, Values
+
+LEVELS = (0.01, 0.1)
+"""The flips at which doses are compared: where an edit begins to matter, and where it has done much."""
+EQUIVALENT = (0.8, 1.25)
+"""Ratios of doses within these bounds count as equal, the convention of bioequivalence (Schuirmann 1987)."""
+SMALL, LARGE, NOISE = ("floor", "dead_zone"), "clip_both", "noise"
+"""The families that erase small values, in two ways; large ones; and none in particular."""
+
+
+class Path(NamedTuple):
+    """One side of a family, walking outward; no edit comes first, with dose and flips 0 by definition."""
+
+    fraction: Values  # [P]
+    dose: Values  # [S, P]
+    flips: Values  # [S, P]
+
+
+class Doses(NamedTuple):
+    """The dose at which each network's flips reach a level, each [S]."""
+
+    dose: Values  # inf where they never do, NaN where the dose there is not defined
+    reached: Values  # the largest dose on the path, which a censored one exceeds
+
+    @property
+    def censored(self) -> Flags:
+        """[S] whether the path ends before."""
+        return np.isinf(self.dose)
+
+    @property
+    def missing(self) -> Flags:
+        """[S] whether there is no dose to compare, as where dead units make an edit 0/0."""
+        return np.isnan(self.dose)
+
+    def take(self, seeds: Sequence[int]) -> Doses:
+        """The same of some seeds, given by their positions."""
+        return Doses(self.dose[list(seeds)], self.reached[list(seeds)])
+
+
+class LogRatio(NamedTuple):
+    """The logarithm of a ratio of doses, each [S]: between two ends, which are equal unless a dose is censored."""
+
+    low: Values
+    high: Values
+
+
+class Ratio(NamedTuple):
+    """A ratio of doses over seeds: its geometric mean, interval and tests.
+
+    The mean lies between `at_least` and `at_most`, equal unless some of the `seeds` are `censored`; `missing` ones are
+    left out. `low` and `high` bound it with the two-sided confidence. `p_less` and `p_greater` are one-sided, of "at
+    least 1" and "at most 1"; `p_equivalent` is the larger of the two one-sided tests of "outside `EQUIVALENT`". With
+    fewer than two seeds interval and tests are NaN.
+    """
+
+    seeds: int
+    censored: int
+    missing: int
+    at_least: float
+    at_most: float
+    low: float
+    high: float
+    p_less: float
+    p_greater: float
+    p_equivalent: float
+    equivalent: bool
+
+
+_NAN = float("nan")
+_UNKNOWN = Ratio(0, 0, 0, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, equivalent=False)
+
+
+class Comparison(NamedTuple):
+    """The dose of the first family over that of the second, at equal flips."""
+
+    level: float
+    first: str
+    second: str
+    ratio: Ratio
+
+
+class Verdict(NamedTuple):
+    """What a network reads, the reason in words, and the p-values of both claims, each of which may be wrong with 1 -
+    confidence at most."""
+
+    answer: Literal["distance", "intensity", "neither"]
+    reason: str
+    p_distance: float
+    p_intensity: float
+    comparisons: tuple[Comparison, ...]
+
+
+def path(fractions: Values, dose: Values, flips: Values, *, identity: float, side: Literal["below", "above"]) -> Path:
+    """The points of fractions [P] on one side of `identity`, in their order outward, with dose and flips [S, P].
+
+    Raises `InputError` for unlike shapes, an unknown side, or flips that are not fractions.
+    """
+    fractions, dose, flips = (np.asarray(values, np.float64) for values in (fractions, dose, flips))
+    if dose.ndim != 2 or flips.shape != dose.shape or fractions.shape != dose.shape[1:]:
+        raise InputError(
+            f"dose: expected shapes [P], [S, P] and [S, P], got {fractions.shape}, {dose.shape} and {flips.shape}"
+        )
+    if side not in ("below", "above"):
+        raise InputError(f"side: expected below or above, got {side!r}")
+    if not ((flips >= 0) & (flips <= 1)).all():
+        raise InputError("flips: expected fractions from 0 to 1")
+    outward = np.flatnonzero(fractions > identity) if side == "above" else np.flatnonzero(fractions < identity)[::-1]
+    none = np.zeros((len(dose), 1))
+    return Path(
+        np.concatenate([[identity], fractions[outward]]),
+        np.concatenate([none, dose[:, outward]], axis=1),
+        np.round(np.concatenate([none, flips[:, outward]], axis=1), DECIMALS),
+    )
+
+
+def dose_at(path: Path, level: float) -> Doses:
+    """The dose at which flips first reach `level`, walking outward; linear in flips between two points.
+
+    NaN where the dose is not defined at those points, or nowhere on a path that never gets there.
+    """
+    level = round(float(level), DECIMALS)
+    if not 0 < level <= 1:
+        raise InputError(f"level: expected a positive fraction of flips, got {level}")
+    outside = path.flips >= level
+    seeds = np.flatnonzero(outside.any(axis=1))
+    j = outside.argmax(axis=1)[seeds]
+    before, after = path.flips[seeds, j - 1], path.flips[seeds, j]
+    start, end = path.dose[seeds, j - 1], path.dose[seeds, j]
+    found = np.where(np.isnan(path.dose[:, 1:]).all(axis=1), np.nan, np.inf)
+    found[seeds] = start + (level - before) / (after - before) * (end - start)
+    return Doses(found, np.fmax.reduce(path.dose, axis=1))
+
+
+def flips_at(path: Path, doses: Values) -> Values:
+    """Flips [S, D] where each path first reaches doses [D], all positive; linear between points, NaN beyond its end."""
+    doses = np.asarray(doses, np.float64)
+    if not (doses > 0).all():
+        raise InputError("doses: expected positive numbers")
+    if path.dose.shape[1] < 2:
+        return np.full((len(path.dose), len(doses)), np.nan)
+    outside = path.dose[:, None, :] >= doses[:, None]
+    there, j = outside.any(axis=2), np.maximum(outside.argmax(axis=2), 1)
+    seed = np.arange(len(path.dose))[:, None]
+    start, end = path.dose[seed, j - 1], path.dose[seed, j]
+    before, after = path.flips[seed, j - 1], path.flips[seed, j]
+    # Where a path never gets there j is no crossing, and its two doses may be equal.
+    share = np.divide(doses - start, end - start, out=np.full(there.shape, np.nan), where=there)
+    return before + share * (after - before)
+
+
+def log_ratio(numerator: Doses, denominator: Doses) -> LogRatio:
+    """The log-ratio of two doses of the same seeds; a dose of 0, of what no dose shows, has none."""
+    (low, high), (least, most) = _log_ends(numerator), _log_ends(denominator)
+    return LogRatio(low - most, high - least)
+
+
+def over(first: LogRatio, second: LogRatio) -> LogRatio:
+    """The log of the ratio of two ratios, of the same seeds."""
+    return LogRatio(first.low - second.high, first.high - second.low)
+
+
+def summarise(ratio: LogRatio, confidence: float) -> Ratio:
+    """Mean, interval and tests of log-ratios over seeds; see `Ratio`. Without variance the answers are exact."""
+    known = ~(np.isnan(ratio.low) | np.isnan(ratio.high))
+    low, high = (np.round(end[known], DECIMALS) for end in ratio)
+    seeds, missing = len(low), int((~known).sum())
+    censored = int((low != high).sum())
+    if seeds == 0:
+        return _UNKNOWN._replace(missing=missing)
+    mean_low, mean_high = float(np.exp(low.mean())), float(np.exp(high.mean()))
+    if seeds < 2:
+        return _UNKNOWN._replace(seeds=seeds, censored=censored, missing=missing, at_least=mean_low, at_most=mean_high)
+    bottom, top = np.round(np.log(EQUIVALENT), DECIMALS)
+    # A claim holds where the mean of its column is negative: less, greater, and the two halves of equivalent.
+    columns = np.stack([high, -low, high - top, bottom - low], axis=1)
+    finite = np.isfinite(columns).all(axis=0)
+    p = np.ones(4)
+    if finite.any():
+        p[finite] = statistics.one_sample_t(columns[:, finite], 0.0, "less")[1]
+    p_equivalent = float(max(p[2:]))
+    return Ratio(
+        seeds,
+        censored,
+        missing,
+        mean_low,
+        mean_high,
+        _bound(low, "low", confidence),
+        _bound(high, "high", confidence),
+        p_less=float(p[0]),
+        p_greater=float(p[1]),
+        p_equivalent=p_equivalent,
+        equivalent=p_equivalent < 1 - confidence,
+    )
+
+
+def flips_margin(flips: Values, confidence: float) -> Values:
+    """The smallest margin [P] below which the mean of flips [S, P] is shown to lie: its upper one-sided bound.
+
+    Unedited networks flip nothing, so flips are paired differences as they are. NaN of a single seed.
+    """
+    rounded = np.round(np.asarray(flips, np.float64), DECIMALS).astype(np.float64)
+    return statistics.upper_bound(rounded, confidence)
+
+
+def robust_over(
+    fractions: Values, passes: Flags, *, identity: float, sides: Sequence[str] = ("below", "above")
+) -> tuple[float, float]:
+    """The fractions around `identity` up to the last that passes before the first that fails, on each side.
+
+    Walking outward and stopping there, each end holds with the confidence of a single point, without correction for
+    their number (Hsu and Berger 1999): to err, the walk has to pass the first point that should fail.
+    """
+    ends = {"below": identity, "above": identity}
+    for side in sides:
+        beyond = fractions > identity if side == "above" else fractions < identity
+        outward = np.flatnonzero(beyond)[:: 1 if side == "above" else -1]
+        failed = np.flatnonzero(~passes[outward])
+        last = (failed[0] if len(failed) else len(outward)) - 1
+        if last >= 0:
+            ends[side] = float(fractions[outward[last]])
+    return ends["below"], ends["above"]
+
+
+def verdict(costs: Mapping[tuple[str, float], Doses], confidence: float) -> Verdict:
+    """What a network reads, from the doses that families need for each of `LEVELS`, keyed so, over the same seeds.
+
+    "distance": erasing small values, by both of `SMALL`, needs less dose than erasing large ones and less than noise,
+    at every level. "intensity": erasing large values needs less than erasing small ones, in both ways, and less than
+    noise. Each is an intersection-union of one-sided paired t tests of log-ratios, all at 1 - confidence, so no
+    correction is needed (Berger and Hsu 1996) and each claim is wrong with probability 1 - confidence at most.
+    """
+    families = (*SMALL, LARGE, NOISE)
+    absent = [name for name in families if any((name, level) not in costs for level in LEVELS)]
+    if absent:
+        return Verdict("neither", f"not swept: {', '.join(absent)}", np.nan, np.nan, ())
+    pairs = [(first, LARGE) for first in SMALL] + [(first, NOISE) for first in (*SMALL, LARGE)]
+    found = {
+        (level, first, second): summarise(log_ratio(costs[first, level], costs[second, level]), confidence)
+        for level in LEVELS
+        for first, second in pairs
+    }
+    # The p-value of an intersection-union test is the largest of its parts; a NaN stays one.
+    p_distance = float(np.max([r.p_less for (_, first, _), r in found.items() if first in SMALL]))
+    p_intensity = float(np.max([p for key, r in found.items() for p in _mirrored(key[1], key[2], r)]))
+    comparisons = tuple(Comparison(*key, ratio) for key, ratio in found.items())
+    answer: Literal["distance", "intensity", "neither"] = "neither"
+    if p_distance < 1 - confidence:
+        answer, reason = "distance", "erasing small values needs less dose than erasing large ones and than noise"
+    elif p_intensity < 1 - confidence:
+        answer, reason = "intensity", "erasing large values needs less dose than erasing small ones and than noise"
+    else:
+        reason = _reason([costs[name, level] for name in families for level in LEVELS], comparisons, confidence)
+    return Verdict(answer, reason, p_distance, p_intensity, comparisons)
+
+
+def _mirrored(first: str, second: str, ratio: Ratio) -> list[float]:
+    """The part that a comparison has in the claim that large values are read."""
+    return [ratio.p_greater] if second == LARGE else [ratio.p_less] if first == LARGE else []
+
+
+def _reason(costs: list[Doses], comparisons: tuple[Comparison, ...], confidence: float) -> str:
+    """Why neither is shown, the plainest reason first."""
+    if all(one.censored.all() for one in costs):
+        return f"no edit changes {100 * min(LEVELS):g} % of predictions up to the end of its grid"
+    seeds = min(one.ratio.seeds for one in comparisons)
+    if seeds < 2:
+        one = len(costs[0].dose) < 2
+        return "one seed, and tests are over seeds" if one else "doses are defined for fewer than two seeds"
+    alpha = 1 - confidence
+    against = [one for one in comparisons if one.second == LARGE]
+    if all(one.ratio.equivalent for one in against):
+        return (
+            "erasing small values and large ones needs equal doses, "
+            f"within {EQUIVALENT[0]} to {EQUIVALENT[1]} of each other"
+        )
+    less = [one for one in against if one.ratio.p_less < alpha]
+    greater = [one for one in against if one.ratio.p_greater < alpha]
+    if less and greater:
+        if {one.first for one in less} != {one.first for one in greater}:
+            return f"{' and '.join(SMALL)} disagree: {_list(less, 'less')}, {_list(greater, 'more')}"
+        return f"the levels disagree: {_list(less, 'less')}, {_list(greater, 'more')}"
+    noise = [one for one in comparisons if one.second == NOISE]
+    for shown, kind, beside in ((less, "small", SMALL), (greater, "large", (LARGE,))):
+        if len(shown) == len(against):
+            undecided = [one for one in noise if one.first in beside and not one.ratio.p_less < alpha]
+            other = {"small": "large", "large": "small"}[kind]
+            return (
+                f"erasing {kind} values needs less dose than erasing {other} ones, but is not shown to need less "
+                f"than noise: "
+                f"{', '.join(f'{one.first} at {100 * one.level:g} %' for one in undecided)}"
+            )
+    censored = sum(one.ratio.censored > 0 for one in comparisons)
+    words = "undecided: "
+    if less or greater:
+        words += f"only {_list(less or greater, 'less' if less else 'more')}"
+    else:
+        words += "erasing small values is not shown to need another dose than erasing large ones"
+    return words + (f"; {censored} of {len(comparisons)} comparisons meet the end of a grid" if censored else "")
+
+
+def _list(shown: list[Comparison], word: str) -> str:
+    places = ", ".join(f"{one.first} at {100 * one.level:g} %" for one in shown)
+    return f"{word} dose than {LARGE} for {places}"
+
+
+def _log_ends(doses: Doses) -> tuple[Values, Values]:
+    low = np.where(doses.censored, doses.reached, doses.dose)
+    shown = doses.censored | (doses.dose > 0)
+    with np.errstate(divide="ignore"):
+        low, high = np.log(low), np.log(doses.dose)
+    return np.where(shown, low, np.nan), np.where(shown, high, np.nan)
+
+
+def _bound(ends: Values, side: Literal["low", "high"], confidence: float) -> float:
+    """One end of the interval of a ratio, from the ends of its logarithm, of which one may be infinite."""
+    if np.isinf(ends).any():
+        return 0.0 if side == "low" else float("inf")
+    return float(np.exp(getattr(statistics.mean_interval(ends, confidence), side)))
