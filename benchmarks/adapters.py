@@ -24,6 +24,7 @@ from benchmarks.timing import Contender, Row, Timed, chosen, interleave, largest
 from jaxdist import adapters, blocks, edits, elementwise, mlp, ranges, sweep, taps
 from jaxdist.config import SweepConfig
 from jaxdist.devices import DATA, Examples, mesh_of
+from jaxdist.families import PAPER, get, joined
 from jaxdist.types import Params
 
 HAND = "hand_written"
@@ -39,7 +40,7 @@ ALLOWED = 2
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Time every contender, print the table and return the numbers; seconds are those of one network's sweep."""
     images = inputs.for_speed(options)
-    families = [(name, edits.get(name).grid()) for name in edits.FAMILIES]
+    families = [(name, get(name).grid()) for name in PAPER]
     if options.quick:
         families = [(name, grid[::10]) for name, grid in families]
     contenders = chosen(make_contenders(images, families), options.only)
@@ -105,7 +106,7 @@ def make_contenders(images: Images, families: Families) -> dict[str, Contender]:
     examples, _ = inputs.place(images)
     site, model = jax_contenders.SITE, mlp.model(ACTIVATION)
     measured = ranges.measure(model, params, examples, (site,))[site]
-    made = edits.joined(measured, dict(families), SweepConfig())
+    made = joined(measured, dict(families), SweepConfig())
     hidden, head = (
         {"kernel": jnp.swapaxes(params[name]["weight"], 1, 2), "bias": params[name]["bias"]}
         for name in ("dense0", "dense1")

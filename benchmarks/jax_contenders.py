@@ -12,6 +12,7 @@ from benchmarks.images import Images, place
 from benchmarks.parity import jaxdist_trainer
 from jaxdist import edits, mlp, ranges, sweep
 from jaxdist.config import SweepConfig
+from jaxdist.families import joined
 from jaxdist.types import Params, Ranges
 
 SITE = "dense0/pre"
@@ -49,7 +50,7 @@ def naive_sweep(params: Params, activation: str, images: Images, families: Seque
 
     def run() -> np.ndarray:
         low, high = measure(params)
-        made = edits.joined(Ranges(low, high, high == 0), dict(families), SweepConfig())
+        made = joined(Ranges(low, high, high == 0), dict(families), SweepConfig())
         points = len(made.scale)
         parts = [jax.tree.map(lambda leaf, k=k: leaf[k : k + POINTS], made) for k in range(0, points, POINTS)]
         return np.concatenate([np.asarray(count(params, part)) for part in parts])
@@ -76,7 +77,7 @@ def jaxdist_sweep(
     def run() -> np.ndarray:
         measured = ranges.measure(model, narrow, train_set, (SITE,))[SITE]
         edited = families[1:] if shortcut else families
-        made = edits.joined(measured, dict(edited), SweepConfig())
+        made = joined(measured, dict(edited), SweepConfig())
         scales = families[0][1] if shortcut else None
         return np.asarray(sweep.sweep(model, narrow, {SITE: made}, train_set, scale_shortcut=scales).correct[0])
 

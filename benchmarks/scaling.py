@@ -23,7 +23,7 @@ from benchmarks import jax_contenders, machine, parity
 from benchmarks.images import Images
 from benchmarks.parity import LEARNING_RATE
 from benchmarks.timing import Contender, fit_line, interleave
-from jaxdist import edits
+from jaxdist.families import PAPER, get
 from jaxdist.types import Params
 
 ACTIVATION = "relu"
@@ -66,7 +66,7 @@ def cases(
         contenders.setdefault(name, contender)
 
     def sweep(some: Images, stride: int, together: int) -> tuple[float, str, Contender]:
-        families = [(name, edits.get(name).grid()[::stride]) for name in edits.FAMILIES]
+        families = [(name, get(name).grid()[::stride]) for name in PAPER]
         points = sum(len(grid) for _, grid in families)
         work = jax_contenders.jaxdist_sweep(_first(networks, together), ACTIVATION, some, families)
         return points, f"sweep {len(some.train_y)} {points} {together}", Contender(work)

@@ -14,7 +14,7 @@ from benchmarks import jax_contenders, machine, parity, show
 from benchmarks.images import CLASSES, Images
 from benchmarks.parity import HIDDEN
 from benchmarks.timing import Contender, chosen, measure, report
-from jaxdist import edits
+from jaxdist.families import PAPER, get
 
 ACTIVATION = "relu"
 WARM_UP_STEPS = 10
@@ -26,7 +26,7 @@ Families = list[tuple[str, np.ndarray]]
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Time every contender, print the table and return the numbers; seconds are those of one network."""
     images = inputs.for_speed(options)
-    families = [(name, edits.get(name).grid()) for name in edits.FAMILIES]
+    families = [(name, get(name).grid()) for name in PAPER]
     if options.quick:
         families = [(name, grid[::10]) for name, grid in families]
     contenders = chosen(make_contenders(images, families, quick=options.quick), options.only)

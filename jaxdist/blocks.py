@@ -44,14 +44,18 @@ class Block(NamedTuple):
     y: Array  # [n]
     number: Array  # [n] position in the whole split, the same whatever the blocks and devices
     valid: Array  # [n] bool
+    counted: Array  # [] bool: False where the block is a rehearsal
 
 
-def fold(step: Callable[[Carry, Block], Carry], init: Carry, examples: Examples, size: int) -> Carry:
+def fold(
+    step: Callable[[Carry, Block], Carry], init: Carry, examples: Examples, size: int, *, rehearse: bool = False
+) -> Carry:
     """Fold `step` over this device's share of the examples, at most `size` at a time; runs inside ``shard_map``.
 
     Blocks have one shape, as even as the number of examples and whole tiles allow: the last one starts early and marks
     what it repeats as not valid, so nothing is copied or padded. `init` holds constants; the result differs between
-    devices: reduce it over the data axis.
+    devices: reduce it over the data axis. With `rehearse` the first block also comes before all others, with no row
+    valid, for what has to be known from the start.
     """
     local = examples.y.shape[0]
     count = -(-local // size)
@@ -59,18 +63,19 @@ def fold(step: Callable[[Carry, Block], Carry], init: Carry, examples: Examples,
     first_here = lax.axis_index(DATA) * local
 
     def body(carry: Carry, k: Array) -> tuple[Carry, None]:
-        start = jnp.minimum(k * size, local - size)
+        start = jnp.clip(k * size, 0, local - size)
         position = start + jnp.arange(size)
         number = first_here + position
         block = Block(
             jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size), examples.x),
             lax.dynamic_slice_in_dim(examples.y, start, size),
             number,
-            (position >= k * size) & (number < examples.total),
+            (k >= 0) & (position >= k * size) & (number < examples.total),
+            k >= 0,
         )
         return step(carry, block), None
 
-    return lax.scan(body, varying(init, (SEED, DATA)), jnp.arange(count))[0]
+    return lax.scan(body, varying(init, (SEED, DATA)), jnp.arange(-1 if rehearse else 0, count))[0]
 
 
 def varying(tree: Any, axes: str | tuple[str, ...] = DATA) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import edits, results, statistics, tables
+from jaxdist import families, results, statistics, tables
 from jaxdist.config import StatisticsConfig
 
 UNIT = ["network", "seed", "site", "split", "unit"]
@@ -59,7 +59,7 @@ def units(result: xr.DataTree) -> pd.DataFrame:
     were measured they are joined as `sensitivity_offset` and `sensitivity_log_scale`; alone they are the whole table.
     """
     frames = []
-    for family in (name for name in edits.FAMILIES if f"units_{name}" in result.children):
+    for family in (name for name in families.ALL if f"units_{name}" in result.children):
         group = result[f"units_{family}"].to_dataset()
         there = group.correct != results.MISSING
         shares = xr.Dataset(
@@ -101,7 +101,7 @@ def along_training(result: xr.DataTree, options: StatisticsConfig) -> tuple[pd.D
     fraction of training accuracy. Means and medians are over the `seeds` that passed it, `of` all that the network has.
     """
     points, reach = [], []
-    for family in (name for name in edits.FAMILIES if f"snapshots_{name}" in result.children):
+    for family in (name for name in families.ALL if f"snapshots_{name}" in result.children):
         whole = result[f"snapshots_{family}"].to_dataset()
         passed = whole.step >= 0
         whole = whole.assign(correct=whole.correct.where(passed, results.MISSING))

@@ -15,7 +15,19 @@ import tomli_w
 
 from jaxdist.errors import InputError, nearest
 
-Family = Literal["scale", "clip", "offset"]
+Family = Literal[
+    "scale",
+    "clip",
+    "offset",
+    "shift",
+    "random_offset",
+    "restored_offset",
+    "random_scale",
+    "noise",
+    "floor",
+    "dead_zone",
+    "clip_both",
+]
 T = TypeVar("T")
 
 
@@ -90,7 +102,19 @@ class RangesConfig:
 class SweepConfig:
     """The edits of the preactivations."""
 
-    families: tuple[Family, ...] = _option(("scale", "clip", "offset"), "families of edits, at the paper's grids")
+    families: tuple[Family, ...] = _option(
+        ("scale", "clip", "offset"),
+        "families of edits, each at its own grid: scale, clip, offset (the paper's); shift, random_offset, "
+        "restored_offset, random_scale, noise, floor, dead_zone, clip_both",
+    )
+    dose: bool = _option(False, "also how much each edit disturbs what the logits are made of, as an angle")
+    matched: tuple[float, ...] | None = _option(
+        None, "also every family where it has these angular doses, such as 0.1,0.2,0.4", above=0, below=1
+    )
+    draws: int = _option(8, "draws that are averaged of families with random numbers, and of gauges", least=2)
+    gauges: tuple[Literal["as_is", "averaged", "absolute"], ...] = _option(
+        ("as_is",), "of even activations; as_is: units' signs as trained; averaged: random signs; absolute: |h| edited"
+    )
     splits: tuple[Literal["train", "test"], ...] = _option(("train", "test"), "images to count on")
     layers: Literal["both", "each", "all"] = _option(
         "both", "of several sites: each by itself, all edited together, or both"
@@ -260,7 +284,7 @@ def field_types() -> dict[str, Any]:
     for field in dataclasses.fields(Config):
         if dataclasses.is_dataclass(hints[field.name]):
             inner = get_type_hints(hints[field.name])
-            found |= {f"{field.name}.{name}": inner[name] for name in inner}
+            found |= {f"{field.name}.{name}": _set(inner[name]) for name in inner}
         else:
             found[field.name] = hints[field.name]
     return found
@@ -314,7 +338,7 @@ def _build(kind: type[T], tree: Mapping[str, Any], where: str, prefix: str) -> T
         if field.name not in tree:
             continue
         value, name = tree[field.name], f"{where}: {prefix}{field.name}"
-        hint = hints[field.name]
+        hint = _set(hints[field.name])
         if dataclasses.is_dataclass(hint):
             values[field.name] = _build(hint, value, where, f"{prefix}{field.name}.")  # type: ignore[arg-type]
         else:
@@ -337,7 +361,6 @@ def _checked(value: Any, expected: Any, bounds: Mapping[str, Any], where: str) -
         if value not in get_args(expected):
             raise problem
         return value
-    expected = _set(expected)
     if expected is float and type(value) is int:
         value = float(value)
     if type(value) is not expected or (expected is not str and not _within(value, bounds)):
@@ -372,4 +395,4 @@ def _words(expected: Any, bounds: Mapping[str, Any]) -> str:
     names = {"least": "at least", "above": "above", "below": "below"}
     limits = " and ".join(f"{word} {bounds[key]}" for key, word in names.items() if bounds.get(key) is not None)
     kinds = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
-    return f"{kinds[_set(expected)]} {limits}".strip()
+    return f"{kinds[expected]} {limits}".strip()

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
-from jaxdist import edits, ranges, results, rules, waves
+from jaxdist import doses, edits, families, ranges, results, rules, waves
 from jaxdist.config import Options
 from jaxdist.devices import Examples
 from jaxdist.errors import InputError, MeaninglessError
 from jaxdist.progress import Show
-from jaxdist.sweep import Counts
+from jaxdist.taps import Model
 from jaxdist.types import Ranges
-from jaxdist.waves import Subject
+from jaxdist.waves import Dosing, Found, Subject
 
 Targets: TypeAlias = Mapping[str, tuple[str, ...]]
 """The sites that are edited together, by the name of the target."""
@@ -28,6 +28,9 @@ Once: TypeAlias = Callable[[str, Callable[[], tuple[Any, ...]]], tuple[Any, ...]
 
 Key: TypeAlias = tuple[str, str, str]
 """A network, a target and a split."""
+
+Dosings: TypeAlias = Mapping[tuple[str, str], Dosing]
+"""How doses are measured, by network and target."""
 
 Fields = TypeVar("Fields", bound=tuple[Any, ...])
 
@@ -108,17 +111,10 @@ def measure_ranges(subject: Subject, context: Context, name: str) -> dict[str, R
     used = dict.fromkeys([*options.sweep.families, *(GRID if options.sweep.grid else ())])
     for site, family in itertools.product(context.sites, used):
         try:
-            edits.check(family, found[site], options.sweep, f"network '{name}', site '{site}'")
+            families.check(family, found[site], options.sweep, f"network '{name}', site '{site}'")
         except InputError as error:
             raise MeaninglessError(str(error)) from None
     return found
-
-
-def grids_of(context: Context) -> dict[str, np.ndarray]:
-    """The families' grids, in the order in which their points are counted."""
-    grids: dict[str, np.ndarray] = {name: edits.get(name).grid() for name in context.options.sweep.families}
-    shortcut = context.options.sweep.scale_shortcut and "scale" in grids
-    return {"scale": grids["scale"]} | grids if shortcut else grids  # its points come first
 
 
 def identities(subjects: Mapping[str, Subject], context: Context) -> dict[str, float | None]:
@@ -129,29 +125,26 @@ def identities(subjects: Mapping[str, Subject], context: Context) -> dict[str, f
 def identity(family: str, subjects: Mapping[str, Subject], context: Context) -> float | None:
     """Where a family edits nothing in any of the networks, if anywhere."""
     options = context.options
-    reached = options.ranges.measured_on == "pre" or all(
-        ranges.keeps_positive_values(subject.model, site) for subject in subjects.values() for site in context.sites
-    )
-    return edits.identity(family, options.sweep, options.ranges.rule, reached=reached)
+
+    def known(fact: Callable[[Model, str], bool]) -> bool:
+        """Whether ranges are of the edited values themselves, or else this is known of all activations."""
+        return options.ranges.measured_on == "pre" or all(
+            fact(subject.model, site) for subject in subjects.values() for site in context.sites
+        )
+
+    reached, one_sided = known(ranges.keeps_positive_values), known(ranges.is_one_sided)
+    return families.identity(family, options.sweep, options.ranges.rule, reached=reached, one_sided=one_sided)
 
 
-def family_counts(
-    subjects: Mapping[str, Subject],
-    measured: Mapping[str, Mapping[str, Ranges]],
-    context: Context,
-    *,
-    job: str,
-) -> Counts:
-    """Counts [network, seed, site, split, P] at the points of all grids, one after the other."""
-    options, grids = context.options.sweep, grids_of(context)
-    scales = grids["scale"] if options.scale_shortcut and "scale" in grids else None
-    # The shortcut's points are no edits: its family gives none.
-    built = {family: grid[:0] if grid is scales else grid for family, grid in grids.items()}
-
-    def made(name: str, target: str) -> dict[str, edits.Affine]:
-        return {site: edits.joined(measured[name][site], built, options) for site in context.targets[target]}
-
-    return counted(subjects, made, context, job=job, scales=scales)
+def dosings(subjects: Mapping[str, Subject], context: Context) -> Dosings:
+    """How doses are measured of every network and target of one site; of several sites together none are."""
+    found = {}
+    for name, subject in subjects.items():
+        for target in context.single:
+            (site,) = context.targets[target]
+            watch, train = doses.watch(subject.model, site), context.splits["train"]
+            found[name, target] = Dosing(watch, *doses.weights(subject.model, subject.params, site, watch, train))
+    return found
 
 
 def counted(
@@ -161,9 +154,13 @@ def counted(
     *,
     job: str,
     scales: np.ndarray | None = None,
-) -> Counts:
-    """Counts [network, seed, site, split, P] of the edits [S, P, H] that `made` gives of a network and a target."""
-    found: dict[Key, Counts] = {}
+    dosings: Dosings | None = None,
+) -> Found:
+    """Counts [network, seed, site, split, P] of the edits [S, P, H] that `made` gives of a network and a target.
+
+    With the doses of those that `dosings` has.
+    """
+    found: dict[Key, Found] = {}
     for name, subject in subjects.items():
         label = f"{job} {name}"
         parts = list(itertools.product(context.targets, context.counted))
@@ -181,15 +178,25 @@ def counted(
                 context.show(label, before + done, total, where)
 
             def once(
-                these: slice, wave: Callable[[], Counts], kind: str = f"{job}-{name}-{plain(target)}-{split}"
-            ) -> Counts:
+                these: slice,
+                wave: Callable[[], tuple[Any, ...]],
+                kind: str = f"{job.replace(' ', '-')}-{name}-{plain(target)}-{split}",
+            ) -> tuple[Any, ...]:
                 # By its seeds, since another number of devices may take other waves.
                 numbers = map(str, context.seeds[these])
-                return Counts(*context.once("-".join([kind, *numbers]), wave))
+                return context.once("-".join([kind, *numbers]), wave)
 
-            edit = made(name, target)
+            if k % len(context.counted) == 0:  # the same for every split
+                edit = made(name, target)
             found[name, target, split] = waves.in_waves(
-                subject, edit, context.splits[split], tell, scales, once, block=context.options.compute.block
+                subject,
+                edit,
+                context.splits[split],
+                tell,
+                once,
+                scales=scales,
+                dosing=(dosings or {}).get((name, target)),
+                block=context.options.compute.block,
             )
     return stacked(found)
 

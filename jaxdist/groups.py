@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from jaxdist import edits
-from jaxdist.results import made
+from jaxdist import families, results
+from jaxdist.families import get
+from jaxdist.kernel import Counts
+from jaxdist.results import Swept, made
 from jaxdist.sensitivity import Sensitivity
-from jaxdist.sweep import Counts
 
 DIMS = ("network", "seed", "site", "split")
 
@@ -68,7 +69,7 @@ def units(
 ) -> dict[str, xr.Dataset]:
     """Label the counts [network, seed, site, split, P, H] of each unit edited alone: one group a family."""
     found = {}
-    for family, here in edits.slices(grids).items():
+    for family, here in families.slices(grids).items():
         part = _mapped(counts, functools.partial(_points, here))
         found[f"units_{family}"] = xr.Dataset(
             _counts(part, ("fraction", "unit"), totals),
@@ -85,6 +86,41 @@ def sensitivity(found: Sensitivity, coords: Coords) -> xr.Dataset:
         {"offset": (dims, found.offset), "log_scale": (dims, found.log_scale), "margin": (DIMS, found.margin)},
         coords={**coords, "unit": np.arange(found.offset.shape[-1])},
         attrs={"units": "logits a unit of preactivation, logits a unit of log-scale, logits", "made": made()},
+    )
+
+
+def matched(
+    swept: Swept, fractions: np.ndarray, wanted: np.ndarray, family: str, coords: Coords, totals: Sequence[int]
+) -> xr.Dataset:
+    """Label what a family finds at `fractions` [network, seed, site, sides * D] that give the doses `wanted` [D].
+
+    Dimension `level` is the dose wanted; NaN, and -1 in counts, where the family never has it.
+    """
+    sides, missing = families.get(family).sides, np.isnan(fractions)[:, :, :, None]
+    shape = (len(sides), len(wanted))
+
+    def shaped(values: np.ndarray) -> np.ndarray:
+        return np.reshape(values, (*values.shape[:-1], *shape))
+
+    dims = (*DIMS, "side", "level")
+    counts = {
+        name: (dims, shaped(np.where(missing, results.MISSING, getattr(swept.found, name))))
+        for name in ("correct", "agree", "kept")
+    }
+    doses = {
+        name: (dims, shaped(np.where(missing, np.nan, getattr(swept.found, field))))
+        for name, field in results.DOSES.items()
+    }
+    return xr.Dataset(
+        {
+            **counts,
+            **doses,
+            "fraction": (("network", "seed", "site", "side", "level"), shaped(fractions)),
+            "unperturbed": (("network", "seed", "split"), np.asarray(swept.found.unperturbed)[:, :, 0]),
+            "total": ("split", np.asarray(totals, np.int32)),
+        },
+        coords={**coords, "side": list(sides), "level": wanted},
+        attrs={"draws": swept.draws, "made": made()},
     )
 
 
@@ -113,43 +149,47 @@ def radii(found: Radii, coords: Coords, margin: float) -> xr.Dataset:
 
 
 def snapshots(
-    counts: Mapping[str, Counts | None],
+    swept: Mapping[str, Mapping[str, Swept]],
     steps: Mapping[str, np.ndarray],
     thresholds: Sequence[float],
-    grids: Mapping[str, np.ndarray],
     identities: Mapping[str, float | None],
     coords: Coords,
     totals: Sequence[int],
 ) -> dict[str, xr.Dataset]:
     """Label the counts of snapshots: one group a family.
 
-    Those of a network, if any were counted, stand one after the other in place of seeds, [1, S * K, site, split, P];
-    `steps` [S, K] says when each was taken, or -1, which also fills the counts where there is none.
+    What was swept of a network, if anything, has snapshots one after the other in place of seeds, [1, S * K, site,
+    split, P]; `steps` [S, K] says when each was taken, or -1, which also fills the counts where there is none.
     """
     when = np.stack(list(steps.values()))  # [network, S, K]
     axes = (*when.shape, len(coords["site"]), len(coords["split"]))
-    points = sum(map(len, grids.values()))
-    correct, agree, kept = (np.full((*axes, points), -1, np.int32) for _ in range(3))
-    whole = Counts(correct, agree, kept, np.full(axes, -1, np.int32))
-    for k, found in enumerate(counts.values()):
-        if found is not None:
-            for array, values in zip(whole, found, strict=True):
-                array[k, when[k] >= 0] = values[0][when[k].ravel() >= 0]
     dims = ("network", "seed", "threshold")
     labelled = {}
-    for family, here in edits.slices(grids).items():
-        identity = identities[family]
+    for family, identity in identities.items():
+        known = {name: by_family[family] for name, by_family in swept.items() if by_family}
+        fraction = next(iter(known.values())).fraction if known else get(family).grid()
+
+        def whole(field: str, size: tuple[int, ...], known: Mapping[str, Swept] = known) -> np.ndarray:
+            found = {name: np.asarray(getattr(each.found, field)) for name, each in known.items()}
+            kind = np.result_type(np.int32, *(values.dtype for values in found.values()))
+            filled = np.full((*axes, *size), -1, kind)
+            for k, name in enumerate(steps):
+                if name in found:
+                    filled[k, when[k] >= 0] = found[name][0][when[k].ravel() >= 0]
+            return filled
+
+        points = (len(fraction),)
+        counts = {
+            name: ((*dims, "site", "split", "fraction"), whole(name, points)) for name in ("correct", "agree", "kept")
+        }
         labelled[f"snapshots_{family}"] = xr.Dataset(
             {
                 "step": (dims, when),
-                **{
-                    name: ((*dims, "site", "split", "fraction"), getattr(whole, name)[..., here])
-                    for name in ("correct", "agree", "kept")
-                },
-                "unperturbed": ((*dims, "split"), whole.unperturbed[:, :, :, 0]),
+                **counts,
+                "unperturbed": ((*dims, "split"), whole("unperturbed", ())[:, :, :, 0]),
                 "total": ("split", np.asarray(totals, np.int32)),
             },
-            coords={**coords, "threshold": list(thresholds), "fraction": grids[family]},
+            coords={**coords, "threshold": list(thresholds), "fraction": fraction},
             attrs={**({} if identity is None else {"identity": identity}), "made": made()},
         )
     return labelled

@@ -8,7 +8,7 @@ which are cut off again: the same sums. Only what is not inside an inner jit or 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,17 +19,18 @@ VECTOR = 16
 """Float32 numbers of the widest vectors that CPUs have."""
 
 Values = dict[core.Var, Any]
+Result = TypeVar("Result")
 
 
-def filled(fn: Callable[[Any], Array], like: Any) -> Callable[[Any], Array]:
-    """`fn` with its narrow products filled up; `like` has the shapes of its argument.
+def filled(fn: Callable[[Any], Result], like: Any) -> Callable[[Any], Result]:
+    """`fn` with its narrow products filled up; `like` has the shapes of its argument, a pytree as what it returns.
 
     What does not depend on the argument is computed once, for all calls of what is returned: XLA itself would fill a
     matrix up again at every step of a loop, since it moves nothing out of loops that makes arrays larger.
     """
     if jax.default_backend() != "cpu":
         return fn
-    closed = jax.make_jaxpr(fn)(like)
+    closed, returned = jax.make_jaxpr(fn, return_shape=True)(like)
     jaxpr = closed.jaxpr
     if not any(_narrow(eqn) for eqn in jaxpr.eqns):
         return fn
@@ -45,10 +46,11 @@ def filled(fn: Callable[[Any], Array], like: Any) -> Callable[[Any], Array]:
     # Matrices that several products share are filled up once.
     wide = {eqn.invars[1]: _widened(_read(eqn.invars[1], known)) for eqn in changing if _narrow(eqn, known)}
 
-    def run(argument: Any) -> Array:
+    def run(argument: Any) -> Result:
         values = known | dict(zip(jaxpr.invars, jax.tree.leaves(argument), strict=True))
         _evaluate(changing, values, wide)
-        (result,) = (_read(atom, values) for atom in jaxpr.outvars)
+        found = [_read(atom, values) for atom in jaxpr.outvars]
+        result: Result = jax.tree.unflatten(jax.tree.structure(returned), found)
         return result
 
     return run

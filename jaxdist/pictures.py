@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from jaxdist import edits, tables
+from jaxdist import families, tables
 from jaxdist.breakdowns import Pair
 from jaxdist.figures import Look, Values, looks, new_figure, settle, style
 
@@ -91,7 +91,7 @@ def heat_map(pair: Pair, margin: float, *, title: str | None = None) -> Figure:
             part = pair.points[pair.points.network == network]
             grid, drop = (part.pivot(index="second", columns="first", values=name) for name in ("accuracy", "drop"))
             x, y = 100 * grid.columns.to_numpy(float), 100 * grid.index.to_numpy(float)
-            log = [edits.get(family).spacing == "log" for family in (pair.first, pair.second)]
+            log = [families.get(family).spacing == "log" for family in (pair.first, pair.second)]
             mesh = ax.pcolormesh(
                 _edges(x, log[0]), _edges(y, log[1]), 100 * grid.to_numpy(), cmap=MAP, vmin=min(least, 90), vmax=100
             )
@@ -134,12 +134,12 @@ _CROSS: dict[str, Any] = {
 
 def _edge(ax: Axes, part: pd.DataFrame, family: str, side: str) -> None:
     """The axis of one kind of edit, from no edit to the farthest that any network goes, with room for arrows there."""
-    unedited, end = 100 * edits.get(family).identity, 100 * float(part.grid_end.iloc[0])
+    unedited, end = 100 * families.get(family).identity, 100 * float(part.grid_end.iloc[0])
     farthest = 100 * part[["median", "low", "high"]].to_numpy(float)
     if not np.isinf(farthest).any():
         end = float(np.nanmin(farthest) if side == "below" else np.nanmax(farthest))
     ends = sorted((unedited, end))
-    _axis(ax, "x", np.array(ends), log := edits.get(family).spacing == "log")
+    _axis(ax, "x", np.array(ends), log := families.get(family).spacing == "log")
     position = np.log(ends) if log else np.array(ends)
     room = 0.12 * (position[1] - position[0])
     limits = position + np.array([-room, room]) * ([1, 0.35] if side == "below" else [0.35, 1])

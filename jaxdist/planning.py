@@ -16,14 +16,29 @@ from typing import NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from jaxdist import edits, experiment, forms, mlp, ranges, report, results, rules, sweep, training, waves
+from jaxdist import (
+    edits,
+    experiment,
+    families,
+    family_sweeps,
+    forms,
+    mlp,
+    ranges,
+    report,
+    results,
+    rules,
+    sweep,
+    training,
+    waves,
+)
 from jaxdist.config import Config
 from jaxdist.devices import SEED, mesh_of
 from jaxdist.errors import InputError
 from jaxdist.inputs import Inputs, load_inputs
-from jaxdist.sweep import Counts
+from jaxdist.kernel import Counts
 from jaxdist.training import Metrics
 from jaxdist.types import Params, Ranges
+from jaxdist.waves import Found
 
 T = TypeVar("T")
 
@@ -137,7 +152,9 @@ def _sweep_seconds(config: Config, inputs: Inputs, activation: str, params: Para
     """Seconds to compile, and of one network's ranges and sweep of all sites, splits and points."""
     model, targets = experiment.network_model(config, activation), experiment.targets_of(config)
     sites = tuple(dict.fromkeys(itertools.chain(*targets.values())))
-    grids: dict[str, np.ndarray] = {name: edits.get(name).grid() for name in config.sweep.families}
+    # The points of single affine edits are measured; what has others is taken to cost as much a point.
+    alone = [name for name in config.sweep.families if families.get(name).alone] or ["offset"]
+    grids: dict[str, np.ndarray] = {name: families.get(name).grid() for name in alone}
     compile_s = each_s = 0.0
 
     def measured() -> dict[str, Ranges]:
@@ -162,7 +179,7 @@ def _sweep_seconds(config: Config, inputs: Inputs, activation: str, params: Para
             rows = mesh_of(examples).shape[SEED]
             wave = min(seeds, waves.wave_size(config.train.seeds, points * examples.y.shape[0], rows))
             some, range_of = jax.tree.map(lambda leaf, n=wave: leaf[:n], (params, measured()))
-            made = {site: edits.joined(range_of[site], grids, config.sweep) for site in target}
+            made = {site: families.joined(range_of[site], grids, config.sweep) for site in target}
 
             def swept(some: Params = some, made: Mapping[str, edits.Edit] = made, split: str = split) -> Counts:
                 return jax.block_until_ready(
@@ -171,30 +188,37 @@ def _sweep_seconds(config: Config, inputs: Inputs, activation: str, params: Para
 
             first_s, again_s = _timed(swept)[1], _timed(swept)[1]
             compile_s += first_s - again_s
-            each_s += again_s / wave
+            each_s += again_s / wave * _points(config) / points
     return compile_s, each_s
+
+
+def _points(config: Config) -> int:
+    """How many points of a target a sweep computes; the mean logits take another walk over as many."""
+    draws = family_sweeps.draws_of(config.sweep.families, config.sweep.draws)
+    twice = {name: 2 if families.get(name).kind == "restored" else 1 for name in draws}
+    return sum(len(families.get(name).grid()) * number * twice[name] for name, number in draws.items())
 
 
 def _report_seconds(config: Config, inputs: Inputs, seeds: int) -> float:
     """Seconds to save and report a made-up result of the run's shape."""
     rng = np.random.default_rng(0)
-    grids: dict[str, np.ndarray] = {name: edits.get(name).grid() for name in config.sweep.families}
-    sites, splits, points = list(experiment.targets_of(config)), config.sweep.splits, sum(map(len, grids.values()))
+    grids: dict[str, np.ndarray] = {name: families.get(name).grid() for name in config.sweep.families}
+    sites, splits = list(experiment.targets_of(config)), config.sweep.splits
     shape = (len(config.model.activations), seeds, len(sites), len(splits))
     totals = [len(getattr(inputs.dataset, split).labels) for split in splits]
 
     def made_up(shape: tuple[int, ...]) -> np.ndarray:
         return rng.binomial(min(totals), 0.8, shape).astype(np.int32)
 
-    correct, unperturbed = made_up((*shape, points)), made_up(shape)
-    kept = np.minimum(correct, unperturbed[..., None])
-    groups = results.families(
-        Counts(correct, made_up((*shape, points)), kept, unperturbed),
-        grids,
-        {family: edits.identity(family, config.sweep, config.ranges.rule) for family in grids},
-        {"network": list(config.model.activations), "seed": range(seeds), "site": sites, "split": list(splits)},
-        totals,
-    )
+    unperturbed = made_up(shape)
+    coords = {"network": list(config.model.activations), "seed": range(seeds), "site": sites, "split": list(splits)}
+    groups = {}
+    for name, grid in grids.items():
+        doses = (rng.random((*shape, len(grid))) for _ in results.DOSES)
+        correct, agree = (made_up((*shape, len(grid))) for _ in range(2))
+        found = Found(correct, agree, np.minimum(correct, unperturbed[..., None]), unperturbed, *doses)
+        identity = families.identity(name, config.sweep, config.ranges.rule)
+        groups[name] = results.family(results.Swept(grid, found), identity, coords, totals, {})
     curves = Metrics(*(rng.random((config.train.steps + 1, seeds), np.float32) for _ in Metrics._fields))
     groups["training"] = results.training(dict.fromkeys(config.model.activations, curves), range(seeds))
     result = results.tree(groups, results.provenance(config, inputs.dataset))
@@ -211,7 +235,7 @@ def _flops(config: Config, inputs: Inputs) -> tuple[float, float]:
     """Useful operations in products of all networks: the training's, the sweep's."""
     sizes = (inputs.used.size, *config.model.hidden, inputs.dataset.classes)
     images = {split: len(getattr(inputs.dataset, split).labels) for split in ("train", "test")}
-    points = sum(len(edits.get(name).grid()) for name in config.sweep.families)
+    points = _points(config)
     train_flops = sweep_flops = 0.0
     for name in config.model.activations:
         kinds = forms.get(name).layers(len(sizes) - 1)
@@ -246,7 +270,9 @@ def rendered(found: Plan, config: Config) -> str:
         f"time       {duration(found.total_s)}",
         f"           {stages}",
     ]
-    asked = [f"sweep.{name}" for name in ("grid", "units", "sensitivity", "refine") if getattr(config.sweep, name)]
+    options = ("dose", "grid", "units", "sensitivity", "refine")
+    asked = [f"sweep.{name}" for name in options if getattr(config.sweep, name)]
+    asked += ["sweep.gauges"] if config.sweep.gauges != ("as_is",) else []
     asked += ["train.snapshots"] if config.train.snapshots else []
     if asked:
         lines.append(f"           without {', '.join(asked)}")

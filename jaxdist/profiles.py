@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from jaxdist import breakdowns, edits, figures, tables
+from jaxdist import breakdowns, families, figures, tables
 from jaxdist.figures import looks, new_figure, settle, style
 from jaxdist.pictures import LABELS, plain
 
@@ -123,11 +123,11 @@ def radii_along_training(reach: pd.DataFrame, *, title: str | None = None) -> Fi
             part = reach[(reach.family == family) & (reach.side == side)]
             for network, one in part.groupby("network", sort=False):
                 _course(ax, one.sort_values("threshold"), look[str(network)])
-            if edits.get(family).spacing == "log":
+            if families.get(family).spacing == "log":
                 ax.set_yscale("log")
                 ax.yaxis.set_major_formatter(plain)
                 ax.yaxis.set_minor_formatter("")
-            ax.axhline(100 * edits.get(family).identity, color="0.55", linewidth=0.8, linestyle=":", zorder=1)
+            ax.axhline(100 * families.get(family).identity, color="0.55", linewidth=0.8, linestyle=":", zorder=1)
             ax.grid(color="0.92", linewidth=0.6)
             ax.set_axisbelow(True)
             ax.set(title=tables.outward(family, side), xlabel="Training accuracy (%)")

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import jax
 import numpy as np
 
-from jaxdist import edits, statistics, sweep, taps
+from jaxdist import edits, families, statistics, sweep, taps
 from jaxdist.config import SweepConfig
 from jaxdist.devices import Examples, to_host
 from jaxdist.errors import InputError
@@ -72,19 +72,19 @@ def refine(
         return []
     total = int(to_host(examples.total))
     found = [search.bracket for search in searches]
-    families = [edits.get(search.family) for search in searches]
+    known = [families.get(search.family) for search in searches]
     for _ in range(MOST_PASSES):
         undecided = [
-            _undecided(bracket, family, total, tolerance) for bracket, family in zip(found, families, strict=True)
+            _undecided(bracket, family, total, tolerance) for bracket, family in zip(found, known, strict=True)
         ]
         if not np.any(undecided):
             break
         inner = [
-            subdivided(bracket, family, points) for bracket, family in zip(found, families, strict=True)
+            subdivided(bracket, family, points) for bracket, family in zip(found, known, strict=True)
         ]  # [S, points] each
         made = {
             site: edits.concatenate(
-                [edits.build(family.name, ranges, at, options) for family, at in zip(families, inner, strict=True)]
+                [families.build(family.name, ranges, at, options) for family, at in zip(known, inner, strict=True)]
             )
             for site, ranges in sites.items()
         }
@@ -99,11 +99,11 @@ def refine(
         ]
     return [
         Radius(_exit(bracket, family, search.side, margin), bracket)
-        for bracket, family, search in zip(found, families, searches, strict=True)
+        for bracket, family, search in zip(found, known, searches, strict=True)
     ]
 
 
-def subdivided(bracket: Bracket, family: edits.Family, points: int) -> Values:
+def subdivided(bracket: Bracket, family: families.Family, points: int) -> Values:
     """Fractions [S, points] inside each bracket, evenly spaced in the family's coordinate, walking outward.
 
     Where there is no bracket they are the family's identity.
@@ -132,7 +132,7 @@ def narrowed(bracket: Bracket, fractions: Values, drops: Values, margin: float, 
     return Bracket(*(np.where(undecided, new, old) for new, old in zip(ends, bracket, strict=True)))
 
 
-def _undecided(bracket: Bracket, family: edits.Family, total: int, tolerance: float) -> Flags:
+def _undecided(bracket: Bracket, family: families.Family, total: int, tolerance: float) -> Flags:
     missing = np.isnan(bracket.inside)
     inside, outside = (np.where(missing, family.identity, ends) for ends in (bracket.inside, bracket.outside))
     wide = np.abs(_to(family, outside) - _to(family, inside)) > tolerance
@@ -140,7 +140,7 @@ def _undecided(bracket: Bracket, family: edits.Family, total: int, tolerance: fl
     return ~missing & wide & (images > 1) & (inside.astype(np.float32) != outside.astype(np.float32))
 
 
-def _exit(bracket: Bracket, family: edits.Family, side: Side, margin: float) -> Values:
+def _exit(bracket: Bracket, family: families.Family, side: Side, margin: float) -> Values:
     exits = np.full(len(bracket.inside), np.inf if side == "above" else -np.inf)
     here = ~np.isnan(bracket.inside)
     inside, outside, before, after = (values[here] for values in bracket)
@@ -150,12 +150,12 @@ def _exit(bracket: Bracket, family: edits.Family, side: Side, margin: float) -> 
     return exits
 
 
-def _to(family: edits.Family, fractions: Values) -> Values:
+def _to(family: families.Family, fractions: Values) -> Values:
     """The coordinate in which a family's fractions are evenly spaced."""
     return np.log(fractions) if family.spacing == "log" else fractions
 
 
-def _from(family: edits.Family, coordinate: Values) -> Values:
+def _from(family: families.Family, coordinate: Values) -> Values:
     return np.exp(coordinate) if family.spacing == "log" else coordinate
 
 
@@ -164,7 +164,7 @@ def _check(searches: Sequence[Search], seeds: int, margin: float, tolerance: flo
         if not number > 0:
             raise InputError(f"{name}: expected a number above 0, got {number}")
     for search in searches:
-        family = edits.get(search.family)
+        family = families.get(search.family)
         for name, values in search.bracket._asdict().items():
             if np.shape(values) != (seeds,):
                 raise InputError(

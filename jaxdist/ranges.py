@@ -43,16 +43,44 @@ def passes_large_values(action: taps.Action, shape: tuple[int, ...]) -> bool:
     return True
 
 
+def _function_behind(model: taps.Model, site: str) -> Callable[[Array], Array] | None:
+    follows = model.after(site)
+    return None if isinstance(follows, str) else follows
+
+
+def _made_of(function: Callable[[Array], Array], values: np.ndarray) -> np.ndarray:
+    return np.asarray(function(jnp.asarray(values, jnp.float32)), np.float32)
+
+
+_SIZES = np.geomspace(1e-3, 1e3, 61).astype(np.float32)
+"""Sizes at which an activation is looked at; what it does between them is taken to be alike."""
+
+
+def is_even(model: taps.Model, site: str) -> bool:
+    """Whether the activation behind a site is known to give the same for h and -h."""
+    function = _function_behind(model, site)
+    return function is not None and np.array_equal(_made_of(function, _SIZES), _made_of(function, -_SIZES))
+
+
+def gives_back_positive_values(model: taps.Model, site: str) -> bool:
+    """Whether the activation behind a site is known to leave 0 and positive values as they are, as relu and abs do."""
+    function, values = _function_behind(model, site), np.append(np.float32(0), _SIZES)
+    return function is not None and np.array_equal(_made_of(function, values), values)
+
+
+def is_one_sided(model: taps.Model, site: str) -> bool:
+    """Whether what the activation makes of negative values is known to be 0, or what it makes of positive ones."""
+    function = _function_behind(model, site)
+    return function is not None and (is_even(model, site) or not _made_of(function, -_SIZES).any())
+
+
 def keeps_positive_values(model: taps.Model, site: str) -> bool:
     """Whether the activation behind a site is known to make no positive value smaller, as relu does and gelu does not.
 
     A clip at the largest value behind such an activation cuts nothing in front of it.
     """
-    follows = model.after(site)
-    if follows is None or isinstance(follows, str):
-        return False
-    values = np.geomspace(1e-3, 1e3, 61).astype(np.float32)
-    return bool((np.asarray(follows(jnp.asarray(values)), np.float32) >= values).all())
+    function = _function_behind(model, site)
+    return function is not None and bool((_made_of(function, _SIZES) >= _SIZES).all())
 
 
 def check(model: taps.Model, found: tuple[taps.Site, ...], sites: tuple[str, ...], measured_on: Side) -> None:

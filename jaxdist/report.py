@@ -19,10 +19,10 @@ from jaxdist import (
     dose_figures,
     dose_tables,
     dosed,
-    edits,
     families,
     figures,
     files,
+    formulas,
     hosts,
     markdown,
     pictures,
@@ -295,8 +295,8 @@ def _meaningless_notes(network: str, measured: xr.Dataset, result: xr.DataTree) 
     options = results.options_of(result).sweep
     found = Ranges(*(measured[name].to_numpy() for name in Ranges._fields))
     notes = []
-    for family in (name for name in edits.FAMILIES if name in result.children):
-        count = int(np.asarray(edits.without_meaning(family, found, options)).sum())
+    for family in (name for name in families.ALL if name in result.children):
+        count = int(np.asarray(formulas.without_meaning(family, found, options)).sum())
         done = "leaves as they are" if options.dead_units == "identity" else "edits by its formula all the same"
         if count:
             notes.append(f"{network}: {count} of {(~found.dead).sum()} units are never positive; {family} {done}")

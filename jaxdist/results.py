@@ -17,24 +17,27 @@ import datetime
 import importlib.metadata
 import json
 import platform
+import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import xarray as xr
 
 from jaxdist import config as configs
-from jaxdist import edits, files
+from jaxdist import files
 from jaxdist.data import Dataset
 from jaxdist.errors import InputError
-from jaxdist.sweep import Counts
 from jaxdist.training import Metrics
 from jaxdist.types import Ranges
+from jaxdist.waves import Found
 
 SCHEMA = 2
 FILE = "result.nc"
+DOSES = {"dose": "angular", "rms": "rms", "rms_plain": "rms_plain"}
+"""The variables that hold doses, and the fields of `waves.Found` that they come from."""
 MISSING = -1
 """Stands in `correct` where a network lacks a seed that another network of the result has."""
 ALL = "all"
@@ -144,35 +147,43 @@ def ranges(
     )
 
 
-def families(
-    counts: Counts,
-    grids: Mapping[str, np.ndarray],
-    identities: Mapping[str, float | None],
+class Swept(NamedTuple):
+    """What the sweep of a family finds, its draws averaged."""
+
+    fraction: np.ndarray  # [P]
+    found: Found  # [network, seed, site, split, P]
+    draws: int = 1
+    sd: Mapping[str, np.ndarray] = types.MappingProxyType({})
+    """Of several draws, the standard deviations (ddof 1) of `correct` and `agree`, as the counts."""
+
+
+def family(
+    swept: Swept,
+    identity: float | None,
     coords: Mapping[str, Sequence[Any]],
     totals: Sequence[int],
-) -> dict[str, xr.Dataset]:
-    """Label the counts of families that were swept concatenated: one group each, at its grid's fractions [P].
+    outgoing: Mapping[tuple[str, str], bool],
+) -> xr.Dataset:
+    """Label what a family's sweep finds over the axes of `coords`, which are network, seed, site and split.
 
-    `counts` are stacked over the axes of `coords`, which are network, seed, site and split: all but `unperturbed`
-    have a further axis, the points of all grids in their order. `identities` says where each family edits nothing, if
-    anywhere; `totals` are the images a split.
+    `identity` says where it edits nothing, if anywhere; `totals` are the images a split; `outgoing`, where doses were
+    measured, of which networks and sites they are weighted by the outgoing weights.
     """
-    dims = ("network", "seed", "site", "split", "fraction")
-    groups = {}
-    for family, here in edits.slices(grids).items():
-        attrs = {} if identities[family] is None else {"identity": identities[family]}
-        groups[family] = xr.Dataset(
-            {
-                "correct": (dims, counts.correct[..., here]),
-                "agree": (dims, counts.agree[..., here]),
-                "kept": (dims, counts.kept[..., here]),
-                "unperturbed": (("network", "seed", "split"), np.asarray(counts.unperturbed)[:, :, 0]),
-                "total": ("split", np.asarray(totals, np.int32)),
-            },
-            coords={**coords, "fraction": grids[family]},
-            attrs={**attrs, "made": made()},
-        )
-    return groups
+    dims, found = ("network", "seed", "site", "split", "fraction"), swept.found
+    values: dict[str, Any] = {name: (dims, getattr(found, name)) for name in ("correct", "agree", "kept")}
+    values |= {f"{name}_sd": (dims, sd) for name, sd in swept.sd.items()}
+    values["unperturbed"] = ("network", "seed", "split"), np.asarray(found.unperturbed)[:, :, 0]
+    values["total"] = "split", np.asarray(totals, np.int32)
+    if outgoing:
+        values |= {name: (dims, getattr(found, field)) for name, field in DOSES.items()}
+        weighted = [[outgoing.get((net, site), False) for site in coords["site"]] for net in coords["network"]]
+        values["weighted"] = ("network", "site"), np.asarray(weighted, np.int8)
+    attrs = {} if identity is None else {"identity": identity}
+    return xr.Dataset(
+        values,
+        coords={**coords, "fraction": swept.fraction},
+        attrs={**attrs, "draws": swept.draws, "made": made()},
+    )
 
 
 def tree(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> xr.DataTree:

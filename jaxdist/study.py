@@ -11,10 +11,23 @@ import jax
 import numpy as np
 import xarray as xr
 
-from jaxdist import counting, edits, groups, radii, results, sensitivity, statistics, units
+from jaxdist import (
+    counting,
+    edits,
+    families,
+    family_sweeps,
+    groups,
+    matched,
+    radii,
+    results,
+    sensitivity,
+    statistics,
+    units,
+)
 from jaxdist.counting import GRID, Context, Key
 from jaxdist.errors import MeaninglessError
-from jaxdist.sweep import Counts
+from jaxdist.kernel import Counts
+from jaxdist.results import Swept
 from jaxdist.taps import Model
 from jaxdist.training import NEVER, THRESHOLDS, Passed
 from jaxdist.types import Ranges
@@ -33,7 +46,7 @@ def study(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr.Dat
     measured = {name: counting.measure_ranges(subject, context, name) for name, subject in subjects.items()}
     rule = context.options.ranges
     found = {"ranges": results.ranges(measured, context.seeds, rule)}
-    found |= families(subjects, measured, context)
+    found |= every_family(subjects, measured, context)
     if sweep_options.grid:
         found |= grid(subjects, measured, context)
     if sweep_options.units:
@@ -45,18 +58,25 @@ def study(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr.Dat
     return found
 
 
-def families(
+def every_family(
     subjects: Mapping[str, Subject], measured: Mapping[str, Mapping[str, Ranges]], context: Context
 ) -> dict[str, xr.Dataset]:
-    """Every family at its grid: one group each."""
-    counts = counting.family_counts(subjects, measured, context, job="sweep")
-    return results.families(
-        counts,
-        counting.grids_of(context),
-        counting.identities(subjects, context),
-        context.coords(subjects),
-        context.totals,
-    )
+    """Every family at its grid, as it is and in other gauges that the options ask for: one group each."""
+    options = context.options.sweep
+    dosings = counting.dosings(subjects, context) if options.dose or options.matched else {}
+    outgoing = {key: dosing.outgoing for key, dosing in dosings.items()}
+    unedited, coords = counting.identities(subjects, context), context.coords(subjects)
+    swept = family_sweeps.sweep(subjects, measured, context, dosings)
+    found = {
+        name: results.family(each, unedited[name], coords, context.totals, outgoing) for name, each in swept.items()
+    }
+    if options.matched:
+        found |= matched.match_dose(subjects, measured, swept, unedited, context, dosings)
+    turned, even = family_sweeps.gauges(subjects, measured, context)
+    for (gauge, name), each in turned.items():
+        labels = context.coords(dict.fromkeys(even))
+        found[f"{gauge}_{name}"] = results.family(each, unedited[name], labels, context.totals, {})
+    return found
 
 
 def grid(
@@ -64,12 +84,12 @@ def grid(
 ) -> dict[str, xr.Dataset]:
     """Two families' edits at once, one after the other, at every pair of their coarse grids."""
     options = context.options.sweep
-    grids: dict[str, np.ndarray] = {family: edits.coarse_grid(family) for family in GRID}
+    grids: dict[str, np.ndarray] = {family: families.coarse_grid(family) for family in GRID}
 
     def made(name: str, target: str) -> dict[str, edits.Then]:
-        return {site: edits.pairs(measured[name][site], grids, options) for site in context.targets[target]}
+        return {site: families.pairs(measured[name][site], grids, options) for site in context.targets[target]}
 
-    counts = counting.counted(subjects, made, context, job="grid")
+    counts = Counts(*counting.counted(subjects, made, context, job="grid")[:4])
     unedited = {family: counting.identity(family, subjects, context) for family in GRID}
     return groups.grid(counts, grids, unedited, context.coords(subjects), context.totals)
 
@@ -79,11 +99,15 @@ def each_unit(
 ) -> dict[str, xr.Dataset]:
     """Each unit edited alone, at a few fractions of every family."""
     options = context.options.sweep
-    grids: dict[str, np.ndarray] = {family: np.asarray(edits.get(family).few) for family in options.families}
+    grids: dict[str, np.ndarray] = {
+        name: np.asarray(families.get(name).few) for name in options.families if families.get(name).alone
+    }
+    if not grids:
+        return {}
     found: dict[Key, Counts] = {}
     for name, subject, target, split in counting.parts(subjects, context.single, context, "units"):
         (site,) = context.targets[target]
-        made = edits.joined(measured[name][site], grids, options)
+        made = families.joined(measured[name][site], grids, options)
 
         def count(
             subject: Subject = subject, site: str = site, made: edits.Affine = made, split: str = split
@@ -119,11 +143,11 @@ def refined(
     edges: list[str] = []
     for name, subject, target, split in counting.parts(subjects, list(context.targets), context, "radii"):
         searches = []
-        for family in options.sweep.families:
+        for family in (name for name in options.sweep.families if families.get(name).alone):
             series = swept[family].sel(network=name, site=target, split=split)
             if "identity" in series.attrs:
                 searches += [
-                    _search(series, family, side, options.statistics.margin) for side in edits.get(family).sides
+                    _search(series, family, side, options.statistics.margin) for side in families.get(family).sides
                 ]
 
         def narrow(
@@ -164,7 +188,7 @@ def _search(series: xr.Dataset, family: str, side: radii.Side, margin: float) ->
         series.correct.to_numpy() / int(series.total),
         series.unperturbed.to_numpy() / int(series.total),
         identity=series.attrs["identity"],
-        coordinate=edits.get(family).spacing,
+        coordinate=families.get(family).spacing,
         side=side,
         margin=margin,
     )
@@ -173,12 +197,12 @@ def _search(series: xr.Dataset, family: str, side: radii.Side, margin: float) ->
 
 def along_training(kept: Mapping[str, tuple[Model, Passed]], context: Context) -> dict[str, xr.Dataset]:
     """The families' sweeps of the weights that were the first above each training accuracy, by their own ranges."""
-    found: dict[str, Counts | None] = {}
+    found: dict[str, dict[str, Swept]] = {}
     subjects: dict[str, Subject] = {}
     refused: dict[str, str] = {}
     steps = {name: np.asarray(passed.step) for name, (_, passed) in kept.items()}
     for name, (model, passed) in kept.items():
-        there, found[name] = steps[name] != NEVER, None
+        there, found[name] = steps[name] != NEVER, {}
         if not there.any():
             continue
         # One after the other, as if each were a seed. One that was taken stands for those that were not, so that every
@@ -195,9 +219,9 @@ def along_training(kept: Mapping[str, tuple[Model, Passed]], context: Context) -
         except MeaninglessError as error:  # the trained networks' sweep is not lost with it
             refused[name] = str(error)
             continue
-        found[name] = counting.family_counts({name: subjects[name]}, measured, these, job="snapshots")
+        found[name] = family_sweeps.sweep({name: subjects[name]}, measured, these, {}, job="snapshots")
     coords, unedited = context.coords(kept), counting.identities(subjects, context)
-    labelled = groups.snapshots(found, steps, THRESHOLDS, counting.grids_of(context), unedited, coords, context.totals)
+    labelled = groups.snapshots(found, steps, THRESHOLDS, unedited, coords, context.totals)
     for group in labelled.values():
         group.attrs["refused"] = [f"{name}: {sentence}" for name, sentence in refused.items()]
     return labelled

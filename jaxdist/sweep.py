@@ -1,13 +1,10 @@
-"""The kernel: every point of a sweep, for every network of an ensemble, counted over all examples.
-
-A site's value is computed once a block; each point then runs only what comes after that site.
-"""
+"""The sweep: every point, for every network of an ensemble, counted over all examples by the kernel."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeAlias
+from collections.abc import Mapping
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,24 +12,16 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import blocks, elementwise, layouts, taps
+from jaxdist import blocks, elementwise, moments, taps
 from jaxdist.activations import Activation
 from jaxdist.devices import DATA, SEED, Examples, mesh_of, same, spread, to_host
-from jaxdist.edits import Edit
+from jaxdist.edits import Edit, Noise
 from jaxdist.errors import InputError
+from jaxdist.kernel import Counts, Sums, Watch, block_sums, equal, predictor
 from jaxdist.types import AnyArray, Params
 
 Edited: TypeAlias = tuple[Params, Mapping[str, Edit]]
 """An ensemble's stacked parameters and its edits by site, leaves [S, P, H]."""
-
-
-class Counts(NamedTuple):
-    """Numbers of images, int32."""
-
-    correct: AnyArray  # [S, P] whose largest logit is their label's
-    agree: AnyArray  # [S, P] whose largest logit is the unedited network's
-    kept: AnyArray  # [S, P] both: correct with the edit and without
-    unperturbed: AnyArray  # [S] correct without any edit
 
 
 def sweep(
@@ -60,7 +49,22 @@ def sweep(
       InputError: if a site cannot be edited (`taps.check`), or what follows it does not allow the shortcut.
       ValueError: if there are no edits, their leaves do not fit the ensemble and the site, or a factor is not above 0.
     """
-    found = taps.sites_for_one(model.apply, params, examples.x, edits)
+    return sums(model, params, edits, examples, scale_shortcut=scale_shortcut, precision=precision, block=block).counts
+
+
+def sums(
+    model: taps.Model,
+    params: Params,
+    edits: Mapping[str, Edit],
+    examples: Examples,
+    *,
+    watch: Watch | None = None,
+    scale_shortcut: AnyArray | None = None,
+    precision: str = "float32",
+    block: int | None = None,
+) -> Sums:
+    """Count as `sweep` does and, where activations are watched, also fetch their moments."""
+    found = taps.sites_for_one(model.apply, params, examples.x, (*edits, *([watch.site] if watch else [])))
     order = [site.name for site in found]
     if not edits:
         raise ValueError("edits: expected at least one site, got none")
@@ -73,23 +77,28 @@ def sweep(
         if scale_shortcut.ndim != 1 or not (scale_shortcut > 0).all():
             raise ValueError(f"scale_shortcut: expected positive factors [Q], got {scale_shortcut}")
     mesh = mesh_of(examples)
-    counts = _sweep(
+    result = _sweep(
         *spread((params, dict(edits)), mesh),
         examples,
         None if scale_shortcut is None else same(scale_shortcut, mesh),
         model=model,
         sites=tuple(sorted(edits, key=order.index)),
+        watch=watch,
         precision=precision,
         size=block or blocks.default_size(taps.widest(found)),
         mesh=mesh,
     )
-    return jax.tree.map(lambda leaf: leaf[:seeds], to_host(counts))
+    counts, summed = jax.tree.map(lambda leaf: leaf[:seeds], to_host(result))
+    if summed is not None and scale_shortcut is not None:
+        summed = moments.joined([moments.of_scales(scale_shortcut, summed.power), summed])
+    return Sums(counts, summed)
 
 
 def check_edit(model: taps.Model, found: tuple[taps.Site, ...], site: str, edit: Edit, seeds: int) -> None:
     """Raise `ValueError` for leaves that do not fit the ensemble and the site, one of those found."""
     units = taps.shape_of(site, found)[model.unit_axis]
-    for leaf in jax.tree.leaves(edit):
+    # The numbers of draws, and keys, are no unit's.
+    for leaf in (edit.sd,) if isinstance(edit, Noise) else jax.tree.leaves(edit):
         if leaf.ndim != 3 or (leaf.shape[0], leaf.shape[2]) != (seeds, units):
             raise ValueError(f"edits of site '{site}': expected leaves [{seeds}, P, {units}], got {list(leaf.shape)}")
 
@@ -110,72 +119,7 @@ def _check_shortcut(model: taps.Model, edited: tuple[str, ...], order: list[str]
     raise InputError(f"the scale shortcut cannot be used: {problem}; leave sweep.scale_shortcut false")
 
 
-def predictor(
-    model: taps.Model, sites: tuple[str, ...], params: Params, part: blocks.Block
-) -> tuple[Array, Callable[[Mapping[str, Edit]], Array]]:
-    """One network's logits for one block, and a function from a point's edits, leaves [H], to its classes.
-
-    The earliest site's value is replaced, not recomputed; later sites are edited as the point reaches them.
-    """
-    logits, values = taps.read(model.apply, params, part.x, sites[:1])
-
-    def predict(edit: Mapping[str, Edit]) -> Array:
-        def action(site: str) -> taps.Action:
-            return lambda value: edit[site].apply(values.get(site, value), part.number, model.unit_axis)
-
-        actions = {site: action(site) for site in sites}
-        edited = taps.edit(model.apply, params, part.x, actions)
-        return elementwise.argmax(edited, model.class_axis)
-
-    return logits, predict
-
-
-def block_counts(
-    model: taps.Model,
-    sites: tuple[str, ...],
-    params: Params,
-    edits: Mapping[str, Edit],
-    part: blocks.Block,
-    scales: Array | None = None,
-) -> Counts:
-    """Count one block of examples for one network at every point; edit leaves [P, H].
-
-    `scales` [Q] are the points of the shortcut, in front.
-    """
-    logits, predict = predictor(model, sites, params, part)
-    unedited = elementwise.argmax(logits, model.class_axis)
-    expected = wanted(unedited, part)
-    counts = jnp.zeros((0, len(expected)), jnp.int32)
-    if len(jax.tree.leaves(edits)[0]):  # none where the shortcut's are all
-        predict = layouts.filled(predict, jax.tree.map(lambda leaf: leaf[0], edits))
-        counts = lax.map(lambda edit: equal(predict(edit)[None], expected), edits)
-    if scales is not None:
-        # What a scale of 0 leaves: the output bias, and any path around the site.
-        rest = taps.edit(model.apply, params, part.x, {sites[0]: jnp.zeros_like})
-
-        def scaled(factor: Array) -> Array:
-            return equal(elementwise.argmax(factor * (logits - rest) + rest, model.class_axis)[None], expected)
-
-        counts = jnp.concatenate([lax.map(scaled, scales), counts])
-    correct, agree, kept = counts.T
-    return Counts(correct, agree, kept, equal(unedited, expected[0]))
-
-
-def wanted(unedited: Array, part: blocks.Block) -> Array:
-    """The classes [3, n] that `correct`, `agree` and `kept` count, given those without an edit.
-
-    All at once, and no class where a row is not valid: the fewest operations a point.
-    """
-    right = jnp.where(unedited == part.y, part.y, -1)
-    return jnp.where(part.valid, jnp.stack([part.y, unedited, right]), -1)
-
-
-def equal(predicted: Array, expected: Array) -> Array:
-    """Count where classes are the expected ones, along the last axis."""
-    return jnp.sum(predicted == expected, axis=-1, dtype=jnp.int32)
-
-
-@functools.partial(jax.jit, static_argnames=("model", "sites", "precision", "size", "mesh"))
+@functools.partial(jax.jit, static_argnames=("model", "sites", "watch", "precision", "size", "mesh"))
 def _sweep(
     params: Params,
     edits: Mapping[str, Edit],
@@ -184,28 +128,47 @@ def _sweep(
     *,
     model: taps.Model,
     sites: tuple[str, ...],
+    watch: Watch | None,
     precision: str,
     size: int,
     mesh: Mesh,
-) -> Counts:
-    points = jax.tree.leaves(edits)[0].shape[1] + (0 if scales is None else len(scales))
+) -> Sums:
+    made = jax.tree.leaves(edits)[0].shape[1]
+    points = made + (0 if scales is None else len(scales))
     none = Counts(*(jnp.zeros(shape, jnp.int32) for shape in ((points,), (points,), (points,), ())))
 
-    def ensemble(params: Params, edits: Mapping[str, Edit], examples: Examples, scales: Array | None) -> Counts:
+    def ensemble(params: Params, edits: Mapping[str, Edit], examples: Examples, scales: Array | None) -> Sums:
         here = blocks.varying(scales)
 
-        def network(one: tuple[Params, Mapping[str, Edit]]) -> Counts:
-            def step(counts: Counts, part: blocks.Block) -> Counts:
-                return jax.tree.map(jnp.add, counts, block_counts(model, sites, *one, part, here))
+        def network(one: tuple[Params, Mapping[str, Edit]]) -> Sums:
+            def step(total: Sums, part: blocks.Block) -> Sums:
+                factors = None if total.moments is None else jnp.asarray(total.moments.factor)
+                found = block_sums(model, sites, *one, part, scales=here, watch=watch, factors=factors)
+                counts = jax.tree.map(jnp.add, total.counts, found.counts)
+                if total.moments is None or found.moments is None:
+                    return Sums(counts, None)
+                return Sums(counts, moments.added(total.moments, found.moments, part.counted))
 
-            return blocks.fold(step, none, examples, size)
+            units = _units(model, watch, one[0], examples.x) if watch else 0
+            start = Sums(none, moments.none(made, units) if watch else None)
+            return blocks.fold(step, start, examples, size, rehearse=watch is not None)
 
-        return lax.psum(lax.map(network, (params, edits)), DATA)
+        counts, found = lax.map(network, (params, edits))
+        return Sums(lax.psum(counts, DATA), None if found is None else jax.vmap(moments.of_all_devices)(found))
 
     with jax.default_matmul_precision(precision):
         specs = (PartitionSpec(SEED), PartitionSpec(SEED), blocks.SPECS, PartitionSpec())
         run = jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))
         return run(params, edits, examples, scales)
+
+
+def _units(model: taps.Model, watch: Watch, params: Params, x: Array) -> int:
+    """How many units the watched activations have."""
+
+    def activations(params: Params, x: Array) -> Array:
+        return watch.value(taps.read(model.apply, params, x, (watch.site,))[1][watch.site])
+
+    return jax.eval_shape(activations, params, x[:1]).shape[model.unit_axis]
 
 
 def matches(
@@ -241,14 +204,18 @@ def _matches(
     def ensemble(first: Edited, second: Edited, examples: Examples) -> Array:
         def network(pair: tuple[Edited, Edited]) -> Array:
             def step(counts: Array, part: blocks.Block) -> Array:
-                predict, other = (
-                    predictor(model, sites, params, part._replace(x=x))[1]
-                    for (params, _), x in zip(pair, part.x, strict=True)
+                first, second = (
+                    predictor(model, sites, params, part._replace(x=x), made).logits_and_after
+                    for (params, made), x in zip(pair, part.x, strict=True)
                 )
                 made = (pair[0][1], pair[1][1])
 
                 def agree(edit: tuple[Mapping[str, Edit], Mapping[str, Edit]]) -> Array:
-                    return equal(predict(edit[0]), jnp.where(part.valid, other(edit[1]), -1))
+                    one, other = (
+                        elementwise.argmax(logits(of)[0], model.class_axis)
+                        for logits, of in zip((first, second), edit, strict=True)
+                    )
+                    return equal(one, jnp.where(part.valid, other, -1))
 
                 return counts + lax.map(agree, made)
 

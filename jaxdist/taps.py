@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend import core
@@ -40,6 +41,27 @@ class Model:
     def after(self, site: str) -> Action | str | None:
         """What follows `site`, if the model says so: a function, or a site."""
         return dict(self.post).get(site)
+
+
+LOGITS = "(logits)"
+"""The site at which a model `with_logits` passes its logits."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _WithLogits:
+    apply: Apply
+    class_axis: int
+    axis: int
+
+    def __call__(self, params: Params, x: Array, tap: Tap) -> Array:
+        logits = jnp.moveaxis(self.apply(params, x, tap), self.class_axis, self.axis)
+        return jnp.moveaxis(tap(LOGITS, logits), self.axis, self.class_axis)
+
+
+def with_logits(model: Model) -> Model:
+    """The same model with its logits as a further site, whose units are the classes."""
+    apply = _WithLogits(model.apply, model.class_axis, model.unit_axis % 2)
+    return dataclasses.replace(model, apply=apply)
 
 
 class Site(NamedTuple):

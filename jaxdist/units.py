@@ -19,7 +19,8 @@ from jaxdist import blocks, elementwise, heads, taps
 from jaxdist.devices import DATA, SEED, Examples, mesh_of, spread, to_host
 from jaxdist.edits import Edit
 from jaxdist.errors import InputError
-from jaxdist.sweep import Counts, check_edit, equal, wanted
+from jaxdist.kernel import Counts, equal, wanted
+from jaxdist.sweep import check_edit
 from jaxdist.types import Params
 
 Head = Literal["auto", "linear", "full"]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxdist import edits, sweep
+from jaxdist import doses, sweep
 from jaxdist.devices import SEED, Examples, mesh_of
-from jaxdist.sweep import Counts
+from jaxdist.edits import Edit
+from jaxdist.kernel import Watch
+from jaxdist.statistics import Values
 from jaxdist.taps import Model
 from jaxdist.types import Params
 
@@ -23,33 +25,67 @@ class Subject(NamedTuple):
     params: Params  # leading S
 
 
+class Dosing(NamedTuple):
+    """How the doses of an ensemble's edits are measured."""
+
+    watch: Watch
+    squared: Values  # [S, H] weights of the units
+    outgoing: bool  # whether they are the outgoing weights; else all are 1
+
+
+class Found(NamedTuple):
+    """What a sweep finds: the counts of `kernel.Counts`, the doses of `doses.Doses`; [S, P], but for `unperturbed`."""
+
+    correct: np.ndarray
+    agree: np.ndarray
+    kept: np.ndarray
+    unperturbed: np.ndarray  # [S]
+    angular: np.ndarray
+    rms: np.ndarray
+    rms_plain: np.ndarray
+
+    @property
+    def points(self) -> tuple[np.ndarray, ...]:
+        """What there is of every point."""
+        return (*self[:3], *self[4:])
+
+
 def in_waves(
     subject: Subject,
-    made: Mapping[str, edits.Edit],
+    made: Mapping[str, Edit],
     examples: Examples,
     tell: Callable[[int], None],
-    scales: np.ndarray | None,
-    once: Callable[[slice, Callable[[], Counts]], Counts],
+    once: Callable[[slice, Callable[[], tuple[Any, ...]]], tuple[Any, ...]],
     *,
+    scales: np.ndarray | None = None,
+    dosing: Dosing | None = None,
     block: int | None = None,
-) -> Counts:
+) -> Found:
     """Sweep an ensemble some networks at a time, so that there is progress to show; all waves run one program.
 
-    `once` is given each wave's networks and what sweeps them, and returns its counts, perhaps from an earlier time.
+    `once` is given each wave's networks and what sweeps them, and returns its arrays, perhaps from an earlier time.
+    Doses are NaN where they are not measured.
     """
     seeds = jax.tree.leaves(subject.params)[0].shape[0]
     points = jax.tree.leaves(made)[0].shape[1] + (0 if scales is None else len(scales))
     together = wave_size(seeds, points * examples.y.shape[0], mesh_of(examples).shape[SEED])
     waves = []
     for first in range(0, seeds, together):
+        here = slice(first, first + together)
 
-        def wave(first: int = first) -> Counts:
-            some, edit = jax.tree.map(lambda leaf: leaf[first : first + together], (subject.params, made))
-            return sweep.sweep(subject.model, some, edit, examples, scale_shortcut=scales, block=block)
+        def wave(here: slice = here) -> tuple[Any, ...]:
+            some, edit = jax.tree.map(lambda leaf: leaf[here], (subject.params, dict(made)))
+            watch = dosing.watch if dosing else None
+            counts, moments = sweep.sums(
+                subject.model, some, edit, examples, scale_shortcut=scales, watch=watch, block=block
+            )
+            if moments is None or dosing is None:
+                return (*counts, *(np.full(np.shape(counts.correct), np.nan) for _ in doses.Doses._fields))
+            return (*counts, *doses.of(moments, dosing.squared[here]))
 
-        waves.append(once(slice(first, first + together), wave))
+        waves.append(once(here, wave))
         tell(first + together)
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *waves)
+    return Found(*(np.concatenate(leaves) for leaves in zip(*waves, strict=True)))
 
 
 def wave_size(seeds: int, evaluations: int, rows: int) -> int:

@@ -28,7 +28,7 @@ def main(path: str) -> None:
     """Compute every case."""
     jax.config.update("jax_num_cpu_devices", 8)
     jax.config.update("jax_numpy_dtype_promotion", "strict")
-    from jaxdist import data, devices, edits, mlp, ranges, sweep, training
+    from jaxdist import data, devices, families, mlp, ranges, sweep, training
     from jaxdist.config import DataConfig, SweepConfig
 
     digits = data.load(DataConfig())
@@ -41,8 +41,8 @@ def main(path: str) -> None:
         initial = mlp.init_ensemble(jax.random.key(0), range(seeds), (64, 16, 10))
         params, metrics, _ = training.train(model, initial, split, split, steps=60, optimizer=optimizer)
         measured = ranges.measure(model, params, split, (site,))[site]
-        grids = {family: edits.get(family).grid() for family in edits.FAMILIES}
-        made = {site: edits.joined(measured, grids, SweepConfig())}
+        grids = {family: families.get(family).grid() for family in families.PAPER}
+        made = {site: families.joined(measured, grids, SweepConfig())}
         counts = sweep.sweep(model, params, made, split)
         values = {"mesh": np.array(mesh.devices.shape), **metrics._asdict(), **counts._asdict()}
         if seeds % mesh.shape[devices.SEED]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from jaxdist import config, edits, results
+from jaxdist import config, families, results
 
 LONG = "Block_0/MultiHeadDotProductAttention_0/query"
 GRIDS = {"scale": np.geomspace(0.01, 10, 25), "clip": np.geomspace(0.01, 10, 25), "offset": np.linspace(-2, 1, 31)}
-GRIDS = {name: np.unique(np.append(grid, edits.FAMILIES[name].identity)) for name, grid in GRIDS.items()}
+GRIDS = {name: np.unique(np.append(grid, families.ALL[name].identity)) for name, grid in GRIDS.items()}
 TOTAL, THRESHOLDS = 800, (0.1, 0.5, 0.9, 0.99)
 
 
@@ -47,7 +47,7 @@ def made_up(networks=("relu", "abs"), seeds=6, sites=("dense0/pre",), *, kept=Tr
         groups[family] = xr.Dataset(
             {name: (dims, found[name]) for name in names} | labels,
             {**coords, "fraction": grid},
-            {"identity": edits.FAMILIES[family].identity, "made": "{}"},
+            {"identity": families.ALL[family].identity, "made": "{}"},
         )
     width = 12
     ranges = np.ones((*shape[:3], width))
@@ -96,7 +96,7 @@ def _further(coords, counts, distance, strength, labels, rng):
         {"first": "scale", "second": "offset", "identity_first": 1.0, "identity_second": 0.0},
     )
     ends = {"below": -np.inf, "above": np.inf}
-    edges = [f"{family} {side}" for family in GRIDS for side in edits.FAMILIES[family].sides]
+    edges = [f"{family} {side}" for family in GRIDS for side in families.ALL[family].sides]
     exits = np.ones((*shape, 1)) * np.array([0.5, 1.5, 0.8, -0.1, 0.05]) * rng.uniform(0.9, 1.1, (*shape, 1))
     censored = np.zeros(exits.shape, bool)
     censored[..., 1] = True
@@ -136,5 +136,5 @@ def _further(coords, counts, distance, strength, labels, rng):
         for name in ("correct", "agree", "kept", "unperturbed"):
             whole[name] = whole[name].where(~missing, results.MISSING)
         whole = whole.transpose("network", "seed", "threshold", "site", "split", "fraction", missing_dims="ignore")
-        groups[f"snapshots_{family}"] = whole.assign_attrs(identity=edits.FAMILIES[family].identity)
+        groups[f"snapshots_{family}"] = whole.assign_attrs(identity=families.ALL[family].identity)
     return groups

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy import stats
 
 import jaxdist
-from jaxdist import cli, config, data, devices, edits, published, results
+from jaxdist import cli, config, data, devices, families, published, results
 from jaxdist import compare as compare_package
 from jaxdist import weights as stored
 from jaxdist.compare import compare, paper, pictures, sides
@@ -179,7 +179,7 @@ def test_what_cannot_be_compared(capsys, runs):
     assert shown(capsys, one, one, "--images", "-1")[0] == 2
     trained = copy(runs["second"], "trained")
     result = jaxdist.load(trained)
-    for family in edits.FAMILIES:
+    for family in families.PAPER:
         del result[family]
     results.save(result, trained / "result.nc")
     code, text = shown(capsys, trained, runs["first"])
@@ -252,7 +252,7 @@ def test_each_side_sees_the_images_in_its_own_scaling(runs):
 def test_runs_of_several_layers_keep_their_sites_apart(capsys, runs):
     deep = copy(runs["first"], "deep")
     result = jaxdist.load(deep)
-    for family in edits.FAMILIES:
+    for family in families.PAPER:
         group = result[family].to_dataset()
         second = group[["correct", "agree"]].assign_coords(site=["dense1/pre"])
         result[family] = xr.concat([group[["correct", "agree"]], second], "site").assign(
@@ -270,7 +270,7 @@ def test_runs_of_several_layers_keep_their_sites_apart(capsys, runs):
 def test_what_is_only_swept_on_test_images_is_not_beside_the_published_tables(capsys, runs):
     other = copy(runs["first"], "other")
     result = jaxdist.load(other)
-    for family in edits.FAMILIES:
+    for family in families.PAPER:
         result[family] = result[family].to_dataset().assign_coords(split=["test"])
     results.save(result, other / "result.nc")
     code, text = shown(capsys, other, "published")
@@ -305,7 +305,7 @@ def test_every_published_cell_stands_beside_ours(capsys, runs):
     cells = {(c["table"], c["network"], c["label"]): c for c in said["points"]}
     assert len(cells) == len(published.cells()) + len(published.finals()) == 78
     result = jaxdist.load(runs["first"])
-    grid = edits.offset_grid()
+    grid = families.offset_grid()
     at = int(np.abs(grid - 0.05).argmin())
     ours = result["offset"]["correct"].sel(network="abs", split="train").squeeze("site").values[:, at] / 1437
     cell = cells["offset", "abs", "+5%"]
@@ -335,7 +335,7 @@ def test_a_run_that_says_what_the_paper_says_agrees_with_it(runs):
     side = sides.open_side(str(runs["first"]))
     result = side.result.copy()
     noise = np.array([-2, -1, -0.5, 0.5, 1, 2]) * 3e-5
-    for family in edits.FAMILIES:
+    for family in families.PAPER:
         group = result[family].to_dataset()
         correct = group.correct.values.copy()
         for cell in published.cells():

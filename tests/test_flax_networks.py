@@ -12,7 +12,7 @@ import optax
 import pytest
 from flax import nnx
 
-from jaxdist import adapters, devices, edits, ranges, sweep, taps
+from jaxdist import adapters, devices, edits, families, ranges, sweep, taps
 from jaxdist.config import SweepConfig
 from tests import oracle
 
@@ -207,7 +207,7 @@ def test_ranges_and_counts_at_every_site_equal_a_forward_pass_by_hand(name, trai
             np.testing.assert_allclose(measured[site].high[k], behind.max(axis=0), rtol=1e-3, atol=1e-4)
     points = [(family, p) for family, grid in GRIDS.items() for p in grid]
     for site in list(after)[:3]:
-        made = edits.joined(measured[site], GRIDS, SweepConfig())
+        made = families.joined(measured[site], GRIDS, SweepConfig())
         counts = sweep.sweep(model, params, {site: made}, train_set)
         for k, (logits, values) in enumerate(seen):
             for point, (family, p) in enumerate(points):
@@ -249,7 +249,7 @@ def test_whole_numbers_as_inputs_stay_whole_numbers(digits):
     apply, params = drawn(Tokens(), jnp.asarray(images))
     model = taps.Model(apply, post=(("Dense_0", jax.nn.relu),))
     measured = ranges.measure(model, params, examples, ("Dense_0",))["Dense_0"]
-    made = {"Dense_0": edits.joined(measured, {"scale": [0.0, 1.0]}, SweepConfig())}
+    made = {"Dense_0": families.joined(measured, {"scale": [0.0, 1.0]}, SweepConfig())}
     counts = sweep.sweep(model, params, made, examples)
     one = jax.tree.map(lambda leaf: leaf[0], params)
     logits = Tokens().apply(one, images)

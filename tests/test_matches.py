@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdist import config, edits, mlp, ranges, sweep
+from jaxdist import config, families, mlp, ranges, sweep
 from tests.conftest import place
 
 
@@ -18,7 +18,7 @@ def test_matches_count_the_images_of_one_class(digits, trained):
         params = jax.tree.map(lambda leaf, by=scaled: leaf * by, trained["relu"])
         measured = ranges.measure(model, params, examples, (site,))[site]
         halves.append(
-            (params, {site: edits.build("offset", measured, edits.offset_grid()[::25], config.SweepConfig())})
+            (params, {site: families.build("offset", measured, families.offset_grid()[::25], config.SweepConfig())})
         )
     found = np.asarray(sweep.matches(model, *halves, (examples, examples), block=7))
     x = np.asarray(examples.x)[:101]
@@ -43,8 +43,8 @@ def test_several_sites_are_edited_together(train_set):
     sites = ("dense0/pre", "dense1/pre")
     measured = ranges.measure(model, params, train_set, sites)
     grid = {"offset": np.array([-1.0, 0.1, 0.5])}
-    made = {site: edits.joined(measured[site], grid, config.SweepConfig()) for site in sites}
-    none = {site: edits.joined(measured[site], {"offset": np.zeros(3)}, config.SweepConfig()) for site in sites}
+    made = {site: families.joined(measured[site], grid, config.SweepConfig()) for site in sites}
+    none = {site: families.joined(measured[site], {"offset": np.zeros(3)}, config.SweepConfig()) for site in sites}
     found = sweep.matches(model, (params, made), (params, none), (train_set, train_set))
     agree = sweep.sweep(model, params, made, train_set).agree
     np.testing.assert_array_equal(found, agree)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import edits, forms, mlp, ranges, sweep
+from jaxdist import families, forms, mlp, ranges, sweep
 from jaxdist.config import SweepConfig
 from tests import oracle
 from tests.conftest import to_numpy
@@ -49,17 +49,17 @@ def assert_agrees(model, name, params, examples, digits, k=0):
     # Measured before the activation, a unit's largest value may be near 0, where the code's slope is ill-conditioned.
     options = SweepConfig(offset_formula="intended" if name in FLAT else "code")
     measured = ranges.measure(model, params, examples, (site,), measured_on=measured_on)[site]
-    grids = {family: edits.get(family).grid() for family in edits.FAMILIES}
-    counts = sweep.sweep(model, params, {site: edits.joined(measured, grids, options)}, examples)
+    grids = {family: families.get(family).grid() for family in families.PAPER}
+    counts = sweep.sweep(model, params, {site: families.joined(measured, grids, options)}, examples)
     one = jax.tree.map(lambda leaf: leaf[0], to_numpy(params))
     x, y = digits.train.images[:301].astype(np.float64), digits.train.labels[:301]
     expected = oracle.sweep(one, name, x, y, k=k, measured_on=measured_on, offset=options.offset_formula)
-    for family, here in edits.slices(grids).items():
+    for family, here in families.slices(grids).items():
         for found, wanted in zip((counts.correct, counts.agree, counts.kept), expected[family], strict=True):
             np.testing.assert_allclose(found[0, here], wanted, atol=2, err_msg=f"{name} {family}")
     for family in ("clip", "offset"):
         assert len(set(expected[family][1].tolist())) > 10, f"{family} hardly changes anything"
-    return {family: counts.agree[0, here] for family, here in edits.slices(grids).items()}
+    return {family: counts.agree[0, here] for family, here in families.slices(grids).items()}
 
 
 @pytest.mark.parametrize("name", forms.names())

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxdist import adapters, edits, mlp, ranges, sweep, taps
+from jaxdist import adapters, families, mlp, ranges, sweep, taps
 from jaxdist.config import SweepConfig
 
-FAMILIES = tuple(edits.FAMILIES)
+FAMILIES = tuple(families.PAPER)
 
 
 def counts_at(model, params, examples, site, grids):
     """Ranges and counts at the grids' points."""
     measured = ranges.measure(model, params, examples, (site,))[site]
-    made = edits.joined(measured, grids, SweepConfig())
+    made = families.joined(measured, grids, SweepConfig())
     return measured, sweep.sweep(model, params, {site: made}, examples)
 
 
@@ -93,14 +93,14 @@ FORMS["equinox"] = in_equinox
 @pytest.fixture(scope="module")
 def ours(trained, train_set):
     """Ranges and counts of this package's own perceptron at all 325 points."""
-    grids = {name: edits.get(name).grid() for name in FAMILIES}
+    grids = {name: families.get(name).grid() for name in FAMILIES}
     return counts_at(mlp.model("relu"), trained["relu"], train_set, "dense0/pre", grids)
 
 
 @pytest.mark.parametrize("form", list(FORMS))
 def test_the_same_perceptron_in_any_form_has_the_same_counts_at_all_points(form, ours, trained, train_set):
     apply, params, site = FORMS[form](trained["relu"])
-    grids = {name: edits.get(name).grid() for name in FAMILIES}
+    grids = {name: families.get(name).grid() for name in FAMILIES}
     measured, counts = counts_at(taps.Model(apply, post=((site, jax.nn.relu),)), params, train_set, site, grids)
     chex.assert_trees_all_close(measured, ours[0], rtol=1e-5, atol=1e-4)
     for found, expected in zip(counts, ours[1], strict=True):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxdist
-from jaxdist import config, edits, results, tables
+from jaxdist import config, families, results, tables
 from jaxdist.compare import sides
 from jaxdist.interop import paper, perceptrons, transfer
 from tests.torch_support import network, refused, run, torch
@@ -124,10 +124,10 @@ def test_the_papers_own_tree_has_the_weights_of_the_reference(shared):
 def test_the_papers_result_file_is_read_as_counts(shared):
     result = jaxdist.load(shared / "reference" / "results" / "perturbation" / "perturbation_results.pt")
     expected = json.loads((shared / "reference" / "relu_seed0_sweep_counts.json").read_text())["PerturbationReLU"][0]
-    for name in edits.FAMILIES:
+    for name in families.PAPER:
         group = result[name].to_dataset().sel(network="relu", seed=0, site="dense0/pre", split="train")
         np.testing.assert_array_equal(group.correct, expected[f"{name}_accuracies"])
-        np.testing.assert_allclose(group.fraction, edits.get(name).grid())
+        np.testing.assert_allclose(group.fraction, families.get(name).grid())
         assert int(group.unperturbed) == 58619
     assert jaxdist.load(shared / "reference" / "results")["clip"].equals(result["clip"])
 
@@ -139,8 +139,8 @@ def fake_results(path, runs_by_model, **changes):
         content[model] = []
         for _ in range(runs):
             one = {}
-            for name in edits.FAMILIES:
-                grid = edits.get(name).grid()
+            for name in families.PAPER:
+                grid = families.get(name).grid()
                 one[f"{name}_values"] = grid
                 counts = rng.integers(0, 60_000, grid.shape)
                 one[f"{name}_accuracies"] = [float(np.float32(c) / np.float32(60_000)) * 100 for c in counts]

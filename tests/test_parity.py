@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch", reason="PyTorch is an optional extra; parity needs it")
 
 from benchmarks import images, paper_torch, parity
-from jaxdist import edits, mlp, ranges, sweep
+from jaxdist import edits, families, mlp, ranges, sweep
 from jaxdist.config import SweepConfig
 
 ACTIVATIONS = ("relu", "abs")
@@ -53,7 +53,7 @@ def test_every_count_of_a_sweep_equals_pytorchs(activation, digits_images):
     initial = parity.initial_weights(digits_images, seed=1, hidden=24)
     x, y = paper_torch.as_tensors(*digits_images[:2])
     trained, _ = paper_torch.train(initial, activation, (x, y), (x, y), steps=20, learning_rate=0.01)
-    grids = {name: edits.get(name).grid() for name in edits.FAMILIES}
+    grids = {name: families.get(name).grid() for name in families.PAPER}
     points = [(name, float(p)) for name, grid in grids.items() for p in grid]
     expected = paper_torch.sweep(trained, activation, x, y, points)
 
@@ -61,7 +61,7 @@ def test_every_count_of_a_sweep_equals_pytorchs(activation, digits_images):
     train_set, _ = images.place(digits_images, drop_unused=False)
     params = jax.tree.map(lambda leaf: jax.numpy.asarray(leaf)[None], trained)
     measured = ranges.measure(model, params, train_set, (site,))[site]
-    made = edits.concatenate([edits.build(name, measured, grid, SweepConfig()) for name, grid in grids.items()])
+    made = edits.concatenate([families.build(name, measured, grid, SweepConfig()) for name, grid in grids.items()])
     counts = sweep.sweep(model, params, {site: made}, train_set)
     assert np.abs(np.asarray(counts.correct[0]) - expected).max() <= 2
     assert counts.unperturbed[0] == expected[66]

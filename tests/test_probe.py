@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxdist
-from jaxdist import cli, edits, mlp, results, tables
+from jaxdist import cli, families, mlp, results, tables
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
 from tests import oracle
@@ -108,7 +108,7 @@ def test_refined_radii_lie_in_the_grids_brackets(result):
     reach = tables.tolerance(result, StatisticsConfig())
     inside = reach[np.isfinite(reach["median"])]
     assert len(inside) >= 6
-    grids = {family: edits.get(family).grid() for family in edits.FAMILIES}
+    grids = {family: families.get(family).grid() for family in families.PAPER}
     for row in inside.itertuples():
         between = np.searchsorted(grids[row.family], [row.median, row.refined])
         assert abs(int(between[0]) - int(between[1])) <= 1
@@ -124,7 +124,7 @@ def test_stacked_parameters_get_intervals_over_seeds_and_the_same_counts(trained
     assert list(stacked["clip"].seed.values) == [0, 1, 2]
     assert list(stacked["clip"].network.values) == ["mine"]
     assert set(tables.points(stacked, StatisticsConfig()).over) == {"seeds"}
-    for family in edits.FAMILIES:
+    for family in families.PAPER:
         alone, among = result[family].sel(seed=0), stacked[family].sel(seed=1)
         assert np.abs(alone.correct.to_numpy() - among.correct.to_numpy()).max() <= 2
 
@@ -133,7 +133,7 @@ def test_a_models_own_axes_and_activation_are_taken(network, images, result):
     found = jaxdist.probe(mlp.model("relu"), network, train=images[0], layers="each")
     assert list(found["clip"].site.values) == ["dense0/pre"]
     assert list(found["clip"].split.values) == ["train"]
-    for family in edits.FAMILIES:
+    for family in families.PAPER:
         theirs = result[family].sel(split="train", site="hidden")
         assert np.abs(found[family].sel(split="train", site="dense0/pre").correct - theirs.correct).max() <= 2
 

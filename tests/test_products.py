@@ -19,6 +19,8 @@ from jaxdist import (
     devices,
     edits,
     experiment,
+    families,
+    kernel,
     mlp,
     products,
     ranges,
@@ -112,7 +114,7 @@ def test_what_is_not_finite_stays_so_and_tiny_values_do_not_become_so(backend):
 def gradient_error(model, activation, params, x, y, backend):
     """Relative error of the whole gradient with each unit's side of the kink held equal, and the sides that differ."""
     packed = jnp.asarray(products.pack(x, backend))
-    part = blocks.Block(packed, jnp.asarray(y, jnp.int32), jnp.arange(len(y)), jnp.ones(len(y), bool))
+    part = blocks.Block(packed, jnp.asarray(y, jnp.int32), jnp.arange(len(y)), jnp.ones(len(y), bool), jnp.bool_(True))
 
     def loss(params):
         sides = {}
@@ -227,7 +229,7 @@ def test_training_follows_float32s(backend, digits):
 
 def counted(model, params, examples, sweep_config=None):
     measured = ranges.measure(model, params, examples, (SITE,))[SITE]
-    made = [edits.build(f, measured, edits.get(f).grid(), sweep_config or SweepConfig()) for f in edits.FAMILIES]
+    made = [families.build(f, measured, families.get(f).grid(), sweep_config or SweepConfig()) for f in families.PAPER]
     return sweep.sweep(model, params, {SITE: edits.concatenate(made)}, examples)
 
 
@@ -257,7 +259,7 @@ def test_the_papers_network_counts_as_its_code_does(shared):
     packed = products.pack(x, "digits")
     examples = devices.place(packed, y, devices.make_mesh(), dtype=packed.dtype)
     counts = counted(mlp.model("relu"), params, examples, SweepConfig(dead_units="nan"))
-    expected = np.concatenate([reference[f"{name}_accuracies"] for name in edits.FAMILIES])
+    expected = np.concatenate([reference[f"{name}_accuracies"] for name in families.PAPER])
     assert np.abs(np.asarray(counts.correct[0]) - expected).max() <= 2
 
 
@@ -328,13 +330,21 @@ def test_the_training_step_and_the_sweep_lower_for_accelerators(backend, platfor
     )
     static = {"model": mlp.model("relu"), "precision": "float32", "size": 500, "mesh": mesh}
     made = {SITE: edits.Affine(*(jax.ShapeDtypeStruct((4, 325, 128), jnp.float32) for _ in range(4)))}
+    noise = edits.Noise(
+        jax.ShapeDtypeStruct((4, 40, 128), jnp.float32),
+        jax.ShapeDtypeStruct((4, 40, 2), jnp.uint32),
+        jax.ShapeDtypeStruct((4, 40), jnp.int32),
+        draws=8,
+    )
+    watch = kernel.Watch(SITE, jnp.abs)
     programs = (
         (
             training._steps,
             (state, split(60_000), split(10_000), jax.ShapeDtypeStruct((), jnp.int32)),
             {"update": optimizer.update, "length": 1, "together": 4},
         ),
-        (sweep._sweep, (params, made, split(60_000)), {"sites": (SITE,)}),
+        (sweep._sweep, (params, made, split(60_000)), {"sites": (SITE,), "watch": None}),
+        (sweep._sweep, (params, {SITE: noise}, split(60_000)), {"sites": (SITE,), "watch": watch}),
     )
     operand = {"float32": "f32", "bfloat16": "bf16", "digits": "i8"}[backend]
     for program, arguments, more in programs:

@@ -6,17 +6,17 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import edits, mlp, radii, ranges, statistics, sweep
+from jaxdist import families, mlp, radii, ranges, statistics, sweep
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError
 from jaxdist.statistics import Bracket
 
 SITE, MARGIN, IMAGES = "dense0/pre", 0.02, 301
-SIDES = [(family.name, side) for family in edits.FAMILIES.values() for side in family.sides]
+SIDES = [(family.name, side) for family in map(families.get, families.PAPER) for side in family.sides]
 
 
 def accuracies(model, params, measured, family, fractions, examples):
-    counts = sweep.sweep(model, params, {SITE: edits.build(family, measured, fractions, SweepConfig())}, examples)
+    counts = sweep.sweep(model, params, {SITE: families.build(family, measured, fractions, SweepConfig())}, examples)
     return counts.correct / IMAGES, counts.unperturbed / IMAGES
 
 
@@ -27,7 +27,7 @@ def setting(trained, train_set):
     measured = ranges.measure(model, params, train_set, (SITE,))[SITE]
     coarse = []
     for name, side in SIDES:
-        family = edits.get(name)
+        family = families.get(name)
         grid = family.grid()
         accuracy, unperturbed = accuracies(model, params, measured, name, grid, train_set)
         coarse.append(
@@ -70,7 +70,7 @@ def test_refinement_agrees_with_a_very_fine_grid(setting, train_set):
     model, params, measured, coarse, searches = setting
     found = refined(setting, train_set, tolerance=1e-4)
     for radius, start, search in zip(found, coarse, searches, strict=True):
-        family = edits.get(search.family)
+        family = families.get(search.family)
         fine = radii.subdivided(start.bracket, family, 3000)
         accuracy, unperturbed = accuracies(model, params, measured, search.family, fine, train_set)
         outside = np.round(unperturbed[:, None] - accuracy, statistics.DECIMALS) >= MARGIN
@@ -95,7 +95,7 @@ def test_refinement_narrows_and_never_leaves_the_bracket(setting, train_set):
     for radius, start, search in zip(found, coarse, searches, strict=True):
         np.testing.assert_array_equal(np.isinf(radius.exit), start.censored)
         np.testing.assert_array_equal(radius.exit[start.censored], start.exit[start.censored])
-        log = edits.get(search.family).spacing == "log"
+        log = families.get(search.family).spacing == "log"
         for seed in np.flatnonzero(~start.censored):
             outer = sorted((start.bracket.inside[seed], start.bracket.outside[seed]))
             inner = sorted((radius.bracket.inside[seed], radius.bracket.outside[seed]))
@@ -130,8 +130,8 @@ def test_a_narrowed_bracket_ends_at_the_first_exit_by_hand():
 
 def test_points_are_evenly_spaced_in_the_familys_coordinate():
     bracket = Bracket(*(np.array([value, np.nan]) for value in (0.25, 4.0, 0.0, 0.5)))
-    np.testing.assert_allclose(radii.subdivided(bracket, edits.get("scale"), 3), [[0.5, 1.0, 2.0], [1.0, 1.0, 1.0]])
-    np.testing.assert_allclose(radii.subdivided(bracket, edits.get("offset"), 2), [[1.5, 2.75], [0.0, 0.0]])
+    np.testing.assert_allclose(radii.subdivided(bracket, families.get("scale"), 3), [[0.5, 1.0, 2.0], [1.0, 1.0, 1.0]])
+    np.testing.assert_allclose(radii.subdivided(bracket, families.get("offset"), 2), [[1.5, 2.75], [0.0, 0.0]])
 
 
 def test_bad_searches_are_refused(setting, train_set):

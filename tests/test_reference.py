@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import data, devices, edits, mlp, ranges, sweep
+from jaxdist import data, devices, edits, families, mlp, ranges, sweep
 from jaxdist.config import DataConfig, SweepConfig
 
 SITE = "dense0/pre"
@@ -28,9 +28,9 @@ def test_the_counts_of_the_papers_code_at_all_325_points(shared):
     model = mlp.model("relu")
     measured = ranges.measure(model, params, examples, (SITE,))[SITE]
     options = SweepConfig(dead_units="nan")
-    made = [edits.build(name, measured, edits.get(name).grid(), options) for name in edits.FAMILIES]
+    made = [families.build(name, measured, families.get(name).grid(), options) for name in families.PAPER]
     counts = sweep.sweep(model, params, {SITE: edits.concatenate(made)}, examples)
-    expected = np.concatenate([reference[f"{name}_accuracies"] for name in edits.FAMILIES])
+    expected = np.concatenate([reference[f"{name}_accuracies"] for name in families.PAPER])
     difference = np.abs(np.asarray(counts.correct[0]) - expected)
     assert len(difference) == 325
     assert difference.max() <= TOLERANCE, f"{(difference > TOLERANCE).sum()} points differ by up to {difference.max()}"

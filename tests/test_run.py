@@ -16,7 +16,7 @@ import xarray as xr
 from PIL import Image
 
 import jaxdist
-from jaxdist import cli, data, devices, edits, folders, mlp, report, results, tables, weights
+from jaxdist import cli, data, devices, families, folders, mlp, report, results, tables, weights
 from jaxdist import config as configs
 from tests import oracle
 from tests.conftest import to_numpy
@@ -79,7 +79,7 @@ def test_the_result_is_labelled_as_documented(result):
     assert training["loss"].dims == ("network", "seed", "step")
     assert training["loss"].shape == training["test_accuracy"].shape == (2, 6, 41)
     assert list(training.network.values) == ["relu", "abs"]
-    for family in edits.FAMILIES.values():
+    for family in map(families.get, families.PAPER):
         group = result[family.name]
         assert group["correct"].dims == group["agree"].dims == ("network", "seed", "site", "split", "fraction")
         assert group["correct"].dtype.kind == group["agree"].dtype.kind == "i"

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import cli, counting, experiment, folders, results, weights
+from jaxdist import cli, counting, experiment, families, folders, results, weights
 from jaxdist import config as configs
 from jaxdist.errors import InputError
 from tests import oracle
@@ -88,7 +88,7 @@ def test_what_means_nothing_is_refused_before_training_where_that_is_known(capsy
 @pytest.mark.usefixtures("in_an_empty_folder", "no_pictures")
 def test_and_after_training_without_losing_the_networks(capsys, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(counting.edits, "check", lambda *_: (_ for _ in ()).throw(InputError("it means nothing")))
+        patch.setattr(families, "check", lambda *_: (_ for _ in ()).throw(InputError("it means nothing")))
         assert cli.main(["run", "--out", "tanh", *TANH, "--ranges.measured_on", "pre"]) == 2
         assert cli.main(["sweep", "tanh", "--sweep.clip_formula", "caption"]) == 2
     said = capsys.readouterr().err
@@ -137,7 +137,7 @@ def test_another_margin_goes_on_with_nothing_that_it_decides(tmp_path, no_pictur
 def test_the_shortcut_alone_and_a_snapshot_that_cannot_be_swept(tmp_path, monkeypatch, no_pictures):
     """Neither loses what else was measured."""
     alone = {**ALL, "sweep": {"families": ["scale"], "splits": ["test"], "scale_shortcut": True}}
-    checked, sites = counting.edits.check, []
+    checked, sites = families.check, []
 
     def check(family, ranges, *_):
         sites.append(family)
@@ -145,7 +145,7 @@ def test_the_shortcut_alone_and_a_snapshot_that_cannot_be_swept(tmp_path, monkey
             raise InputError("too many")
         checked(family, ranges, *_)
 
-    monkeypatch.setattr(counting.edits, "check", check)
+    monkeypatch.setattr(families, "check", check)
     train = {**ALL["train"], "seeds": 2}
     result = experiment.run(configs.from_dict(alone | {"out": str(tmp_path / "run"), "train": train}))
     assert (result["scale"].agree.sel(fraction=1, method="nearest") == 360).all()

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import activations, blocks, devices, edits, mlp, ranges, sweep, taps
+from jaxdist import activations, blocks, devices, edits, families, kernel, mlp, ranges, sweep, taps
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError
 from jaxdist.types import Ranges
@@ -18,22 +18,22 @@ from tests import oracle
 from tests.conftest import place, to_numpy
 
 SITE = "dense0/pre"
-FAMILIES = tuple(edits.FAMILIES)
+FAMILIES = tuple(families.PAPER)
 
 
 def swept(model, params, examples, *, options=None, ranges_from=None, **kwargs):
     """Sweep all families' points and split the counts by family."""
     measured = ranges.measure(model, params, ranges_from or examples, (SITE,))[SITE]
-    parts = [edits.build(f, measured, edits.get(f).grid(), options or SweepConfig()) for f in FAMILIES]
+    parts = [families.build(f, measured, families.get(f).grid(), options or SweepConfig()) for f in FAMILIES]
     counts = sweep.sweep(model, params, {SITE: edits.concatenate(parts)}, examples, **kwargs)
-    return counts, np.cumsum([len(edits.get(f).grid()) for f in FAMILIES])[:-1]
+    return counts, np.cumsum([len(families.get(f).grid()) for f in FAMILIES])[:-1]
 
 
 def some_edits(points, units, seeds=3):
     """Edits of many different sizes, for tests that only need some."""
     fractions = np.linspace(-1, 1, points)
     measured = Ranges(jnp.zeros((seeds, units)), jnp.ones((seeds, units)) * 9, jnp.zeros((seeds, units), bool))
-    return {SITE: edits.build("offset", measured, fractions, SweepConfig())}
+    return {SITE: families.build("offset", measured, fractions, SweepConfig())}
 
 
 @pytest.mark.parametrize("activation", ["relu", "abs"])
@@ -78,14 +78,14 @@ def test_no_edit_changes_nothing(activation, trained, train_set):
     np.testing.assert_array_equal(counts.correct[:, 0], counts.unperturbed)
     measured = ranges.measure(model, params, train_set, (SITE,))[SITE]
     for family in FAMILIES:
-        at_identity = edits.build(family, measured, np.array([edits.get(family).identity]), SweepConfig())
+        at_identity = families.build(family, measured, np.array([families.get(family).identity]), SweepConfig())
         assert (sweep.sweep(model, params, {SITE: at_identity}, train_set).agree == 301).all(), family
 
 
 def test_infinite_clip_is_no_edit_and_clip_at_the_bottom_leaves_only_constants(trained, train_set):
     model, params = mlp.model("relu"), trained["relu"]
     measured = ranges.measure(model, params, train_set, (SITE,))[SITE]
-    made = edits.build("clip", measured, np.array([np.inf, 0.0]), SweepConfig())
+    made = families.build("clip", measured, np.array([np.inf, 0.0]), SweepConfig())
     counts = sweep.sweep(model, params, {SITE: made}, train_set)
     assert (counts.agree[:, 0] == 301).all()
     labels = np.asarray(train_set.y)[:301]
@@ -123,8 +123,8 @@ def test_the_scale_shortcut_counts_what_the_edits_count(activation, seeds, train
     model = mlp.model(activation)
     params = jax.tree.map(lambda leaf: leaf[:seeds], trained[activation])
     measured = ranges.measure(model, params, train_set, (SITE,))[SITE]
-    grids = {name: edits.get(name).grid() for name in FAMILIES}
-    made = {name: edits.build(name, measured, grid, SweepConfig()) for name, grid in grids.items()}
+    grids = {name: families.get(name).grid() for name in FAMILIES}
+    made = {name: families.build(name, measured, grid, SweepConfig()) for name, grid in grids.items()}
     direct = sweep.sweep(model, params, {SITE: edits.concatenate(list(made.values()))}, train_set)
     others = {SITE: edits.concatenate([made["clip"], made["offset"]])}
     short = sweep.sweep(model, params, others, train_set, scale_shortcut=grids["scale"])
@@ -135,7 +135,7 @@ def test_the_scale_shortcut_counts_what_the_edits_count(activation, seeds, train
     alone = sweep.sweep(
         model,
         params,
-        {SITE: edits.build("scale", measured, grids["scale"][:0], SweepConfig())},
+        {SITE: families.build("scale", measured, grids["scale"][:0], SweepConfig())},
         train_set,
         scale_shortcut=grids["scale"],
     )
@@ -192,9 +192,9 @@ def test_eager_equals_compiled(trained, train_set):
     one = jax.tree.map(lambda leaf: leaf[0], trained["relu"])
     edit = jax.tree.map(lambda leaf: leaf[0], some_edits(5, 24))
     x, y = jnp.asarray(np.asarray(train_set.x)[:301]), jnp.asarray(np.asarray(train_set.y)[:301])
-    part = blocks.Block(x, y, jnp.arange(301), jnp.ones(301, bool))
+    part = blocks.Block(x, y, jnp.arange(301), jnp.ones(301, bool), jnp.bool_(True))
     with jax.disable_jit():
-        eager = sweep.block_counts(model, (SITE,), one, edit, part)
+        eager = kernel.block_sums(model, (SITE,), one, edit, part).counts
     compiled = sweep.sweep(model, trained["relu"], some_edits(5, 24), train_set)
     np.testing.assert_array_equal(eager.correct, compiled.correct[0])
     np.testing.assert_array_equal(eager.agree, compiled.agree[0])
@@ -239,9 +239,8 @@ def test_memory_grows_neither_with_examples_nor_with_points():
             jax.ShapeDtypeStruct(shape[:1], jnp.int32, sharding=sharding),
             jax.ShapeDtypeStruct((), jnp.int32),
         )
-        lowered = sweep._sweep.lower(
-            params, made, laid_out, model=mlp.model("relu"), sites=(SITE,), precision="float32", size=500, mesh=mesh
-        )
+        static = {"model": mlp.model("relu"), "sites": (SITE,), "precision": "float32", "size": 500, "mesh": mesh}
+        lowered = sweep._sweep.lower(params, made, laid_out, watch=None, **static)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     base = temporary(20_000, 50)

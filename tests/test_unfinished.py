@@ -81,9 +81,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(calls, tmp_path, monkeypatch, und
 
         return call
 
-    steps, sweeps = training._steps, waves.sweep.sweep
+    steps, sweeps = training._steps, waves.sweep.sums
     monkeypatch.setattr(training, "_steps", counted(steps))
-    monkeypatch.setattr(waves.sweep, "sweep", counted(sweeps))
+    monkeypatch.setattr(waves.sweep, "sums", counted(sweeps))
     with pytest.raises(Killed):
         experiment.run(config(tmp_path / "run"))
     assert not (tmp_path / "run" / results.FILE).exists()
@@ -188,7 +188,7 @@ def test_another_config_in_the_same_folder_is_refused_with_the_difference(undist
         experiment.run(config(undisturbed, seeds=3))
     with pytest.raises(InputError, match="is swept already; to extend it, 'jaxdist run'"):
         experiment.train(config(undisturbed, seeds=5))
-    monkeypatch.setattr(waves.sweep, "sweep", lambda *_, **__: (_ for _ in ()).throw(Killed))
+    monkeypatch.setattr(waves.sweep, "sums", lambda *_, **__: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
         experiment.run(config(tmp_path / "run"))
     with pytest.raises(InputError, match=r"train.steps 30, not 31"):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import devices, edits, heads, mlp, taps, units
+from jaxdist import devices, edits, families, heads, mlp, taps, units
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError
 from jaxdist.types import Ranges
@@ -171,7 +171,7 @@ def test_units_follow_the_policy_of_dead_ones(trained, train_set):
     """NaN logits predict class 0 on both paths."""
     zero = np.zeros((3, 24), np.float32)
     measured = Ranges(zero, zero, np.ones((3, 24), bool))
-    made = edits.build("offset", jax.tree.map(jnp.asarray, measured), np.array([0.5]), SweepConfig(dead_units="nan"))
+    made = families.build("offset", jax.tree.map(jnp.asarray, measured), np.array([0.5]), SweepConfig(dead_units="nan"))
     zeros = int((np.asarray(train_set.y)[:301] == 0).sum())
     for head in ("linear", "full"):
         counts = units.sweep(mlp.model("relu"), trained["relu"], SITE, made, train_set, head=head)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from jaxdist import config as configs
-from jaxdist import edits, experiment, mlp, ranges, rules, sweep
+from jaxdist import experiment, families, mlp, ranges, rules, sweep
 from jaxdist.compare.pairs import Pairs, Verdict, by_series
 from jaxdist.compare.sides import Key, Side
 from jaxdist.errors import InputError
@@ -73,7 +73,7 @@ def same_classes(
     """
     seeds = jax.tree.leaves(networks[0])[0].shape[0]
     inputs = [_inputs(side, other, data_dir, seeds) for side, other in (sides, sides[::-1])]
-    families = {key[0]: pair[0].fraction for key, pair in pairs.items()}
+    grids = {key[0]: pair[0].fraction for key, pair in pairs.items()}
     found: dict[Key, np.ndarray] = {}
     targets = experiment.targets_of(sides[0].config)
     for network, target, split in dict.fromkeys(key[1:] for key in pairs):
@@ -91,11 +91,11 @@ def same_classes(
                 measured_on=how.measured_on,
                 rule=rules.rule_of(how),
             )
-            made = {site: edits.joined(measured[site], families, side.config.sweep) for site in sites}
+            made = {site: families.joined(measured[site], grids, side.config.sweep) for site in sites}
             edited.append((params, made))
         examples = (inputs[0].splits[split], inputs[1].splits[split])
         matching = sweep.matches(model, edited[0], edited[1], examples)
-        for family, here in edits.slices(families).items():
+        for family, here in families.slices(grids).items():
             found[family, network, target, split] = matching[:, here]
     return found
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from jaxdist import edits, folders, interop, results, tables
+from jaxdist import families, folders, interop, results, tables
 from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.interop import transfer
@@ -57,7 +57,7 @@ def open_side(text: str) -> Side:
     """
     path = Path(text).expanduser()
     result = interop.load(path)
-    if not set(edits.FAMILIES) & set(result.children):
+    if not set(families.ALL) & set(result.children):
         raise InputError(f"{path}: holds no sweep to compare; make one with 'jaxdist sweep {path}'")
     origin = json.loads(result.attrs.get("origin", "{}"))
     folder = folders.of(path)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from jaxdist import edits, published, results
+from jaxdist import families, published, results
 from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.interop import checkpoints
@@ -107,8 +107,8 @@ def read_result(path: Path) -> xr.DataTree:
     if not runs:
         raise InputError(f"{expected}; it holds no runs")
     first = next(iter(runs.values()))[0]
-    families = [name for name in edits.FAMILIES if f"{name}_accuracies" in first]
-    if not families:
+    swept = [name for name in families.PAPER if f"{name}_accuracies" in first]
+    if not swept:
         raise InputError(f"{path}: holds no sweep; expected lists such as 'scale_accuracies' in each run")
     # The file says nothing of the training; the tree that it lies in may.
     models = tree_root(path.absolute().parent.parent) if path.parts[-2:] == RESULT_FILE.parts else None
@@ -122,7 +122,7 @@ def read_result(path: Path) -> xr.DataTree:
     origin = json.dumps(
         {"kind": "paper-result", "path": str(path), "models": str(models) if models else None, "unknown": unknown}
     )
-    groups = {name: _family(name, runs, seeds, config, path) for name in families}
+    groups = {name: _family(name, runs, seeds, config, path) for name in swept}
     return results.tree(groups, {**results.provenance(config, None), "origin": origin, "timings": "{}"})
 
 
@@ -131,7 +131,7 @@ def _family(
 ) -> xr.Dataset:
     first, each = next(iter(runs.items()))
     grid = _numbers(each[0], f"{name}_values", f"{path}: {first} run 0")
-    identity = edits.identity(name, config.sweep)
+    identity = families.identity(name, config.sweep)
     correct = np.full((len(runs), seeds, 1, 1, len(grid)), results.MISSING, np.int32)
     for a, (network, each) in enumerate(runs.items()):
         for s, run in enumerate(each):

@@ -1,0 +1,80 @@
+"""How much an edit disturbs what the logits are made of: doses, from moments and outgoing weights.
+
+With v_j the outgoing weights of unit j, centred over the classes, and <A, B> = sum_j |v_j|^2 E[a_j b_j], the angular
+dose of an edit that makes A' of the activations A is sqrt(1 - cos^2(A', A)). docs/method.md gives the reasons.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxdist import heads, taps
+from jaxdist.devices import Examples
+from jaxdist.kernel import Watch
+from jaxdist.moments import Moments
+from jaxdist.statistics import Values
+from jaxdist.types import Params
+
+
+class Doses(NamedTuple):
+    """Doses of every network and point, [S, P]; NaN where a network has no activation at all, or an edit gives NaN."""
+
+    angular: Values
+    """From 0, for one scale common to all units, to 1, where nothing of the unedited activations is left."""
+    rms: Values
+    """Root mean square of the change over that of the unedited activations, in the norm of the outgoing weights."""
+    rms_plain: Values
+    """The same with all units alike."""
+
+
+class Weights(NamedTuple):
+    """What each unit counts for."""
+
+    squared: Values  # [S, H] of |v_j|^2
+    outgoing: bool
+    """Whether they are the outgoing weights; else all are 1."""
+
+
+def watch(model: taps.Model, site: str) -> Watch:
+    """Where the activations behind a site are: the site's own values where the model does not say what follows it."""
+    follows = model.after(site)
+    if follows is None:
+        return Watch(site)
+    return Watch(follows) if isinstance(follows, str) else Watch(site, follows)
+
+
+def weights(model: taps.Model, params: Params, site: str, watch: Watch, examples: Examples) -> Weights:
+    """Squared norms of the outgoing weights of a site's units, for stacked parameters.
+
+    Ones where the site does not reach the logits through an activation and one linear map (`heads.is_linear`).
+    """
+    if not heads.is_linear(model, params, site, examples):
+        found_sites = taps.sites_for_one(model.apply, params, examples.x, [watch.site])
+        units = taps.shape_of(watch.site, found_sites)[model.unit_axis]
+        return Weights(np.ones((jax.tree.leaves(params)[0].shape[0], units)), outgoing=False)
+    found = heads.weights(model, params, site, examples).astype(np.float64)
+    centred = found - found.mean(-1, keepdims=True)  # what all classes get alike decides nothing
+    return Weights((centred**2).sum(-1), outgoing=True)
+
+
+def of(moments: Moments, squared: Values) -> Doses:
+    """Doses from an ensemble's moments and its units' `squared` weights [S, H]."""
+    angular, rms = _doses(moments, squared)
+    return Doses(angular, rms, _doses(moments, np.ones_like(squared))[1])
+
+
+def _doses(moments: Moments, squared: Values) -> tuple[Values, Values]:
+    factor, rest, overlap, power = (np.asarray(leaf, np.float64) for leaf in moments)
+    squares = np.einsum("sph,sh->sp", rest, squared)
+    along = np.einsum("sph,sh->sp", overlap, squared)
+    unedited = np.einsum("sh,sh->s", power, squared)[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        across = squares - along**2 / unedited
+        edited = factor**2 * unedited + 2 * factor * along + squares
+        changed = (factor - 1) ** 2 * unedited + 2 * (factor - 1) * along + squares
+        # Where nothing is left there is no direction: all of it is lost.
+        share = np.where((edited == 0) & (unedited > 0), 1.0, across / edited)
+        return np.sqrt(np.clip(share, 0, 1)), np.sqrt(np.maximum(changed, 0) / unedited)

@@ -1,0 +1,246 @@
+"""The families' sweeps of given networks: their edits made and counted, kind by kind, and draws averaged."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from jaxdist import counting, edits, families, ranges, restored, taps
+from jaxdist.counting import Context, Dosings
+from jaxdist.edits import Affine, Edit
+from jaxdist.errors import InputError
+from jaxdist.families import Gauge
+from jaxdist.results import Swept
+from jaxdist.types import Ranges
+from jaxdist.waves import Found, Subject
+
+GAUGE_STEP = 4
+"""Every so many points of a family's grid are swept in other gauges: enough to see how far apart they are."""
+
+
+Own: TypeAlias = Mapping[tuple[str, str, str], np.ndarray]
+"""Fractions [S, P] of a family, network and target, in place of the family's grid."""
+
+
+class Task(NamedTuple):
+    """What the sweep of a kind of families needs."""
+
+    grids: Mapping[str, np.ndarray]
+    subjects: Mapping[str, Subject]
+    measured: Mapping[str, Mapping[str, Ranges]]
+    """The ranges [S, H] of every network and site."""
+    context: Context
+    dosings: Dosings
+    job: str
+    own: Own | None = None
+
+    def made(self, name: str, target: str) -> dict[str, Any]:
+        """Each site's edits [S, P, H] of one network, family after family, draw after draw."""
+        return {
+            site: edits.concatenate([self.built(family, name, target, site) for family in self.grids], axis=1)
+            for site in self.context.targets[target]
+        }
+
+    def built(self, family: str, name: str, target: str, site: str) -> Any:
+        """One family's edits at a site of one network."""
+        grid = (self.own or {}).get((family, name, target), self.grids[family])
+        draws = self.context.options.sweep.draws
+        keys = families.keys(f"{family} {site}", self.context.seeds, draws) if families.get(family).random else None
+        return families.build(family, self.measured[name][site], grid, self.context.options.sweep, keys)
+
+    def counted(self, made: Callable[[str, str], Mapping[str, Edit]], **options: Any) -> Found:
+        """Count at the points that `made` gives."""
+        return counting.counted(self.subjects, made, self.context, job=self.job, dosings=self.dosings, **options)
+
+    def parted(self, found: Found, draws: Mapping[str, int]) -> dict[str, Swept]:
+        """Each family's part of the points of all, its draws averaged."""
+        swept, first = {}, 0
+        for family, grid in self.grids.items():
+            here = slice(first, first := first + draws[family] * len(grid))
+            swept[family] = averaged(found, here, grid, draws[family])
+        return swept
+
+
+def sweep(
+    subjects: Mapping[str, Subject],
+    measured: Mapping[str, Mapping[str, Ranges]],
+    context: Context,
+    dosings: Dosings,
+    *,
+    job: str = "sweep",
+    grids: Mapping[str, np.ndarray] | None = None,
+    own: Own | None = None,
+) -> dict[str, Swept]:
+    """What every family of the options finds at its grid, [network, seed, site, split, P], in the options' order.
+
+    Or what those of `grids` find at theirs, each network at its `own` fractions where there are any.
+
+    Raises:
+      InputError: for a family whose edits cannot be made at a site.
+    """
+    wanted: Mapping[str, np.ndarray] = grids or {
+        name: families.get(name).grid() for name in context.options.sweep.families
+    }
+    found: dict[str, Swept] = {}
+    for kind, names in by_kind(list(wanted)).items():
+        label = job if kind == "affine" else f"{job} {kind}"
+        some = {name: wanted[name] for name in names}
+        found |= _KINDS[kind](Task(some, subjects, measured, context, dosings, label, own))
+    return {name: found[name] for name in wanted}
+
+
+def by_kind(names: Sequence[str]) -> dict[families.Kind, list[str]]:
+    """The families by their kind of edits; those of a kind run through one program."""
+    ordered = sorted(names, key=lambda name: families.get(name).kind)
+    return {kind: list(some) for kind, some in itertools.groupby(ordered, lambda name: families.get(name).kind)}
+
+
+def draws_of(names: Sequence[str], draws: int) -> dict[str, int]:
+    """How many draws are averaged of each family."""
+    return {name: draws if families.get(name).random else 1 for name in names}
+
+
+def _affine(task: Task) -> dict[str, Swept]:
+    options, scales = task.context.options.sweep, None
+    if options.scale_shortcut and "scale" in task.grids:
+        # Its points come first, and are no edits.
+        scales = task.grids["scale"]
+        task = task._replace(grids={"scale": scales} | dict(task.grids))
+    edited = task if scales is None else task._replace(grids={**task.grids, "scale": scales[:0]})
+    return task.parted(task.counted(edited.made, scales=scales), draws_of(list(task.grids), options.draws))
+
+
+def _fill(task: Task) -> dict[str, Swept]:
+    def made(name: str, target: str) -> dict[str, Edit]:
+        found: dict[str, Edit] = {}
+        for site, edit in task.made(name, target).items():
+            where, activation = _behind(task.subjects[name].model, site, task.context)
+            found[where] = dataclasses.replace(edit, activation=activation)
+        return found
+
+    return task.parted(task.counted(made), dict.fromkeys(task.grids, 1))
+
+
+def _noise(task: Task) -> dict[str, Swept]:
+    return task.parted(task.counted(task.made), draws_of(list(task.grids), task.context.options.sweep.draws))
+
+
+def _restored(task: Task) -> dict[str, Swept]:
+    def made(name: str, target: str) -> dict[str, Edit]:
+        model, params = task.subjects[name]
+        found: dict[str, Edit] = task.made(name, target)
+        train, block = task.context.splits["train"], task.context.options.compute.block
+        return found | {taps.LOGITS: restored.restoring(model, params, found, train, block=block)}
+
+    extended = {name: s._replace(model=taps.with_logits(s.model)) for name, s in task.subjects.items()}
+    return task.parted(task._replace(subjects=extended).counted(made), dict.fromkeys(task.grids, 1))
+
+
+_KINDS: dict[families.Kind, Callable[[Task], dict[str, Swept]]] = {
+    "affine": _affine,
+    "fill": _fill,
+    "noise": _noise,
+    "restored": _restored,
+}
+
+
+def gauges(
+    subjects: Mapping[str, Subject], measured: Mapping[str, Mapping[str, Ranges]], context: Context
+) -> tuple[dict[tuple[Gauge, str], Swept], list[str]]:
+    """What the families that depend on a unit's sign find in other gauges, and the networks of which.
+
+    (w, b) -> (-w, -b) does not change a network whose activation is even, but what the edits do to it: 'averaged'
+    takes the mean over random signs of all units, 'absolute' edits |h| in place of h. By gauge and family.
+    """
+    options = context.options.sweep
+    even = {
+        name: subject
+        for name, subject in subjects.items()
+        if all(ranges.is_even(subject.model, site) for site in context.sites)
+    }
+    grids: dict[str, np.ndarray] = {
+        name: families.coarse_grid(name, GAUGE_STEP) for name in options.families if families.get(name).signed
+    }
+    found: dict[tuple[Gauge, str], Swept] = {}
+    for gauge in options.gauges:
+        if gauge == "as_is" or not even or not grids:
+            continue
+        task = Task(grids, even, measured, context, {}, f"gauge {gauge}")
+        counts = task.counted(_averaged(task) if gauge == "averaged" else _absolute(task))
+        draws = options.draws if gauge == "averaged" else 1
+        found |= {(gauge, family): swept for family, swept in task.parted(counts, dict.fromkeys(grids, draws)).items()}
+    return found, list(even)
+
+
+def _absolute(task: Task) -> Callable[[str, str], dict[str, Edit]]:
+    if task.context.options.ranges.measured_on == "pre":
+        raise InputError(
+            "sweep.gauges: 'absolute' edits magnitudes, whose ranges are those behind the activation; "
+            "use ranges.measured_on 'post'"
+        )
+
+    def made(name: str, target: str) -> dict[str, Edit]:
+        return {site: edits.OfMagnitude(edit) for site, edit in task.made(name, target).items()}
+
+    return made
+
+
+def _averaged(task: Task) -> Callable[[str, str], dict[str, Edit]]:
+    options, seeds = task.context.options, task.context.seeds
+
+    def site_edits(name: str, site: str) -> Affine:
+        found = task.measured[name][site]
+        keys = families.keys(f"gauge {site}", seeds, options.sweep.draws)
+        signs = families.random_signs(keys, np.shape(found.low)[-1])  # [S, K, H]
+        # Where ranges are in front of the activation, those of a unit whose sign is changed are mirrored.
+        pre = options.ranges.measured_on == "pre"
+        mirrored = found._replace(low=-np.asarray(found.high), high=-np.asarray(found.low)) if pre else found
+
+        def drawn(family: str, grid: np.ndarray, k: int) -> Affine:
+            chosen = signs[:, k, None]
+            as_is = families.build(family, found, grid, options.sweep)
+            turned = families.build(family, mirrored, grid, options.sweep).flipped(chosen)
+            return Affine(*(np.where(chosen > 0, a, b) for a, b in zip(as_is, turned, strict=True)))
+
+        draws = range(options.sweep.draws)
+        return edits.concatenate([drawn(family, grid, k) for family, grid in task.grids.items() for k in draws])
+
+    return lambda name, target: {site: site_edits(name, site) for site in task.context.targets[target]}
+
+
+def averaged(found: Found, here: slice, grid: np.ndarray, draws: int) -> Swept:
+    """A family's part of the points, in draws one after the other, averaged over these."""
+
+    def split(name: str) -> np.ndarray:
+        values = getattr(found, name)[..., here]
+        return np.reshape(values, (*values.shape[:-1], draws, len(grid)))
+
+    names = [name for name in Found._fields if name != "unperturbed"]
+    if draws == 1:
+        return Swept(grid, found._replace(**{name: split(name)[..., 0, :] for name in names}))
+    means = {name: split(name).mean(-2) for name in names}
+    sd = {name: split(name).std(-2, ddof=1) for name in ("correct", "agree")}
+    return Swept(grid, found._replace(**means), draws, sd)
+
+
+def _behind(model: taps.Model, site: str, context: Context) -> tuple[str, Any]:
+    """The site at which activations are edited, and the function that gives them where they are at no site."""
+    follows = model.after(site)
+    problem = None
+    if context.options.ranges.measured_on != "post":
+        problem = "their fractions are of ranges behind the activation; use ranges.measured_on 'post'"
+    elif follows is None:
+        problem = f"the model does not say what that is; use post={{'{site}': activation}}"
+    elif not isinstance(follows, str) and not ranges.gives_back_positive_values(model, site):
+        problem = (
+            "its activation does not give back 0 and positive values as they are, as relu and abs do; name the site "
+            f"behind it, post={{'{site}': 'its name'}}, or leave these families out"
+        )
+    if problem:
+        raise InputError(f"site '{site}': floor and dead_zone edit what follows it, and {problem}")
+    assert follows is not None
+    return (follows, None) if isinstance(follows, str) else (site, follows)

@@ -1,0 +1,164 @@
+"""What a sweep computes of one network and one block of examples: the mathematics of the kernel.
+
+A site's value is computed once a block; each point then runs only what comes after that site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxdist import blocks, elementwise, layouts, moments, taps
+from jaxdist.edits import Drawn, Edit
+from jaxdist.moments import Moments
+from jaxdist.types import AnyArray, Params
+
+
+class Counts(NamedTuple):
+    """Numbers of images, int32."""
+
+    correct: AnyArray  # [S, P] whose largest logit is their label's
+    agree: AnyArray  # [S, P] whose largest logit is the unedited network's
+    kept: AnyArray  # [S, P] both: correct with the edit and without
+    unperturbed: AnyArray  # [S] correct without any edit
+
+
+class Watch(NamedTuple):
+    """Where the activations are whose moments are wanted: a site's values, or what a function makes of them."""
+
+    site: str
+    activation: Callable[[Array], Array] | None = None
+
+    def value(self, at_site: Array) -> Array:
+        """The activations, float32."""
+        return (at_site if self.activation is None else self.activation(at_site)).astype(jnp.float32)
+
+
+class Sums(NamedTuple):
+    """What a sweep adds up."""
+
+    counts: Counts
+    moments: Moments | None
+
+
+class Predictor(NamedTuple):
+    """One network on one block."""
+
+    logits: Array  # without an edit
+    before: Array | None  # the watched activations, if any, without an edit
+    logits_and_after: Callable[[Mapping[str, Edit]], tuple[Array, Array | None]]
+    """From a point's edits, leaves [H], to its logits and its watched activations."""
+
+
+def predictor(
+    model: taps.Model,
+    sites: tuple[str, ...],
+    params: Params,
+    part: blocks.Block,
+    edits: Mapping[str, Edit],
+    watch: Watch | None = None,
+) -> Predictor:
+    """What one network makes of one block, given the edits of all points, leaves [P, H], and what is watched.
+
+    The earliest site's value is replaced, not recomputed; later sites are edited as the point reaches them.
+    """
+    axis, watched = model.unit_axis, [watch.site] if watch else []
+    drawing = {site: edit for site in sites if isinstance(edit := edits[site], Drawn)}
+    logits, values = taps.read(model.apply, params, part.x, dict.fromkeys([sites[0], *drawing, *watched]))
+    drawn = {site: edit.draw(values[site], part.number, axis) for site, edit in drawing.items()}
+
+    def logits_and_after(point: Mapping[str, Edit]) -> tuple[Array, Array | None]:
+        seen: list[Array] = []
+
+        def action(site: str) -> taps.Action:
+            def act(value: Array) -> Array:
+                value = values[site] if site == sites[0] else value
+                edit = point.get(site)
+                if isinstance(edit, Drawn):
+                    value = edit.apply_drawn(value, drawn[site], axis)
+                elif edit is not None:
+                    value = edit.apply(value, part.number, axis)
+                if watch and site == watch.site:
+                    seen.append(watch.value(value))
+                return value
+
+            return act
+
+        actions = {site: action(site) for site in dict.fromkeys([*sites, *watched])}
+        edited = taps.edit(model.apply, params, part.x, actions)
+        return edited, seen[0] if seen else None
+
+    return Predictor(logits, watch.value(values[watch.site]) if watch else None, logits_and_after)
+
+
+def block_sums(
+    model: taps.Model,
+    sites: tuple[str, ...],
+    params: Params,
+    edits: Mapping[str, Edit],
+    part: blocks.Block,
+    *,
+    scales: Array | None = None,
+    watch: Watch | None = None,
+    factors: Array | None = None,
+) -> Sums:
+    """Count one block of examples for one network at every point; edit leaves [P, H].
+
+    `scales` [Q] are the points of the shortcut, in front. Where a site is watched, its moments are about `factors` [P]
+    times the unedited activations; those of a rehearsal are of all rows.
+    """
+    logits, before, logits_and_after = predictor(model, sites, params, part, edits, watch)
+    unedited = elementwise.argmax(logits, model.class_axis)
+    expected = wanted(unedited, part)
+    rows = None if before is None else _rows(part, before, model.unit_axis)
+
+    def point(of: tuple[Mapping[str, Edit], Array | None]) -> tuple[Array, tuple[Array, Array] | None]:
+        edit, factor = of
+        edited, after = logits_and_after(edit)
+        found = equal(elementwise.argmax(edited, model.class_axis)[None], expected)
+        if before is None or after is None or factor is None or rows is None:
+            return found, None
+        return found, moments.of_point(before, after, factor, rows, model.unit_axis)
+
+    points, counts, compared = (edits, factors), jnp.zeros((0, len(expected)), jnp.int32), None
+    if len(jax.tree.leaves(edits)[0]):  # none where the shortcut's are all
+        counts, compared = lax.map(layouts.filled(point, jax.tree.map(lambda leaf: leaf[0], points)), points)
+    if scales is not None:
+        # What a scale of 0 leaves: the output bias, and any path around the site.
+        rest = taps.edit(model.apply, params, part.x, {sites[0]: jnp.zeros_like})
+
+        def scaled(factor: Array) -> Array:
+            return equal(elementwise.argmax(factor * (logits - rest) + rest, model.class_axis)[None], expected)
+
+        counts = jnp.concatenate([lax.map(scaled, scales), counts])
+    correct, agree, kept = counts.T
+    found = Counts(correct, agree, kept, equal(unedited, expected[0]))
+    if before is None or compared is None or factors is None or rows is None:
+        return Sums(found, None)
+    rest, overlap = compared
+    return Sums(found, Moments(factors, rest, overlap, moments.of_block(before, rows, model.unit_axis)))
+
+
+def _rows(part: blocks.Block, value: Array, unit_axis: int) -> Array:
+    """1 for rows that count and 0 for others, to broadcast along a value."""
+    rows = jnp.where(part.valid | ~part.counted, jnp.float32(1), 0)
+    example_axis = 1 if unit_axis % value.ndim == 0 else 0
+    return jnp.expand_dims(rows, [axis for axis in range(value.ndim) if axis != example_axis])
+
+
+def wanted(unedited: Array, part: blocks.Block) -> Array:
+    """The classes [3, n] that `correct`, `agree` and `kept` count, given those without an edit.
+
+    All at once, and no class where a row is not valid: the fewest operations a point.
+    """
+    right = jnp.where(unedited == part.y, part.y, -1)
+    return jnp.where(part.valid, jnp.stack([part.y, unedited, right]), -1)
+
+
+def equal(predicted: Array, expected: Array) -> Array:
+    """Count where classes are the expected ones, along the last axis."""
+    return jnp.sum(predicted == expected, axis=-1, dtype=jnp.int32)

@@ -1,0 +1,136 @@
+"""Every family at fractions of its own that give one dose, so that points share an axis."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from jaxdist import families, family_sweeps, groups, statistics
+from jaxdist.counting import Context, Dosings
+from jaxdist.results import Swept
+from jaxdist.statistics import Bracket, Values
+from jaxdist.types import Ranges
+from jaxdist.waves import Subject
+
+PASSES = 3
+"""Sweeps of one point an edge and dose that narrow what the grid found."""
+
+Place = tuple[str, str, str]
+"""A family, a network, a target."""
+
+
+class Search:
+    """The fractions [S, sides * D] of one family, network and target that are to give the doses [D] on each side."""
+
+    def __init__(self, family: str, identity: float, grid: Values, dose: Values, wanted: Values) -> None:
+        self.family, self.identity, self.wanted = families.get(family), identity, wanted
+        self.brackets = [
+            statistics.tolerance(
+                grid,
+                1 - dose,
+                np.ones(len(dose)),
+                identity=identity,
+                coordinate=self.family.spacing,
+                side=side,
+                margin=float(level),
+            ).bracket
+            for side in self.family.sides
+            for level in wanted
+        ]
+
+    @property
+    def levels(self) -> Values:
+        """The dose wanted of each fraction, [sides * D]."""
+        return np.tile(self.wanted, len(self.family.sides))
+
+    @property
+    def reached(self) -> np.ndarray:
+        """Whether the family's grid reaches the dose, [S, sides * D]."""
+        return ~np.isnan(np.stack([bracket.inside for bracket in self.brackets], 1))
+
+    def fractions(self) -> Values:
+        """Where the dose is as wanted if it is linear within each bracket; no edit where it is never reached."""
+        found = [_within(bracket, level) for bracket, level in zip(self.brackets, self.levels, strict=True)]
+        return np.where(self.reached, np.stack(found, 1), self.identity)
+
+    def narrow(self, dose: Values) -> None:
+        """Go on from the doses that were found at `fractions`."""
+        at = self.fractions()
+        self.brackets = [
+            _narrowed(bracket, at[:, k], dose[:, k], self.levels[k]) for k, bracket in enumerate(self.brackets)
+        ]
+
+
+def _within(bracket: Bracket, level: float) -> Values:
+    share = (level - bracket.drop_inside) / (bracket.drop_outside - bracket.drop_inside)
+    return bracket.inside + share * (bracket.outside - bracket.inside)
+
+
+def _narrowed(bracket: Bracket, fraction: Values, dose: Values, level: float) -> Bracket:
+    """The part of a bracket that holds the level."""
+    # A dose that rounding puts outside the bracket's own ends narrows nothing.
+    inside = (dose > bracket.drop_inside) & (dose < bracket.drop_outside)
+    low, high = inside & (dose < level), inside & (dose >= level)
+    return Bracket(
+        np.where(low, fraction, bracket.inside),
+        np.where(high, fraction, bracket.outside),
+        np.where(low, dose, bracket.drop_inside),
+        np.where(high, dose, bracket.drop_outside),
+    )
+
+
+def match_dose(
+    subjects: Mapping[str, Subject],
+    measured: Mapping[str, Mapping[str, Ranges]],
+    swept: Mapping[str, Swept],
+    identities: Mapping[str, float | None],
+    context: Context,
+    dosings: Dosings,
+) -> dict[str, xr.Dataset]:
+    """Solve every family's fraction for the options' doses, network by network, and count there: a group each.
+
+    Doses are those on the training images where these are counted on, else on the first split; the fractions are then
+    the same on every split. A family that edits everywhere has no side to walk, and a common scale no dose.
+    """
+    wanted = np.asarray(context.options.sweep.matched, np.float64)
+    names, labels = list(subjects), list(context.targets)
+    here = context.counted.index("train") if "train" in context.counted else 0
+    where = context.counted[here]
+    searches: dict[Place, Search] = {}
+    for family, found in swept.items():
+        identity = identities[family]
+        if family == "scale" or identity is None:
+            continue
+        for name, target in dosings:
+            dose = found.found.angular[names.index(name), :, labels.index(target), here]
+            searches[family, name, target] = Search(family, identity, found.fraction, dose, wanted)
+
+    def swept_at(job: str, context: Context) -> dict[str, Swept]:
+        own = {place: search.fractions() for place, search in searches.items()}
+        grids = {place[0]: np.zeros(fractions.shape[1]) for place, fractions in own.items()}
+        return family_sweeps.sweep(subjects, measured, context, dosings, job=job, grids=grids, own=own)
+
+    only = dataclasses.replace(
+        context.options.sweep, splits=tuple(s for s in context.options.sweep.splits if s == where)
+    )
+    narrowing = context._replace(options=dataclasses.replace(context.options, sweep=only))
+    for k in range(PASSES):
+        found_at = swept_at(f"match {k + 1}", narrowing)
+        for (family, name, target), search in searches.items():
+            search.narrow(found_at[family].found.angular[names.index(name), :, labels.index(target), 0])
+    final = swept_at("matched", context)
+    fractions = {
+        family: np.full((len(names), len(context.seeds), len(labels), len(each.fraction)), np.nan)
+        for family, each in final.items()
+    }
+    for (family, name, target), search in searches.items():
+        place = fractions[family][names.index(name), :, labels.index(target)]
+        place[...] = np.where(search.reached, search.fractions(), np.nan)
+    coords = context.coords(subjects)
+    return {
+        f"matched_{family}": groups.matched(final[family], fractions[family], wanted, family, coords, context.totals)
+        for family in final
+    }

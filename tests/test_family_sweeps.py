@@ -1,0 +1,274 @@
+"""Every family with its counts and doses, against float64 and by what must not change them."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdist import counting, families, family_sweeps, matched, mlp, taps
+from jaxdist.config import Options, RangesConfig, SweepConfig
+from jaxdist.counting import Context
+from jaxdist.errors import InputError
+from jaxdist.waves import Subject
+from tests import oracle
+from tests.conftest import place, to_numpy
+
+SITE = "dense0/pre"
+CONTROLS = tuple(name for name in families.ALL if name not in families.PAPER)
+DRAWS = 3
+
+
+def at_once(name, compute):
+    return compute()
+
+
+def silent(*_):
+    pass
+
+
+def context(examples, names=tuple(families.ALL), seeds=3, **options):
+    """A context whose training images are also those counted on."""
+    sweep = {"families": names, "dose": True, "draws": DRAWS, "splits": ("train",)} | options
+    ranges = RangesConfig(measured_on=sweep.pop("measured_on", "post"))
+    chosen = Options(ranges=ranges, sweep=SweepConfig(**sweep))
+    return Context({"train": examples}, {SITE: (SITE,)}, chosen, range(seeds), silent, at_once)
+
+
+def swept(subjects, given, *, job="sweep"):
+    """Ranges and the families' sweeps, by family."""
+    measured = {name: counting.measure_ranges(subject, given, name) for name, subject in subjects.items()}
+    dosings = counting.dosings(subjects, given) if given.options.sweep.dose else {}
+    return measured, family_sweeps.sweep(subjects, measured, given, dosings, job=job)
+
+
+@pytest.fixture(scope="module")
+def both(trained, train_set):
+    """Both networks under every family."""
+    subjects = {name: Subject(mlp.model(name), params) for name, params in trained.items()}
+    return swept(subjects, context(train_set))[1]
+
+
+def unit_ranges(network, h):
+    a = oracle.activate(network, {}, h)
+    return a.min(0), a.max(0), ~a.any(0)
+
+
+def edited(network, family, p, h, draw, images):
+    """Preactivations, or activations behind an edit of those, in float64: the formulas once more."""
+    low, high, dead = unit_ranges(network, h)
+    r, a = high - low, oracle.activate(network, {}, h)
+    key = families.keys(f"{family} {SITE}", [draw["seed"]], DRAWS)[0, draw["draw"]] if draw else None
+    if family in ("floor", "dead_zone"):
+        tau = low + p * r
+        small = (a <= tau) & (p > 0) & ~dead
+        return np.where(small, tau if family == "floor" else 0.0, a), "post"
+    new = {
+        "shift": lambda: h + p * r,
+        "restored_offset": lambda: h * (high - p * r) / np.where(dead, 1, high) + p * r,
+        "clip_both": lambda: np.clip(h, -p * high, p * high),
+        "random_offset": lambda: h * (high - sign(key, h) * p * r) / np.where(dead, 1, high) + sign(key, h) * p * r,
+        "random_scale": lambda: h * np.exp(p * np.float64(jax.random.normal(wrapped(key), h.shape[1:]))),
+        "noise": lambda: h + p * r * normal(key, images, h.shape[1]),
+    }[family]()
+    return np.where(dead, h, new), "pre"
+
+
+def wrapped(key):
+    return jax.random.wrap_key_data(jnp.asarray(key))
+
+
+def sign(key, h):
+    return np.float64(families.random_signs(key[None, None], h.shape[1])[0, 0])
+
+
+def normal(key, images, units):
+    """The noise of each image: by its number alone."""
+    one = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(wrapped(key), i), (units,)))
+    return np.float64(one(jnp.arange(images)))
+
+
+@pytest.mark.parametrize("network", ["relu", "abs"])
+@pytest.mark.parametrize("family", CONTROLS)
+def test_counts_and_doses_equal_the_float64_oracle(family, network, both, trained, digits):
+    x, y = digits.train.images[:301].astype(np.float64), digits.train.labels[:301]
+    k, found = ["relu", "abs"].index(network), both[family]
+    draws = DRAWS if families.get(family).random else 1
+    for seed in range(3):
+        params = jax.tree.map(lambda leaf, seed=seed: leaf[seed], to_numpy(trained[network]))
+        h = oracle.hidden(params, x)
+        out = params["dense1"]["weight"]
+        v = ((out - out.mean(0)) ** 2).sum(0)
+        a = oracle.activate(network, {}, h)
+        unedited = oracle.logits(params, network, h)
+        for j in range(0, len(found.fraction), 3):
+            p = np.float64(np.float32(found.fraction[j]))
+            sums = np.zeros(6)
+            for d in range(draws):
+                drawn = {"seed": seed, "draw": d} if families.get(family).random else None
+                new, side = edited(network, family, p, h, drawn, len(y))
+                after = new if side == "post" else oracle.activate(network, {}, new)
+                logits = oracle.linear(params["dense1"], after)
+                if family == "restored_offset":
+                    logits = logits - logits.mean(0) + unedited.mean(0)
+                classes, same = logits.argmax(1), unedited.argmax(1)
+                counts = [(classes == y).sum(), (classes == same).sum(), ((classes == y) & (same == y)).sum()]
+                sums += np.array([*counts, *oracle_doses(a, after, v)]) / draws
+            here = [getattr(found.found, name)[k, seed, 0, 0, j] for name in ("correct", "agree", "kept")]
+            np.testing.assert_allclose(here, sums[:3], atol=2 / draws, err_msg=f"{p}")
+            here = [getattr(found.found, name)[k, seed, 0, 0, j] for name in ("angular", "rms", "rms_plain")]
+            np.testing.assert_allclose(here, sums[3:], atol=1e-5, rtol=1e-5, err_msg=f"{p}")
+
+
+def oracle_doses(a, after, v):
+    def inner(b, c, weights):
+        return (weights * (b * c).mean(0)).sum()
+
+    # Of nothing, no direction is left.
+    cos = inner(after, a, v) / np.sqrt(inner(a, a, v) * inner(after, after, v)) if after.any() else 0
+    rms = [np.sqrt(inner(after - a, after - a, w) / inner(a, a, w)) for w in (v, np.ones_like(v))]
+    return np.sqrt(max(0.0, 1 - cos**2)), *rms
+
+
+def test_a_common_scale_has_no_angular_dose(both):
+    found = both["scale"]
+    assert np.abs(found.found.angular).max() < 1e-6
+    expected = np.broadcast_to(np.abs(found.fraction - 1), found.found.rms.shape)
+    np.testing.assert_allclose(found.found.rms, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_no_edit_has_no_dose_and_no_flip(both):
+    for name, found in both.items():
+        here = found.fraction == families.get(name).identity
+        assert here.sum() == 1, name
+        assert np.abs(found.found.angular[..., here]).max() < 1e-5, name
+        assert (found.found.agree[..., here] == 301).all(), name
+
+
+def test_doses_do_not_depend_on_devices(both, trained, digits):
+    alone = {"relu": Subject(mlp.model("relu"), trained["relu"])}
+    single = swept(alone, context(place(digits, 301, devices_used=1), ("noise", "floor", "clip")))[1]
+    for name, found in single.items():
+        np.testing.assert_allclose(found.found.angular[0], both[name].found.angular[0], atol=2e-6)
+        np.testing.assert_allclose(found.found.agree[0], both[name].found.agree[0], atol=1)
+
+
+def times(layer, factors):
+    """A layer whose units [S, H] are multiplied."""
+    return {name: leaf * (factors[..., None] if leaf.ndim == 3 else factors) for name, leaf in layer.items()}
+
+
+def test_rescaling_a_relu_unit_changes_no_dose_and_no_flip(both, trained, train_set):
+    """(w, b) -> c(w, b), v -> v/c leaves a ReLU network as it is, and every edit by its own units' ranges too."""
+    factors = jnp.asarray(np.random.default_rng(0).uniform(0.3, 3, (3, 24)), jnp.float32)
+    params = trained["relu"]
+    first = {
+        name: leaf * (factors[..., None] if leaf.ndim == 3 else factors) for name, leaf in params["dense0"].items()
+    }
+    rescaled = {"dense0": first, "dense1": params["dense1"] | {"weight": params["dense1"]["weight"] / factors[:, None]}}
+    found = swept({"relu": Subject(mlp.model("relu"), rescaled)}, context(train_set))[1]
+    for name, family in both.items():
+        np.testing.assert_allclose(found[name].found.angular[0], family.found.angular[0], atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(found[name].found.agree[0], family.found.agree[0], atol=2, err_msg=name)
+
+
+def flipped(params, seed=1):
+    """The same Abs network with the signs of some units changed."""
+    signs = jnp.asarray(np.random.default_rng(seed).choice([-1.0, 1.0], (3, 24)), jnp.float32)
+    return params | {"dense0": times(params["dense0"], signs)}
+
+
+GAUGED = ("clip", "offset", "shift")
+
+
+@pytest.fixture(scope="module")
+def gauged(trained, train_set):
+    """The gauges of the networks as trained, and of the Abs network with some units' signs changed."""
+    given = context(train_set, GAUGED, gauges=("as_is", "averaged", "absolute"), draws=24, dose=False)
+    found = []
+    for params in (trained["abs"], flipped(trained["abs"])):
+        subjects = {"relu": Subject(mlp.model("relu"), trained["relu"]), "abs": Subject(mlp.model("abs"), params)}
+        measured, as_is = swept(subjects, given)
+        turned, even = family_sweeps.gauges(subjects, measured, given)
+        assert even == ["abs"]
+        found.append((as_is, turned))
+    return found
+
+
+def test_signs_of_abs_units_change_what_edits_do_but_no_averaged_result_beyond_its_error(gauged):
+    (as_is, turned), (as_is_flipped, turned_flipped) = gauged
+    for family in GAUGED:
+        here, there = (each["averaged", family] for each in (turned, turned_flipped))
+        # Two means over draws of signs, each with its own standard error; nothing else differs.
+        error = np.hypot(here.sd["agree"], there.sd["agree"]) / np.sqrt(here.draws)
+        apart = np.abs(here.found.agree - there.found.agree)
+        assert (apart <= 5 * error + 1).all(), family
+        assert np.abs(as_is[family].found.agree[1] - as_is_flipped[family].found.agree[1]).max() > 20, family
+
+
+def test_editing_magnitudes_does_not_depend_on_signs(gauged):
+    (_, turned), (_, turned_flipped) = gauged
+    for family in GAUGED:
+        here, there = (each["absolute", family].found for each in (turned, turned_flipped))
+        np.testing.assert_allclose(here.agree, there.agree, atol=1)
+
+
+def test_a_clip_of_magnitudes_is_a_clip_on_both_sides(trained, train_set):
+    """Where the clip is a fraction of the largest value, as the paper's caption has it."""
+    subjects = {"abs": Subject(mlp.model("abs"), trained["abs"])}
+    options = {"gauges": ("absolute",), "clip_formula": "caption", "dose": False}
+    given = context(train_set, ("clip", "clip_both"), **options)
+    measured, as_is = swept(subjects, given)
+    clip = family_sweeps.gauges(subjects, measured, given)[0]["absolute", "clip"]
+    shared = np.isin(as_is["clip_both"].fraction, clip.fraction)
+    assert shared.sum() > 10
+    here = np.isin(clip.fraction, as_is["clip_both"].fraction)
+    np.testing.assert_array_equal(clip.found.agree[..., here], as_is["clip_both"].found.agree[..., shared])
+
+
+def test_random_families_depend_on_the_seeds_number_alone(trained, train_set):
+    names = ("random_scale", "random_offset", "noise")
+    whole = swept({"relu": Subject(mlp.model("relu"), trained["relu"])}, context(train_set, names, dose=False))[1]
+    last = jax.tree.map(lambda leaf: leaf[2:], trained["relu"])
+    given = context(train_set, names, dose=False)._replace(seeds=[2])
+    alone = swept({"relu": Subject(mlp.model("relu"), last)}, given)[1]
+    for name in names:
+        np.testing.assert_array_equal(whole[name].found.agree[:, 2:], alone[name].found.agree)
+        assert whole[name].sd["agree"].max() > 0
+
+
+def test_an_unknown_activation_is_not_edited_behind(trained, train_set):
+    subject = Subject(taps.Model(mlp.model("relu").apply, unit_axis=0, class_axis=0), trained["relu"])
+    with pytest.raises(InputError, match="floor and dead_zone edit what follows it, and their fractions are of ranges"):
+        swept({"own": subject}, context(train_set, ("floor",), measured_on="pre"))
+
+
+def test_an_activation_that_changes_small_values_needs_a_site_behind_it(trained, train_set):
+    subject = Subject(mlp.model("gelu"), trained["relu"])
+    with pytest.raises(InputError, match="does not give back 0 and positive values as they are"):
+        swept({"gelu": subject}, context(train_set, ("floor",)))
+
+
+WANTED = (0.05, 0.2, 0.5)
+
+
+def test_matched_doses_are_met_on_both_sides_and_never_where_they_are_not_reached(trained, train_set):
+    subjects = {"relu": Subject(mlp.model("relu"), trained["relu"])}
+    given = context(train_set, ("scale", "offset", "clip_both", "dead_zone", "random_scale"), matched=WANTED)
+    measured, found = swept(subjects, given)
+    dosings, unedited = counting.dosings(subjects, given), counting.identities(subjects, given)
+    groups = matched.match_dose(subjects, measured, found, unedited, given, dosings)
+    assert set(groups) == {"matched_offset", "matched_clip_both", "matched_dead_zone", "matched_random_scale"}
+    met = 0
+    for family, group in groups.items():
+        largest = found[family.removeprefix("matched_")].found.angular.max(axis=(0, 2, 3, 4))
+        for level in WANTED:
+            one = group.sel(level=level)
+            known = one.fraction.notnull()
+            assert not (known.any("side").to_numpy()[0, :, 0] & (largest < level)).any()
+            apart = np.abs(one.dose - level).where(known)
+            assert float(apart.max()) < 2e-3, (family, level)
+            assert ((one.correct == -1).squeeze("split") == ~known).all()
+            met += int(known.sum())
+    assert met > 40

@@ -1,0 +1,101 @@
+"""Networks that are built to read small values, large ones, or neither in particular: the verdict on each is known.
+
+Units come in pairs, one for each of two classes. What is not read is equal within a pair and cancels; what is read is
+larger, for all pairs alike, in the units of the image's class, so that erasing it acts together over all of them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxdist import counting, devices, families, family_sweeps, mlp, preference
+from jaxdist.config import Options, SweepConfig
+from jaxdist.counting import Context
+from jaxdist.waves import Subject
+
+SITE, PAIRS, IMAGES = "dense0/pre", 64, 192
+STUDIES, SEEDS = 200, 6
+FAMILIES = (*preference.SMALL, preference.LARGE, preference.NOISE)
+
+
+def images(kind, rng):
+    """Activations [N, 2 * PAIRS] and classes: each pair is small (below 1) or large (from 6 to 10) at random."""
+    shape = (IMAGES, PAIRS)
+    y = rng.integers(0, 2, IMAGES)
+    is_large, small, large = rng.random(shape) < 0.5, rng.random(shape), rng.uniform(6, 10, shape)
+
+    def read(start, more, width):
+        """Values of the first and the second unit of every pair, larger by `more` for the image's class."""
+        mine, other = start + more + width * rng.random(shape), start + width * rng.random(shape)
+        first = (y == 0)[:, None]
+        return np.where(first, mine, other), np.where(first, other, mine)
+
+    if kind == "distance":
+        units = [np.where(is_large, large, value) for value in read(0, 0.3, 0.7)]
+    elif kind == "intensity":
+        units = [np.where(is_large, value, small) for value in read(6, 1, 3)]
+    else:
+        units = [np.where(rng.random(shape) < 0.5, rng.random(shape), rng.uniform(6, 10, shape)) for _ in range(2)]
+    return np.concatenate(units, 1).astype(np.float32), y.astype(np.int32)
+
+
+def networks(kind, count, rng):
+    """Networks whose hidden units are the inputs in scales of their own; read with the pairs' weights, or any."""
+    scale, weight = rng.uniform(0.5, 2, (count, 2 * PAIRS)), rng.uniform(0.7, 1.3, (count, PAIRS))
+    none = np.zeros_like(weight)
+    read = np.stack([np.concatenate([weight, none], 1), np.concatenate([none, weight], 1)], 1)
+    if kind == "neither":
+        read = rng.normal(size=read.shape)
+    zeros = np.zeros((count, 2 * PAIRS))
+    layers = {
+        "dense0": {"weight": np.eye(2 * PAIRS) * scale[:, :, None], "bias": zeros},
+        "dense1": {"weight": read / scale[:, None], "bias": zeros[:, :2]},
+    }
+    return {name: {key: value.astype(np.float32) for key, value in layer.items()} for name, layer in layers.items()}
+
+
+def nothing(*_):
+    pass
+
+
+@pytest.fixture(scope="module")
+def answers():
+    """The verdict of every study of six networks, by what they are built to read."""
+    found = {}
+    for kind in ("distance", "intensity", "neither"):
+        rng, count = np.random.default_rng(5), STUDIES * SEEDS
+        x, y = images(kind, rng)
+        examples = devices.place(x, y, devices.make_mesh(seeds=count), dtype=x.dtype)
+        options = Options(sweep=SweepConfig(families=FAMILIES, dose=True, draws=2, splits=("train",)))
+        given = Context(
+            {"train": examples}, {SITE: (SITE,)}, options, range(count), nothing, lambda _, compute: compute()
+        )
+        subjects = {"net": Subject(mlp.model("relu"), networks(kind, count, rng))}
+        measured = {"net": counting.measure_ranges(subjects["net"], given, "net")}
+        swept = family_sweeps.sweep(subjects, measured, given, counting.dosings(subjects, given))
+        costs = {}
+        for name, family in swept.items():
+            known = families.get(name)
+            dose, agree = (getattr(family.found, field)[0, :, 0, 0] for field in ("angular", "agree"))
+            path = preference.path(
+                family.fraction, dose, 1 - agree / IMAGES, identity=known.identity, side=known.sides[0]
+            )
+            costs |= {(name, level): preference.dose_at(path, level) for level in preference.LEVELS}
+        found[kind] = [
+            preference.verdict({key: dose.take(range(k, k + SEEDS)) for key, dose in costs.items()}, 0.95)
+            for k in range(0, count, SEEDS)
+        ]
+    return found
+
+
+@pytest.mark.parametrize("kind", ["distance", "intensity"])
+def test_what_a_network_is_built_to_read_is_found_in_every_study(answers, kind):
+    assert {verdict.answer for verdict in answers[kind]} == {kind}
+
+
+def test_where_weights_are_random_neither_is_claimed_more_often_than_promised(answers):
+    wrong = sum(verdict.answer != "neither" for verdict in answers["neither"])
+    # Two claims, each with 5 %: more than this would happen once in a thousand.
+    assert wrong <= stats.binom.isf(1e-3, STUDIES, 0.1)
