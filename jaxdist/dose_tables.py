@@ -224,7 +224,7 @@ def _over_images(images: one_network.Images, margin: float, options: StatisticsC
 def gauges(found: Sequence[Swept], options: StatisticsConfig) -> pd.DataFrame:
     """One row a family and fraction of networks in several gauges: mean flips in each, with intervals over seeds.
 
-    `apart` is the largest difference of the means there, `most_apart` that over the fractions that all gauges were swept
+    `apart` is the largest difference of the means there, `most_apart` that at any fraction that all were swept
     at. Empty where no other gauge than the paper's was swept.
     """
     together: dict[tuple[Place, str], dict[str, Swept]] = {}

@@ -129,6 +129,6 @@ def _rho_row(each: Rho, options: StatisticsConfig) -> list[str]:
     return [
         *place,
         verdicts.ratio_words(each.ratio),
-        verdicts.answer(each.ratio, options),
+        verdicts.answer(each.ratio, options, sides=2),
         tables.p_value(each.ratio.p_equivalent),
     ]
