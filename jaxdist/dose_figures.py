@@ -153,7 +153,7 @@ def draw(panels: Sequence[Panel], margin: float, *, resolution: float, title: st
             ax.set_ylabel("Predictions changed (%)")
         shown = {curve.family: bool(curve.dose.any()) for panel in panels for curve in panel.curves}
         sided = {curve.side for panel in panels for curve in panel.curves if curve.two_sided}
-        handles = _handles(shown, sided)
+        handles = _handles(shown, sided, margin)
         wide = figure.get_figwidth() > 9
         figure.legend(handles=handles, loc="outside lower center", ncols=4 if wide else 3, handlelength=3.4)
         if title is not None:
@@ -267,7 +267,7 @@ def _plain(ax: Axes) -> None:
         axis.set_minor_formatter(NullFormatter())
 
 
-def _handles(shown: Mapping[str, bool], sided: set[str]) -> list[Line2D]:
+def _handles(shown: Mapping[str, bool], sided: set[str], margin: float) -> list[Line2D]:
     handles = []
     for name, line in LINES.items():
         if name in shown:
@@ -279,4 +279,7 @@ def _handles(shown: Mapping[str, bool], sided: set[str]) -> list[Line2D]:
         if side in sided:
             words = {"above": "raised: fraction above 0", "below": "lowered: fraction below 0"}[side]
             handles.append(Line2D([], [], color=MOVED, linestyle="", marker=MARKERS[side], label=words))
-    return [*handles, Line2D([], [], color="0.35", linewidth=0.8, linestyle=(0, (1, 2)), label="margin")]
+    return [
+        *handles,
+        Line2D([], [], color="0.35", linewidth=0.8, linestyle=(0, (1, 2)), label=f"margin: {100 * margin:g} %"),
+    ]

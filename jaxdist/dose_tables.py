@@ -5,6 +5,7 @@ Frames hold fractions; a gauge is as `jaxdist.dosed` says.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -223,8 +224,8 @@ def _over_images(images: one_network.Images, margin: float, options: StatisticsC
 def gauges(found: Sequence[Swept], options: StatisticsConfig) -> pd.DataFrame:
     """One row a family and fraction of networks in several gauges: mean flips in each, with intervals over seeds.
 
-    `apart` is the largest difference of the means there, `most_apart` that over all of the grid. Empty where no other
-    gauge than the paper's was swept.
+    `apart` is the largest difference of the means there, `most_apart` that at any fraction that all were swept
+    at. Empty where no other gauge than the paper's was swept.
     """
     together: dict[tuple[Place, str], dict[str, Swept]] = {}
     for one in found:
@@ -233,8 +234,14 @@ def gauges(found: Sequence[Swept], options: StatisticsConfig) -> pd.DataFrame:
     for ((network, site, split), family), by_gauge in together.items():
         if len(by_gauge) < 2:
             continue
-        grid = next(iter(by_gauge.values())).series.fraction
-        means = {g: statistics.mean_interval(one.flips, options.confidence) for g, one in by_gauge.items()}
+        # Other gauges may have been swept at some points of the grid only.
+        grid = functools.reduce(np.intersect1d, [one.series.fraction for one in by_gauge.values()])
+        if len(grid) == 0:
+            continue
+        means = {
+            gauge: statistics.mean_interval(one.flips[:, np.isin(one.series.fraction, grid)], options.confidence)
+            for gauge, one in by_gauge.items()
+        }
         apart = np.ptp([interval.mean for interval in means.values()], axis=0)
         for at in dict.fromkeys(int(np.abs(grid - wanted).argmin()) for wanted in FEW.get(family, ())):
             row = {"network": network, "site": site, "split": split, "family": family, "fraction": float(grid[at])}

@@ -48,8 +48,11 @@ class Swept(NamedTuple):
 
     @property
     def unseen(self) -> bool:
-        """Whether the family has no dose wherever it goes, as one scale common to all units of a ReLU network."""
-        return bool(np.fmax.reduce(self.dose, axis=None) < UNSEEN)
+        """Whether the family has no dose wherever it goes, as one scale common to all units of a ReLU network.
+
+        Most networks decide: a unit that is dead on the training images is spared, and may not be dead on others.
+        """
+        return bool(np.median(np.fmax.reduce(self.dose, axis=1)) < UNSEEN)
 
     def paths(self) -> Iterator[tuple[str, Path]]:
         """The sides that have points, walking outward; none of a family that edits at every fraction."""
@@ -71,15 +74,21 @@ def swept(result: xr.DataTree) -> list[Swept]:
     """Every family of a result that has doses, in each gauge."""
     found = []
     for family, (gauge, prefix) in itertools.product(families.ALL, GAUGES.items()):
-        if f"{prefix}{family}" not in result.children or "dose" not in result[f"{prefix}{family}"]:
+        if f"{prefix}{family}" not in result.children or not (
+            family in result.children and "dose" in result[family].data_vars
+        ):
             continue
         group = result[f"{prefix}{family}"].to_dataset()
         for one in tables.series_of(family, group):
             if one.flips is None:
                 continue
             here = group.sel(network=one.network, site=one.site, split=one.split, seed=one.seeds)
-            sd = here.agree_sd.to_numpy() / one.total if "agree_sd" in here else np.full(one.flips.shape, np.nan)
-            dose, rms, rms_plain = (here[name].to_numpy() for name in ("dose", "rms", "rms_plain"))
+            # Other gauges have counts, and doses only where they were measured too.
+            unknown = np.full(one.flips.shape, np.nan)
+            dose, rms, rms_plain = (
+                here[name].to_numpy() if name in here else unknown for name in ("dose", "rms", "rms_plain")
+            )
+            sd = here.agree_sd.to_numpy() / one.total if "agree_sd" in here else unknown
             weighted = bool(here["weighted"]) if "weighted" in here else True
             found.append(Swept(one, gauge, weighted, dose, rms, rms_plain, one.flips, sd))
     return found

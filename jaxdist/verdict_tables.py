@@ -108,7 +108,7 @@ def gauges(found: FairComparison, options: StatisticsConfig, title: str = "# Gau
         "An even activation does not see the sign of a unit, these edits do. Percentage of predictions changed, mean "
         f"with {tables.percent(options.confidence, 0)} % interval over seeds, where units are as they were trained, "
         "averaged over random signs, or edited in absolute value; apart is the largest difference of the means, in "
-        "points, there and over the whole grid.",
+        "points, there and at any fraction that all were swept at.",
     ]
     rows = []
     for row in frame.to_dict("records"):
@@ -129,6 +129,6 @@ def _rho_row(each: Rho, options: StatisticsConfig) -> list[str]:
     return [
         *place,
         verdicts.ratio_words(each.ratio),
-        verdicts.answer(each.ratio, options),
+        verdicts.answer(each.ratio, options, sides=2),
         tables.p_value(each.ratio.p_equivalent),
     ]

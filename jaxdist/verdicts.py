@@ -24,9 +24,10 @@ NO_INFORMATION = "The common scale{of} carries no information on this: its angul
 
 def sentences(result: xr.DataTree, found: FairComparison) -> list[str]:
     """One sentence a network and site, with its numbers, and one of what carries no information."""
-    shown = [one for one in found.findings if one.split == dosed.chosen_split(found.swept)]
+    split = dosed.chosen_split(found.swept)
+    shown = [one for one in found.findings if one.split == split]
     said = [_sentence(result, found, one) for one in shown]
-    scales = [one for one in found.swept if one.series.family == "scale" and one.gauge == "as_is"]
+    scales = [one for one in found.swept if (one.series.family, one.series.split) == ("scale", split)]
     unseen = list(dict.fromkeys(one.series.network for one in scales if one.unseen))
     if not said or not unseen:
         return said
@@ -132,7 +133,7 @@ def _rho_rows(shown: Sequence[Rho], options: StatisticsConfig, several_sites: bo
         label = f"{names}{site}, {'down' if each.side == 'below' else 'up'}"
         together.setdefault(label, {})[each.level] = each.ratio
     for label, ratios in together.items():
-        yield label, [f"{ratio_words(ratios[level])} {answer(ratios[level], options)}" for level in LEVELS]
+        yield label, [f"{ratio_words(ratios[level])} {answer(ratios[level], options, sides=2)}" for level in LEVELS]
 
 
 def json_of(result: xr.DataTree, found: FairComparison, options: StatisticsConfig) -> str:
@@ -200,9 +201,9 @@ def ratio_words(ratio: Ratio) -> str:
     return f"{text} [{ratio.low:.2f}, {'∞' if np.isinf(ratio.high) else f'{ratio.high:.2f}'}]"
 
 
-def answer(ratio: Ratio, options: StatisticsConfig) -> str:
-    """What the tests of a ratio say, in a word."""
-    alpha = 1 - options.confidence
+def answer(ratio: Ratio, options: StatisticsConfig, sides: int = 1) -> str:
+    """What the tests of a ratio say, in a word: of a claim made beforehand, one side, or of either, 2."""
+    alpha = (1 - options.confidence) / sides
     if ratio.equivalent:
         return "equal"
     return "less" if ratio.p_less < alpha else "more" if ratio.p_greater < alpha else "open"

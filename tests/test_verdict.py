@@ -69,6 +69,15 @@ class TestSentences:
         given["floor"] = group.assign(dose=group.dose.where(group.seed != 0))
         assert "6 seeds, 1 without a defined dose left out; dose unweighted" in said(given)[0]
 
+    def test_a_scale_that_few_networks_have_a_dose_of_has_none(self):
+        # As where a unit is dead on the training images, which spares it, and not on others.
+        given = made_up()
+        group = given["scale"].to_dataset()
+        given["scale"] = group.assign(dose=group.dose.where((group.seed > 1) | (group.split == "train"), 0.1))
+        assert said(given)[-1].startswith("The common scale carries no information")
+        drawn = dose_figures.figure(dose_tables.compare(given, OPTIONS), OPTIONS)
+        assert "common scale: dose 0" in [text.get_text() for text in drawn.legends[0].get_texts()]
+
     def test_a_scale_that_has_a_dose_is_not_said_to_have_none(self):
         given = made_up()
         group = given["scale"].to_dataset()
@@ -113,6 +122,11 @@ class TestTerminal:
         names = ("at_least", "at_most", "low", "high")
         ratio = found.rhos[0].ratio._replace(**dict(zip(names, ends, strict=True)))
         assert verdicts.ratio_words(ratio) == expected
+
+    def test_rho_is_judged_from_both_sides_and_a_claim_from_one(self, found):
+        ratio = found.rhos[0].ratio._replace(equivalent=False, p_less=0.04, p_greater=0.96)
+        assert verdicts.answer(ratio, OPTIONS) == "less"
+        assert verdicts.answer(ratio, OPTIONS, sides=2) == "open"
 
 
 class TestMarkdown:
