@@ -111,7 +111,9 @@ class SweepConfig:
     matched: tuple[float, ...] | None = _option(
         None, "also every family where it has these angular doses, such as 0.1,0.2,0.4", above=0, below=1
     )
-    draws: int = _option(8, "draws that are averaged of families with random numbers, and of gauges", least=2)
+    draws: int = _option(
+        8, "random signs that the gauge averages; families average half as many draws, noise a quarter", least=2
+    )
     gauges: tuple[Literal["as_is", "averaged", "absolute"], ...] = _option(
         ("as_is",), "of even activations; as_is: units' signs as trained; averaged: random signs; absolute: |h| edited"
     )

@@ -76,6 +76,11 @@ def offset_grid() -> np.ndarray:
     return np.unique(np.concatenate(parts))
 
 
+def _both_ways() -> np.ndarray:
+    """A grid over the paper's -2 to 1, evenly spaced in the logarithm to both sides of no edit."""
+    return np.concatenate([-np.geomspace(2, 0.005, 13), [0.0], np.geomspace(0.005, 1, 12)])
+
+
 def _upward(low: float, high: float, points: int) -> Callable[[], np.ndarray]:
     """A grid from no edit at 0, then evenly spaced in the logarithm."""
     return lambda: np.concatenate([[0.0], np.geomspace(low, high, points)])
@@ -91,17 +96,17 @@ ALL = {
         Family("scale", formulas.scale, intensity_grid, identity=1.0, spacing="log", few=(0.01, 0.25, 4.0)),
         Family("clip", formulas.clip, intensity_grid, identity=1.0, few=(0.01, 0.1, 0.25), sides=_DOWN, signed=True),
         Family("offset", formulas.offset, offset_grid, few=_MOVES, signed=True),
-        Family("shift", formulas.shift, lambda: offset_grid()[::3], few=_MOVES, signed=True),
+        Family("shift", formulas.shift, _both_ways, few=_MOVES, signed=True),
         Family("random_offset", formulas.random_offset, _upward(0.01, 2, 12), sides=_UP, random=True),
-        Family("restored_offset", formulas.offset, lambda: offset_grid()[::3], kind="restored", few=_MOVES),
+        Family("restored_offset", formulas.offset, _both_ways, kind="restored", few=_MOVES),
         Family("random_scale", formulas.random_scale, _upward(0.03, 3, 10), sides=_UP, random=True),
-        Family("noise", formulas.noise, _upward(0.01, 3, 12), sides=_UP, kind="noise", random=True),
+        Family("noise", formulas.noise, _upward(0.005, 3, 15), sides=_UP, kind="noise", random=True),
         Family("floor", formulas.floor, _upward(0.005, 1, 24), sides=_UP, kind="fill"),
         Family("dead_zone", formulas.dead_zone, _upward(0.005, 1, 24), sides=_UP, kind="fill"),
         Family(
             "clip_both",
             formulas.clip_both,
-            lambda: intensity_grid()[::2],
+            lambda: intensity_grid()[::3],
             identity=1.0,
             few=(0.01, 0.1, 0.25),
             sides=_DOWN,
@@ -121,6 +126,18 @@ def get(name: str) -> Family:
     if name not in ALL:
         raise InputError(f"unknown family '{name}'{nearest(name, ALL)}")
     return ALL[name]
+
+
+def draws_of(name: str, draws: int) -> int:
+    """How many draws of a family are averaged where a gauge takes so many, of all units' signs.
+
+    Half as many of random numbers a unit, a quarter of noise, which is drawn for every image anyway; two at least.
+
+    >>> draws_of("random_scale", 8), draws_of("noise", 8), draws_of("clip", 8)
+    (4, 2, 1)
+    """
+    known = get(name)
+    return max(2, draws // (4 if known.kind == "noise" else 2)) if known.random else 1
 
 
 def slices(grids: Mapping[str, np.ndarray]) -> dict[str, slice]:

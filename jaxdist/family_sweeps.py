@@ -18,7 +18,7 @@ from jaxdist.results import Swept
 from jaxdist.types import Ranges
 from jaxdist.waves import Found, Subject
 
-GAUGE_STEP = 4
+GAUGE_STEP = 8
 """Every so many points of a family's grid are swept in other gauges: enough to see how far apart they are."""
 
 
@@ -48,7 +48,7 @@ class Task(NamedTuple):
     def built(self, family: str, name: str, target: str, site: str) -> Any:
         """One family's edits at a site of one network."""
         grid = (self.own or {}).get((family, name, target), self.grids[family])
-        draws = self.context.options.sweep.draws
+        draws = families.draws_of(family, self.context.options.sweep.draws)
         keys = families.keys(f"{family} {site}", self.context.seeds, draws) if families.get(family).random else None
         return families.build(family, self.measured[name][site], grid, self.context.options.sweep, keys)
 
@@ -56,12 +56,13 @@ class Task(NamedTuple):
         """Count at the points that `made` gives."""
         return counting.counted(self.subjects, made, self.context, job=self.job, dosings=self.dosings, **options)
 
-    def parted(self, found: Found, draws: Mapping[str, int]) -> dict[str, Swept]:
-        """Each family's part of the points of all, its draws averaged."""
+    def parted(self, found: Found, draws: int | None = None) -> dict[str, Swept]:
+        """Each family's part of the points of all, its draws averaged: its own number, or the same of every family."""
         swept, first = {}, 0
         for family, grid in self.grids.items():
-            here = slice(first, first := first + draws[family] * len(grid))
-            swept[family] = averaged(found, here, grid, draws[family])
+            count = draws or families.draws_of(family, self.context.options.sweep.draws)
+            here = slice(first, first := first + count * len(grid))
+            swept[family] = averaged(found, here, grid, count)
         return swept
 
 
@@ -99,11 +100,6 @@ def by_kind(names: Sequence[str]) -> dict[families.Kind, list[str]]:
     return {kind: list(some) for kind, some in itertools.groupby(ordered, lambda name: families.get(name).kind)}
 
 
-def draws_of(names: Sequence[str], draws: int) -> dict[str, int]:
-    """How many draws are averaged of each family."""
-    return {name: draws if families.get(name).random else 1 for name in names}
-
-
 def _affine(task: Task) -> dict[str, Swept]:
     options, scales = task.context.options.sweep, None
     if options.scale_shortcut and "scale" in task.grids:
@@ -111,7 +107,7 @@ def _affine(task: Task) -> dict[str, Swept]:
         scales = task.grids["scale"]
         task = task._replace(grids={"scale": scales} | dict(task.grids))
     edited = task if scales is None else task._replace(grids={**task.grids, "scale": scales[:0]})
-    return task.parted(task.counted(edited.made, scales=scales), draws_of(list(task.grids), options.draws))
+    return task.parted(task.counted(edited.made, scales=scales))
 
 
 def _fill(task: Task) -> dict[str, Swept]:
@@ -122,11 +118,11 @@ def _fill(task: Task) -> dict[str, Swept]:
             found[where] = dataclasses.replace(edit, activation=activation)
         return found
 
-    return task.parted(task.counted(made), dict.fromkeys(task.grids, 1))
+    return task.parted(task.counted(made))
 
 
 def _noise(task: Task) -> dict[str, Swept]:
-    return task.parted(task.counted(task.made), draws_of(list(task.grids), task.context.options.sweep.draws))
+    return task.parted(task.counted(task.made))
 
 
 def _restored(task: Task) -> dict[str, Swept]:
@@ -137,7 +133,7 @@ def _restored(task: Task) -> dict[str, Swept]:
         return found | {taps.LOGITS: restored.restoring(model, params, found, train, block=block)}
 
     extended = {name: s._replace(model=taps.with_logits(s.model)) for name, s in task.subjects.items()}
-    return task.parted(task._replace(subjects=extended).counted(made), dict.fromkeys(task.grids, 1))
+    return task.parted(task._replace(subjects=extended).counted(made))
 
 
 _KINDS: dict[families.Kind, Callable[[Task], dict[str, Swept]]] = {
@@ -172,7 +168,7 @@ def gauges(
         task = Task(grids, even, measured, context, {}, f"gauge {gauge}")
         counts = task.counted(_averaged(task) if gauge == "averaged" else _absolute(task))
         draws = options.draws if gauge == "averaged" else 1
-        found |= {(gauge, family): swept for family, swept in task.parted(counts, dict.fromkeys(grids, draws)).items()}
+        found |= {(gauge, family): swept for family, swept in task.parted(counts, draws).items()}
     return found, list(even)
 
 

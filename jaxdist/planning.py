@@ -20,7 +20,6 @@ from jaxdist import (
     edits,
     experiment,
     families,
-    family_sweeps,
     forms,
     mlp,
     ranges,
@@ -194,7 +193,7 @@ def _sweep_seconds(config: Config, inputs: Inputs, activation: str, params: Para
 
 def _points(config: Config) -> int:
     """How many points of a target a sweep computes; the mean logits take another walk over as many."""
-    draws = family_sweeps.draws_of(config.sweep.families, config.sweep.draws)
+    draws = {name: families.draws_of(name, config.sweep.draws) for name in config.sweep.families}
     twice = {name: 2 if families.get(name).kind == "restored" else 1 for name in draws}
     return sum(len(families.get(name).grid()) * number * twice[name] for name, number in draws.items())
 

@@ -94,7 +94,7 @@ def normal(key, images, units):
 def test_counts_and_doses_equal_the_float64_oracle(family, network, both, trained, digits):
     x, y = digits.train.images[:301].astype(np.float64), digits.train.labels[:301]
     k, found = ["relu", "abs"].index(network), both[family]
-    draws = DRAWS if families.get(family).random else 1
+    draws = families.draws_of(family, DRAWS)
     for seed in range(3):
         params = jax.tree.map(lambda leaf, seed=seed: leaf[seed], to_numpy(trained[network]))
         h = oracle.hidden(params, x)
