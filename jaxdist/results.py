@@ -1,9 +1,12 @@
 """The labelled result of a run: its groups, its provenance, its file.
 
 A result is an `xarray.DataTree`. Group ``training`` has `loss`, `train_accuracy` and `test_accuracy` over (network,
-seed, step); entry k belongs to the weights after k updates. Groups ``scale``, ``clip`` and ``offset`` have the counts
-`correct`, `agree` and `kept` (`jaxdist.sweep.Counts`) over (network, seed, site, split, fraction), `unperturbed` over
-(network, seed, split) and `total` over (split); where a network lacks a seed that another has, `correct` is -1. The
+seed, step); entry k belongs to the weights after k updates. Each family's group, such as ``clip``, has the counts
+`correct`, `agree` and `kept` (`jaxdist.kernel.Counts`) over (network, seed, site, split, fraction), `unperturbed` over
+(network, seed, split) and `total` over (split); where a network lacks a seed that another has, `correct` is -1. Of
+several `draws` (an attribute) counts are means, with standard deviations `correct_sd` and `agree_sd`. With doses it has
+`dose`, `rms` and `rms_plain` (`jaxdist.doses.Doses`), and `weighted` over (network, site). Groups ``averaged_clip`` and
+so on are of other gauges. The
 site "all" edits all sites together. Group ``ranges`` has `low`, `high` and `dead` over (network, seed, site, unit);
 `jaxdist.groups` tells of further ones. Accuracies are fractions. The root's attributes hold the protocol: config, data
 digest, precision, timings, in `products` how each stage computed the first layer's, and of imported networks their

@@ -298,3 +298,55 @@ def test_every_formula_in_use_is_checked_and_what_has_no_edge_has_no_radius(netw
     assert "radii" not in literal.children
     assert "identity_second" not in literal["grid_scale_offset"].attrs
     assert literal["grid_scale_offset"].attrs["identity_first"] == 1.0
+
+
+ERASING = ("restored_offset", "floor", "dead_zone", "clip_both")
+
+
+def test_doses_of_a_function_in_flax_layout_are_those_of_the_perceptron(network, images):
+    options = {"families": ERASING, "dose": True, "layers": "each", "splits": ("test",)}
+    given = {"train": images[0], "test": images[1], **options}
+    theirs = jaxdist.probe(plain, network, post={"hidden": jax.nn.relu}, **given)
+    ours = jaxdist.probe(mlp.model("relu"), network, **given)
+    for family in ERASING:
+        one, other = theirs[family].sel(site="hidden"), ours[family].sel(site="dense0/pre")
+        assert bool(one.weighted.all())
+        assert bool(other.weighted.all())
+        assert np.abs(one.agree - other.agree).max() <= 2
+        for name in ("dose", "rms", "rms_plain"):
+            np.testing.assert_allclose(one[name], other[name], atol=1e-5, rtol=1e-5)
+
+
+def test_where_a_site_has_positions_doses_are_unweighted_and_over_all_of_them(images):
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(8, 3)).astype(np.float32), rng.normal(size=(3, 10)).astype(np.float32)
+
+    def rows(params, x, tap):
+        h = tap("channels", x.reshape(len(x), 8, 8) @ params[0])
+        return jnp.tanh(jax.nn.relu(h).mean(1) @ params[1])
+
+    x, y = images[0]
+    result = jaxdist.probe(
+        rows, weights, train=(x, y), post={"channels": jax.nn.relu}, families=("floor", "noise"), dose=True
+    )
+    assert not result["floor"].weighted.any()
+    a = np.maximum(x.reshape(len(x), 8, 8).astype(np.float64) @ weights[0].astype(np.float64), 0)
+    low, high = a.min((0, 1)), a.max((0, 1))
+    found = result["floor"].dose.squeeze()
+    for k in range(0, len(found), 5):
+        after = np.maximum(a, low + float(found.fraction[k]) * (high - low))
+        cos = (a * after).sum() / np.sqrt((a * a).sum() * (after * after).sum())
+        np.testing.assert_allclose(found[k], np.sqrt(max(0, 1 - cos**2)), atol=1e-5)
+    noise = result["noise"].dose.squeeze().to_numpy()
+    assert (np.diff(noise) > 0).all()
+    assert 0.5 < noise[-1] < 1
+
+
+def test_a_verdict_on_one_network_says_that_tests_are_over_seeds(network, images, capsys):
+    families_wanted = ("clip", "offset", "noise", "floor", "dead_zone", "clip_both")
+    post = {"hidden": jax.nn.relu}
+    result = jaxdist.probe(plain, network, train=images[0], post=post, families=families_wanted, dose=True)
+    jaxdist.show(result)
+    shown = capsys.readouterr().out
+    assert "one seed, and tests are over seeds" in " ".join(shown.split())
+    assert max(map(len, shown.splitlines())) <= 80
