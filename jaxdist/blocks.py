@@ -55,9 +55,10 @@ def fold(
     Blocks have one shape, as even as the number of examples and whole tiles allow: the last one starts early and marks
     what it repeats as not valid, so nothing is copied or padded. `init` holds constants; the result differs between
     devices: reduce it over the data axis. With `rehearse` the first block also comes before all others, with no row
-    valid, for what has to be known from the start.
+    valid, for what has to be known from the start; blocks are then an eighth of the examples at most.
     """
     local = examples.y.shape[0]
+    size = min(size, max(TILE, local // 8)) if rehearse else size
     count = -(-local // size)
     size = min(size, local, -(-local // count // TILE) * TILE)
     first_here = lax.axis_index(DATA) * local

@@ -51,6 +51,13 @@ class Context(NamedTuple):
     seeds: Sequence[int]
     show: Show
     once: Once
+    numbers: Sequence[int] | None = None
+    """The seeds' numbers that random draws depend on, where `seeds` are not their own."""
+
+    @property
+    def drawn(self) -> Sequence[int]:
+        """The numbers that each seed's random draws depend on."""
+        return self.seeds if self.numbers is None else self.numbers
 
     @property
     def counted(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxdist import heads, taps
 from jaxdist.devices import Examples
+from jaxdist.errors import InputError
 from jaxdist.kernel import Watch
 from jaxdist.moments import Moments
 from jaxdist.statistics import Values
@@ -51,11 +52,12 @@ def weights(model: taps.Model, params: Params, site: str, watch: Watch, examples
 
     Ones where the site does not reach the logits through an activation and one linear map (`heads.is_linear`).
     """
-    if not heads.is_linear(model, params, site, examples):
+    try:
+        found = heads.weights(model, params, site, examples).astype(np.float64)
+    except InputError:  # the head is not linear
         found_sites = taps.sites_for_one(model.apply, params, examples.x, [watch.site])
         units = taps.shape_of(watch.site, found_sites)[model.unit_axis]
         return Weights(np.ones((jax.tree.leaves(params)[0].shape[0], units)), outgoing=False)
-    found = heads.weights(model, params, site, examples).astype(np.float64)
     centred = found - found.mean(-1, keepdims=True)  # what all classes get alike decides nothing
     return Weights((centred**2).sum(-1), outgoing=True)
 

@@ -24,6 +24,7 @@ from jaxdist import (
     dose_tables,
     dosed,
     families,
+    family_sweeps,
     folders,
     forms,
     hosts,
@@ -177,6 +178,7 @@ def _refuse_meaningless(config: Config, inputs: Inputs) -> None:
         found = taps.sites_for_one(model.apply, params, inputs.splits["train"].x, sites)
         try:
             ranges.check(model, found, sites, config.ranges.measured_on)
+            family_sweeps.check(model, targets_of(config), config.options)
         except InputError as error:
             raise InputError(f"network '{name}', {error}") from None
 
@@ -209,6 +211,8 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
     with folders.held(folders.with_result(folder)) as folder:
         earlier = results.load(folder)
         config = _changed(earlier, changes or {}, ("data.dir", "ranges.", "sweep.", "statistics.", "compute."))
+        for name in config.model.activations:
+            family_sweeps.check(network_model(config, name), targets_of(config), config.options)
         store = Store(folder, config)
         inputs = load_inputs(config, store.backend)
         _check_data(earlier, inputs, folder)

@@ -86,6 +86,8 @@ def _upward(low: float, high: float, points: int) -> Callable[[], np.ndarray]:
     return lambda: np.concatenate([[0.0], np.geomspace(low, high, points)])
 
 
+# Not up to 1: there the largest value is erased or not by how it was rounded.
+_erasing = _upward(0.005, 0.98, 24)
 _DOWN: tuple[Side, ...] = ("below",)
 _UP: tuple[Side, ...] = ("above",)
 _MOVES = (-1.0, -0.25, 0.25, 1.0)
@@ -97,12 +99,12 @@ ALL = {
         Family("clip", formulas.clip, intensity_grid, identity=1.0, few=(0.01, 0.1, 0.25), sides=_DOWN, signed=True),
         Family("offset", formulas.offset, offset_grid, few=_MOVES, signed=True),
         Family("shift", formulas.shift, _both_ways, few=_MOVES, signed=True),
-        Family("random_offset", formulas.random_offset, _upward(0.01, 2, 12), sides=_UP, random=True),
-        Family("restored_offset", formulas.offset, _both_ways, kind="restored", few=_MOVES),
+        Family("random_offset", formulas.random_offset, _upward(0.01, 2, 12), sides=_UP, random=True, signed=True),
+        Family("restored_offset", formulas.offset, _both_ways, kind="restored", few=_MOVES, signed=True),
         Family("random_scale", formulas.random_scale, _upward(0.03, 3, 10), sides=_UP, random=True),
         Family("noise", formulas.noise, _upward(0.005, 3, 15), sides=_UP, kind="noise", random=True),
-        Family("floor", formulas.floor, _upward(0.005, 1, 24), sides=_UP, kind="fill"),
-        Family("dead_zone", formulas.dead_zone, _upward(0.005, 1, 24), sides=_UP, kind="fill"),
+        Family("floor", formulas.floor, _erasing, sides=_UP, kind="fill"),
+        Family("dead_zone", formulas.dead_zone, _erasing, sides=_UP, kind="fill"),
         Family(
             "clip_both",
             formulas.clip_both,
@@ -173,6 +175,8 @@ def check(family: str, ranges: Ranges, options: SweepConfig, where: str = "range
       InputError: it starts with `where`.
     """
     fetched = Ranges(*(np.asarray(leaf) for leaf in ranges))
+    if get(family).kind == "fill" and (fetched.low < 0)[~fetched.dead].any():
+        raise InputError(f"{where}: {family} erases small values, which needs activations that are never negative")
     senseless, live = np.asarray(formulas.without_meaning(family, fetched, options)), ~fetched.dead
     if (live.any(-1) & (senseless == live).all(-1)).any():
         option = formulas.option_of(family)

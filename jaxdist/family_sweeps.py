@@ -7,10 +7,13 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+import jax
 import numpy as np
 
-from jaxdist import counting, edits, families, ranges, restored, taps
-from jaxdist.counting import Context, Dosings
+from jaxdist import counting, edits, families, ranges, restored, taps, waves
+from jaxdist.config import Options
+from jaxdist.counting import Context, Dosings, Targets
+from jaxdist.devices import SEED, mesh_of
 from jaxdist.edits import Affine, Edit
 from jaxdist.errors import InputError
 from jaxdist.families import Gauge
@@ -18,8 +21,8 @@ from jaxdist.results import Swept
 from jaxdist.types import Ranges
 from jaxdist.waves import Found, Subject
 
-GAUGE_STEP = 8
-"""Every so many points of a family's grid are swept in other gauges: enough to see how far apart they are."""
+GAUGE_POINTS = 12
+"""About so many points of a family's grid are swept in other gauges: enough to see how far apart they are."""
 
 
 Own: TypeAlias = Mapping[tuple[str, str, str], np.ndarray]
@@ -49,7 +52,7 @@ class Task(NamedTuple):
         """One family's edits at a site of one network."""
         grid = (self.own or {}).get((family, name, target), self.grids[family])
         draws = families.draws_of(family, self.context.options.sweep.draws)
-        keys = families.keys(f"{family} {site}", self.context.seeds, draws) if families.get(family).random else None
+        keys = families.keys(f"{family} {site}", self.context.drawn, draws) if families.get(family).random else None
         return families.build(family, self.measured[name][site], grid, self.context.options.sweep, keys)
 
     def counted(self, made: Callable[[str, str], Mapping[str, Edit]], **options: Any) -> Found:
@@ -83,9 +86,9 @@ def sweep(
     Raises:
       InputError: for a family whose edits cannot be made at a site.
     """
-    wanted: Mapping[str, np.ndarray] = grids or {
-        name: families.get(name).grid() for name in context.options.sweep.families
-    }
+    wanted: Mapping[str, np.ndarray] = (
+        {name: families.get(name).grid() for name in context.options.sweep.families} if grids is None else grids
+    )
     found: dict[str, Swept] = {}
     for kind, names in by_kind(list(wanted)).items():
         label = job if kind == "affine" else f"{job} {kind}"
@@ -114,7 +117,7 @@ def _fill(task: Task) -> dict[str, Swept]:
     def made(name: str, target: str) -> dict[str, Edit]:
         found: dict[str, Edit] = {}
         for site, edit in task.made(name, target).items():
-            where, activation = _behind(task.subjects[name].model, site, task.context)
+            where, activation = _behind(task.subjects[name].model, site, task.context.options.ranges.measured_on)
             found[where] = dataclasses.replace(edit, activation=activation)
         return found
 
@@ -127,13 +130,31 @@ def _noise(task: Task) -> dict[str, Swept]:
 
 def _restored(task: Task) -> dict[str, Swept]:
     def made(name: str, target: str) -> dict[str, Edit]:
-        model, params = task.subjects[name]
         found: dict[str, Edit] = task.made(name, target)
-        train, block = task.context.splits["train"], task.context.options.compute.block
-        return found | {taps.LOGITS: restored.restoring(model, params, found, train, block=block)}
+        return found | {taps.LOGITS: restored.undone(_moved(task, name, target, found))}
 
     extended = {name: s._replace(model=taps.with_logits(s.model)) for name, s in task.subjects.items()}
     return task.parted(task._replace(subjects=extended).counted(made))
+
+
+def _moved(task: Task, name: str, target: str, found: Mapping[str, Edit]) -> np.ndarray:
+    """How far edits move the mean logits of the training images, some networks at a time, each kept once it is done."""
+    (model, params), context = task.subjects[name], task.context
+    train, seeds = context.splits["train"], len(context.seeds)
+    evaluations = jax.tree.leaves(found)[0].shape[1] * train.y.shape[0]
+    together = waves.wave_size(seeds, evaluations, mesh_of(train).shape[SEED])
+    parts = []
+    for first in range(0, seeds, together):
+        here = slice(first, first + together)
+
+        def wave(here: slice = here) -> tuple[np.ndarray]:
+            some, edit = jax.tree.map(lambda leaf: leaf[here], (params, dict(found)))
+            return (restored.moved(model, some, edit, train, block=context.options.compute.block),)
+
+        numbers = map(str, context.seeds[here])
+        kind = f"{task.job.replace(' ', '-')}-means-{name}-{counting.plain(target)}"
+        parts.append(context.once("-".join([kind, *numbers]), wave)[0])
+    return np.concatenate(parts)
 
 
 _KINDS: dict[families.Kind, Callable[[Task], dict[str, Swept]]] = {
@@ -158,9 +179,9 @@ def gauges(
         for name, subject in subjects.items()
         if all(ranges.is_even(subject.model, site) for site in context.sites)
     }
-    grids: dict[str, np.ndarray] = {
-        name: families.coarse_grid(name, GAUGE_STEP) for name in options.families if families.get(name).signed
-    }
+    signed = [name for name in options.families if families.get(name).signed and families.get(name).alone]
+    steps = {name: max(1, len(families.get(name).grid()) // GAUGE_POINTS) for name in signed}
+    grids: dict[str, np.ndarray] = {name: families.coarse_grid(name, step) for name, step in steps.items()}
     found: dict[tuple[Gauge, str], Swept] = {}
     for gauge in options.gauges:
         if gauge == "as_is" or not even or not grids:
@@ -173,12 +194,6 @@ def gauges(
 
 
 def _absolute(task: Task) -> Callable[[str, str], dict[str, Edit]]:
-    if task.context.options.ranges.measured_on == "pre":
-        raise InputError(
-            "sweep.gauges: 'absolute' edits magnitudes, whose ranges are those behind the activation; "
-            "use ranges.measured_on 'post'"
-        )
-
     def made(name: str, target: str) -> dict[str, Edit]:
         return {site: edits.OfMagnitude(edit) for site, edit in task.made(name, target).items()}
 
@@ -186,24 +201,23 @@ def _absolute(task: Task) -> Callable[[str, str], dict[str, Edit]]:
 
 
 def _averaged(task: Task) -> Callable[[str, str], dict[str, Edit]]:
-    options, seeds = task.context.options, task.context.seeds
+    options = task.context.options
 
     def site_edits(name: str, site: str) -> Affine:
         found = task.measured[name][site]
-        keys = families.keys(f"gauge {site}", seeds, options.sweep.draws)
+        keys = families.keys(f"gauge {site}", task.context.drawn, options.sweep.draws)
         signs = families.random_signs(keys, np.shape(found.low)[-1])  # [S, K, H]
         # Where ranges are in front of the activation, those of a unit whose sign is changed are mirrored.
         pre = options.ranges.measured_on == "pre"
         mirrored = found._replace(low=-np.asarray(found.high), high=-np.asarray(found.low)) if pre else found
-
-        def drawn(family: str, grid: np.ndarray, k: int) -> Affine:
-            chosen = signs[:, k, None]
-            as_is = families.build(family, found, grid, options.sweep)
-            turned = families.build(family, mirrored, grid, options.sweep).flipped(chosen)
-            return Affine(*(np.where(chosen > 0, a, b) for a, b in zip(as_is, turned, strict=True)))
-
-        draws = range(options.sweep.draws)
-        return edits.concatenate([drawn(family, grid, k) for family, grid in task.grids.items() for k in draws])
+        parts = []
+        for family, grid in task.grids.items():
+            as_is, turned = (families.build(family, each, grid, options.sweep) for each in (found, mirrored))
+            for k in range(options.sweep.draws):
+                chosen = signs[:, k, None]
+                both = zip(as_is, turned.flipped(chosen), strict=True)
+                parts.append(Affine(*(np.where(chosen > 0, a, b) for a, b in both)))
+        return edits.concatenate(parts)
 
     return lambda name, target: {site: site_edits(name, site) for site in task.context.targets[target]}
 
@@ -223,18 +237,40 @@ def averaged(found: Found, here: slice, grid: np.ndarray, draws: int) -> Swept:
     return Swept(grid, found._replace(**means), draws, sd)
 
 
-def _behind(model: taps.Model, site: str, context: Context) -> tuple[str, Any]:
+def check(model: taps.Model, targets: Targets, options: Options) -> None:
+    """Refuse options that mean nothing for a model, before anything is measured of it.
+
+    Raises:
+      InputError: for families that erase values behind an activation that does not allow it, a gauge that needs other
+        ranges, or doses where sites are only edited together.
+    """
+    swept = options.sweep
+    if any(families.get(name).kind == "fill" for name in swept.families):
+        for site in dict.fromkeys(itertools.chain(*targets.values())):
+            _behind(model, site, options.ranges.measured_on)
+    if "absolute" in swept.gauges and options.ranges.measured_on == "pre":
+        raise InputError(
+            "sweep.gauges: 'absolute' edits magnitudes, whose ranges are those behind the activation; "
+            "use ranges.measured_on 'post'"
+        )
+    if (swept.dose or swept.matched) and all(len(sites) > 1 for sites in targets.values()):
+        raise InputError("sweep.dose: doses are of one site's edits; use sweep.layers 'each' or 'both'")
+
+
+def _behind(model: taps.Model, site: str, measured_on: str) -> tuple[str, Any]:
     """The site at which activations are edited, and the function that gives them where they are at no site."""
     follows = model.after(site)
     problem = None
-    if context.options.ranges.measured_on != "post":
+    if measured_on != "post":
         problem = "their fractions are of ranges behind the activation; use ranges.measured_on 'post'"
     elif follows is None:
         problem = f"the model does not say what that is; use post={{'{site}': activation}}"
-    elif not isinstance(follows, str) and not ranges.gives_back_positive_values(model, site):
+    elif not isinstance(follows, str) and not (
+        ranges.gives_back_positive_values(model, site) and ranges.is_one_sided(model, site)
+    ):
         problem = (
-            "its activation does not give back 0 and positive values as they are, as relu and abs do; name the site "
-            f"behind it, post={{'{site}': 'its name'}}, or leave these families out"
+            "its activation is not one that gives back 0 and positive values as they are and nothing negative, as relu "
+            f"and abs do; leave these families out, or name the site behind it, post={{'{site}': 'its name'}}"
         )
     if problem:
         raise InputError(f"site '{site}': floor and dead_zone edit what follows it, and {problem}")

@@ -190,6 +190,10 @@ def snapshots(
                 "total": ("split", np.asarray(totals, np.int32)),
             },
             coords={**coords, "threshold": list(thresholds), "fraction": fraction},
-            attrs={**({} if identity is None else {"identity": identity}), "made": made()},
+            attrs={
+                **({} if identity is None else {"identity": identity}),
+                "draws": next(iter(known.values())).draws if known else 1,
+                "made": made(),
+            },
         )
     return labelled

@@ -137,10 +137,11 @@ def block_sums(
         counts = jnp.concatenate([lax.map(scaled, scales), counts])
     correct, agree, kept = counts.T
     found = Counts(correct, agree, kept, equal(unedited, expected[0]))
-    if before is None or compared is None or factors is None or rows is None:
+    if before is None or factors is None or rows is None:
         return Sums(found, None)
-    rest, overlap = compared
-    return Sums(found, Moments(factors, rest, overlap, moments.of_block(before, rows, model.unit_axis)))
+    power = moments.of_block(before, rows, model.unit_axis)
+    rest, overlap = (jnp.zeros((0, len(power))),) * 2 if compared is None else compared
+    return Sums(found, Moments(factors, rest, overlap, power))
 
 
 def _rows(part: blocks.Block, value: Array, unit_axis: int) -> Array:

@@ -27,6 +27,8 @@ class Search:
 
     def __init__(self, family: str, identity: float, grid: Values, dose: Values, wanted: Values) -> None:
         self.family, self.identity, self.wanted = families.get(family), identity, wanted
+        # A network that somewhere has no dose, as where dead units make an edit 0/0, is never matched.
+        dose = np.where(np.isnan(dose).any(1, keepdims=True), 0, dose)
         self.brackets = [
             statistics.tolerance(
                 grid,
@@ -96,6 +98,8 @@ def match_dose(
     the same on every split. A family that edits everywhere has no side to walk, and a common scale no dose.
     """
     wanted = np.asarray(context.options.sweep.matched, np.float64)
+    at = {target: list(context.targets).index(target) for target in context.single}
+    context = context._replace(targets={target: context.targets[target] for target in context.single})
     names, labels = list(subjects), list(context.targets)
     here = context.counted.index("train") if "train" in context.counted else 0
     where = context.counted[here]
@@ -105,8 +109,11 @@ def match_dose(
         if family == "scale" or identity is None:
             continue
         for name, target in dosings:
-            dose = found.found.angular[names.index(name), :, labels.index(target), here]
+            dose = found.found.angular[names.index(name), :, at[target], here]
             searches[family, name, target] = Search(family, identity, found.fraction, dose, wanted)
+
+    if not searches:
+        return {}
 
     def swept_at(job: str, context: Context) -> dict[str, Swept]:
         own = {place: search.fractions() for place, search in searches.items()}

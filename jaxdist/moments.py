@@ -39,7 +39,7 @@ class Moments(NamedTuple):
 def none(points: int, units: int) -> Moments:
     """Of one network, before any image."""
     zeros = jnp.zeros((points, units))
-    return Moments(zeros[:, 0], zeros, zeros, zeros[0])
+    return Moments(jnp.zeros(points), zeros, zeros, jnp.zeros(units))
 
 
 def of_point(before: Array, after: Array, factor: Array, rows: Array, unit_axis: int) -> tuple[Array, Array]:

@@ -18,7 +18,7 @@ from jaxdist.kernel import predictor
 from jaxdist.types import Params
 
 
-def restoring(
+def moved(
     model: taps.Model,
     params: Params,
     edits: Mapping[str, Edit],
@@ -26,14 +26,14 @@ def restoring(
     *,
     precision: str = "float32",
     block: int | None = None,
-) -> Affine:
-    """The edit of the logits, at `taps.LOGITS`, that undoes what `edits` do to their mean over the examples.
+) -> np.ndarray:
+    """How far `edits`, leaves [S, P, H], move each class's mean logit over the examples, [S, P, C].
 
-    Leaves [S, P, C]; for the model `taps.with_logits`. It raises as `sweep.sweep` does.
+    It raises as `sweep.sweep` does.
     """
     found = taps.sites_for_one(model.apply, params, examples.x, edits)
     mesh = mesh_of(examples)
-    moved = _moved(
+    found_moves = _moved(
         *spread((params, dict(edits)), mesh),
         examples,
         model=model,
@@ -42,7 +42,12 @@ def restoring(
         size=block or blocks.default_size(taps.widest(found)),
         mesh=mesh,
     )
-    back = -np.asarray(to_host(moved)[: jax.tree.leaves(params)[0].shape[0]])
+    return np.asarray(to_host(found_moves))[: jax.tree.leaves(params)[0].shape[0]]
+
+
+def undone(moved: np.ndarray) -> Affine:
+    """The edit of the logits, at `taps.LOGITS` of the model `taps.with_logits`, that takes moves [S, P, C] back."""
+    back = -moved
     infinite = np.full_like(back, np.inf)
     return Affine(*map(jnp.asarray, (np.ones_like(back), back, -infinite, infinite)))
 

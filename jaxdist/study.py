@@ -43,6 +43,8 @@ def study(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr.Dat
       InputError: if a model does not reach a site, or a rule or formula means nothing for a network.
     """
     sweep_options = context.options.sweep
+    for subject in subjects.values():
+        family_sweeps.check(subject.model, context.targets, context.options)
     measured = {name: counting.measure_ranges(subject, context, name) for name, subject in subjects.items()}
     rule = context.options.ranges
     found = {"ranges": results.ranges(measured, context.seeds, rule)}
@@ -213,7 +215,9 @@ def along_training(kept: Mapping[str, tuple[Model, Passed]], context: Context) -
             return np.asarray(leaf).reshape(-1, *leaf.shape[2:])[taken]
 
         subjects[name] = Subject(model, jax.tree.map(flat, passed.params))
-        these = context._replace(seeds=range(there.size))
+        # Draws are those of each snapshot's seed, whatever the others are.
+        numbers = np.repeat(np.asarray(context.seeds), there.shape[1]).tolist()
+        these = context._replace(seeds=range(there.size), numbers=numbers)
         try:
             measured = {name: counting.measure_ranges(subjects[name], these, name)}
         except MeaninglessError as error:  # the trained networks' sweep is not lost with it
