@@ -127,7 +127,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     added = command("verdict", "say whether a run's networks read distance or intensity, at equal dose", _verdict)
     added.add_argument("run", type=Path, help="run folder, swept with --sweep.dose true")
     added.add_argument(
-        "--margin", type=_fraction, metavar="SHARE", help="share of changed predictions that matters [statistics.flips]"
+        "--margin",
+        type=_fraction,
+        metavar="SHARE",
+        help="share of changed predictions that matters, kept for later reports [statistics.flips]",
     )
     added.add_argument("--site", metavar="NAME", help="print one site only [all]")
     added.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers")

@@ -21,6 +21,11 @@ from jaxdist.errors import InputError
 from jaxdist.preference import LEVELS, Doses, Ratio, Verdict
 from jaxdist.statistics import Values
 
+PLACE = ("network", "site", "split", "family", "gauge")
+COSTS = (*PLACE, "side", "level", *statistics.MedianInterval._fields, "reached", "seeds", "censored", "missing")
+EQUAL = (*PLACE, "side", "dose", "flips", "least", "most", "seeds")
+ROBUST = (*PLACE, "outcome", "margin", "low", "high", "over")
+"""The columns of frames, which they have without rows too, as where every family edits everywhere."""
 EQUAL_DOSES = (0.05, 0.1, 0.2, 0.3, 0.5)
 FEW = {"clip": (0.75, 0.5, 0.25, 0.1), "offset": (-0.5, -0.1, 0.1, 0.5), "shift": (-0.5, -0.1, 0.1, 0.5)}
 """Fractions at which gauges are shown side by side."""
@@ -87,11 +92,8 @@ class FairComparison(NamedTuple):
 
 def compare(result: xr.DataTree, options: StatisticsConfig) -> FairComparison:
     """Compare the edits of a result; raises `InputError` if it has no doses."""
-    found = dosed.swept(result)
-    if not found:
-        raise InputError("the result holds no doses; sweep it again with --sweep.dose true")
-    # All sites edited together have no dose.
-    known = [one for one in found if not np.isnan(one.dose).all()]
+    found = _swept(result)
+    known = _with_doses(found)
     return FairComparison(
         tuple(found),
         doses(found),
@@ -102,6 +104,32 @@ def compare(result: xr.DataTree, options: StatisticsConfig) -> FairComparison:
         tuple(rhos(known, options)),
         tuple(findings(known, options)),
     )
+
+
+def outline(result: xr.DataTree, options: StatisticsConfig) -> FairComparison:
+    """The part of `compare` that sentences are made of, on the split that they are about; its other frames are empty.
+
+    Raises:
+      InputError: if the result has no doses.
+    """
+    found = _swept(result)
+    split = dosed.chosen_split(found)
+    shown = [one for one in found if (one.gauge, one.series.split) == ("as_is", split)]
+    known, nothing = _with_doses(shown), pd.DataFrame()
+    verdicts = tuple(findings(known, options))
+    return FairComparison(tuple(shown), nothing, costs(known, options), nothing, nothing, nothing, (), verdicts)
+
+
+def _swept(result: xr.DataTree) -> list[Swept]:
+    found = dosed.swept(result)
+    if not found:
+        raise InputError("the result holds no doses; sweep it again with --sweep.dose true")
+    return found
+
+
+def _with_doses(found: Sequence[Swept]) -> list[Swept]:
+    """Those that have doses: all sites edited together do not."""
+    return [one for one in found if not np.isnan(one.dose).all()]
 
 
 def doses(found: Sequence[Swept]) -> pd.DataFrame:
@@ -153,7 +181,7 @@ def costs(found: Sequence[Swept], options: StatisticsConfig) -> pd.DataFrame:
                     "missing": int(taken.missing.sum()),
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(COSTS))
 
 
 def equal_doses(found: Sequence[Swept]) -> pd.DataFrame:
@@ -175,7 +203,7 @@ def equal_doses(found: Sequence[Swept]) -> pd.DataFrame:
                         "seeds": int(known.sum()),
                     }
                 )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(EQUAL))
 
 
 def robust(found: Sequence[Swept], options: StatisticsConfig) -> pd.DataFrame:
@@ -198,7 +226,7 @@ def robust(found: Sequence[Swept], options: StatisticsConfig) -> pd.DataFrame:
             )
             over = "images" if series.images is not None else "seeds"
             rows.append({**_labels(one), "outcome": outcome, "margin": margin, "low": low, "high": high, "over": over})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(ROBUST))
 
 
 def _flips_margin(one: Swept, options: StatisticsConfig) -> Values:

@@ -7,13 +7,14 @@ or `absolute`, which edits the absolute value.
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import xarray as xr
 
-from jaxdist import families, preference, tables
+from jaxdist import families, preference, results, tables
 from jaxdist.preference import Path
 from jaxdist.statistics import Values
 
@@ -107,5 +108,21 @@ def lacking(result: xr.DataTree) -> list[str]:
 
 def command(result: xr.DataTree, folder: object) -> str:
     """The command that adds what a verdict needs to what was swept."""
-    has = [name for name in families.ALL if name in result.children or name in NEEDED]
-    return f"jaxdist sweep {folder} --sweep.families {','.join(has)} --sweep.dose true"
+    options = results.options_of(result)
+    parts = ["jaxdist sweep", shlex.quote(str(folder)), "--sweep.families", ",".join(_wanted(result))]
+    parts.append("--sweep.dose true")
+    # Small values are erased behind the activation, and several sites edited together have no dose.
+    parts += ["--ranges.measured_on post"] if options.ranges.measured_on == "pre" else []
+    parts += ["--sweep.layers each"] if options.sweep.layers == "all" else []
+    return " ".join(parts)
+
+
+def remedy(result: xr.DataTree, folder: object) -> str:
+    """What to do for a verdict; of a network that was measured from Python, there is no command for it."""
+    if "config" in result.attrs:
+        return f"make them with '{command(result, folder)}'"
+    return f"probe again with dose=True and families={_wanted(result)}"
+
+
+def _wanted(result: xr.DataTree) -> tuple[str, ...]:
+    return tuple(name for name in families.ALL if name in result.children or name in NEEDED)

@@ -256,23 +256,28 @@ def report_folder(folder: Path, changes: Mapping[str, str] | None = None) -> xr.
 def verdict_folder(folder: Path, flips: float | None = None) -> tuple[xr.DataTree, FairComparison, StatisticsConfig]:
     """Compare the edits of a run folder at equal dose and write tables and figure of it; returns what it is made of.
 
-    `flips` stands in for the margin in the result's own statistics, a fraction.
+    `flips` replaces the margin in the result's own statistics, a fraction: later reports say the same.
 
     Raises:
       InputError: if the folder is not a run, or was not swept for what a verdict needs; it names the command.
     """
     with folders.held(folders.with_result(folder)) as folder:
         result = results.load(folder)
-        options = results.options_of(result).statistics
-        if flips is not None:
-            options = dataclasses.replace(options, flips=flips)
         if lacking := dosed.lacking(result):
-            raise InputError(
-                f"{folder}: holds no doses of {', '.join(lacking)}; make them with '{dosed.command(result, folder)}'"
-            )
-        found = dose_tables.compare(result, options)
-        report.write_verdict(result, found, options, folder)
-    return result, found, options
+            raise InputError(f"{folder}: holds no doses of {', '.join(lacking)}; {dosed.remedy(result, folder)}")
+        options = results.options_of(result)
+        if flips is not None:
+            options = dataclasses.replace(options, statistics=dataclasses.replace(options.statistics, flips=flips))
+            if "config" in result.attrs:
+                config = dataclasses.replace(results.config_of(result), statistics=options.statistics)
+                result.attrs["config"] = configs.to_toml(config)
+                folders.save(folder, config, result)
+            else:
+                result.attrs["options"] = json.dumps(configs.to_dict(options))
+                results.save(result, folder / results.FILE)
+        found = dose_tables.compare(result, options.statistics)
+        report.write_verdict(result, found, options.statistics, folder)
+    return result, found, options.statistics
 
 
 def _changed(result: xr.DataTree, changes: Mapping[str, str], allowed: tuple[str, ...]) -> Config:

@@ -210,14 +210,17 @@ def _report_seconds(config: Config, inputs: Inputs, seeds: int) -> float:
         return rng.binomial(min(totals), 0.8, shape).astype(np.int32)
 
     unperturbed = made_up(shape)
+    dosed = config.sweep.dose or config.sweep.matched
+    outgoing = dict.fromkeys(itertools.product(config.model.activations, sites), True) if dosed else {}
     coords = {"network": list(config.model.activations), "seed": range(seeds), "site": sites, "split": list(splits)}
     groups = {}
     for name, grid in grids.items():
-        doses = (rng.random((*shape, len(grid))) for _ in results.DOSES)
+        # Without outgoing weights doses are left out of the result.
+        doses = (rng.random((*shape, len(grid))) if outgoing else np.full(1, np.nan) for _ in results.DOSES)
         correct, agree = (made_up((*shape, len(grid))) for _ in range(2))
         found = Found(correct, agree, np.minimum(correct, unperturbed[..., None]), unperturbed, *doses)
         identity = families.identity(name, config.sweep, config.ranges.rule)
-        groups[name] = results.family(results.Swept(grid, found), identity, coords, totals, {})
+        groups[name] = results.family(results.Swept(grid, found), identity, coords, totals, outgoing)
     curves = Metrics(*(rng.random((config.train.steps + 1, seeds), np.float32) for _ in Metrics._fields))
     groups["training"] = results.training(dict.fromkeys(config.model.activations, curves), range(seeds))
     result = results.tree(groups, results.provenance(config, inputs.dataset))
@@ -269,7 +272,7 @@ def rendered(found: Plan, config: Config) -> str:
         f"time       {duration(found.total_s)}",
         f"           {stages}",
     ]
-    options = ("dose", "grid", "units", "sensitivity", "refine")
+    options = ("dose", "matched", "grid", "units", "sensitivity", "refine")
     asked = [f"sweep.{name}" for name in options if getattr(config.sweep, name)]
     asked += ["sweep.gauges"] if config.sweep.gauges != ("as_is",) else []
     asked += ["train.snapshots"] if config.train.snapshots else []

@@ -167,6 +167,8 @@ def _units(units: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
 
 
 def _stages(points: pd.DataFrame, reach: pd.DataFrame, options: StatisticsConfig) -> Iterator[tuple[str, Figure]]:
+    # A column an edit, in panels that the paper's families have; the tables hold the others.
+    points, reach = (f if f.empty else f[f.family.isin(families.PAPER)] for f in (points, reach))
     for site, suffix in _sites(points):
         split = tables.main_split(points)
         shown = points[(points.site == site) & (points.split == split)]
@@ -271,7 +273,7 @@ def _notes(result: xr.DataTree, options: StatisticsConfig) -> list[str]:
             notes.append(f"{network}: {split} accuracy {tables.percent(share)} % unedited")
     notes += _dead_notes(result) + _unit_notes(result) + _snapshot_notes(result)
     if dosed.has_doses(result):
-        notes += verdicts.sentences(result, dose_tables.compare(result, options))
+        notes += verdicts.sentences(result, dose_tables.outline(result, options))
     return notes
 
 
@@ -294,12 +296,16 @@ def _dead_notes(result: xr.DataTree) -> list[str]:
 def _meaningless_notes(network: str, measured: xr.Dataset, result: xr.DataTree) -> list[str]:
     options = results.options_of(result).sweep
     found = Ranges(*(measured[name].to_numpy() for name in Ranges._fields))
-    notes = []
+    concerned: dict[str, list[str]] = {}  # families whose formulas one option names are concerned by the same units
     for family in (name for name in families.ALL if name in result.children):
-        count = int(np.asarray(formulas.without_meaning(family, found, options)).sum())
-        done = "leaves as they are" if options.dead_units == "identity" else "edits by its formula all the same"
-        if count:
-            notes.append(f"{network}: {count} of {(~found.dead).sum()} units are never positive; {family} {done}")
+        if np.any(formulas.without_meaning(family, found, options)):
+            concerned.setdefault(formulas.option_of(family), []).append(family)
+    notes = []
+    for names in concerned.values():
+        count, s = int(np.sum(formulas.without_meaning(names[0], found, options))), "s" if len(names) == 1 else ""
+        done = f"leave{s} them as they are" if options.dead_units == "identity" else f"edit{s} them all the same"
+        units = f"{count} of {(~found.dead).sum()} units are never positive"
+        notes.append(f"{network}: {units}; {' and '.join(filter(None, (', '.join(names[:-1]), names[-1])))} {done}")
     return notes
 
 

@@ -41,7 +41,7 @@ _KEPT = 2
 _FREE = ("out", "data.dir", "train.save_every", "statistics.")
 """Beginnings of the names of config fields that change no counts or weights: a run may go on with other values."""
 
-_OTHERS = ("confidence", "published_baseline_index")
+_OTHERS = ("confidence", "flips", "published_baseline_index")
 """The fields of the statistics on which no stored number depends."""
 
 

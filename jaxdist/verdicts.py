@@ -55,7 +55,11 @@ def _sentence(result: xr.DataTree, found: FairComparison, one: Finding) -> str:
         missing = max(comparison.ratio.missing for comparison in one.verdict.comparisons)
         over = f"Medians of {one.seeds} seeds" if one.seeds > 1 else "One seed"
         text += f" {over}{f', {missing} without a defined dose left out' if missing else ''}"
-        text += "." if one.weighted else "; dose unweighted: the site does not reach the logits through one linear map."
+        text += (
+            "."
+            if one.weighted
+            else "; dose unweighted: the site is not known to reach the logits through one linear map."
+        )
     return text
 
 

@@ -137,6 +137,63 @@ def test_unlike_protocols_are_listed_and_evaluated(capsys, runs):
     assert code == int(max(abs(point["difference"]) for point in said["points"]) > 2)
 
 
+FURTHER = ("noise", "floor", "restored_offset")
+
+
+def with_further_families(run, name, more):
+    """A copy of a run with further families' counts, means of draws; `more` images of the first seed at the end."""
+    folder = copy(run, name)
+    result = jaxdist.load(folder)
+    for family in FURTHER:
+        group = result["offset"].to_dataset().isel(fraction=slice(80, 90))
+        correct = group.correct.astype(float) + 0.25
+        correct[:, 0, ..., -1] += more
+        result[family] = group.assign(correct=correct)
+    results.save(result, folder / "result.nc")
+    return folder
+
+
+def test_classes_are_evaluated_of_single_affine_edits_only(capsys, runs):
+    one = with_further_families(runs["first"], "one", 0)
+    other = with_further_families(runs["first"], "other", 2.5)
+    path = other / "weights" / "abs.safetensors"
+    params = stored.load(path)
+    stored.save(params | {"dense1": params["dense1"] | {"bias": params["dense1"]["bias"] + np.float32(1e-3)}}, path)
+    code, text = shown(capsys, one, other, "--json", "c.json")
+    assert code == 1
+    assert "not evaluated for restored_offset, noise, floor, which" in " ".join(text.split())
+    said = json.loads(Path("c.json").read_text())
+    assert "nan" not in " ".join(verdict["words"] for verdict in said["verdicts"])
+    for point in said["points"]:
+        assert (point["same_class"] is None) == (point["family"] in FURTHER)
+    verdicts = {verdict["what"]: verdict for verdict in said["verdicts"]}
+    assert verdicts["noise relu train"]["verdict"] == "differ", "2.5 images are more than 2"
+    assert "largest difference 2.5 of" in verdicts["floor abs train"]["words"]
+    assert verdicts["scale relu train"]["verdict"] == "agree"
+    assert "same class for at least" in verdicts["scale relu train"]["words"]
+    assert "+2.5" in text
+    alone = compare(runs["first"], other)
+    found = compare(one, other)
+    kept = found.points[~found.points.family.isin(FURTHER)].reset_index(drop=True)
+    np.testing.assert_array_equal(kept.same_class, alone.points.same_class)
+    drawn = pictures.picture(found.points, found)
+    assert len(drawn.axes) == 4
+
+
+def test_of_further_families_alone_no_class_is_evaluated(runs):
+    folders = [with_further_families(runs["first"], name, 0) for name in ("one", "other")]
+    for folder, draws in zip(folders, ("4", "8"), strict=True):
+        result = jaxdist.load(folder)
+        for family in families.PAPER:
+            del result[family]
+        result.attrs["config"] = config.to_toml(config.override(results.config_of(result), {"sweep.draws": draws}))
+        results.save(result, folder / "result.nc")
+    found = compare(*folders)
+    assert [one.field for one in found.protocol] == ["sweep.draws"]
+    assert found.points.same_class.isna().all()
+    assert found.verdict == "agree"
+
+
 def with_scale(run, level):
     """A copy of a run whose counts under scale are `level` and a little more, the same in every seed's order."""
     folder = copy(run, str(level))

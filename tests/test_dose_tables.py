@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 
 import numpy as np
 import pytest
 
-from jaxdist import dose_tables, dosed, families, markdown, one_network, preference, statistics, tables
+from jaxdist import config, dose_tables, dosed, families, markdown, one_network, preference, statistics, tables
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
 from tests import dose_support, results_support
@@ -198,6 +199,35 @@ def test_what_is_lacking_is_named_and_the_command_keeps_what_is_there():
     assert command.endswith("--sweep.dose true")
     assert set(command.split()[4].split(",")) == set(families.ALL)
     assert dosed.lacking(results_support.made_up()) == list(dosed.NEEDED)
+
+
+def test_the_command_asks_for_what_the_families_need_and_is_fit_for_a_shell():
+    given = made_up(left_out=("noise",))
+    options = config.override(config.Config(), {"ranges.measured_on": "pre", "sweep.layers": "all"})
+    given.attrs["config"] = config.to_toml(options)
+    _, *arguments = shlex.split(dosed.command(given, "my runs/x"))
+    assert arguments[:2] == ["sweep", "my runs/x"]
+    changes = dict(zip((name.removeprefix("--") for name in arguments[2::2]), arguments[3::2], strict=True))
+    wanted = config.override(options, changes)
+    assert (wanted.ranges.measured_on, wanted.sweep.layers, wanted.sweep.dose) == ("post", "each", True)
+
+
+def test_a_network_measured_from_python_is_to_be_probed_again():
+    given = made_up(left_out=("noise",))
+    del given.attrs["config"]
+    assert dosed.remedy(given, "x").startswith("probe again with dose=True and families=('scale', 'clip', 'offset',")
+
+
+@pytest.mark.parametrize("kept", ["offset", "noise"])
+def test_frames_have_their_columns_also_without_rows(kept):
+    """As where the one family with doses is the literal offset, which edits at every fraction."""
+    whole = dose_tables.compare(made_up(), OPTIONS)
+    given = made_up(left_out=tuple(name for name in families.ALL if name != kept))
+    del given[kept].attrs["identity"]
+    found = dose_tables.compare(given, OPTIONS)
+    for name in ("costs", "equal", "robust"):
+        assert getattr(found, name).empty
+        assert list(getattr(found, name)) == list(getattr(whole, name))
 
 
 def test_every_side_of_every_family_has_its_words_and_they_are_short():

@@ -255,6 +255,29 @@ class TestReport:
         assert sorted(stems) == sorted([*expected, "layers"])
         assert len(pd.read_csv(tmp_path / "tables" / "units.csv")) == len(breakdowns.units(result))
 
+    @pytest.mark.usefixtures("stems")
+    def test_further_families_along_training_are_in_the_tables_and_not_in_the_pictures(
+        self, result, tmp_path, monkeypatch
+    ):
+        drawn = []
+        for name in ("snapshots", "radii_along_training"):
+            monkeypatch.setattr(profiles, name, lambda frame, **_: drawn.append(set(frame.family)))
+        groups = {name: result[name].to_dataset() for name in ("scale", "snapshots_scale")}
+        groups["snapshots_noise"] = result["snapshots_offset"].to_dataset().isel(fraction=slice(20, None))
+        report.write(results.tree(groups, result.attrs), OPTIONS, tmp_path)
+        assert drawn == [{"scale"}] * 2 * len(SITES)
+        for name in ("snapshots", "snapshots_tolerance"):
+            assert set(pd.read_csv(tmp_path / "tables" / f"{name}.csv").family) == {"scale", "noise"}
+
+    def test_units_that_are_never_positive_are_said_once_for_all_families_that_they_concern(self):
+        given = made_up(("gelu",))
+        below = given["ranges"].to_dataset()
+        given["ranges"] = below.assign(high=below.high.where(below.unit != 3, -0.1), low=below.low - 1)
+        for name in ("random_offset", "restored_offset"):
+            given[name] = given["offset"].to_dataset()
+        (said,) = (note for note in report._notes(given, OPTIONS) if "never positive" in note)
+        assert said.endswith("never positive; offset, random_offset and restored_offset leave them as they are")
+
     def test_a_plain_result_has_no_more_than_before(self, stems, tmp_path):
         names = {path.name for path in report.write(made_up(), OPTIONS, tmp_path)}
         tables_ = {"points.csv", "tolerance.csv", "tolerance_flips.csv", "published.md", "corrected.md", "tolerance.md"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import jax
 import pytest
 
-from jaxdist import cli, config, planning
+from jaxdist import cli, config, planning, report
 from jaxdist.errors import InputError
+from jaxdist.inputs import load_inputs
 
 TREE = {
     "model": {"hidden": [8], "activations": ["relu", "abs"]},
@@ -49,6 +50,23 @@ def test_a_plan_for_other_devices_says_so(found):
     more = found._replace(devices=8)
     assert "measured on 2 devices, taken to be shared evenly" in planning.rendered(more, config.from_dict(TREE))
     assert "taken to be" not in planning.rendered(found, config.from_dict(TREE))
+
+
+@pytest.mark.parametrize("asked", [{}, {"sweep.dose": "true"}, {"sweep.matched": "0.1,0.2"}])
+def test_a_report_of_doses_is_timed_where_there_will_be_one(asked, monkeypatch):
+    wanted = config.override(config.from_dict(TREE), {"sweep.families": "scale,noise", **asked})
+    written = []
+    whole = report.write
+    monkeypatch.setattr(report.figures, "save", lambda *_: [])
+    monkeypatch.setattr(report, "write", lambda *given: written.extend(path.name for path in whole(*given)))
+    assert planning._report_seconds(wanted, load_inputs(wanted), 2) > 0
+    assert ("verdict.md" in written) == ("doses.csv" in written) == bool(asked)
+
+
+def test_what_is_not_measured_is_named(found):
+    wanted = config.override(config.from_dict(TREE), {"sweep.matched": "0.1", "sweep.refine": "true"})
+    assert "without sweep.matched, sweep.refine" in planning.rendered(found, wanted)
+    assert "without" not in planning.rendered(found, config.from_dict(TREE))
 
 
 @pytest.mark.usefixtures("in_an_empty_folder")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -233,6 +235,15 @@ def test_killed_while_saving_more_seeds(after, tmp_path, monkeypatch):
     assert arrays(tmp_path / "run")["relu ['dense0']['bias']"].shape[0] == 4
     assert configs.load(tmp_path / "run" / folders.CONFIG_FILE).train.seeds == 4
     assert not (tmp_path / "run" / unfinished.FOLDER).exists()
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(configs.StatisticsConfig)])
+def test_of_the_statistics_a_refined_run_is_bound_to_its_margin_alone(field, tmp_path):
+    refined = configs.override(config(tmp_path), {"sweep.refine": "true"})
+    for wanted, bound in ((refined, field == "margin"), (config(tmp_path), False)):
+        other = configs.override(wanted, {f"statistics.{field}": "60" if field.endswith("index") else "0.6"})
+        with pytest.raises(InputError, match=r"statistics\.margin") if bound else contextlib.nullcontext():
+            unfinished.refuse_other(wanted, other, tmp_path)
 
 
 def test_two_processes_on_one_folder(tmp_path, capsys):

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from jaxdist import cli, dose_figures, dose_tables, report, results, verdict_tables, verdicts
+from jaxdist import cli, dose_figures, dose_tables, families, report, results, verdict_tables, verdicts
 from jaxdist.config import StatisticsConfig
 from tests import results_support
 from tests.dose_support import DISTANCE, INTENSITY, NEITHER, made_up
@@ -60,6 +60,16 @@ class TestSentences:
         flat = said(made_up({"relu": dict.fromkeys(NEITHER, np.inf)}))[0]
         assert "no edit changes 1 % of predictions up to the end of its grid" in flat
         assert "floor > 0.90" in flat
+
+    def test_are_the_same_of_the_outline(self):
+        given = made_up(even=("abs",), sites=("dense0/pre", "all"))
+        for name in given.children:
+            group = given[name].to_dataset()
+            doses = {key: group[key].where(group.site != "all") for key in ("dose", "rms") if key in group}
+            given[name] = group.assign(doses)
+        outline = verdicts.sentences(given, dose_tables.outline(given, OPTIONS))
+        assert outline == said(given)
+        assert len(outline) == 3
 
     def test_say_what_is_unweighted_and_what_is_missing(self):
         given = made_up({"relu": DISTANCE})
@@ -186,6 +196,17 @@ class TestFiles:
         frame = pd.read_csv(tmp_path / "tables" / "doses.csv")
         assert set(frame.gauge) == {"as_is", "averaged", "absolute"}
 
+    def test_a_family_that_edits_everywhere_alone_is_reported_too(self, tmp_path, monkeypatch):
+        given = made_up(left_out=tuple(name for name in families.ALL if name != "offset"))
+        del given["offset"].attrs["identity"]
+        monkeypatch.setattr(report.figures, "save", lambda *_: [])
+        report.write(given, OPTIONS, tmp_path)
+        assert "swept: " in (tmp_path / "tables" / "verdict.md").read_text()
+        found = dose_tables.compare(given, OPTIONS)
+        assert "not swept" in printed(verdicts.rendered(given, found, OPTIONS))
+        assert "not swept" in printed(report.summary(given, OPTIONS))
+        assert json.loads(verdicts.json_of(given, found, OPTIONS))["costs"] == []
+
     def test_json_has_every_number_and_is_strict(self, result, found):
         def refuse(constant):
             raise AssertionError(constant)
@@ -235,6 +256,19 @@ class TestCommand:
         assert message.count("\n") == 1
         assert "'jaxdist sweep run --sweep.families scale,clip,offset," in message
         assert "noise,floor,dead_zone,clip_both --sweep.dose true'" in message
+
+    @pytest.mark.parametrize("of", ["a run", "a network measured from Python"])
+    def test_a_margin_is_kept_for_later_reports(self, of, folder, tmp_path):
+        given = made_up()
+        if of != "a run":
+            del given.attrs["config"]
+        run = folder(given)
+        assert cli.main(["verdict", run, "--margin", "0.05"]) == 0
+        written = (tmp_path / "run/tables/verdict.md").read_text()
+        assert "keeps flips below 5.00 %" in written
+        assert cli.main(["report", run]) == 0
+        assert (tmp_path / "run/tables/verdict.md").read_text() == written
+        assert results.options_of(results.load(tmp_path / "run")).statistics == StatisticsConfig(flips=0.05)
 
     @pytest.mark.parametrize("margin", ["0", "1", "-0.1", "nan", "x"])
     def test_refuses_a_margin_that_is_no_share(self, margin, capsys):

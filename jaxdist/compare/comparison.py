@@ -198,5 +198,8 @@ def _agreement(
         matching = counts.same_classes(both, networks, pairs, data_dir)
     except InputError as error:
         return [f"{what} ({error})"]
-    points["same_class"] = np.concatenate([matching[key].reshape(-1) for key in pairs])
-    return []
+    unknown = {key: np.full(one.correct.shape, np.nan) for key, (one, _) in pairs.items() if key not in matching}
+    known = matching | unknown
+    points["same_class"] = np.concatenate([known[key].reshape(-1) for key in pairs])
+    skipped = list(dict.fromkeys(key[0] for key in unknown))
+    return [f"{what} for {', '.join(skipped)}, which are not single affine edits of a site"] if skipped else []

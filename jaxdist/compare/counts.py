@@ -28,6 +28,8 @@ def points(pairs: Pairs) -> pd.DataFrame:
                 f"{a.network}, {a.split}: one side has {len(a.seeds)} seeds and {a.total} images, the other "
                 f"{len(b.seeds)} and {b.total}; the same networks on the same images are needed"
             )
+        # Counts that are means over draws are no whole numbers.
+        kind = np.result_type(a.correct, b.correct, np.int64)
         for s, (seed_a, seed_b) in enumerate(zip(a.seeds, b.seeds, strict=True)):
             frames.append(
                 pd.DataFrame(
@@ -39,7 +41,7 @@ def points(pairs: Pairs) -> pd.DataFrame:
                         "total": a.total,
                         "a": a.correct[s],
                         "b": b.correct[s],
-                        "difference": b.correct[s].astype(int) - a.correct[s].astype(int),
+                        "difference": np.subtract(b.correct[s], a.correct[s], dtype=kind),
                     }
                 )
             )
@@ -50,11 +52,11 @@ def verdicts(points: pd.DataFrame, images: int) -> list[Verdict]:
     """Of each series: agree where no count differs by more than `images`."""
     found = []
     for what, part in by_series(points):
-        largest, total = int(part.difference.abs().max()), int(part.total.iloc[0])
-        words = f"largest difference {largest} of {total} images at {part.fraction.nunique()} points"
+        largest, total = part.difference.abs().max(), int(part.total.iloc[0])
+        words = f"largest difference {largest:g} of {total} images at {part.fraction.nunique()} points"
         if part.seed.nunique() > 1:
             words += f" of {part.seed.nunique()} networks"
-        if "same_class" in part:
+        if "same_class" in part and part.same_class.notna().all():
             words += f"; same class for at least {100 * (part.same_class / part.total).min():.3f} %"
         found.append(Verdict(what, "differ" if largest > images else "agree", words))
     return found
@@ -65,12 +67,16 @@ def same_classes(
 ) -> dict[Key, np.ndarray]:
     """Images [S, P] to which both sides' networks give the same class at each point, each side by its own protocol.
 
+    Of families whose points are single affine edits: others take random numbers, or edit more than the site.
     Both are evaluated here, in float32, on the images in each side's own scaling. A side whose images are not known, as
     of the paper's result file, is evaluated on the other's. `data_dir` says where they are, if not where they were.
 
     Raises:
       InputError: if the images cannot be read, or are not those of the results.
     """
+    pairs = {key: pair for key, pair in pairs.items() if families.get(key[0]).alone}
+    if not pairs:
+        return {}
     seeds = jax.tree.leaves(networks[0])[0].shape[0]
     inputs = [_inputs(side, other, data_dir, seeds) for side, other in (sides, sides[::-1])]
     grids = {key[0]: pair[0].fraction for key, pair in pairs.items()}

@@ -129,7 +129,7 @@ def _legend(look: dict[str, figures.Look], points: pd.DataFrame) -> list[Line2D]
         )
         for one in look.values()
     ]
-    for family in points.family.unique():
+    for family in (name for name in points.family.unique() if name in figures.DASHES):
         mark = _MARKS.get(str(family), "")
         dash = figures.DASHES[str(family)]
         if mark or family == "scale":

@@ -24,6 +24,7 @@ FIELDS = (
     "sweep.clip_formula",
     "sweep.offset_formula",
     "sweep.dead_units",
+    "sweep.draws",
     "compute.precision",
 )
 

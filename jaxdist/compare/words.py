@@ -77,7 +77,8 @@ def _beyond(comparison: Comparison) -> Iterator[RenderableType]:
     for one in worst.head(SHOWN).itertuples():
         place = f"{one.site} {one.split}" if frame.site.nunique() > 1 else str(one.split)
         point = f"{one.family} {one.network} {place} {100 * float(str(one.fraction)):.4g} %"
-        table.add_row(point, str(one.seed), str(one.a), str(one.b), f"{int(str(one.difference)):+d}")
+        counts = (float(str(count)) for count in (one.a, one.b))
+        table.add_row(point, str(one.seed), *(f"{count:.8g}" for count in counts), f"{float(str(one.difference)):+.8g}")
     yield table
 
 
