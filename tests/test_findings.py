@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxdist import cli
+from jaxdist import cli, figures
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "findings.md"
@@ -34,7 +34,8 @@ def printed(command, name, folder, capsys):
 
 @pytest.mark.parametrize("name", SETS)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_block_is_what_its_command_prints(command, name, tmp_path, capsys):
+def test_every_block_is_what_its_command_prints(command, name, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(figures, "save", lambda *_: [])  # it is about what is printed
     shown = "\n".join(line.rstrip() for line in blocks()[command, name].splitlines()).strip("\n")
     assert shown == printed(command, name, tmp_path, capsys)
 

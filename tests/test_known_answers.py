@@ -15,15 +15,16 @@ from jaxdist.config import Options, SweepConfig
 from jaxdist.counting import Context
 from jaxdist.waves import Subject
 
-SITE, PAIRS, IMAGES, SEEDS = "hidden", 128, 96, 6
+SITE, PAIRS, SEEDS = "hidden", 128, 6
+IMAGES = {"distance": 160, "intensity": 160, "neither": 64}
 STUDIES = {"distance": 20, "intensity": 20, "neither": 200}
 FAMILIES = (*preference.SMALL, preference.LARGE, preference.NOISE)
 
 
 def images(kind, rng):
     """Activations [N, 2 * PAIRS] and classes: each pair is small (below 1) or large (from 6 to 10) at random."""
-    shape = (IMAGES, PAIRS)
-    y = rng.integers(0, 2, IMAGES)
+    shape = (IMAGES[kind], PAIRS)
+    y = rng.integers(0, 2, IMAGES[kind])
     is_large, small, large = rng.random(shape) < 0.5, rng.random(shape), rng.uniform(6, 10, shape)
 
     def read(start, more, width):
@@ -75,13 +76,15 @@ def answers():
         model = taps.Model(network, post=((SITE, elementwise.relu),))
         subjects = {"net": Subject(model, networks(kind, count, rng))}
         measured = {"net": counting.measure_ranges(subjects["net"], given, "net")}
-        swept = family_sweeps.sweep(subjects, measured, given, counting.dosings(subjects, given))
+        dosings = counting.dosings(subjects, given)
+        grids = {name: families.coarse_grid(name, 2) for name in FAMILIES}
+        swept = family_sweeps.sweep(subjects, measured, given, dosings, grids=grids)
         costs = {}
         for name, family in swept.items():
             known = families.get(name)
             dose, agree = (getattr(family.found, field)[0, :, 0, 0] for field in ("angular", "agree"))
             path = preference.path(
-                family.fraction, dose, 1 - agree / IMAGES, identity=known.identity, side=known.sides[0]
+                family.fraction, dose, 1 - agree / IMAGES[kind], identity=known.identity, side=known.sides[0]
             )
             costs |= {(name, level): preference.dose_at(path, level) for level in preference.LEVELS}
         found[kind] = [

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from jaxdist import cli, dose_figures, dose_tables, families, report, results, verdict_tables, verdicts
+from jaxdist import cli, dose_figures, dose_tables, families, figures, report, results, verdict_tables, verdicts
 from jaxdist.config import StatisticsConfig
 from tests import results_support
 from tests.dose_support import DISTANCE, INTENSITY, NEITHER, made_up
@@ -258,7 +258,8 @@ class TestCommand:
         assert "noise,floor,dead_zone,clip_both --sweep.dose true'" in message
 
     @pytest.mark.parametrize("of", ["a run", "a network measured from Python"])
-    def test_a_margin_is_kept_for_later_reports(self, of, folder, tmp_path):
+    def test_a_margin_is_kept_for_later_reports(self, of, folder, tmp_path, monkeypatch):
+        monkeypatch.setattr(figures, "save", lambda *_: [])  # pictures take long and do not matter here
         given = made_up()
         if of != "a run":
             del given.attrs["config"]
