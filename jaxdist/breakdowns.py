@@ -86,6 +86,27 @@ def units(result: xr.DataTree) -> pd.DataFrame:
     return found
 
 
+def matched(result: xr.DataTree) -> pd.DataFrame:
+    """One row a network, seed, site, split, family, side and dose that was matched (`level`), where it is reached.
+
+    With the `fraction` that gives it, the `dose` found there, `flips` and the accuracy lost (`drop`), all fractions.
+    """
+    frames = []
+    for family in (name for name in families.ALL if f"matched_{name}" in result.children):
+        group = result[f"matched_{family}"].to_dataset()
+        values = xr.Dataset(
+            {
+                "fraction": group.fraction,
+                "dose": group.dose,
+                "flips": 1 - group.agree / group.total,
+                "drop": (group.unperturbed - group.correct) / group.total,
+            }
+        ).where(group.fraction.notnull())
+        keys = ["network", "site", "seed", "split", "side", "level"]
+        frames.append(values.to_dataframe(keys).dropna().reset_index().assign(family=family))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
 def strongest(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of `units` at each family's strongest fraction: the one with most flips over all units of the table."""
     parts = []

@@ -219,7 +219,8 @@ def _rho(ax: Axes, rhos: Sequence[RhoCurve]) -> None:
     ax.yaxis.set_major_locator(FixedLocator(_round_ticks(every.min(), every.max())))
     _plain(ax)
     ax.tick_params(labelsize=7.5, length=2, pad=1.5)
-    ax.set_title("ρ: dose of clip / dose of offset", fontsize=8.5, pad=3)
+    title = ax.set_title("ρ: dose of clip / dose of offset", fontsize=8.5, pad=3)
+    title.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.92, "pad": 1})
     ax.set_xlabel("predictions changed (%)", fontsize=7.5, labelpad=1)
 
 

@@ -297,7 +297,7 @@ def _reason(costs: list[Doses], comparisons: tuple[Comparison, ...], confidence:
     less = [one for one in against if one.ratio.p_less < alpha]
     greater = [one for one in against if one.ratio.p_greater < alpha]
     if less and greater:
-        if {one.first for one in less} != {one.first for one in greater}:
+        if {one.level for one in less} & {one.level for one in greater}:
             return f"{' and '.join(SMALL)} disagree: {_list(less, 'less')}, {_list(greater, 'more')}"
         return f"the levels disagree: {_list(less, 'less')}, {_list(greater, 'more')}"
     noise = [one for one in comparisons if one.second == NOISE]

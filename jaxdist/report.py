@@ -54,6 +54,7 @@ def write(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> list[
     singles = "units" if "flips" in units else "sensitivity"
     frames = {"points": points, "tolerance": reach, "tolerance_flips": flips, singles: units, "snapshots": stages}
     frames |= {"snapshots_tolerance": stage_reach} | {f"grid_{p.first}_{p.second}": p.points for p in pairs}
+    frames["matched"] = breakdowns.matched(result)
     if training is not None:
         frames["training"] = training
     for name, frame in frames.items():

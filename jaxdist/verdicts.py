@@ -43,6 +43,8 @@ def _sentence(result: xr.DataTree, found: FairComparison, one: Finding) -> str:
         if np.isfinite(p)
         else "neither distance nor intensity is shown"
     )
+    if not verdict.comparisons:  # what was not swept for a verdict has none, which is no finding
+        claim = "no verdict"
     text = f"{_place(result, one)}: {claim}: {verdict.reason}."
     costs = here(found.costs, one)
     families = [name for name in (*preference.SMALL, preference.LARGE, preference.NOISE) if name in set(costs.family)]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import counting, families, family_sweeps, matched, mlp
+from jaxdist import breakdowns, counting, families, family_sweeps, matched, mlp, results
 from jaxdist.config import Options, RangesConfig, SweepConfig
 from jaxdist.counting import Context
 from jaxdist.errors import InputError
@@ -330,3 +330,7 @@ def test_matched_doses_are_met_on_both_sides_and_never_where_they_are_not_reache
             assert ((one.correct == -1).squeeze("split") == ~known).all()
             met += int(known.sum())
     assert met > 40
+    frame = breakdowns.matched(results.tree(groups, {}))
+    assert len(frame) == met
+    assert (frame.dose - frame.level).abs().max() < 2e-3
+    assert frame.flips.between(0, 1).all()
