@@ -262,14 +262,19 @@ def _sweep(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    result = _experiment().report_folder(options.run, _changes(options))
-    from jaxdist import results
+    _experiment()
+    from jaxdist import finished, results
+
+    result = finished.report_folder(options.run, _changes(options))
 
     _summarise(result, results.options_of(result).statistics, options.run)
 
 
 def _verdict(options: argparse.Namespace) -> None:
-    result, found, statistics = _experiment().verdict_folder(options.run, options.margin)
+    _experiment()
+    from jaxdist import finished
+
+    result, found, statistics = finished.verdict_folder(options.run, options.margin)
     from jaxdist import report, verdicts
 
     if options.site is not None:

@@ -6,7 +6,6 @@ result.nc, weights/, tables/ and figures/.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import time
@@ -21,8 +20,6 @@ import xarray as xr
 from jaxdist import config as configs
 from jaxdist import (
     counting,
-    dose_tables,
-    dosed,
     families,
     family_sweeps,
     folders,
@@ -37,10 +34,9 @@ from jaxdist import (
     training,
     weights,
 )
-from jaxdist.config import Config, StatisticsConfig
+from jaxdist.config import Config
 from jaxdist.counting import Context
 from jaxdist.devices import mesh_of
-from jaxdist.dose_tables import FairComparison
 from jaxdist.errors import InputError, MeaninglessError, TrainingDivergedError
 from jaxdist.inputs import Inputs, load_inputs, refuse_unlike
 from jaxdist.progress import Show, silent
@@ -90,13 +86,13 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
     earlier = _earlier(config, folder)
     before = 0 if earlier is None else results.config_of(earlier).train.seeds
     new = range(before, config.train.seeds)
-    if earlier is not None and not new and (_is_swept(earlier) or not swept):
+    if earlier is not None and not new and (is_swept(earlier) or not swept):
         Store(folder, config).clear()  # a process killed at its very end may have left it
         if results.config_of(earlier).statistics != config.statistics:
             earlier.attrs["config"] = configs.to_toml(config)
             folders.save(folder, config, earlier)
         return earlier
-    if earlier is not None and _is_swept(earlier) and not swept:
+    if earlier is not None and is_swept(earlier) and not swept:
         raise InputError(f"{folder}: is swept already; to extend it, 'jaxdist run' trains and sweeps the new seeds")
     for name in config.model.activations:
         forms.get(name)
@@ -115,10 +111,10 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
         if swept:
             try:
                 for k, part in enumerate(parts):
-                    if not _is_swept(part.result):
+                    if not is_swept(part.result):
                         parts[k] = part._replace(result=sweep_networks(config, inputs, part, show, store))
             except MeaninglessError as error:
-                if earlier is not None and _is_swept(earlier):
+                if earlier is not None and is_swept(earlier):
                     raise
                 parts, refused = trained, error  # the training is not lost with it
     except TrainingDivergedError:
@@ -156,7 +152,8 @@ def _earlier(config: Config, folder: Path) -> xr.DataTree | None:
     return earlier
 
 
-def _is_swept(result: xr.DataTree) -> bool:
+def is_swept(result: xr.DataTree) -> bool:
+    """Whether a result holds a family's sweep."""
     return bool(set(families.ALL) & set(result.children))
 
 
@@ -210,7 +207,7 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
     """
     with folders.held(folders.with_result(folder)) as folder:
         earlier = results.load(folder)
-        config = _changed(earlier, changes or {}, ("data.dir", "ranges.", "sweep.", "statistics.", "compute."))
+        config = changed(earlier, changes or {}, ("data.dir", "ranges.", "sweep.", "statistics.", "compute."))
         for name in config.model.activations:
             family_sweeps.check(network_model(config, name), targets_of(config), config.options)
         store = Store(folder, config)
@@ -235,52 +232,7 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
     return result
 
 
-def report_folder(folder: Path, changes: Mapping[str, str] | None = None) -> xr.DataTree:
-    """Write the tables and figures of a swept run folder; `changes` overrides fields of the statistics.
-
-    Raises:
-      InputError: if the folder is not a run or holds no sweep, or a change is not allowed.
-    """
-    with folders.held(folders.with_result(folder)) as folder:
-        result = results.load(folder)
-        if not _is_swept(result):
-            raise InputError(f"{folder}: holds no sweep yet; make one with 'jaxdist sweep {folder}'")
-        if changes:
-            config = _changed(result, changes, ("statistics.",))
-            result.attrs["config"] = configs.to_toml(config)
-            folders.save(folder, config, result)
-        report.write(result, results.options_of(result).statistics, folder)
-    return result
-
-
-def verdict_folder(folder: Path, flips: float | None = None) -> tuple[xr.DataTree, FairComparison, StatisticsConfig]:
-    """Compare the edits of a run folder at equal dose and write tables and figure of it; returns what it is made of.
-
-    `flips` replaces the margin in the result's own statistics, a fraction: later reports say the same.
-
-    Raises:
-      InputError: if the folder is not a run, or was not swept for what a verdict needs; it names the command.
-    """
-    with folders.held(folders.with_result(folder)) as folder:
-        result = results.load(folder)
-        if lacking := dosed.lacking(result):
-            raise InputError(f"{folder}: holds no doses of {', '.join(lacking)}; {dosed.remedy(result, folder)}")
-        options = results.options_of(result)
-        if flips is not None:
-            options = dataclasses.replace(options, statistics=dataclasses.replace(options.statistics, flips=flips))
-            if "config" in result.attrs:
-                config = dataclasses.replace(results.config_of(result), statistics=options.statistics)
-                result.attrs["config"] = configs.to_toml(config)
-                folders.save(folder, config, result)
-            else:
-                result.attrs["options"] = json.dumps(configs.to_dict(options))
-                results.save(result, folder / results.FILE)
-        found = dose_tables.compare(result, options.statistics)
-        report.write_verdict(result, found, options.statistics, folder)
-    return result, found, options.statistics
-
-
-def _changed(result: xr.DataTree, changes: Mapping[str, str], allowed: tuple[str, ...]) -> Config:
+def changed(result: xr.DataTree, changes: Mapping[str, str], allowed: tuple[str, ...]) -> Config:
     """A result's config with fields overridden; only those that start with one of `allowed` may be."""
     for key in changes:
         if not key.startswith(allowed):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import xarray as xr
 
-from jaxdist import config, dosed, families, results
+from jaxdist import config, dose_tables, dosed, families, results
 
-TOTAL = 10_000
+TOTAL, OPTIONS = 10_000, config.StatisticsConfig()
 DISTANCE = {"floor": 0.03, "dead_zone": 0.04, "clip_both": 0.25, "clip": 0.2, "noise": 0.1}
 INTENSITY = {"floor": 0.25, "dead_zone": 0.2, "clip_both": 0.03, "clip": 0.02, "noise": 0.1}
 NEITHER = {"floor": 0.1, "dead_zone": 0.1, "clip_both": 0.1, "clip": 0.1, "noise": 0.1}
@@ -104,3 +105,15 @@ def _group(family, costs, shape, coords, *, draws):
         {**coords, "fraction": fraction},
         {"identity": families.get(family).identity, "draws": 8 if draws else 1, "made": "{}"},
     )
+
+
+@pytest.fixture(scope="module")
+def result():
+    """A result in which abs networks have other gauges too."""
+    return made_up(even=("abs",))
+
+
+@pytest.fixture(scope="module")
+def found(result):
+    """What is compared in it."""
+    return dose_tables.compare(result, OPTIONS)

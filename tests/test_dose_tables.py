@@ -9,22 +9,14 @@ import numpy as np
 import pytest
 
 from jaxdist import config, dose_tables, dosed, families, markdown, one_network, preference, statistics, tables
-from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
 from tests import dose_support, results_support
 from tests.dose_support import DISTANCE, INTENSITY, NEITHER, TOTAL, made_up
 
-OPTIONS = StatisticsConfig()
+OPTIONS = dose_support.OPTIONS
 
 
-@pytest.fixture(scope="module")
-def result():
-    return made_up(even=("abs",))
-
-
-@pytest.fixture(scope="module")
-def found(result):
-    return dose_tables.compare(result, OPTIONS)
+result, found = dose_support.result, dose_support.found
 
 
 class TestDoses:

@@ -75,6 +75,7 @@ LAYERS = (
     "probes",
     "interop",
     "experiment",
+    "finished",
     "planning",
     "compare",
     "cli",

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from jaxdist import cli, experiment, folders, results, training, unfinished, waves, weights
+from jaxdist import cli, experiment, finished, folders, results, training, unfinished, waves, weights
 from jaxdist import config as configs
 from jaxdist.errors import InputError
 
@@ -120,7 +120,7 @@ def test_work_that_nothing_tells_of_is_not_gone_on_with(tmp_path, monkeypatch, u
 
 def test_other_statistics_change_no_run(tmp_path):
     experiment.run(config(tmp_path / "run", seeds=2))
-    experiment.report_folder(tmp_path / "run", {"statistics.margin": "0.02"})
+    finished.report_folder(tmp_path / "run", {"statistics.margin": "0.02"})
     assert results.config_of(experiment.run(config(tmp_path / "run", seeds=2))).statistics.margin == 0.01
     assert results.config_of(results.load(tmp_path / "run")).statistics.margin == 0.01
 

@@ -14,21 +14,14 @@ from rich.console import Console
 
 from jaxdist import cli, dose_figures, dose_tables, families, figures, report, results, verdict_tables, verdicts
 from jaxdist.config import StatisticsConfig
-from tests import results_support
+from tests import dose_support, results_support
 from tests.dose_support import DISTANCE, INTENSITY, NEITHER, made_up
 
-OPTIONS = StatisticsConfig()
+OPTIONS = dose_support.OPTIONS
 LONG = results_support.LONG
 
 
-@pytest.fixture(scope="module")
-def result():
-    return made_up(even=("abs",))
-
-
-@pytest.fixture(scope="module")
-def found(result):
-    return dose_tables.compare(result, OPTIONS)
+result, found = dose_support.result, dose_support.found
 
 
 def printed(thing):

@@ -1,0 +1,64 @@
+"""What is done with a finished run: its tables and figures again, by other statistics, and the verdict on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import xarray as xr
+
+from jaxdist import config as configs
+from jaxdist import dose_tables, dosed, experiment, folders, report, results
+from jaxdist.config import StatisticsConfig
+from jaxdist.dose_tables import FairComparison
+from jaxdist.errors import InputError
+
+
+def report_folder(folder: Path, changes: Mapping[str, str] | None = None) -> xr.DataTree:
+    """Write the tables and figures of a swept run folder; `changes` overrides fields of the statistics.
+
+    Raises:
+      InputError: if the folder is not a run or holds no sweep, or a change is not allowed.
+    """
+    with folders.held(folders.with_result(folder)) as folder:
+        result = results.load(folder)
+        if not experiment.is_swept(result):
+            raise InputError(f"{folder}: holds no sweep yet; make one with 'jaxdist sweep {folder}'")
+        if changes:
+            _keep(experiment.changed(result, changes, ("statistics.",)).statistics, result, folder)
+        report.write(result, results.options_of(result).statistics, folder)
+    return result
+
+
+def verdict_folder(folder: Path, flips: float | None = None) -> tuple[xr.DataTree, FairComparison, StatisticsConfig]:
+    """Compare the edits of a run folder at equal dose and write tables and figure of it; returns what it is made of.
+
+    `flips` replaces the margin in the result's own statistics, a fraction: later reports say the same.
+
+    Raises:
+      InputError: if the folder is not a run, or was not swept for what a verdict needs; it names the command.
+    """
+    with folders.held(folders.with_result(folder)) as folder:
+        result = results.load(folder)
+        if lacking := dosed.lacking(result):
+            raise InputError(f"{folder}: holds no doses of {', '.join(lacking)}; {dosed.remedy(result, folder)}")
+        if flips is not None:
+            _keep(dataclasses.replace(results.options_of(result).statistics, flips=flips), result, folder)
+        statistics = results.options_of(result).statistics
+        found = dose_tables.compare(result, statistics)
+        report.write_verdict(result, found, statistics, folder)
+    return result, found, statistics
+
+
+def _keep(statistics: StatisticsConfig, result: xr.DataTree, folder: Path) -> None:
+    """Make these a result's own statistics, in its file too."""
+    if "config" in result.attrs:
+        config = dataclasses.replace(results.config_of(result), statistics=statistics)
+        result.attrs["config"] = configs.to_toml(config)
+        folders.save(folder, config, result)
+    else:
+        options = dataclasses.replace(results.options_of(result), statistics=statistics)
+        result.attrs["options"] = json.dumps(configs.to_dict(options))
+        results.save(result, folder / results.FILE)
