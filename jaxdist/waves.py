@@ -44,11 +44,6 @@ class Found(NamedTuple):
     rms: np.ndarray
     rms_plain: np.ndarray
 
-    @property
-    def points(self) -> tuple[np.ndarray, ...]:
-        """What there is of every point."""
-        return (*self[:3], *self[4:])
-
 
 def in_waves(
     subject: Subject,
