@@ -17,7 +17,7 @@ from jaxdist.devices import DATA, SEED, Examples
 
 Carry = TypeVar("Carry")
 
-SPECS = Examples(PartitionSpec(DATA), PartitionSpec(DATA), PartitionSpec())  # type: ignore[arg-type]
+SPECS = Examples(PartitionSpec(DATA), PartitionSpec(DATA), PartitionSpec(), PartitionSpec())  # type: ignore[arg-type]
 """How `Examples` enter a ``shard_map``."""
 
 
@@ -38,7 +38,7 @@ def default_size(width: int, networks: int = 1) -> int:
 
 
 class Block(NamedTuple):
-    """Some consecutive examples. Rows that are not `valid` repeat examples that are counted elsewhere."""
+    """Some consecutive examples. Rows that are not `valid` are counted elsewhere, or are of another split."""
 
     x: Any  # [n, ...], or a pytree of such arrays where two views of the examples are walked together
     y: Array  # [n]
@@ -52,31 +52,39 @@ def fold(
 ) -> Carry:
     """Fold `step` over this device's share of the examples, at most `size` at a time; runs inside ``shard_map``.
 
-    Blocks have one shape, as even as the number of examples and whole tiles allow: the last one starts early and marks
-    what it repeats as not valid, so nothing is copied or padded. `init` holds constants; the result differs between
-    devices: reduce it over the data axis. With `rehearse` the first block also comes before all others, with no row
-    valid, for what has to be known from the start; blocks are then an eighth of the examples at most.
+    Blocks have one shape, as even as the number of rows and whole tiles allow, and how many there are is known when
+    they are walked, so that splits in the same arrays take one program. The last one starts early and marks what it
+    repeats as not valid, so nothing is copied or padded; a block larger than the split reaches out of it. `init` holds
+    constants; the result differs between devices: reduce it over the data axis. With `rehearse` the first block also
+    comes before all others, with no row valid, for what has to be known from the start; blocks are then an eighth of
+    the rows at most.
     """
-    local = examples.y.shape[0]
-    size = min(size, max(TILE, local // 8)) if rehearse else size
-    count = -(-local // size)
-    size = min(size, local, -(-local // count // TILE) * TILE)
-    first_here = lax.axis_index(DATA) * local
+    rows = examples.y.shape[0]
+    size = min(size, max(TILE, rows // 8)) if rehearse else size
+    size = min(size, rows, -(-rows // -(-rows // size) // TILE) * TILE)
+    share = -(-examples.total // lax.axis_size(DATA))
 
-    def body(carry: Carry, k: Array) -> tuple[Carry, None]:
-        start = jnp.clip(k * size, 0, local - size)
-        position = start + jnp.arange(size)
-        number = first_here + position
+    def body(k: Array, carry: Carry) -> Carry:
+        start = jnp.clip(examples.first + jnp.clip(k * size, 0, jnp.maximum(share - size, 0)), 0, rows - size)
+        position = start - examples.first + jnp.arange(size)
+        number = lax.axis_index(DATA) * share + position
+        mine = (position >= jnp.maximum(k * size, 0)) & (position < share) & (number < examples.total)
         block = Block(
             jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size), examples.x),
             lax.dynamic_slice_in_dim(examples.y, start, size),
             number,
-            (k >= 0) & (position >= k * size) & (number < examples.total),
+            (k >= 0) & mine,
             k >= 0,
         )
-        return step(carry, block), None
+        return step(carry, block)
 
-    return lax.scan(body, varying(init, (SEED, DATA)), jnp.arange(-1 if rehearse else 0, count))[0]
+    return lax.fori_loop(-1 if rehearse else 0, -(-share // size), body, varying(init, (SEED, DATA)))
+
+
+def rows_of(valid: Array, value: Array, unit_axis: int) -> Array:
+    """Which entries of a value [n, ..., H] or [H, n, ...] to count, given which rows [n]; to broadcast along it."""
+    axis = 1 if unit_axis % value.ndim == 0 else 0
+    return jnp.expand_dims(valid, tuple(k for k in range(value.ndim) if k != axis))
 
 
 def varying(tree: Any, axes: str | tuple[str, ...] = DATA) -> Any:

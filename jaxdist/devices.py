@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -49,26 +49,60 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, seeds: int = 1) -> Me
 class Examples(NamedTuple):
     """A split laid out over the mesh's data axis, in its given order; every row of the mesh has all of it.
 
-    The last device's share is filled up by repeating the last example; `total` says how many are real.
+    Every device holds an equal share of the N examples from its row `first` on; the last one's is filled up by
+    repeating the last example. What stands around a share belongs to other splits, which lie in the same arrays.
     """
 
     x: Any  # [N', ...] float32 or 8-bit integers (`products.pack`); a pytree of them for two views walked together
     y: Array  # [N'] int32
+    first: Array  # [] int32
     total: Array  # [] int32, the number of real examples N
 
 
 def place(x: np.ndarray, y: np.ndarray, mesh: Mesh, *, dtype: np.typing.DTypeLike = np.float32) -> Examples:
-    """Lay inputs [N, ...], stored as `dtype`, and labels [N] out over the mesh.
+    """Lay inputs [N, ...], stored as `dtype`, and labels [N] out over the mesh, as `place_splits` does of several."""
+    return place_splits({"only": (x, y)}, mesh, dtype=dtype)["only"]
+
+
+def place_splits(
+    splits: Mapping[str, tuple[np.ndarray, np.ndarray]], mesh: Mesh, *, dtype: np.typing.DTypeLike = np.float32
+) -> dict[str, Examples]:
+    """Lay the inputs [N, ...], stored as `dtype`, and labels [N] of several splits out over the mesh.
+
+    They share their arrays, and differ only in where they lie: what is compiled for one split serves all.
 
     Raises:
-      ValueError: if there are no examples, or not one label for each.
+      ValueError: if a split has no examples, or not one label for each.
     """
-    if len(x) != len(y) or not len(x):
-        raise ValueError(
-            f"expected one label for each of at least one example, got {len(x)} inputs and {len(y)} labels"
-        )
-    x, y = np.asarray(x, dtype), np.asarray(y, np.int32)
-    return Examples(_split(x, mesh, DATA), _split(y, mesh, DATA), same(len(x), mesh))
+    for x, y in splits.values():
+        if len(x) != len(y) or not len(x):
+            raise ValueError(
+                f"expected one label for each of at least one example, got {len(x)} inputs and {len(y)} labels"
+            )
+    devices = mesh.shape[DATA]
+    inputs, labels = (
+        _split(_interleaved([np.asarray(pair[k]) for pair in splits.values()], devices, kind), mesh, DATA)
+        for k, kind in enumerate((dtype, np.int32))
+    )
+    totals = [len(y) for _, y in splits.values()]
+    firsts = np.cumsum([0, *(-(-total // devices) for total in totals)]).tolist()
+    return {
+        name: Examples(inputs, labels, same(first, mesh), same(total, mesh))
+        for name, first, total in zip(splits, firsts, totals, strict=False)
+    }
+
+
+def _interleaved(arrays: Sequence[np.ndarray], devices: int, dtype: np.typing.DTypeLike) -> np.ndarray:
+    """Equal shares of the arrays, each filled up by its last entry: those of the first device, then of the next."""
+    shares = [-(-len(array) // devices) for array in arrays]
+    whole = np.empty((devices, sum(shares), *arrays[0].shape[1:]), dtype)
+    for device in range(devices):
+        rest = whole[device]
+        for array, share in zip(arrays, shares, strict=True):
+            part = array[device * share : (device + 1) * share]
+            rest[: len(part)], rest[len(part) : share] = part, array[-1]
+            rest = rest[share:]
+    return whole.reshape(-1, *whole.shape[2:])
 
 
 def spread(tree: Any, mesh: Mesh) -> Any:

@@ -55,9 +55,9 @@ def load_inputs(config: Config, backend: Backend | None = None, seeds: int | Non
         else:
             how = {"backend": backend}
         stored = [products.pack(x, how["backend"]) for x in pixels]
-    splits = zip(("train", "test"), stored, (dataset.train, dataset.test), strict=True)
-    laid_out = {name: devices.place(x, split.labels, mesh, dtype=x.dtype) for name, x, split in splits}
-    return Inputs(dataset, laid_out, used, how)
+    labels = dataset.train.labels, dataset.test.labels
+    pairs = dict(zip(("train", "test"), zip(stored, labels, strict=True), strict=True))
+    return Inputs(dataset, devices.place_splits(pairs, mesh, dtype=stored[0].dtype), used, how)
 
 
 def _check_alike(config: Config, dataset: data.Dataset, mesh: Mesh) -> None:

@@ -114,7 +114,9 @@ def block_sums(
     logits, before, logits_and_after = predictor(model, sites, params, part, edits, watch)
     unedited = elementwise.argmax(logits, model.class_axis)
     expected = wanted(unedited, part)
-    rows = None if before is None else _rows(part, before, model.unit_axis)
+    # A rehearsal's moments are of all rows.
+    all_or_valid = part.valid | ~part.counted
+    rows = None if before is None else blocks.rows_of(all_or_valid, before, model.unit_axis).astype(jnp.float32)
 
     def point(of: tuple[Mapping[str, Edit], Array | None]) -> tuple[Array, tuple[Array, Array] | None]:
         edit, factor = of
@@ -142,13 +144,6 @@ def block_sums(
     power = moments.of_block(before, rows, model.unit_axis)
     rest, overlap = (jnp.zeros((0, len(power))),) * 2 if compared is None else compared
     return Sums(found, Moments(factors, rest, overlap, power))
-
-
-def _rows(part: blocks.Block, value: Array, unit_axis: int) -> Array:
-    """1 for rows that count and 0 for others, to broadcast along a value."""
-    rows = jnp.where(part.valid | ~part.counted, jnp.float32(1), 0)
-    example_axis = 1 if unit_axis % value.ndim == 0 else 0
-    return jnp.expand_dims(rows, [axis for axis in range(value.ndim) if axis != example_axis])
 
 
 def wanted(unedited: Array, part: blocks.Block) -> Array:

@@ -17,12 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax import Array
+from jax.sharding import Mesh
 from rich.console import Console
 
 from jaxdist import config as configs
 from jaxdist import counting, devices, folders, hosts, report, results, study, taps
 from jaxdist.config import Options
 from jaxdist.counting import Context
+from jaxdist.devices import Examples
 from jaxdist.errors import InputError
 from jaxdist.progress import Show, shown, silent
 from jaxdist.taps import Action, Model
@@ -91,7 +93,7 @@ def probe(
     def measured(show: Show) -> xr.DataTree:
         began = time.perf_counter()
         mesh = devices.make_mesh(seeds=seeds)
-        splits = {name: devices.place(x, y, mesh, dtype=x.dtype) for name, (x, y) in images.items()}
+        splits = _placed(images, mesh)
         context = Context(splits, counting.targets_of(sites, chosen.sweep.layers), chosen, range(seeds), show, _at_once)
         groups = study.study({name: Subject(model, params)}, context)
         return results.tree(groups, _attrs(chosen, images, time.perf_counter() - began))
@@ -182,6 +184,14 @@ def _checked(pair: Labelled, split: str) -> tuple[np.ndarray, np.ndarray]:
             f"{split}: expected one integer label for each of {len(x)} inputs, got {y.dtype} of shape {y.shape}"
         )
     return x, y
+
+
+def _placed(images: Mapping[str, tuple[np.ndarray, np.ndarray]], mesh: Mesh) -> dict[str, Examples]:
+    """The splits laid out in shared arrays where they are alike; images of another size or type lie by themselves."""
+    kinds = {(x.shape[1:], x.dtype) for x, _ in images.values()}
+    if len(kinds) == 1:
+        return devices.place_splits(images, mesh, dtype=next(iter(kinds))[1])
+    return {name: devices.place(x, y, mesh, dtype=x.dtype) for name, (x, y) in images.items()}
 
 
 def _one(params: Params) -> Params:

@@ -197,9 +197,9 @@ def _measure(
             result = {}
             for site, (measured, post) in of_block(params, part.x).items():
                 so_far, idle = carry[site]
-                # A row that repeats another keeps a unit as dead as it is.
                 if post is not None:
-                    idle = idle & (post == 0).all(rules.others(post, model.unit_axis))
+                    counted = blocks.rows_of(part.valid, post, model.unit_axis)
+                    idle = idle & ((post == 0) | ~counted).all(rules.others(post, model.unit_axis))
                 result[site] = merge(so_far, summary(measured, part.valid, model.unit_axis)), idle
             return result
 

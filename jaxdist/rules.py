@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jaxdist import blocks
 from jaxdist.config import RangesConfig
 from jaxdist.devices import DATA
 from jaxdist.errors import InputError
@@ -51,10 +52,10 @@ class Moments(NamedTuple):
     squares: Array
 
 
-def extremes(value: Array, valid: Array, unit_axis: int) -> Extremes:  # noqa: ARG001  (the form of `moments`)
-    """Extremes of one block's values over everything but the unit axis; rows that repeat others change none."""
-    value, axes = value.astype(jnp.float32), others(value, unit_axis)
-    return Extremes(value.min(axes), value.max(axes))
+def extremes(value: Array, valid: Array, unit_axis: int) -> Extremes:
+    """Extremes of one block's values [n, ..., H] or [H, n, ...] over the rows that are `valid` [n]."""
+    value, axes, rows = value.astype(jnp.float32), others(value, unit_axis), blocks.rows_of(valid, value, unit_axis)
+    return Extremes(value.min(axes, where=rows, initial=jnp.inf), value.max(axes, where=rows, initial=-jnp.inf))
 
 
 def wider(a: Extremes, b: Extremes) -> Extremes:
@@ -65,7 +66,7 @@ def wider(a: Extremes, b: Extremes) -> Extremes:
 def moments(value: Array, valid: Array, unit_axis: int) -> Moments:
     """Moments of one block's values [n, ..., H] or [H, n, ...] over the rows that are `valid` [n]."""
     value, axes = value.astype(jnp.float32), others(value, unit_axis)
-    rows = _rows(valid, value, unit_axis)
+    rows = blocks.rows_of(valid, value, unit_axis)
     count = valid.sum(dtype=jnp.int32) * (value.size // value.shape[unit_axis] // len(valid))
     mean = jnp.where(rows, value, 0).sum(axes) / jnp.maximum(count, 1).astype(jnp.float32)
     apart = jnp.where(rows, value - jnp.expand_dims(mean, axes), 0)
@@ -94,12 +95,6 @@ def of_all_devices(found: Extremes | Moments) -> Extremes | Moments:
 def others(value: Array, unit_axis: int) -> tuple[int, ...]:
     """Every axis of a value but the unit axis."""
     return tuple(axis for axis in range(value.ndim) if axis != unit_axis % value.ndim)
-
-
-def _rows(valid: Array, value: Array, unit_axis: int) -> Array:
-    """Which entries of a value to count, broadcasting."""
-    axis = 1 if unit_axis % value.ndim == 0 else 0
-    return jnp.expand_dims(valid, tuple(k for k in range(value.ndim) if k != axis))
 
 
 def ordered(value: Array) -> Array:
@@ -143,7 +138,7 @@ def empty(kind: str, units: int) -> Extremes | Moments:
 
 def at_most(value: Array, thresholds: Array, valid: Array, unit_axis: int) -> Array:
     """Count the valid values whose keys are at most each threshold [K, 2, H], for each unit."""
-    keys, axes, rows = ordered(value), others(value, unit_axis), _rows(valid, value, unit_axis)
+    keys, axes, rows = ordered(value), others(value, unit_axis), blocks.rows_of(valid, value, unit_axis)
 
     def one(threshold: Array) -> Array:
         return ((keys <= jnp.expand_dims(threshold, axes)) & rows).sum(axes, dtype=jnp.int32)

@@ -24,11 +24,15 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 @pytest.fixture(scope="session", autouse=True)
 def _compile_each_program_once(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Share compiled programs between the tests of a session and between its worker processes."""
+    """Share compiled programs between the tests of a session, its workers, and the commands that tests start."""
     base = tmp_path_factory.getbasetemp()
     shared_by_workers = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    jax.config.update("jax_compilation_cache_dir", str(shared_by_workers / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    for name, value in (
+        ("jax_compilation_cache_dir", str(shared_by_workers / "xla")),
+        ("jax_persistent_cache_min_compile_time_secs", 0.0),
+    ):
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
 
 
 @pytest.fixture

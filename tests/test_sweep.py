@@ -238,6 +238,7 @@ def test_memory_grows_neither_with_examples_nor_with_points():
             jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding),
             jax.ShapeDtypeStruct(shape[:1], jnp.int32, sharding=sharding),
             jax.ShapeDtypeStruct((), jnp.int32),
+            jax.ShapeDtypeStruct((), jnp.int32),
         )
         static = {"model": mlp.model("relu"), "sites": (SITE,), "precision": "float32", "size": 500, "mesh": mesh}
         lowered = sweep._sweep.lower(params, made, laid_out, watch=None, **static)

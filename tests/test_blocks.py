@@ -1,0 +1,82 @@
+"""Blocks: every example of a split is walked once, whatever the blocks, the devices and what lies beside the split."""
+
+from __future__ import annotations
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import PartitionSpec
+
+from jaxdist import blocks, devices, families, mlp, ranges, sweep
+from jaxdist.config import SweepConfig
+
+SITE, GRIDS = "dense0/pre", {"scale": [0.5, 1], "clip": [0.3, 0.6, 1], "offset": [-0.2, 0.1, 0.4]}
+
+
+def walked(examples, size, rows, *, rehearse=False):
+    """For each example's number, how often it was counted and the sum of the values and labels it came with."""
+    mesh = devices.mesh_of(examples)
+
+    @jax.jit
+    def run(examples):
+        def local(examples):
+            def step(total, part):
+                weight = part.valid.astype(jnp.int32)
+                seen = jnp.stack([weight, weight * part.x[:, 0], weight * part.y])
+                return total.at[:, jnp.where(part.valid, part.number, rows)].add(seen)
+
+            none = jnp.zeros((3, rows + 1), jnp.int32)
+            found = lax.psum(blocks.fold(step, none, examples, size, rehearse=rehearse), devices.DATA)
+            return lax.pmax(found, devices.SEED)
+
+        return jax.shard_map(local, mesh=mesh, in_specs=(blocks.SPECS,), out_specs=PartitionSpec())(examples)
+
+    return np.asarray(run(examples))
+
+
+@pytest.mark.parametrize("rehearse", [False, True])
+@pytest.mark.parametrize("size", [64, 192, 1000])
+@pytest.mark.parametrize("counts", [(1000, 100), (7, 300), (129, 128, 1), (1, 1)])
+def test_every_example_of_every_split_is_walked_once(counts, size, rehearse):
+    mesh = devices.make_mesh(jax.devices()[:2])
+    splits = {
+        str(k): (1000 * k + np.arange(count)[:, None], np.arange(count) % 10) for k, count in enumerate(counts, start=1)
+    }
+    for name, examples in devices.place_splits(splits, mesh, dtype=np.int32).items():
+        (x, y), count = splits[name], len(splits[name][1])
+        times, values, labels = walked(examples, size, max(counts), rehearse=rehearse)
+        np.testing.assert_array_equal(times[:-1], np.arange(max(counts)) < count)
+        np.testing.assert_array_equal(values[:count], x[:, 0])
+        np.testing.assert_array_equal(labels[:count], y)
+
+
+def test_splits_of_shared_arrays_are_measured_as_if_they_lay_alone(digits, trained):
+    """With values that would show in ranges and counts if a row of the other split were taken for one's own."""
+    mesh, params, model = devices.make_mesh(jax.devices()[:2]), trained["relu"], mlp.model("relu")
+    x = digits.train.images.reshape(len(digits.train.images), -1).astype(np.float32)
+    own = {"few": (x[:101], digits.train.labels[:101]), "many": (100 * x, digits.train.labels)}
+    together = devices.place_splits(own, mesh)
+    sizes = sweep._sweep._cache_size(), ranges._measure._cache_size()
+
+    def measured(examples):
+        found = ranges.measure(model, params, examples, (SITE,))[SITE]
+        return found, sweep.sweep(model, params, {SITE: families.joined(found, GRIDS, SweepConfig())}, examples)
+
+    beside = {name: measured(examples) for name, examples in together.items()}
+    assert (sweep._sweep._cache_size(), ranges._measure._cache_size()) == (sizes[0] + 1, sizes[1] + 1)
+    for name, (images, labels) in own.items():
+        alone = measured(devices.place(images, labels, mesh))
+        chex.assert_trees_all_close(beside[name][0], alone[0], rtol=1e-4, atol=1e-5)
+        for one, other in zip(beside[name][1], alone[1], strict=True):
+            assert np.abs(one.astype(int) - other).max() <= 1
+
+
+def test_a_split_without_an_example_or_with_a_label_too_few_is_refused():
+    mesh = devices.make_mesh(jax.devices()[:2])
+    x, y = np.zeros((4, 2)), np.zeros(4, int)
+    for pair in ((x[:0], y[:0]), (x, y[:3])):
+        with pytest.raises(ValueError, match="one label for each of at least one example"):
+            devices.place_splits({"train": (x, y), "test": pair}, mesh)
