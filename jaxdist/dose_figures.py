@@ -89,24 +89,33 @@ class Panel(NamedTuple):
 
 def figure(found: FairComparison, options: StatisticsConfig) -> Figure:
     """The figure of one site: flips against dose, and rho against the level of flips."""
-    split = dosed.chosen_split(found.swept)
-    shown = [one for one in found.swept if one.series.split == split and one.gauge == "as_is"]
-    shown = [one for one in shown if not np.isnan(one.dose).all()]
+    shown, drawn = _shown(found), panels(found, options)
+    seeds = max(len(one.series.seeds) for one in shown)
+    over = f"median of {seeds} seeds, band from least to most" if seeds > 1 else "one seed"
+    first = shown[0].series
+    where = f"Edits of {tables.shortened(first.site, 30)} at equal dose, {first.split} images"
+    title = f"{where}: {over}" if len(drawn) > 1 else f"{where}\n{over}"
+    return draw(drawn, options.flips, resolution=1 / first.total, title=title)
+
+
+def panels(found: FairComparison, options: StatisticsConfig) -> list[Panel]:
+    """The curves of each network of one site, on the split that verdicts are of."""
+    shown = _shown(found)
     rhos = list(dose_tables.rhos(shown, options, levels=RHO_LEVELS))
-    networks = dict.fromkeys(one.series.network for one in shown)
-    panels = [
+    return [
         Panel(
             name,
             [curve for one in shown if one.series.network == name for curve in _curves(one)],
             [_rho_curve(rhos, name, side) for side in ("below", "above")],
         )
-        for name in networks
+        for name in dict.fromkeys(one.series.network for one in shown)
     ]
-    seeds = max(len(one.series.seeds) for one in shown)
-    over = f"median of {seeds} seeds, band from least to most" if seeds > 1 else "one seed"
-    where = f"Edits of {tables.shortened(shown[0].series.site, 30)} at equal dose, {split} images"
-    title = f"{where}: {over}" if len(panels) > 1 else f"{where}\n{over}"
-    return draw(panels, options.flips, resolution=1 / shown[0].series.total, title=title)
+
+
+def _shown(found: FairComparison) -> list[Swept]:
+    split = dosed.chosen_split(found.swept)
+    shown = [one for one in found.swept if one.series.split == split and one.gauge == "as_is"]
+    return [one for one in shown if not np.isnan(one.dose).all()]
 
 
 def _curves(one: Swept) -> Iterator[Curve]:

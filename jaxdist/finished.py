@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import xarray as xr
@@ -32,6 +32,29 @@ def report_folder(folder: Path, changes: Mapping[str, str] | None = None) -> xr.
     return result
 
 
+def report_folders(given: Sequence[Path], out: Path, changes: Mapping[str, str] | None = None) -> Path:
+    """Write one page of several swept run folders, over each other, into the folder `out`; returns the page.
+
+    All are told by the statistics of the first, with `changes`; the folders themselves stay as they are.
+
+    Raises:
+      InputError: if one of them is not a run or holds no sweep, is given twice, or a change is not allowed.
+    """
+    found = []
+    for folder in map(folders.with_result, given):
+        if sum(folder.resolve() == Path(other).expanduser().resolve() for other in given) > 1:
+            raise InputError(f"{folder}: is given twice; give each run once")
+        result = results.load(folder)
+        if not experiment.is_swept(result):
+            raise InputError(f"{folder}: holds no sweep yet; make one with 'jaxdist sweep {folder}'")
+        found.append(result)
+    statistics = results.options_of(found[0]).statistics
+    if changes:
+        statistics = experiment.changed(found[0], changes, ("statistics.",)).statistics
+    (page,) = report.write_page(given, found, statistics, out.expanduser())
+    return page
+
+
 def verdict_folder(folder: Path, flips: float | None = None) -> tuple[xr.DataTree, FairComparison, StatisticsConfig]:
     """Compare the edits of a run folder at equal dose and write tables and figure of it; returns what it is made of.
 
@@ -49,6 +72,7 @@ def verdict_folder(folder: Path, flips: float | None = None) -> tuple[xr.DataTre
         statistics = results.options_of(result).statistics
         found = dose_tables.compare(result, statistics)
         report.write_verdict(result, found, statistics, folder)
+        report.write_page([folder], [result], statistics, folder)
     return result, found, statistics
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from jaxdist import (
     formulas,
     hosts,
     markdown,
+    pages,
     pictures,
     profiles,
     results,
@@ -50,7 +51,7 @@ def write(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> list[
     training = tables.training(result, options) if "training" in result.children else None
     pairs, units = list(breakdowns.pairs(result)), breakdowns.units(result)
     stages, stage_reach = breakdowns.along_training(result, options)
-    written = []
+    written: list[Path] = []
     singles = "units" if "flips" in units else "sensitivity"
     frames = {"points": points, "tolerance": reach, "tolerance_flips": flips, singles: units, "snapshots": stages}
     frames |= {"snapshots_tolerance": stage_reach} | {f"grid_{p.first}_{p.second}": p.points for p in pairs}
@@ -83,7 +84,23 @@ def write(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> list[
         written += figures.save(figure, folder / "figures", stem)
     if dosed.has_doses(result):
         written += write_verdict(result, dose_tables.compare(result, options), options, folder)
-    return written
+    return [*written, *write_page([folder], [result], options, folder)]
+
+
+def write_page(
+    folders: Sequence[Path], found: Sequence[xr.DataTree], options: StatisticsConfig, out: Path
+) -> list[Path]:
+    """Write ``report.html`` of one result, or of several over each other, into `out`; returns the files, as `write`.
+
+    The pictures in its ``figures/`` that have no chart of their own become part of it, so write these first.
+    """
+    if not hosts.writes():
+        return []
+    names = [folder.expanduser().resolve().name for folder in folders]
+    # Folders of the same name are told apart by their paths.
+    names = [name if names.count(name) == 1 else str(folder) for name, folder in zip(names, folders, strict=True)]
+    runs = [pages.Run(*each) for each in zip(names, found, folders, strict=True)]
+    return [pages.write(pages.page(runs, options), out / pages.FILE)]
 
 
 def write_verdict(

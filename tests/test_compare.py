@@ -14,10 +14,10 @@ from PIL import Image
 from scipy import stats
 
 import jaxdist
-from jaxdist import cli, config, data, devices, families, published, results
+from jaxdist import cli, config, data, devices, families, paper_cells, published, results
 from jaxdist import compare as compare_package
 from jaxdist import weights as stored
-from jaxdist.compare import compare, paper, pictures, sides
+from jaxdist.compare import compare, pictures, sides
 
 # The shapes of the tests of whole runs, whose compiled programs are then shared.
 SMALL = ["--model.hidden", "16", "--sweep.splits", "train"]
@@ -401,17 +401,17 @@ def test_a_run_that_says_what_the_paper_says_agrees_with_it(runs):
                 network = list(group.network.values).index(cell.network)
                 correct[network, :, 0, 0, at] = np.round(60_000 * (cell.accuracy + noise))
         result[family] = group.assign(correct=(group.correct.dims, correct), total=("split", [60_000]))
-    agreeing = paper.cells(side._replace(result=result), side.config.statistics)
+    agreeing = paper_cells.cells(result, side.config.statistics)
     edited = agreeing[agreeing.table != "trained"]
     assert edited.z.abs().max() < 0.5
     trained = agreeing[agreeing.table == "trained"]
-    assert paper.verdict(trained)[0] == "differ"
-    assert paper.verdict(agreeing)[0] == "agree", "4 of 76 cells may lie far off"
-    few = paper.verdict(agreeing.assign(seeds=5))
+    assert paper_cells.verdict(trained)[0] == "differ"
+    assert paper_cells.verdict(agreeing)[0] == "agree", "4 of 76 cells may lie far off"
+    few = paper_cells.verdict(agreeing.assign(seeds=5))
     assert few[0] == "not shown"
     assert "5 seeds are too few" in few[1]
-    assert paper.verdict(agreeing[agreeing.network == "abs"].assign(z=0.0))[0] == "not shown"
-    assert paper.verdict(agreeing.assign(z=np.nan))[0] == "cannot judge"
+    assert paper_cells.verdict(agreeing[agreeing.network == "abs"].assign(z=0.0))[0] == "not shown"
+    assert paper_cells.verdict(agreeing.assign(z=np.nan))[0] == "cannot judge"
 
 
 def test_the_paper_as_a_config_file_is_the_published_protocol():

@@ -16,7 +16,7 @@ import xarray as xr
 from PIL import Image
 
 import jaxdist
-from jaxdist import cli, data, devices, families, folders, mlp, report, results, tables, weights
+from jaxdist import cli, data, devices, families, folders, mlp, pages, report, results, tables, weights
 from jaxdist import config as configs
 from tests import oracle
 from tests.conftest import to_numpy
@@ -61,7 +61,7 @@ def test_a_run_leaves_every_file_and_nothing_else(run):
     found_tables = {f"tables/{name}" for name in ("published.md", "corrected.md", "tolerance.md")}
     found_tables |= {f"tables/{name}.csv" for name in ("points", "tolerance", "tolerance_flips", "training")}
     stored = {"config.toml", "result.nc", "weights/relu.safetensors", "weights/abs.safetensors"}
-    assert files == figures | found_tables | stored | {folders.LOCK_FILE}
+    assert files == figures | found_tables | stored | {folders.LOCK_FILE, pages.FILE}
     for path in (run / "figures").glob("*.png"):
         with Image.open(path) as image:
             assert min(image.size) > 400

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from jaxdist import config as configs
-from jaxdist import files
-from jaxdist.compare import counts, means, paper, protocol, sides
+from jaxdist import files, paper_cells
+from jaxdist.compare import counts, means, protocol, sides
 from jaxdist.compare import pairs as pairing
 from jaxdist.compare.pairs import Pairs, Verdict
 from jaxdist.compare.protocol import Difference
@@ -147,9 +147,9 @@ def _take(networks: dict[str, Params], seeds: list[int]) -> dict[str, Params]:
 
 def _with_published(side: Side, changes: Mapping[str, str]) -> Comparison:
     options = _options(side, changes)
-    cells = paper.cells(side, options)
-    verdict, words = paper.verdict(cells)
-    absent = paper.absent(cells)
+    cells = paper_cells.cells(side.result, options, name=side.name)
+    verdict, words = paper_cells.verdict(cells)
+    absent = paper_cells.absent(cells)
     return Comparison(
         mode="published",
         a=side.words,

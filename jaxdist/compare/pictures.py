@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxdist import figures
 from jaxdist.compare.comparison import Comparison
-from jaxdist.compare.paper import NEAR
+from jaxdist.paper_cells import NEAR
 
 _MARKS = {"clip": "x"}
 

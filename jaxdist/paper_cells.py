@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from jaxdist import published, statistics, tables
-from jaxdist.compare.sides import Key, Side
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
 
@@ -17,7 +17,7 @@ LEAST_SEEDS = 6
 """Fewer give standard errors too uncertain to agree by: of 2 seeds, a fifth of all cells lie beyond 3 by chance."""
 
 
-def cells(side: Side, options: StatisticsConfig) -> pd.DataFrame:
+def cells(result: xr.DataTree, options: StatisticsConfig, *, name: str = "the run") -> pd.DataFrame:
     """One row a published cell of the networks that the run has: the paper's value, ours, and the difference.
 
     `paper` and `ours` are means over seeds, accuracies as fractions. `z` is ours minus the paper's in standard errors,
@@ -29,13 +29,13 @@ def cells(side: Side, options: StatisticsConfig) -> pd.DataFrame:
     Raises:
       InputError: if the run has none of the paper's networks, or no sweep of its training images.
     """
-    edited = _edited(side, options)
+    edited = _edited(result, options)
     if not edited:
         raise InputError(
-            f"{side.name}: has neither relu nor abs swept on its training images at dense0/pre; the published tables "
+            f"{name}: has neither relu nor abs swept on its training images at dense0/pre; the published tables "
             "are of those"
         )
-    return pd.DataFrame([*_finals(side), *edited])
+    return pd.DataFrame([*_finals(result), *edited])
 
 
 def absent(frame: pd.DataFrame) -> str:
@@ -63,11 +63,11 @@ def verdict(frame: pd.DataFrame) -> tuple[str, str]:
     return "agree", words
 
 
-def _finals(side: Side) -> list[dict[str, object]]:
+def _finals(result: xr.DataTree) -> list[dict[str, object]]:
     """The table of trained networks. Loss and training accuracy are of the weights before the last update."""
-    if "training" not in side.result.children:
+    if "training" not in result.children:
         return []
-    group = side.result["training"].to_dataset()
+    group = result["training"].to_dataset()
     rows = []
     for cell in published.finals():
         if cell.network not in group.network:
@@ -91,11 +91,11 @@ def _finals(side: Side) -> list[dict[str, object]]:
     return rows
 
 
-def _edited(side: Side, options: StatisticsConfig) -> list[dict[str, object]]:
+def _edited(result: xr.DataTree, options: StatisticsConfig) -> list[dict[str, object]]:
     site = "dense0/pre"
     unedited = {cell.network: cell.sd for cell in published.finals() if cell.quantity == "train_accuracy"}
-    series = side.series()
-    tests: dict[Key, statistics.Published] = {}
+    series = {(s.family, s.network, s.site, s.split): s for s in tables.series(result)}
+    tests: dict[tuple[str, ...], statistics.Published] = {}
     rows: list[dict[str, object]] = []
     for cell in published.cells():
         key = (cell.family, cell.network, site, "train")

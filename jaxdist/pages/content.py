@@ -1,0 +1,231 @@
+"""From results to the sections of a page: what is said, and which frames are drawn and listed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import pandas as pd
+import xarray as xr
+
+from jaxdist import dose_figures, dose_tables, dosed, families, paper_cells, results, tables, verdicts
+from jaxdist.config import StatisticsConfig
+from jaxdist.dose_tables import FairComparison
+from jaxdist.errors import InputError
+from jaxdist.pages import charts, listings, pictures, protocol
+from jaxdist.pages.charts import Choices
+from jaxdist.pages.parts import Page, Section
+
+
+class Run(NamedTuple):
+    """A swept result, with the name that the page gives it and the folder that it lies in."""
+
+    name: str
+    result: xr.DataTree
+    folder: Path
+
+
+Compared: TypeAlias = Mapping[str, FairComparison]
+"""What is said of runs that have doses, by name."""
+
+
+def page(runs: Sequence[Run], options: StatisticsConfig) -> Page:
+    """Everything a page says of one run, or of several over each other, all by the same statistics."""
+    points = _of_all(runs, lambda result: tables.points(result, options))
+    reach = _of_all(runs, lambda result: tables.preferred(tables.tolerance(result, options)))
+    flips = _of_all(runs, lambda result: tables.tolerance(result, options, "flips"))
+    known = charts.choices(points)
+    compared = {run.name: dose_tables.compare(run.result, options) for run in runs if dosed.has_doses(run.result)}
+    sections = [
+        *_edits(points, known),
+        *_doses(runs, compared, options, known),
+        *_radii(reach, flips, options, known),
+        *_training(runs, options, known),
+        *_statistics(points, options),
+        *_paper(runs, options),
+        *_dead(runs),
+        *pictures.sections([(run.name, run.folder) for run in runs]),
+        *(section for run in runs for section in protocol.sections(run.name, run.result, run.folder)),
+    ]
+    title = ", ".join(run.name for run in runs)
+    return Page(title, list(_answer(runs, compared, reach, options)), known.all(), sections)
+
+
+def label(run: Run, network: object, runs: Sequence[Run]) -> str:
+    """What a network is called on a page: its name, behind that of its run where there are several."""
+    return f"{run.name}: {network}" if len(runs) > 1 else str(network)
+
+
+def _of_all(runs: Sequence[Run], frame: Callable[[xr.DataTree], pd.DataFrame]) -> pd.DataFrame:
+    """The frames of all runs, with a column of labels."""
+    found = []
+    for run in runs:
+        one = frame(run.result)
+        if not one.empty:
+            found.append(one.assign(label=[label(run, network, runs) for network in one.network]))
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
+def _answer(runs: Sequence[Run], compared: Compared, reach: pd.DataFrame, options: StatisticsConfig) -> Iterator[str]:
+    """The verdict where there are doses, and how far each of the paper's edits goes."""
+    for run in (run for run in runs if run.name in compared):
+        said = verdicts.sentences(run.result, compared[run.name])
+        yield from (f"{run.name}: {one}" if len(runs) > 1 else one for one in said)
+    if reach.empty:
+        return
+    split = tables.main_split(reach)
+    margin = f"{tables.percent(options.margin, 1)} points of {split} accuracy"
+    shown = reach[(reach.split == split) & reach.family.isin(families.PAPER)]
+    for (name, site), one in shown.groupby(["label", "site"], sort=False):
+        far = [f"{tables.outward(r.family, r.side)} {listings.radius(r)}" for r in one.itertuples()]
+        where = f"{name}, {site}" if reach.site.nunique() > 1 else name
+        yield f"{where} loses no more than {margin} until {', '.join(far)}."
+
+
+def _edits(points: pd.DataFrame, known: Choices) -> Iterator[Section]:
+    for site in [] if points.empty else points.site.unique():
+        here = points[points.site == site]
+        where = f" of {site}" if points.site.nunique() > 1 else ""
+        over = "its images" if tables.over_images(here) else "seeds"
+        said = (
+            f"Means with their interval over {over}, of the values at {site}: intensity edits scale or clip what a "
+            "unit gives, distance edits move where it is zero. Point at a line for its numbers."
+        )
+        if (here.family.isin(families.PAPER)).any():
+            yield Section(f"Accuracy under edits{where}", [said], charts=list(charts.figure1(here, known)))
+        others = list(charts.controls(here, known))
+        if others:
+            yield Section(f"Accuracy under controls{where}", charts=others, small=True)
+
+
+def _doses(runs: Sequence[Run], compared: Compared, options: StatisticsConfig, known: Choices) -> Iterator[Section]:
+    for run in (run for run in runs if run.name in compared):
+        found = compared[run.name]
+        split = dosed.chosen_split(found.swept)
+        for site in dict.fromkeys(one.site for one in found.findings):
+            here = found.at(site)
+            drawn = [
+                charts.doses(panel, label(run, panel.network, runs), known, options.flips)
+                for panel in dose_figures.panels(here, options)
+            ]
+            yield Section(
+                f"At equal dose: {site}{f', {run.name}' if len(runs) > 1 else ''}",
+                [
+                    f"The share of {split} images whose class changes, against the dose of the edit: the angle by "
+                    "which it turns what the logits are made of. Medians over seeds, band from least to most; the "
+                    f"dotted line is the margin, {tables.percent(options.flips, 1)} %."
+                ],
+                charts=drawn,
+                tables=[listings.costs(here.costs, options, split)],
+            )
+
+
+def _radii(reach: pd.DataFrame, flips: pd.DataFrame, options: StatisticsConfig, known: Choices) -> Iterator[Section]:
+    if reach.empty:
+        return
+    drawn = [
+        charts.radii(one, known, str(family), str(side))
+        for (family, side), one in reach.groupby(["family", "side"], sort=False)
+    ]
+    level, over = tables.percent(options.confidence, 0), "images" if tables.over_images(reach) else "seeds"
+    said = (
+        f"How far an edit goes before {tables.percent(options.margin, 1)} points of accuracy are lost: the median with "
+        f"its {level} % interval over {over}. A triangle is the end of the grid: it goes further than was swept."
+    )
+    listed = [listings.radii(reach, "Until accuracy is lost", options)]
+    if not flips.empty:
+        listed.append(
+            listings.radii(flips, f"Until {tables.percent(options.flips, 1)} % of predictions change", options)
+        )
+    yield Section("How far an edit goes", [said], charts=drawn, tables=listed, small=True)
+
+
+def _training(runs: Sequence[Run], options: StatisticsConfig, known: Choices) -> Iterator[Section]:
+    frames = {
+        label(run, network, runs): _along(run.result["training"].to_dataset().sel(network=network))
+        for run in runs
+        if "training" in run.result.children
+        for network in run.result["training"].network.to_numpy()
+    }
+    frames = {name: frame for name, frame in frames.items() if name in known.networks and not frame.empty}
+    if frames:
+        finals = _of_all(
+            [run for run in runs if "training" in run.result.children],
+            lambda result: tables.training(result, options),
+        )
+        yield Section(
+            "Training",
+            ["Means over seeds, with a band from the least to the most."],
+            charts=list(charts.training(frames, known.networks)),
+            tables=[listings.training(finals)],
+        )
+
+
+def _along(group: xr.Dataset) -> pd.DataFrame:
+    """Each quantity of a network along training, at as many steps as a curve shows."""
+    parts = []
+    for name in group.data_vars:
+        one = group[name].dropna("step", how="all")
+        one = one.isel(step=charts.some(one.sizes["step"]))
+        ends = {"mean": one.mean("seed"), "low": one.min("seed"), "high": one.max("seed")}
+        values = {column: array.to_numpy() for column, array in ends.items()}
+        parts.append(pd.DataFrame({"quantity": str(name), "step": one.step.to_numpy(), **values}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _statistics(points: pd.DataFrame, options: StatisticsConfig) -> Iterator[Section]:
+    if points.empty:
+        return
+    shown = tables.at_paper_rows(points)
+    for (split, site), one in shown.groupby(["split", "site"], sort=False):
+        if (one.published_t.notna() | one.p_holm.notna()).any():
+            words = (
+                "At the rows of the paper's tables. As published: each point against grid index "
+                f"{options.published_baseline_index} of its family. Corrected: against each network's own unedited "
+                "accuracy, with Holm's correction, effect sizes and a non-inferiority test. Accuracies and drops in "
+                "percent and percentage points."
+            )
+            both = [listings.published(one), listings.corrected(one)]
+            first = split == tables.main_split(points)
+            yield Section(f"Statistics: {site}, {split} images", [words], tables=both, open=bool(first))
+
+
+def _paper(runs: Sequence[Run], options: StatisticsConfig) -> Iterator[Section]:
+    """Beside the paper's tables, where a run is of its networks on its images."""
+    for run in runs:
+        if str(run.result.attrs.get("data_name")) != "mnist" or "config" not in run.result.attrs:
+            continue
+        if results.config_of(run.result).model.hidden != (128,):
+            continue
+        try:
+            cells = paper_cells.cells(run.result, options)
+        except InputError:
+            continue  # none of its networks
+        verdict, words = paper_cells.verdict(cells)
+        yield Section(
+            f"Beside the paper{f': {run.name}' if len(runs) > 1 else ''}",
+            [
+                f"{verdict.capitalize()}: {words}. z is the difference in standard errors. Protocols may differ; "
+                "'jaxdist compare RUN published' names every difference."
+            ],
+            tables=[listings.paper(cells)],
+            open=False,
+        )
+
+
+def _dead(runs: Sequence[Run]) -> Iterator[Section]:
+    frames = []
+    for run in runs:
+        if "ranges" not in run.result.children:
+            continue
+        measured = run.result["ranges"].to_dataset()
+        there = measured.low.notnull() | measured.dead
+        frame = xr.Dataset({"dead": measured.dead.sum("unit"), "units": there.sum("unit")}).to_dataframe().reset_index()
+        frames.append(frame.assign(label=[label(run, network, runs) for network in frame.network]))
+    if frames:
+        yield Section(
+            "Dead units",
+            ["Units that are 0 for every training image, in each seed of a network."],
+            tables=[listings.dead(pd.concat(frames, ignore_index=True))],
+        )

@@ -1,0 +1,112 @@
+"""What a page is made of: sections of words, charts and tables. Everything is text, and escaped where it is drawn."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+
+class Key(NamedTuple):
+    """A line of a chart's key."""
+
+    label: str
+    colour: str
+    dash: str  # 'solid', or lengths
+
+
+class Chart(NamedTuple):
+    """An interactive chart, with a title and what it shows in words, for who cannot see it.
+
+    Where the page's switches do not say what lines are of, a key does.
+    """
+
+    title: str
+    alt: str
+    figure: go.Figure
+    key: Sequence[Key] = ()
+
+    @property
+    def plot(self) -> dict[str, Any]:
+        """Traces and layout as plain data."""
+        found: dict[str, Any] = json.loads(self.figure.to_json())
+        return found
+
+
+class Picture(NamedTuple):
+    """A picture that does not move."""
+
+    title: str
+    alt: str
+    png: str  # base64
+
+
+class Cell(NamedTuple):
+    """What a table says, and the number that it is sorted by where it is no text."""
+
+    text: str
+    key: float | None = None
+
+    @property
+    def sort(self) -> str:
+        """The key as text; infinite ones sort last, missing ones after them."""
+        return "" if self.key is None or np.isnan(self.key) else repr(float(np.clip(self.key, -1e300, 1e300)))
+
+
+class Table(NamedTuple):
+    """A table that can be sorted by any column."""
+
+    caption: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    numeric: Sequence[bool]
+
+
+class Section(NamedTuple):
+    """A part of the page with a heading. What is not `open` the reader unfolds; `small` charts stand close."""
+
+    title: str
+    words: Sequence[str] = ()
+    charts: Sequence[Chart] = ()
+    pictures: Sequence[Picture] = ()
+    tables: Sequence[Table] = ()
+    code: Sequence[tuple[str, str]] = ()  # label and text
+    open: bool = True
+    small: bool = False
+
+
+class Choice(NamedTuple):
+    """Something that charts show and the reader can switch off, with the look it has there."""
+
+    kind: str  # 'network', 'family' or 'split'
+    number: int
+    label: str
+    colour: str = ""
+    dash: str = ""
+    on: bool = True
+
+
+class Page(NamedTuple):
+    """A whole page."""
+
+    title: str
+    answer: Sequence[str]
+    choices: Sequence[Choice]
+    sections: Sequence[Section]
+
+
+def table(caption: str, frame: pd.DataFrame, columns: dict[str, Callable[[Any], Cell]]) -> Table:
+    """A table with a row for each of a frame's, its cells made of it by `columns`."""
+    rows = [[make(row) for make in columns.values()] for row in frame.itertuples()]
+    numeric = [any(row[k].key is not None for row in rows) for k in range(len(columns))]
+    return Table(caption, list(columns), rows, numeric)
+
+
+def literal(text: str) -> str:
+    """Text as charts take it, which read some tags in what they draw."""
+    return html.escape(text, quote=False)

@@ -1,0 +1,55 @@
+"""How a result was made, as a page says it: config, data, versions, device, timings, and the command to repeat it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from jaxdist.pages.parts import Cell, Section, Table
+
+
+def sections(name: str, result: xr.DataTree, folder: Path) -> Iterator[Section]:
+    """The protocol of one result."""
+    facts = dict(_facts(result))
+    rows = [[Cell(key), Cell(value)] for key, value in facts.items()]
+    code = []
+    if "config" in result.attrs:
+        code.append(("Config", str(result.attrs["config"])))
+        code.append(("The same again", _command(result, folder)))
+    elif "options" in result.attrs:
+        code.append(("Options of jaxdist.probe", json.dumps(json.loads(result.attrs["options"]), indent=2)))
+    listed = [Table("How it was made", ["what", "value"], rows, [False, False])]
+    yield Section(f"Protocol: {name}", tables=listed, code=code, open=False)
+
+
+def _command(result: xr.DataTree, folder: Path) -> str:
+    here = shlex.quote(str(folder))
+    if "origin" in result.attrs:
+        return f"jaxdist sweep {here}  # its networks were imported"
+    return f"jaxdist run {shlex.quote(str(folder / 'config.toml'))} --out {shlex.quote(f'{folder}-again')}"
+
+
+def _facts(result: xr.DataTree) -> Iterator[tuple[str, str]]:
+    attrs = result.attrs
+    for key, label in (
+        ("data_name", "data"),
+        ("data_source", "read from"),
+        ("data_digest", "digest of the images"),
+        ("precision", "precision"),
+    ):
+        if key in attrs:
+            yield label, str(attrs[key])
+    for stage, seconds in json.loads(attrs.get("timings", "{}")).items():
+        yield f"{stage.removesuffix('_s').replace('_', ' ')} took", f"{float(np.sum(seconds)):.1f} s"
+    for stage, group in result.children.items():
+        if "made" not in group.attrs:
+            continue
+        made = json.loads(group.attrs["made"])
+        where = f"{made['devices']} x {made['device']} ({made['platform']})"
+        versions = ", ".join(f"{package} {version}" for package, version in made["versions"].items())
+        yield f"{stage} made", f"{made['at']} on {where}, Python {made['python']}, {versions}"
