@@ -14,7 +14,8 @@ import pytest
 import xarray as xr
 
 import jaxdist
-from jaxdist import pages, report, results, tables
+from jaxdist import finished, pages, report, results, tables
+from jaxdist.errors import InputError
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FOLDER = Path(__file__).parents[1] / "docs" / "findings" / "mnist"
@@ -253,3 +254,26 @@ def test_a_result_without_anything_swept_still_has_a_page(result, tmp_path):
     trained.attrs = result.attrs
     (path,) = report.write_page([tmp_path], [trained], results.options_of(result).statistics, tmp_path)
     assert "Protocol" in path.read_text(encoding="utf-8")
+
+
+def test_several_runs_lie_over_each_other_and_stay_as_they_are(opened, tmp_path):
+    runs = [FOLDER, FOLDER.parent / "fashion_mnist"]
+    before = [sorted(path.iterdir()) for path in runs]
+    path = finished.report_folders(runs, tmp_path / "both")
+    assert [sorted(path.iterdir()) for path in runs] == before
+    assert path == tmp_path / "both" / "report.html"
+    assert path.stat().st_size < 6e6
+    tab = opened(path)
+    until(tab, "document.querySelector('.chart')._fullLayout !== undefined")
+    labels = tab.locator(".switches fieldset", has_text="Networks").locator("label").all_text_contents()
+    names = [f"{run}: {network}" for run in ("mnist", "fashion_mnist") for network in ("relu", "abs")]
+    assert [label.strip() for label in labels] == names
+    assert {network for network, _, _ in shown(tab)} == {0, 1, 2, 3}
+
+
+def test_a_run_that_is_given_twice_or_is_none_is_refused(tmp_path):
+    with pytest.raises(InputError, match="given twice"):
+        finished.report_folders([FOLDER, FOLDER.parent / "mnist"], tmp_path / "out")
+    with pytest.raises(InputError, match="no such result"):
+        finished.report_folders([FOLDER, tmp_path], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

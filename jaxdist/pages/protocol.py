@@ -50,6 +50,12 @@ def _facts(result: xr.DataTree) -> Iterator[tuple[str, str]]:
         if "made" not in group.attrs:
             continue
         made = json.loads(group.attrs["made"])
-        where = f"{made['devices']} x {made['device']} ({made['platform']})"
-        versions = ", ".join(f"{package} {version}" for package, version in made["versions"].items())
-        yield f"{stage} made", f"{made['at']} on {where}, Python {made['python']}, {versions}"
+        versions = [f"{package} {version}" for package, version in made.get("versions", {}).items()]
+        # Older results do not say all of it.
+        words = [
+            str(made.get("at", "")),
+            f"{made['devices']} x {made['device']} ({made['platform']})" if "devices" in made else "",
+            f"Python {made['python']}" if "python" in made else "",
+            *versions,
+        ]
+        yield f"{stage} made", ", ".join(filter(None, words))
