@@ -13,7 +13,10 @@ LAYERS = (
     "errors",
     "types",
     "files",
+    "text",
+    "places",
     "config",
+    "overview",
     "progress",
     "elementwise",
     "activations",
@@ -71,6 +74,7 @@ LAYERS = (
     "markdown",
     "verdicts",
     "verdict_tables",
+    "documents",
     "report",
     "probes",
     "interop",
@@ -79,6 +83,7 @@ LAYERS = (
     "planning",
     "compare",
     "cli",
+    "__main__",
 )
 """From the data outward; the order of docs/architecture.md."""
 
