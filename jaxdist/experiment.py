@@ -71,7 +71,9 @@ def run(config: Config | None = None, *, show: Show = silent) -> xr.DataTree:
     config = config or Config()
     with folders.held(Path(config.out)) as folder:
         result = _complete(config, folder, show, swept=True)
+        show("report", 0, 1, "tables and figures")
         report.write(result, config.statistics, folder)
+        show("report", 1, 1, "tables and figures")
     return result
 
 

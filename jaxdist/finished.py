@@ -23,9 +23,7 @@ def report_folder(folder: Path, changes: Mapping[str, str] | None = None) -> xr.
       InputError: if the folder is not a run or holds no sweep, or a change is not allowed.
     """
     with folders.held(folders.with_result(folder)) as folder:
-        result = results.load(folder)
-        if not experiment.is_swept(result):
-            raise InputError(f"{folder}: holds no sweep yet; make one with 'jaxdist sweep {folder}'")
+        result = _swept(folder)
         if changes:
             _keep(experiment.changed(result, changes, ("statistics.",)).statistics, result, folder)
         report.write(result, results.options_of(result).statistics, folder)
@@ -44,10 +42,7 @@ def report_folders(given: Sequence[Path], out: Path, changes: Mapping[str, str] 
     for folder in map(folders.with_result, given):
         if sum(folder.resolve() == Path(other).expanduser().resolve() for other in given) > 1:
             raise InputError(f"{folder}: is given twice; give each run once")
-        result = results.load(folder)
-        if not experiment.is_swept(result):
-            raise InputError(f"{folder}: holds no sweep yet; make one with 'jaxdist sweep {folder}'")
-        found.append(result)
+        found.append(_swept(folder))
     statistics = results.options_of(found[0]).statistics
     if changes:
         statistics = experiment.changed(found[0], changes, ("statistics.",)).statistics
@@ -74,6 +69,13 @@ def verdict_folder(folder: Path, flips: float | None = None) -> tuple[xr.DataTre
         report.write_verdict(result, found, statistics, folder)
         report.write_page([folder], [result], statistics, folder)
     return result, found, statistics
+
+
+def _swept(folder: Path) -> xr.DataTree:
+    result = results.load(folder)
+    if not experiment.is_swept(result):
+        raise InputError(f"{folder}: holds no sweep yet; make one with 'jaxdist sweep {folder}'")
+    return result
 
 
 def _keep(statistics: StatisticsConfig, result: xr.DataTree, folder: Path) -> None:

@@ -12,13 +12,13 @@ import jax
 import xarray as xr
 
 from jaxdist import config as configs
-from jaxdist import files, forms, hosts, results, unfinished, weights
+from jaxdist import files, forms, hosts, places, results, unfinished, weights
 from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.training import Passed
 from jaxdist.types import Params
 
-CONFIG_FILE = "config.toml"
+CONFIG_FILE = places.CONFIG
 
 LOCK_FILE = ".lock"
 """Stays in a folder with a run: to remove it could let two processes hold it."""

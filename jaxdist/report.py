@@ -16,6 +16,7 @@ from rich.text import Text
 
 from jaxdist import (
     breakdowns,
+    documents,
     dose_figures,
     dose_tables,
     dosed,
@@ -27,6 +28,7 @@ from jaxdist import (
     markdown,
     pages,
     pictures,
+    places,
     profiles,
     results,
     tables,
@@ -84,6 +86,8 @@ def write(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> list[
         written += figures.save(figure, folder / "figures", stem)
     if dosed.has_doses(result):
         written += write_verdict(result, dose_tables.compare(result, options), options, folder)
+    else:
+        written.append(_write_numbers(result, None, options, folder))
     return [*written, *write_page([folder], [result], options, folder)]
 
 
@@ -103,6 +107,14 @@ def write_page(
     return [pages.write(pages.page(runs, options), out / pages.FILE)]
 
 
+def _write_numbers(
+    result: xr.DataTree, found: dose_tables.FairComparison | None, options: StatisticsConfig, folder: Path
+) -> Path:
+    path = folder / "tables" / places.SUMMARY
+    files.write_text(path, documents.text(documents.main_numbers(result, options, found)))
+    return path
+
+
 def write_verdict(
     result: xr.DataTree, found: dose_tables.FairComparison, options: StatisticsConfig, folder: Path
 ) -> list[Path]:
@@ -115,6 +127,7 @@ def write_verdict(
     for name, text in texts.items():
         files.write_text(folder / "tables" / name, text)
     written = [folder / "tables" / name for name in texts]
+    written.append(_write_numbers(result, found, options, folder))
     for site, suffix in _named(list(dict.fromkeys(one.site for one in found.findings))):
         drawn = dose_figures.figure(found.at(site), options)
         written += figures.save(drawn, folder / "figures", f"doses{suffix}")

@@ -30,15 +30,15 @@ import numpy as np
 import xarray as xr
 
 from jaxdist import config as configs
-from jaxdist import files
+from jaxdist import files, places
 from jaxdist.data import Dataset
 from jaxdist.errors import InputError
 from jaxdist.training import Metrics
 from jaxdist.types import Ranges
 from jaxdist.waves import Found
 
-SCHEMA = 2
-FILE = "result.nc"
+SCHEMA = places.SCHEMA
+FILE = places.RESULT
 DOSES = {"dose": "angular", "rms": "rms", "rms_plain": "rms_plain"}
 """The variables that hold doses, and the fields of `waves.Found` that they come from."""
 MISSING = -1

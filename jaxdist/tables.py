@@ -16,6 +16,7 @@ import xarray as xr
 from jaxdist import families, one_network, preference, published, results, statistics
 from jaxdist.config import StatisticsConfig
 from jaxdist.statistics import Values
+from jaxdist.text import shortened as shortened
 
 Side = Literal["below", "above"]
 
@@ -382,15 +383,3 @@ def reach(median: float, grid_end: float, side: str) -> str:
     if np.isinf(median):
         return f"{'<' if side == 'below' else '>'} {100 * grid_end:.4g} %"
     return f"{100 * median:.3g} %"
-
-
-def shortened(text: str, width: int) -> str:
-    """Leave out the middle of a text that is longer than `width`.
-
-    >>> shortened("Block_0/MultiHeadDotProductAttention_0/query", 24), shortened("dense0/pre", 24)
-    ('Block_0/Mult…ion_0/query', 'dense0/pre')
-    """
-    if len(text) <= width:
-        return text
-    tail = (width - 1) // 2
-    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"

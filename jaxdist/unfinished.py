@@ -23,14 +23,14 @@ import numpy as np
 import tomli_w
 
 from jaxdist import config as configs
-from jaxdist import files, hosts
+from jaxdist import files, hosts, places
 from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.products import Backend
 
 Tree = TypeVar("Tree")
 
-FOLDER = "unfinished"
+FOLDER = places.UNFINISHED
 
 _ROOM = 2**20
 """Bytes that must be free on the disk beyond those of a state itself."""
@@ -55,7 +55,7 @@ class Store:
         """Look for work to go on with, and write nothing; raises `InputError` if it is of another config."""
         self._folder = run_folder / FOLDER
         self._config = config
-        self._noted = self._folder / "run.toml"
+        self._noted = self._folder / places.NOTED
         self._found: dict[str, Any] = {}
         self.keeps = not hosts.joined()
         if self.keeps and self._noted.exists():

@@ -26,7 +26,7 @@ def sentences(result: xr.DataTree, found: FairComparison) -> list[str]:
     """One sentence a network and site, with its numbers, and one of what carries no information."""
     split = dosed.chosen_split(found.swept)
     shown = [one for one in found.findings if one.split == split]
-    said = [_sentence(result, found, one) for one in shown]
+    said = [sentence(result, found, one) for one in shown]
     scales = [one for one in found.swept if (one.series.family, one.series.split) == ("scale", split)]
     unseen = list(dict.fromkeys(one.series.network for one in scales if one.unseen))
     if not said or not unseen:
@@ -35,7 +35,7 @@ def sentences(result: xr.DataTree, found: FairComparison) -> list[str]:
     return [*said, NO_INFORMATION.format(of=of)]
 
 
-def _sentence(result: xr.DataTree, found: FairComparison, one: Finding) -> str:
+def sentence(result: xr.DataTree, found: FairComparison, one: Finding) -> str:
     verdict = one.verdict
     p = {"distance": verdict.p_distance, "intensity": verdict.p_intensity, "neither": np.nan}[verdict.answer]
     claim = (
@@ -150,7 +150,7 @@ def json_of(result: xr.DataTree, found: FairComparison, options: StatisticsConfi
         {
             **{name: getattr(one, name) for name in ("network", "site", "split", "seeds", "weighted")},
             **{name: _plain(getattr(one.verdict, name)) for name in ("answer", "reason", "p_distance", "p_intensity")},
-            "sentence": _sentence(result, found, one),
+            "sentence": sentence(result, found, one),
             "comparisons": [
                 {"level": c.level, "first": c.first, "second": c.second}
                 | {name: _plain(value) for name, value in c.ratio._asdict().items()}

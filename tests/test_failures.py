@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jaxdist import cli, experiment, files, folders, results, unfinished
+from jaxdist.cli import output
 
 SMALL = ("--train.seeds=2", "--train.steps=4", "--model.hidden=8", "--train.save_every=0", "--sweep.families=scale")
 
@@ -17,7 +18,7 @@ SMALL = ("--train.seeds=2", "--train.steps=4", "--model.hidden=8", "--train.save
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
     monkeypatch.setattr(experiment.report, "write", lambda *_: [])
-    monkeypatch.setattr(cli, "_summarise", lambda *_: None)
+    monkeypatch.setattr(output, "summarise", lambda *_: None)
 
 
 def run_with_quota(folder: Path, size: int) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,10 @@ LAYERS = (
     "errors",
     "types",
     "files",
+    "text",
+    "places",
     "config",
+    "overview",
     "progress",
     "elementwise",
     "activations",
@@ -73,6 +76,7 @@ LAYERS = (
     "verdicts",
     "verdict_tables",
     "pages",
+    "documents",
     "report",
     "probes",
     "interop",
@@ -81,6 +85,7 @@ LAYERS = (
     "planning",
     "compare",
     "cli",
+    "__main__",
 )
 """From the data outward; the order of docs/architecture.md."""
 

@@ -58,7 +58,7 @@ def test_a_run_leaves_every_file_and_nothing_else(run):
     figures = {
         f"figures/figure1{part}.{kind}" for part in ("", "_intensity", "_distance") for kind in ("svg", "png", "pdf")
     }
-    found_tables = {f"tables/{name}" for name in ("published.md", "corrected.md", "tolerance.md")}
+    found_tables = {f"tables/{name}" for name in ("published.md", "corrected.md", "tolerance.md", "summary.json")}
     found_tables |= {f"tables/{name}.csv" for name in ("points", "tolerance", "tolerance_flips", "training")}
     stored = {"config.toml", "result.nc", "weights/relu.safetensors", "weights/abs.safetensors"}
     assert files == figures | found_tables | stored | {folders.LOCK_FILE, pages.FILE}

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from jaxdist import config as configs
-from jaxdist import files, paper_cells
+from jaxdist import paper_cells
 from jaxdist.compare import counts, means, protocol, sides
 from jaxdist.compare import pairs as pairing
 from jaxdist.compare.pairs import Pairs, Verdict
@@ -79,9 +79,9 @@ class Comparison:
             "points": json.loads(self.points.to_json(orient="records", double_precision=15)),
         }
 
-    def write_json(self, path: Path) -> None:
-        """Write `to_dict` as JSON."""
-        files.write_text(path, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+    def to_json(self) -> str:
+        """`to_dict` as JSON."""
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
 
 
 def compare(

@@ -1,0 +1,8 @@
+"""``python -m jaxdist``: the command line."""
+
+import sys
+
+from jaxdist.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

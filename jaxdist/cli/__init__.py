@@ -1,0 +1,63 @@
+"""The command line: `main` runs a command and turns what goes wrong into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from jaxdist import hosts
+from jaxdist.cli import output
+from jaxdist.cli.parser import parse
+from jaxdist.errors import InputError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 2 for input that cannot be used, 1 if another process is gone."""
+    try:
+        code = _answer(arguments)
+    except Exception:
+        if not hosts.joined():
+            raise
+        traceback.print_exc()
+        code = 1
+    if code and hosts.joined():
+        hosts.leave(code)
+    return code
+
+
+def _answer(arguments: Sequence[str] | None) -> int:
+    try:
+        options = parse(sys.argv[1:] if arguments is None else arguments)
+        command: Callable[[argparse.Namespace], int | None] = options.command
+        return command(options) or 0
+    except InputError as error:
+        output.complain(str(error))
+        return 2
+    except BrokenPipeError:
+        # The reader of a pipe has seen enough; Python would complain again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        output.complain(
+            f"cannot read or write ({error}); what was finished is kept: make room or give permission, then give the "
+            "same command again"
+        )
+        return 2
+    except (RuntimeError, ValueError) as error:
+        if hosts.lost(error):
+            output.complain(f"another process is gone ({_first_line(error)}); start all of them again")
+            return 1
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        output.complain(f"out of memory ({_first_line(error)}); use fewer seeds or units")
+        return 2
+    except KeyboardInterrupt:
+        output.complain("interrupted; finished files stay as they are")
+        return 130
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]

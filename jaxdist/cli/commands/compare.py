@@ -1,0 +1,56 @@
+"""``jaxdist compare``: whether two results agree."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from jaxdist.cli import output
+from jaxdist.cli.options import Parser, add_fields, add_output, changes, count, experiment, given
+
+HELP = "say whether two runs, or a run and the paper, agree"
+USAGE = "A B [OPTIONS]"
+EXAMPLES = (
+    ("jaxdist compare runs/mine runs/again", "two runs, by what they have in common"),
+    ("jaxdist compare runs/paper published", "a run and the paper's published tables"),
+    ("jaxdist compare runs/mine runs/again --quiet", "only the exit code: 0 agree, 1 not, 2 cannot be compared"),
+)
+
+
+def add(parser: Parser) -> None:
+    """Its options."""
+    parser.add_argument("a", metavar="A", help="run folder, result file, the paper's result file, or 'published'")
+    parser.add_argument("b", metavar="B", help="the same")
+    parser.add_argument(
+        "--weights",
+        choices=["auto", "shared", "independent"],
+        default="auto",
+        help="are the networks the same? [auto: by their weights]",
+    )
+    parser.add_argument("--images", type=count, help="images by which shared networks' counts may differ [2]")
+    parser.add_argument(
+        "--pictures", type=Path, metavar="FOLDER", help="folder for the picture [comparisons/ in the run]"
+    )
+    add_output(parser, any_name=True)
+    add_fields(parser, ("data.dir", "statistics."))
+
+
+def command(options: argparse.Namespace) -> int:
+    """Compare, and answer in words and by the exit code."""
+    experiment()
+    from jaxdist import compare
+
+    found = compare.compare(
+        options.a, options.b, weights=options.weights, changes=changes(options), **given(options, "images")
+    )
+    if output.answers(options):
+        output.say(options, compare.rendered(found))
+    output.write_json(options, found.to_json)
+    pictures = options.pictures or (found.folder or Path()) / "comparisons"
+    try:
+        compare.write_picture(found, pictures)
+        output.say(options, f"Pictures are in {pictures}")
+    except OSError as error:
+        # The exit code is the answer to the question asked, with or without a picture of it.
+        output.complain(f"no pictures in {pictures} ({error}); choose a folder with --pictures")
+    return found.exit_code

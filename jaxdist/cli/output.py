@@ -1,0 +1,85 @@
+"""What a command says and where: the answer on stdout, errors on stderr, progress beside the answer or out of its way.
+
+``--quiet`` leaves out progress and answer. With ``--json`` alone, stdout is one document and progress goes to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from jaxdist import files, hosts, places
+from jaxdist.config import StatisticsConfig
+from jaxdist.progress import Show, shown, silent
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+STDOUT = "-"
+"""In the place of a file, stdout."""
+
+WIDTH = 80
+
+
+def complain(message: str) -> None:
+    """Print an error: one line, which a terminal shows wrapped at words."""
+    console = Console(stderr=True)
+    console.print(Text(f"jaxdist: {message}"), soft_wrap=not console.is_terminal)
+
+
+def answers(options: argparse.Namespace) -> bool:
+    """Whether stdout is for people."""
+    return not options.quiet and options.json != STDOUT
+
+
+def say(options: argparse.Namespace, *parts: RenderableType) -> None:
+    """Print parts of the answer, in at most 80 columns but for paths, which are not broken."""
+    if answers(options):
+        for part in parts:
+            Console(width=WIDTH).print(part, soft_wrap=isinstance(part, str), highlight=False, markup=False)
+
+
+def progress(options: argparse.Namespace) -> contextlib.AbstractContextManager[Show]:
+    """What shows progress where the options want it."""
+    if options.quiet:
+        return contextlib.nullcontext(silent)
+    return shown(Console(stderr=options.json == STDOUT))
+
+
+def write_json(options: argparse.Namespace, document: Callable[[], str]) -> None:
+    """Write a JSON document where ``--json`` says, if it was given; of several processes, one does."""
+    if options.json is None or not hosts.writes():
+        return
+    if options.json == STDOUT:
+        print(document(), end="", flush=True)
+    else:
+        files.write_text(Path(options.json).expanduser(), document())
+
+
+def summarise(options: argparse.Namespace, result: xr.DataTree, statistics: StatisticsConfig, folder: Path) -> None:
+    """Say and write the main numbers of a swept run folder's result."""
+    write_numbers(options, result, statistics, folder)
+    if answers(options):
+        from jaxdist import report
+
+        report.show(result, statistics)
+        say(options, f"Tables, figures, report.html and result.nc are in {folder}")
+
+
+def write_numbers(options: argparse.Namespace, result: xr.DataTree, statistics: StatisticsConfig, folder: Path) -> None:
+    """Write the main numbers of a run folder's result where ``--json`` says, if it was given."""
+
+    def document() -> str:
+        from jaxdist import documents
+
+        config = folder.expanduser() / places.CONFIG
+        place = {"run": str(folder), "config": str(config) if config.exists() else None}
+        return documents.text(place | documents.main_numbers(result, statistics))
+
+    write_json(options, document)

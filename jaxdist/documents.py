@@ -1,0 +1,91 @@
+"""The main numbers of a result as one document of plain values, for scripts: what ``--json`` prints.
+
+Accuracies, radii and margins are fractions; what is undefined or infinite is None. docs/scripts.md tells of every key.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+import jaxdist
+from jaxdist import dose_tables, dosed, results, tables, verdicts
+from jaxdist.config import StatisticsConfig
+from jaxdist.dose_tables import FairComparison
+
+
+def main_numbers(result: xr.DataTree, options: StatisticsConfig, found: FairComparison | None = None) -> dict[str, Any]:
+    """What the summary on the terminal says, of all splits; `found` is the result's fair comparison, if known."""
+    swept = any(True for _ in tables.series(result))
+    if found is None and dosed.has_doses(result):
+        found = dose_tables.outline(result, options)
+    groups = [child.to_dataset() for child in result.children.values()]
+    return {
+        "jaxdist": jaxdist.__version__,
+        "made": max((json.loads(group.attrs.get("made", "{}")).get("at", "") for group in groups), default=""),
+        "state": "swept" if swept else "trained",
+        "data": {"name": result.attrs.get("data_name"), "digest": result.attrs.get("data_digest")},
+        "seeds": max((group.sizes.get("seed", 0) for group in groups), default=0),
+        "steps": results.config_of(result).train.steps if "config" in result.attrs else None,
+        "margin": options.margin,
+        "confidence": options.confidence,
+        "networks": _networks(result, options),
+        "tolerance": _tolerance(result, options),
+        "verdicts": [] if found is None else _verdicts(result, found),
+    }
+
+
+def text(document: Any) -> str:
+    """A document as JSON."""
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def _networks(result: xr.DataTree, options: StatisticsConfig) -> dict[str, dict[str, Any]]:
+    """Means over seeds: of the last step, or, of networks without a history, of what the sweep counted unedited."""
+    found: dict[str, dict[str, Any]] = {}
+    if "training" in result.children:
+        for row in tables.training(result, options).to_dict("records"):
+            found.setdefault(row["network"], {})[row["quantity"]] = _plain(row["mean"])
+    else:
+        for one in tables.series(result):
+            accuracies = found.setdefault(one.network, {})
+            accuracies.setdefault(f"{one.split}_accuracy", _plain(one.unperturbed.mean()))
+    if "ranges" in result.children:
+        dead = result["ranges"].to_dataset().dead.sum(("site", "unit"))
+        for name in dead.network.to_numpy():
+            each = dead.sel(network=name).to_numpy()
+            units = {"dead_units": int(each.sum()), "networks_with_dead_units": int(np.count_nonzero(each))}
+            found.setdefault(str(name), {}).update(units)
+    return found
+
+
+def _tolerance(result: xr.DataTree, options: StatisticsConfig) -> list[dict[str, Any]]:
+    reach = tables.preferred(tables.tolerance(result, options))
+    places, numbers = ("network", "site", "split", "family", "side"), ("low", "high", "grid_end")
+    return [
+        {name: str(row[name]) for name in places}
+        | {"radius": _plain(row["median"]), **{name: _plain(row[name]) for name in numbers}}
+        | {"censored": bool(np.isinf(row["median"])), "censored_seeds": int(row["censored"])}
+        | {"seeds": int(row["seeds"]), "interval_over": str(row["over"])}
+        for row in reach.to_dict("records")
+    ]
+
+
+def _verdicts(result: xr.DataTree, found: FairComparison) -> list[dict[str, Any]]:
+    split = dosed.chosen_split(found.swept)
+    return [
+        {
+            **{name: getattr(one, name) for name in ("network", "site", "split")},
+            "answer": one.verdict.answer if one.verdict.comparisons else None,
+            "sentence": verdicts.sentence(result, found, one),
+        }
+        for one in found.findings
+        if one.split == split
+    ]
+
+
+def _plain(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,205 @@
+"""Run folders at a glance: what each is of, how far it is, and its main numbers; read without loading arrays or JAX.
+
+Numbers come from the attributes and last training step of the result file, answers from the summary beside the tables.
+Accuracies and radii are fractions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import os
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import h5py
+import numpy as np
+
+from jaxdist import config as configs
+from jaxdist import places
+from jaxdist.errors import InputError
+
+_BROKEN = (OSError, KeyError, ValueError, TypeError, AttributeError)
+"""What reading a damaged file raises; `InputError` and broken TOML or JSON are ValueErrors."""
+
+
+@dataclasses.dataclass
+class Network:
+    """What is known of one network's ensemble; accuracies are means over seeds."""
+
+    train_accuracy: float | None = None
+    test_accuracy: float | None = None
+    answer: str | None = None  # the verdict: distance, intensity or neither
+    offset_to: float | None = None  # how far units are offset up before accuracy is lost; None where it is beyond
+    offset_beyond: float | None = None  # the end of the grid, where accuracy is kept to it
+
+
+@dataclasses.dataclass
+class Overview:
+    """One run folder."""
+
+    folder: str
+    state: str = "damaged"  # trained, swept, unfinished, damaged
+    problem: str | None = None  # of a damaged one
+    progress: dict[str, Any] | None = None  # of an unfinished one: stage, done, of
+    data: str | None = None
+    seeds: int | None = None
+    steps: int | None = None
+    networks: dict[str, Network] = dataclasses.field(default_factory=dict)
+    margin: float | None = None
+    date: str = ""  # ISO, UTC: when the last stage was made, or the work last kept something
+
+    @property
+    def far(self) -> str:
+        """How far an unfinished run is, in at most 10 letters."""
+        if self.progress is None:
+            return ""
+        if self.progress["stage"] == "sweep":
+            return "sweeping"
+        return f"train {100 * self.progress['done'] // self.progress['of']} %"
+
+
+def runs(root: Path, sort: str = "date") -> list[Overview]:
+    """The runs in a folder and below it, sorted by date, the newest last, or by name.
+
+    Raises:
+      InputError: if there is no such folder.
+    """
+    root = root.expanduser()
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; give one that holds run folders, or make a run with 'jaxdist run'")
+    found = [read(folder) for folder in folders(root)]
+    return sorted(found, key=lambda one: (one.date if sort == "date" else "", one.folder))
+
+
+def folders(root: Path) -> Iterator[Path]:
+    """The run folders in a folder and below it; what lies in a run folder is no run."""
+    for path, below, files in os.walk(root):
+        folder = Path(path)
+        if places.RESULT in files or _noted(folder).is_file() or ({places.CONFIG} <= set(files) and "weights" in below):
+            below.clear()
+            yield folder
+        below[:] = [name for name in below if not name.startswith(".")]
+
+
+def read(folder: Path) -> Overview:
+    """What is known of one run folder; whatever is wrong with its files is said, not raised."""
+    one = Overview(str(folder))
+    result, noted = folder / places.RESULT, _noted(folder)
+    try:
+        if result.is_file():
+            one.date = _modified(result)
+            made = _read_result(result, one)
+            _read_summary(folder / "tables" / places.SUMMARY, made, one)
+        else:
+            one.state = "unfinished"
+        if noted.is_file():
+            one.date = _modified(max(noted.parent.rglob("*"), key=lambda path: path.stat().st_mtime))
+            one.state, one.progress = "unfinished", _progress(noted, one)
+        elif not result.is_file():  # killed while it saved, and begun again by the same command
+            _take_config(configs.load(folder / places.CONFIG), one)
+            one.date = _modified(folder / places.CONFIG)
+    except _BROKEN as error:
+        one.state, one.problem = "damaged", f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return one
+
+
+def _noted(folder: Path) -> Path:
+    return folder / places.UNFINISHED / places.NOTED
+
+
+def _modified(path: Path) -> str:
+    return datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).isoformat(timespec="seconds")
+
+
+def _take_config(config: configs.Config, one: Overview) -> None:
+    one.data, one.seeds, one.steps = config.data.name, config.train.seeds, config.train.steps
+    one.networks = {name: one.networks.get(name, Network()) for name in config.model.activations}
+
+
+def _read_result(path: Path, one: Overview) -> str:
+    """Take what the result file says; returns when its last stage was made, as far as it says."""
+    with h5py.File(path) as file:
+        schema = int(np.ravel(file.attrs.get("schema", 0))[0])
+        if schema != places.SCHEMA:
+            raise InputError(f"expected a result of schema {places.SCHEMA}, got {schema or 'none'}")
+        swept = [name for name in get_args(configs.Family) if name in file]
+        one.state = "swept" if swept else "trained"
+        one.data = str(file.attrs.get("data_name", "")) or None
+        made = [json.loads(group.attrs.get("made", "{}")).get("at", "") for group in file.values() if _is_group(group)]
+        last = max(made, default="")
+        one.date = last or one.date
+        if "config" in file.attrs:
+            config = configs.from_toml(str(file.attrs["config"]), where=path.name)
+            _take_config(config, one)
+        if "training" in file:
+            group = file["training"]
+            columns = {name: _last(group[name]) for name in ("train_accuracy", "test_accuracy") if name in group}
+            _take(group, columns, one)
+        elif swept:
+            group = file[swept[0]]
+            shares = group["unperturbed"][...] / group["total"][...]
+            splits = group["split"].asstr()[...]
+            _take(group, {f"{split}_accuracy": shares[:, :, k].mean(1) for k, split in enumerate(splits)}, one)
+    return last
+
+
+def _last(recorded: h5py.Dataset) -> np.ndarray:
+    """Means [network] over seeds at the last step that recorded anything, which is nearly always the last."""
+    last = recorded[:, :, -1]
+    if np.isfinite(last).all():
+        return last.mean(1)
+    means = np.asarray(recorded[...].mean(1))  # [network, step]
+    return np.array([row[np.isfinite(row)][-1] if np.isfinite(row).any() else np.nan for row in means])
+
+
+def _is_group(item: object) -> bool:
+    return isinstance(item, h5py.Group)
+
+
+def _take(group: h5py.Group, columns: dict[str, np.ndarray], one: Overview) -> None:
+    one.seeds = len(group["seed"])
+    for k, name in enumerate(group["network"].asstr()[...]):
+        network = one.networks.setdefault(str(name), Network())
+        for column, values in columns.items():
+            if np.isfinite(values[k]):
+                setattr(network, column, float(values[k]))
+
+
+def _read_summary(path: Path, made: str, one: Overview) -> None:
+    """Take the answers, where the summary is of the same stage of the run as the result."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if known.get("made") != made:
+        return
+    one.margin = known["margin"]
+    for verdict in reversed(known["verdicts"]):  # of several sites, the first
+        if verdict["network"] in one.networks:
+            one.networks[verdict["network"]].answer = verdict["answer"]
+    # As in the summary on the terminal, of train images where they were swept; of several sites, of the first.
+    ups = [row for row in known["tolerance"] if (row["family"], row["side"]) == ("offset", "above")]
+    split = "train" if any(row["split"] == "train" for row in ups) else "test"
+    for row in reversed([row for row in ups if row["split"] == split]):
+        network = one.networks.setdefault(row["network"], Network())
+        network.offset_to, network.offset_beyond = row["radius"], row["grid_end"] if row["censored"] else None
+
+
+def _progress(noted: Path, one: Overview) -> dict[str, Any]:
+    """Where an unfinished run is: updates made of all networks, or sweeping, with the number of parts kept."""
+    config = configs.from_dict(tomllib.loads(noted.read_text(encoding="utf-8"))["config"], where=noted.name)
+    trained_before = one.seeds if one.networks else None
+    _take_config(config, one)
+    parts = len(list((noted.parent / "sweep").glob("*.npz")))
+    done = 0
+    for name in config.model.activations:
+        kept = (noted.parent / "training").glob(f"{name}-*/*")
+        done += min(max((int(path.name) for path in kept if path.name.isdecimal()), default=0), config.train.steps)
+    whole = config.train.steps * len(config.model.activations)
+    if parts or done == whole or trained_before == config.train.seeds:
+        return {"stage": "sweep", "done": parts, "of": None}
+    return {"stage": "train", "done": done, "of": whole}
