@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 
 import jaxdist
-from jaxdist import finished, pages, report, results, tables
+from jaxdist import cli, finished, pages, report, results, tables
 from jaxdist.errors import InputError
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -277,3 +277,9 @@ def test_a_run_that_is_given_twice_or_is_none_is_refused(tmp_path):
     with pytest.raises(InputError, match="no such result"):
         finished.report_folders([FOLDER, tmp_path], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_of_several_runs_needs_a_place_for_their_page_and_that_of_one_has_its_own(capsys):
+    for arguments in (["a", "b"], ["a", "--out", "c"]):
+        assert cli.main(["report", *arguments]) == 2
+        assert "--out" in capsys.readouterr().err

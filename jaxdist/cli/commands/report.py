@@ -10,20 +10,21 @@ from jaxdist.cli import output
 from jaxdist.cli.options import Parser, add_fields, add_output, changes, experiment
 from jaxdist.errors import InputError
 
-HELP = "write a run's tables, figures and page, or one page of several runs"
+HELP = "write tables, figures and page of a run, or a page of several"
 USAGE = "RUN [RUN ...] [OPTIONS]"
 EXAMPLES = (
     ("jaxdist report runs/mine", "tables, figures, report.html and the summary"),
     ("jaxdist report runs/a runs/b --out compared", "both over each other in compared/report.html"),
     ("jaxdist report runs/mine --statistics.margin 0.02", "where two points of accuracy are lost"),
-    ("jaxdist report runs/mine --json", "the main numbers for a script"),
 )
 
 
 def add(parser: Parser) -> None:
     """Its options."""
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder; several for one page of all")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="of several runs: folder for the page")
+    parser.add_argument(
+        "--out", dest="page_folder", type=Path, metavar="FOLDER", help="of several runs: folder for the page"
+    )
     add_output(parser)
     add_fields(parser, ("statistics.",))
 
@@ -31,7 +32,7 @@ def add(parser: Parser) -> None:
 def command(options: argparse.Namespace) -> None:
     """Write what a run folder shows, and say what was found; of several, write the page."""
     several = len(options.runs) > 1
-    if several != (options.out is not None):
+    if several != (options.page_folder is not None):
         raise InputError(
             "several runs make a page of their own; say where by --out FOLDER"
             if several
@@ -41,7 +42,7 @@ def command(options: argparse.Namespace) -> None:
     from jaxdist import finished, folders, results
 
     if several:
-        page = finished.report_folders(options.runs, options.out, changes(options))
+        page = finished.report_folders(options.runs, options.page_folder, changes(options))
         output.write_json(options, lambda: json.dumps({"page": str(page)}) + "\n")
         output.say(options, f"{len(options.runs)} runs are over each other in {page}")
         return
