@@ -84,7 +84,8 @@ def _first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0]
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line, from which the documentation's page of commands is made too."""
     parser = _Parser(
         prog="jaxdist",
         description="Do neural networks read their activations as intensity or as distance?",
@@ -167,8 +168,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     source.add_argument("--from", dest="source", type=Path, metavar="FOLDER", help="folder of the four IDX files")
     source.add_argument("--download", action="store_true", help="fetch the IDX files over the network")
     added.add_argument("--to", type=Path, metavar="FOLDER", help="TFDS data folder [TFDS_DATA_DIR, else TFDS's own]")
+    return parser
 
-    options, unknown = parser.parse_known_args(arguments)
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    options, unknown = parser().parse_known_args(arguments)
     if unknown:
         raise InputError(_unknown(unknown[0], options.name))
     return options
