@@ -21,12 +21,14 @@ ROOT = Path(__file__).parents[1]
 INSTALLS = "it installs packages"
 NETWORK = "it needs a network"
 TORCH = "it needs PyTorch"
+ELSEWHERE = "tests of the commands run them on smaller networks"
 HOURS = "it takes minutes to hours, on data that is not in the repository"
 
 SKIPPED = {
     ("README.md", "python3 -m venv .venv && .venv/bin/pip install -e . &&"): INSTALLS,
     ("README.md", "python3 -m venv .venv && .venv/bin/pip install -e '.[test]'"): INSTALLS,
     ("README.md", "jaxdist data prepare mnist --download"): NETWORK,
+    ("README.md", "jaxdist train --out runs/mine"): ELSEWHERE,
     ("README.md", "jaxdist run configs/comparison.toml"): HOURS,
     ("README.md", "pip install 'jaxdist[torch]'"): TORCH,
     ("docs/comparing.md", "jaxdist import-torch results"): TORCH,
@@ -83,7 +85,7 @@ def blocks(page: str) -> list[Block]:
 def to_run(page: str) -> list[tuple[Block, Block | None]]:
     """The blocks that are run, each with the text block that comes next, if one does."""
     found = [block for block in blocks(page) if block.language in ("python", "sh", "text")]
-    following = [*found[1:], None]
+    following = [*found, None][1:]
     return [
         (block, after if after and after.language == "text" else None)
         for block, after in zip(found, following, strict=True)

@@ -78,7 +78,12 @@ def test_the_reference_has_what_a_user_of_python_meets(site, built):
     text = "".join(page.text for path, page in built.items() if path.parent == site / "reference")
     for name in ("jaxdist.probes.probe", "jaxdist.taps.Model", "jaxdist.sweep.sweep", "jaxdist.statistics.corrected"):
         assert f'id="{name}"' in text
-    for words in ("--sweep.offset_formula", "--train.seeds", "import-torch", "share of changed predictions that matters"):
+    for words in (
+        "--sweep.offset_formula",
+        "--train.seeds",
+        "import-torch",
+        "share of changed predictions that matters",
+    ):
         assert words in text
 
 

@@ -23,18 +23,14 @@ class ConfigFields(SphinxDirective):
         names = [name for name in kinds if name.rpartition(".")[0] == section]
         if not names:
             raise self.error(f"no fields in section '{section}'")
-        rows = [f"| `--{name}` | {kind_of(kinds[name])} | {cell(helps[name])} |" for name in names]
-        return self.parse_text_to_nodes("\n".join(["| option | value | meaning [default] |", "|---|---|---|", *rows]))
+        rows = [f"| `{name}` | {kind_of(kinds[name])} | {cell(helps[name])} |" for name in names]
+        return self.parse_text_to_nodes("\n".join(["| field | value | meaning [default] |", "|---|---|---|", *rows]))
 
 
 def kind_of(kind: object) -> str:
-    """What a value is, in a word or two.
-
-    >>> kind_of(tuple[int, ...])
-    'integers a,b,c'
-    """
+    """What a value is, in a word or two."""
     if get_origin(kind) is tuple:
-        return f"{kind_of(get_args(kind)[0])}s a,b,c".replace("one of the names", "name")
+        return {int: "list of integers", float: "list of numbers"}.get(get_args(kind)[0], "list of names")
     if get_origin(kind) is Literal:
         return "one of the names"
     return {int: "integer", float: "number", str: "text", bool: "true or false"}[kind]
@@ -48,5 +44,3 @@ def cell(text: str) -> str:
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("config-fields", ConfigFields)
     return {"parallel_read_safe": True}
-
-
