@@ -38,17 +38,19 @@ python_use_unqualified_type_names = True
 maximum_signature_line_length = 100
 
 OTHERS = "jax|jaxlib|flax|linen|nnx|optax|numpy|np|xarray|xr|pandas|pd|matplotlib|rich|collections|pathlib|contextlib"
+TYPE_VARIABLES = "SomeEdit|T"
 nitpick_ignore_regex = [
     # Other projects' pages, and Python's, could only be linked to with a network at hand.
     ("py:.*", rf"({OTHERS})\..*"),
     # Types of inner parts that have no page of their own.
     ("py:.*", r"(jaxdist\.)?(blocks|waves|moments|sensitivity|data|progress|probes|units)\..*"),
+    ("py:class", TYPE_VARIABLES),
 ]
 
 
 def skipped(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: object) -> bool | None:
     """Leave out what a module only imports, and type variables."""
-    return True if obj.imported or name in ("SomeEdit", "T") else None
+    return True if obj.imported or name in TYPE_VARIABLES.split("|") else None
 
 
 def prose(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:

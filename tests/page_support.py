@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 INSTALLS = "it installs packages"
 NETWORK = "it needs a network"
 TORCH = "it needs PyTorch"
-ELSEWHERE = "tests of the commands run them on smaller networks"
+ELSEWHERE = "other tests run its parts, on smaller networks"
 HOURS = "it takes minutes to hours, on data that is not in the repository"
 
 SKIPPED = {
