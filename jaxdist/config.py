@@ -115,7 +115,8 @@ class SweepConfig:
         8, "random signs that the gauge averages; families average half as many draws, noise a quarter", least=2
     )
     gauges: tuple[Literal["as_is", "averaged", "absolute"], ...] = _option(
-        ("as_is",), "of even activations; as_is: units' signs as trained; averaged: random signs; absolute: |h| edited"
+        ("as_is",),
+        "of even activations; as_is: units' signs as trained; averaged: random signs; absolute: magnitudes edited",
     )
     splits: tuple[Literal["train", "test"], ...] = _option(("train", "test"), "images to count on")
     layers: Literal["both", "each", "all"] = _option(

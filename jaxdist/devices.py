@@ -19,7 +19,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxdist.types import AnyArray
 
-SEED, DATA = "seed", "data"
+SEED = "seed"
+DATA = "data"
+"""The mesh's axes: networks, and the images that the devices of a row share."""
 
 
 def use_all_cores() -> None:

@@ -55,7 +55,7 @@ class Affine(NamedTuple):
 
     def apply(self, value: Array, example_index: Array, unit_axis: int) -> Array:  # noqa: ARG002  (Edit's form)
         """Apply to a value whose axis `unit_axis` has H entries."""
-        scale, offset, low, high = (_beside(leaf, value, unit_axis) for leaf in self)
+        scale, offset, low, high = (beside(leaf, value, unit_axis) for leaf in self)
         edited = elementwise.at_most(elementwise.at_least(scale * _wide(value, scale) + offset, low), high)
         return edited.astype(value.dtype)  # what follows computes as it does without an edit
 
@@ -78,7 +78,7 @@ class Then(NamedTuple):
 
 
 class OfMagnitude(NamedTuple):
-    """An edit of |h| in place of h: what an even activation sees is the same, whatever the unit's sign."""
+    """An edit of ``|h|`` in place of h: what an even activation sees is the same, whatever the unit's sign."""
 
     edit: Affine
 
@@ -101,7 +101,7 @@ class Fill:
 
     def apply(self, value: Array, example_index: Array, unit_axis: int) -> Array:  # noqa: ARG002  (Edit's form)
         """Apply to a value whose axis `unit_axis` has H entries."""
-        threshold, fill = (_beside(leaf, value, unit_axis) for leaf in (self.threshold, self.fill))
+        threshold, fill = (beside(leaf, value, unit_axis) for leaf in (self.threshold, self.fill))
         wide = _wide(value, threshold)
         size = wide if self.activation is None else self.activation(wide)
         return jnp.where(size > threshold, wide, fill).astype(value.dtype)
@@ -126,7 +126,7 @@ class Noise:
         return self._added(value, _normal(self.key, value, example_index, unit_axis), unit_axis)
 
     def draw(self, value: Array, example_index: Array, unit_axis: int) -> Array:
-        """Normal numbers for every draw, [draws, *value.shape]."""
+        """Normal numbers for every draw, ``[draws, *value.shape]``."""
         keys = self.key[:: len(self.key) // self.draws]
         return lax.map(lambda key: _normal(key, value, example_index, unit_axis), keys)
 
@@ -135,7 +135,7 @@ class Noise:
         return self._added(value, drawn[self.which], unit_axis)
 
     def _added(self, value: Array, normal: Array, unit_axis: int) -> Array:
-        sd = _beside(self.sd, value, unit_axis)
+        sd = beside(self.sd, value, unit_axis)
         return (_wide(value, sd) + sd * normal).astype(value.dtype)
 
 
@@ -146,7 +146,7 @@ def _normal(key_data: Array, value: Array, example_index: Array, unit_axis: int)
     return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), shape), out_axes=axis)(example_index)
 
 
-def _beside(leaf: Array, value: Array, unit_axis: int) -> Array:
+def beside(leaf: Array, value: Array, unit_axis: int) -> Array:
     """A leaf [H] in a shape that broadcasts along a value's units."""
     return jnp.expand_dims(leaf, [axis for axis in range(value.ndim) if axis != unit_axis % value.ndim])
 

@@ -23,6 +23,7 @@ from jaxdist.taps import Action, Model, identity
 from jaxdist.types import Tap
 
 MLPParams: TypeAlias = dict[str, dict[str, Array]]
+"""Each layer's arrays by name; stacked ones have a leading S."""
 
 
 def init(key: Array, sizes: Sequence[int], scheme: str = "pytorch", activation: forms.Kind = "relu") -> MLPParams:

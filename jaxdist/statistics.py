@@ -17,7 +17,9 @@ from scipy import stats
 from jaxdist.errors import InputError
 
 Values: TypeAlias = npt.NDArray[np.float64]
+"""A float64 array; what its numbers are is said where it is used."""
 Flags: TypeAlias = npt.NDArray[np.bool_]
+"""An array of bool."""
 
 DECIMALS = 12
 """Differences of accuracies, and margins, are rounded so: 0.12 - 0.11 is 0.01, as the image counts behind it say.

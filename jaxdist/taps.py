@@ -22,6 +22,7 @@ from jaxdist.errors import InputError
 from jaxdist.types import Apply, Params, Tap
 
 Action = Callable[[Array], Array]
+"""Maps a value at a site to one of the same shape and type."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """The axis glossary and the array aliases that every docstring and annotation uses.
 
-S  seeds: networks that differ only in their initial weights
-P  sweep points: one edit each
-N  examples of a whole split; n, the examples of one block
-D  input features
-H  hidden units
-C  classes
-T  training steps (parameter updates)
+- S, seeds: networks that differ only in their initial weights
+- P, sweep points: one edit each
+- N, examples of a whole split; n, the examples of one block
+- D, input features
+- H, hidden units
+- C, classes
+- T, training steps (parameter updates)
 
 Accuracies are fractions everywhere in code and data; percentages appear only where a person reads them.
 """
