@@ -323,14 +323,6 @@ class TestHelp:
                 options.config = ROOT / options.config
             cli_options.config_of(options)
 
-    def test_every_command_of_the_readme_is_one(self):
-        text = (ROOT / "README.md").read_text(encoding="utf-8")
-        blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
-        commands = re.findall(r"^jaxdist (.*)$", blocks, re.MULTILINE)
-        assert len(commands) > 10
-        for command in commands:
-            parser.parse(shlex.split(command, comments=True))
-
     @pytest.mark.parametrize("module", parser.COMMANDS, ids=parser.name_of)
     def test_every_command_ends_with_its_examples_and_fits(self, module, capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", "80")
