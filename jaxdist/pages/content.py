@@ -49,7 +49,16 @@ def page(runs: Sequence[Run], options: StatisticsConfig) -> Page:
         *(section for run in runs for section in protocol.sections(run.name, run.result, run.folder)),
     ]
     title = ", ".join(run.name for run in runs)
-    return Page(title, list(_answer(runs, compared, reach, options)), known.all(), sections)
+    return Page(title, "; ".join(map(_of, runs)), list(_answer(runs, compared, reach, options)), known.all(), sections)
+
+
+def _of(run: Run) -> str:
+    """What a run is of."""
+    sizes: dict[str, int] = {}
+    for one in tables.series(run.result):
+        sizes.setdefault(one.network, len(one.seeds))
+    networks = ", ".join(f"{count} x {network}" for network, count in sizes.items())
+    return ": ".join(filter(None, [str(run.result.attrs.get("data_name", "")), networks]))
 
 
 def label(run: Run, network: object, runs: Sequence[Run]) -> str:
@@ -79,6 +88,7 @@ def _answer(runs: Sequence[Run], compared: Compared, reach: pd.DataFrame, option
     shown = reach[(reach.split == split) & reach.family.isin(families.PAPER)]
     for (name, site), one in shown.groupby(["label", "site"], sort=False):
         far = [f"{tables.outward(r.family, r.side)} {listings.radius(r)}" for r in one.itertuples()]
+        far = [words.replace("> ", "more than ").replace("< ", "less than ") for words in far]
         where = f"{name}, {site}" if reach.site.nunique() > 1 else name
         yield f"{where} loses no more than {margin} until {', '.join(far)}."
 

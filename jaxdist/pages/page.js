@@ -14,7 +14,7 @@
     responsive: true,
     displaylogo: false,
     displayModeBar: "hover",
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
   };
 
   // What the switches say: the numbers that are on, by kind.

@@ -95,6 +95,7 @@ class Page(NamedTuple):
     """A whole page."""
 
     title: str
+    of: str  # which networks and images, in a line
     answer: Sequence[str]
     choices: Sequence[Choice]
     sections: Sequence[Section]
