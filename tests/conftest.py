@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -22,17 +23,68 @@ from jaxdist.types import Params
 SHARED = Path(__file__).parents[2] / "shared"
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _compile_each_program_once(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Share compiled programs between the tests of a session, its workers, and the commands that tests start."""
-    base = tmp_path_factory.getbasetemp()
-    shared_by_workers = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    for name, value in (
-        ("jax_compilation_cache_dir", str(shared_by_workers / "xla")),
-        ("jax_persistent_cache_min_compile_time_secs", 0.0),
-    ):
+# The files that take longest, first: a worker that gets one of them last would leave the others idle.
+LONGEST = (
+    "test_hosts",
+    "test_family_sweeps",
+    "test_known_answers",
+    "test_compare",
+    "test_study",
+    "test_run",
+    "test_unfinished",
+    "test_probe",
+    "test_docs",
+    "test_comparison_run",
+    "test_flax_networks",
+    "test_verdict",
+    "test_snapshots",
+    "test_products",
+    "test_failures",
+    "test_devices",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; all others keep their order."""
+    place_of = {name: k for k, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place_of.get(item.path.stem, len(LONGEST)))
+
+
+def _set(**options: object) -> None:
+    """Set JAX's options here and in the environment of the commands that tests start."""
+    for name, value in options.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_little(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Share compiled programs between a session's tests, workers and commands, and do not polish them.
+
+    Compiling takes most of the time of nearly all tests, which run each program once, on little data. Where rounding
+    or real sizes matter, tests use `optimised`. With JAX_DISABLE_MOST_OPTIMIZATIONS=0 all do, and with
+    JAX_COMPILATION_CACHE_DIR what one session has compiled serves the next.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared_by_workers = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    _set(
+        jax_compilation_cache_dir=os.environ.get("JAX_COMPILATION_CACHE_DIR", str(shared_by_workers / "xla")),
+        jax_persistent_cache_min_compile_time_secs=0.0,
+        jax_disable_most_optimizations=os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") != "0",
+    )
+
+
+@pytest.fixture(scope="module")
+def optimised() -> Iterator[None]:
+    """Compile a file's programs as those of a run are."""
+    before = jax.config.jax_disable_most_optimizations
+    if before:
+        jax.clear_caches()
+        _set(jax_disable_most_optimizations=False)
+    yield
+    if before:
+        jax.clear_caches()
+        _set(jax_disable_most_optimizations=True)
 
 
 @pytest.fixture
