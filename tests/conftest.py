@@ -77,7 +77,7 @@ def _compile_little(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="module")
 def optimised() -> Iterator[None]:
     """Compile a file's programs as those of a run are."""
-    before = jax.config.jax_disable_most_optimizations
+    before = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "True"
     if before:
         jax.clear_caches()
         _set(jax_disable_most_optimizations=False)
