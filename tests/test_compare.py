@@ -23,7 +23,8 @@ from jaxdist.compare import compare, paper, pictures, sides
 SMALL = ["--model.hidden", "16", "--sweep.splits", "train"]
 
 
-pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
+# Six networks on all digits compute for longer than they compile.
+pytestmark = pytest.mark.usefixtures("optimised", "in_an_empty_folder")
 
 
 @pytest.fixture(autouse=True)
