@@ -21,6 +21,9 @@ from jaxdist import config as configs
 from tests import oracle
 from tests.conftest import to_numpy
 
+# As users run it; the comparisons' tests take the same programs.
+pytestmark = pytest.mark.usefixtures("optimised")
+
 SMALL = ["--train.seeds", "6", "--train.steps", "40", "--model.hidden", "16"]
 
 
