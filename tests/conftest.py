@@ -6,6 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+# Read when NumPy and PyTorch are imported: on small arrays their threads mostly wait for each other, at full speed, and
+# every core has a worker of its own.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import jax
 import numpy as np
 import pytest
@@ -26,21 +31,24 @@ SHARED = Path(__file__).parents[2] / "shared"
 # The files that take longest, first: a worker that gets one of them last would leave the others idle.
 LONGEST = (
     "test_hosts",
-    "test_family_sweeps",
-    "test_known_answers",
-    "test_compare",
-    "test_study",
-    "test_run",
-    "test_unfinished",
-    "test_probe",
     "test_docs",
-    "test_comparison_run",
-    "test_flax_networks",
-    "test_verdict",
-    "test_snapshots",
+    "test_run",
+    "test_compare",
     "test_products",
+    "test_family_sweeps",
+    "test_unfinished",
+    "test_study",
+    "test_probe",
+    "test_verdict",
+    "test_known_answers",
+    "test_flax_networks",
+    "test_snapshots",
+    "test_comparison_run",
+    "test_parity",
+    "test_units",
     "test_failures",
     "test_devices",
+    "test_reference",
 )
 
 
