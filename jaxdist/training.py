@@ -302,6 +302,7 @@ def _steps(
         return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=out)(state, train_set, test_set)
 
 
+@functools.cache  # two updates made alike are never equal, and each would be compiled anew
 def optimizer(name: str, learning_rate: float) -> optax.GradientTransformation:
     """The optax optimiser of that name; `sgd` is plain, as in the paper."""
     makers: dict[str, Callable[[float], optax.GradientTransformation]] = {"sgd": optax.sgd, "adam": optax.adam}

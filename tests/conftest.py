@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+# Read when NumPy and PyTorch are imported: on small arrays their threads mostly wait for each other, at full speed, and
+# every core has a worker of its own.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 import numpy as np
@@ -22,17 +28,75 @@ from jaxdist.types import Params
 SHARED = Path(__file__).parents[2] / "shared"
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _compile_each_program_once(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Share compiled programs between the tests of a session, its workers, and the commands that tests start."""
-    base = tmp_path_factory.getbasetemp()
-    shared_by_workers = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    for name, value in (
-        ("jax_compilation_cache_dir", str(shared_by_workers / "xla")),
-        ("jax_persistent_cache_min_compile_time_secs", 0.0),
-    ):
+# The files that take longest, first: a worker that gets one of them last would leave the others idle.
+LONGEST = (
+    "test_hosts",
+    "test_docs",
+    "test_examples",
+    "test_run",
+    "test_compare",
+    "test_products",
+    "test_family_sweeps",
+    "test_unfinished",
+    "test_study",
+    "test_probe",
+    "test_terminal",
+    "test_page",
+    "test_site",
+    "test_verdict",
+    "test_known_answers",
+    "test_flax_networks",
+    "test_snapshots",
+    "test_comparison_run",
+    "test_parity",
+    "test_units",
+    "test_failures",
+    "test_devices",
+    "test_reference",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; all others keep their order."""
+    place_of = {name: k for k, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place_of.get(item.path.stem, len(LONGEST)))
+
+
+def _set(**options: object) -> None:
+    """Set JAX's options here and in the environment of the commands that tests start."""
+    for name, value in options.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_little(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Share compiled programs between a session's tests, workers and commands, and do not polish them.
+
+    Compiling takes most of the time of nearly all tests, which run each program once, on little data. Where rounding
+    or real sizes matter, tests use `optimised`. With JAX_DISABLE_MOST_OPTIMIZATIONS=0 all do, and with
+    JAX_COMPILATION_CACHE_DIR what one session has compiled serves the next.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared_by_workers = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    _set(
+        jax_compilation_cache_dir=os.environ.get("JAX_COMPILATION_CACHE_DIR", str(shared_by_workers / "xla")),
+        jax_persistent_cache_min_compile_time_secs=0.0,
+        jax_disable_most_optimizations=os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") != "0",
+    )
+
+
+@pytest.fixture(scope="module")
+def optimised() -> Iterator[None]:
+    """Compile a file's programs as those of a run are."""
+    before = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "True"
+    if before:
+        jax.clear_caches()
+        _set(jax_disable_most_optimizations=False)
+    yield
+    if before:
+        jax.clear_caches()
+        _set(jax_disable_most_optimizations=True)
 
 
 @pytest.fixture

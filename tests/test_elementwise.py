@@ -9,6 +9,9 @@ import pytest
 
 from jaxdist import elementwise
 
+# It is about rounding.
+pytestmark = pytest.mark.usefixtures("optimised")
+
 VALUES = jnp.array([-jnp.inf, -2.0, -0.0, 0.0, 1e-30, 0.5, 3.0, jnp.inf])
 
 

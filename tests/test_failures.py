@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,9 @@ def run_with_quota(folder: Path, size: int) -> subprocess.CompletedProcess[str]:
         "from jaxdist import cli; sys.exit(cli.main(sys.argv[2:]))"
     )
     command = [sys.executable, "-c", limited, str(size), "run", "--out", str(folder), *SMALL]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    # Nor may it leave half of a compiled program for other tests.
+    env = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
 
 
 def run(folder: Path) -> int:

@@ -45,9 +45,14 @@ def swept(subjects, given, *, job="sweep"):
 
 
 @pytest.fixture(scope="module")
-def both(trained, train_set):
-    """Both networks under every family."""
-    subjects = {name: Subject(mlp.model(name), params) for name, params in trained.items()}
+def subjects(trained):
+    """Both networks."""
+    return {name: Subject(mlp.model(name), params) for name, params in trained.items()}
+
+
+@pytest.fixture(scope="module")
+def both(subjects, train_set):
+    """Both networks under every family; tests that sweep others under all of them compile nothing more."""
     return swept(subjects, context(train_set))[1]
 
 
@@ -187,10 +192,11 @@ GAUGED = ("clip", "offset", "shift")
 def gauged(trained, train_set):
     """The gauges of the networks as trained, and of the Abs network with some units' signs changed."""
     given = context(train_set, GAUGED, gauges=("as_is", "averaged", "absolute"), draws=24, dose=False)
+    every = context(train_set)
     found = []
     for params in (trained["abs"], flipped(trained["abs"])):
         subjects = {"relu": Subject(mlp.model("relu"), trained["relu"]), "abs": Subject(mlp.model("abs"), params)}
-        measured, as_is = swept(subjects, given)
+        measured, as_is = swept(subjects, every)
         turned, even = family_sweeps.gauges(subjects, measured, given)
         assert even == ["abs"]
         found.append((as_is, turned))
@@ -218,9 +224,8 @@ def test_editing_magnitudes_does_not_depend_on_signs(gauged):
 def test_a_clip_of_magnitudes_is_a_clip_on_both_sides(trained, train_set):
     """Where the clip is a fraction of the largest value, as the paper's caption has it."""
     subjects = {"abs": Subject(mlp.model("abs"), trained["abs"])}
-    options = {"gauges": ("absolute",), "clip_formula": "caption", "dose": False}
-    given = context(train_set, ("clip", "clip_both"), **options)
-    measured, as_is = swept(subjects, given)
+    measured, as_is = swept(subjects, context(train_set, clip_formula="caption"))
+    given = context(train_set, GAUGED, gauges=("absolute",), clip_formula="caption", dose=False)
     clip = family_sweeps.gauges(subjects, measured, given)[0]["absolute", "clip"]
     shared = np.isin(as_is["clip_both"].fraction, clip.fraction)
     assert shared.sum() >= 4
@@ -228,15 +233,14 @@ def test_a_clip_of_magnitudes_is_a_clip_on_both_sides(trained, train_set):
     np.testing.assert_array_equal(clip.found.agree[..., here], as_is["clip_both"].found.agree[..., shared])
 
 
-def test_random_families_depend_on_the_seeds_number_alone(trained, train_set):
-    names = ("random_scale", "random_offset", "noise")
-    whole = swept({"relu": Subject(mlp.model("relu"), trained["relu"])}, context(train_set, names, dose=False))[1]
-    last = jax.tree.map(lambda leaf: leaf[2:], trained["relu"])
-    given = context(train_set, names, dose=False)._replace(seeds=[2])
-    alone = swept({"relu": Subject(mlp.model("relu"), last)}, given)[1]
-    for name in names:
-        np.testing.assert_array_equal(whole[name].found.agree[:, 2:], alone[name].found.agree)
-        assert whole[name].sd["agree"].max() > 0
+def test_random_families_depend_on_the_seeds_number_alone(both, trained, train_set):
+    """Not on its place among the others."""
+    order = [2, 0, 1]
+    params = jax.tree.map(lambda leaf: leaf[np.array(order)], trained["relu"])
+    moved = swept({"relu": Subject(mlp.model("relu"), params)}, context(train_set)._replace(seeds=order))[1]
+    for name in ("random_scale", "random_offset", "noise"):
+        np.testing.assert_array_equal(both[name].found.agree[0][order], moved[name].found.agree[0])
+        assert both[name].sd["agree"].max() > 0
 
 
 @pytest.mark.parametrize(
@@ -268,55 +272,51 @@ def test_activations_that_are_negative_are_not_erased_as_small(train_set):
     families.check("floor", Ranges(low, high, np.array([True, False])), SweepConfig())
 
 
-def test_the_shortcut_alone_has_the_doses_of_the_sweep(trained, train_set):
+def test_the_shortcut_alone_has_the_doses_of_the_sweep(both, trained, train_set):
     subjects = {"relu": Subject(mlp.model("relu"), trained["relu"])}
-    found = [
-        swept(subjects, context(train_set, ("scale",), scale_shortcut=shortcut))[1]["scale"].found
-        for shortcut in (True, False)
-    ]
+    short = swept(subjects, context(train_set, ("scale",), scale_shortcut=True))[1]["scale"].found
     for name in ("angular", "rms", "rms_plain"):
-        np.testing.assert_allclose(getattr(found[0], name), getattr(found[1], name), atol=1e-5, rtol=1e-5)
+        expected = getattr(both["scale"].found, name)[:1]
+        np.testing.assert_allclose(getattr(short, name), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_offsets_with_draws_or_restored_means_depend_on_units_signs_too(both, trained, train_set):
     """They are not taken in other gauges. Noise, whose sign is as likely as not, depends on them by chance alone."""
-    found = swept({"abs": Subject(mlp.model("abs"), flipped(trained["abs"]))}, context(train_set, dose=False))[1]
+    found = swept({"abs": Subject(mlp.model("abs"), flipped(trained["abs"]))}, context(train_set))[1]
     for name, family in ((name, family) for name, family in both.items() if name != "noise"):
         apart = np.abs(found[name].found.agree[0] - family.found.agree[1])
         assert (apart.max() > 5) == families.get(name).signed, (name, apart.max())
 
 
+WANTED, MATCHED = (0.05, 0.2, 0.5), ("scale", "offset", "clip_both", "dead_zone", "random_scale")
+
+
+def match(network, params, examples, names, **options):
+    """The groups of a network's edits at the wanted doses, and what its families found on their grids."""
+    subjects = {network: Subject(mlp.model(network), params)}
+    measured, swept_all = swept(subjects, context(examples, **options))
+    given = context(examples, names, matched=WANTED, **options)
+    found = {name: swept_all[name] for name in names}
+    dosings, unedited = counting.dosings(subjects, given), counting.identities(subjects, given)
+    return matched.match_dose(subjects, measured, found, unedited, given, dosings), found
+
+
 def test_nothing_is_matched_where_nothing_can_be(trained, train_set):
-    subjects = {"relu": Subject(mlp.model("relu"), trained["relu"])}
     for names, options in ((("scale",), {}), (("offset",), {"offset_formula": "literal"})):
-        given = context(train_set, names, matched=WANTED, **options)
-        measured, found = swept(subjects, given)
-        dosings, unedited = counting.dosings(subjects, given), counting.identities(subjects, given)
-        assert matched.match_dose(subjects, measured, found, unedited, given, dosings) == {}
+        assert match("relu", trained["relu"], train_set, names, **options)[0] == {}
 
 
 def test_networks_without_a_dose_are_never_matched(trained, train_set):
     params = jax.tree.map(jnp.array, trained["abs"])
     params["dense0"]["weight"] = params["dense0"]["weight"].at[0, 5].set(0.0)
     params["dense0"]["bias"] = params["dense0"]["bias"].at[0, 5].set(0.0)
-    subjects = {"abs": Subject(mlp.model("abs"), params)}
-    given = context(train_set, ("offset",), matched=(0.2,), dead_units="nan")
-    measured, found = swept(subjects, given)
-    dosings, unedited = counting.dosings(subjects, given), counting.identities(subjects, given)
-    group = matched.match_dose(subjects, measured, found, unedited, given, dosings)["matched_offset"]
+    group = match("abs", params, train_set, ("offset",), dead_units="nan")[0]["matched_offset"]
     assert group.fraction.isel(seed=0).isnull().all()
-    assert group.fraction.isel(seed=slice(1, 3)).notnull().any("side").all()
-
-
-WANTED = (0.05, 0.2, 0.5)
+    assert group.fraction.sel(level=0.2).isel(seed=slice(1, 3)).notnull().any("side").all()
 
 
 def test_matched_doses_are_met_on_both_sides_and_never_where_they_are_not_reached(trained, train_set):
-    subjects = {"relu": Subject(mlp.model("relu"), trained["relu"])}
-    given = context(train_set, ("scale", "offset", "clip_both", "dead_zone", "random_scale"), matched=WANTED)
-    measured, found = swept(subjects, given)
-    dosings, unedited = counting.dosings(subjects, given), counting.identities(subjects, given)
-    groups = matched.match_dose(subjects, measured, found, unedited, given, dosings)
+    groups, found = match("relu", trained["relu"], train_set, MATCHED)
     assert set(groups) == {"matched_offset", "matched_clip_both", "matched_dead_zone", "matched_random_scale"}
     met = 0
     for family, group in groups.items():

@@ -54,7 +54,7 @@ def started(processes, *arguments):
             process.communicate()
 
 
-@pytest.mark.parametrize(("processes", "seeds"), [(2, 3), pytest.param(4, 4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("processes", "seeds"), [(2, 3), pytest.param(3, 3, marks=pytest.mark.slow)])
 def test_processes_count_what_one_counts_and_one_of_them_writes(processes, seeds, tmp_path, monkeypatch):
     small = [*SMALL, "--train.seeds", str(seeds)]
     monkeypatch.setattr("jaxdist.report.write", lambda *_: [])

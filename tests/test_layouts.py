@@ -9,6 +9,9 @@ import pytest
 
 from jaxdist import layouts
 
+# It is about rounding.
+pytestmark = pytest.mark.usefixtures("optimised")
+
 ROWS = 48
 
 

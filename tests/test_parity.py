@@ -12,6 +12,9 @@ from benchmarks import images, paper_torch, parity
 from jaxdist import edits, families, mlp, ranges, sweep
 from jaxdist.config import SweepConfig
 
+# It is about rounding.
+pytestmark = pytest.mark.usefixtures("optimised")
+
 ACTIVATIONS = ("relu", "abs")
 
 

@@ -33,6 +33,9 @@ from jaxdist.errors import InputError
 from tests.conftest import to_numpy
 from tests.test_training import numpy_loss_and_gradient
 
+# It is about rounding.
+pytestmark = pytest.mark.usefixtures("optimised")
+
 SITE = "dense0/pre"
 EXACT = ("bfloat16", "digits")
 RNG = np.random.default_rng(5)

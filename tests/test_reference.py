@@ -1,22 +1,26 @@
-"""A network trained by the paper's own code, swept on the real 60,000 images."""
+"""Networks trained by the paper's own code, swept on the real 60,000 images as users sweep them."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from jaxdist import data, devices, edits, families, mlp, ranges, sweep
+from jaxdist import cli, compare, data, devices, edits, families, mlp, ranges, sweep
+from jaxdist import weights as stored_weights
 from jaxdist.config import DataConfig, SweepConfig
+from tests.test_compare import shown
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimised")]
 
 SITE = "dense0/pre"
 TOLERANCE = 2
 """Images of 60,000 by which float32 rounding in another order may move a count."""
 
 
-@pytest.mark.slow
 def test_the_counts_of_the_papers_code_at_all_325_points(shared):
     reference = json.loads((shared / "reference" / "relu_seed0_sweep_counts.json").read_text())["PerturbationReLU"][0]
     with np.load(shared / "reference" / "relu_seed0_weights.npz") as stored:
@@ -37,3 +41,30 @@ def test_the_counts_of_the_papers_code_at_all_325_points(shared):
     # The expected counts are not constant, so that agreement means something.
     assert np.ptp(expected) > 40_000
     assert jax.tree.leaves(counts.unperturbed)[0] == expected[66]
+
+
+@pytest.mark.usefixtures("in_an_empty_folder")
+def test_the_papers_networks_swept_here_agree_with_the_papers_sweep(capsys, monkeypatch, shared):
+    pytest.importorskip("torch", reason="PyTorch is an optional extra: pip install 'jaxdist[torch]'")
+    monkeypatch.setattr(compare, "write_picture", lambda *_: [])
+    tree = shared / "reference" / "results"
+    assert cli.main(["import-torch", str(tree), "--out", "paper"]) == 0
+    images = ("--data.dir", str(shared / "data" / "mnist"))
+    assert cli.main(["sweep", "paper", *images, "--sweep.splits", "train"]) == 0
+    file = tree / "perturbation" / "perturbation_results.pt"
+    code, text = shown(capsys, "paper", file, "--json", "c.json")
+    assert code == 0
+    assert "weights equal bit for bit" in text
+    points = json.loads(Path("c.json").read_text())["points"]
+    assert len(points) == 325
+    assert max(abs(point["difference"]) for point in points) <= 2
+    path = Path("paper/weights/relu.safetensors")
+    params = stored_weights.load(path)
+    weight = params["dense1"]["weight"].copy()
+    weight[0, 8, 13] *= 1.1
+    stored_weights.save(params | {"dense1": params["dense1"] | {"weight": weight}}, path)
+    assert cli.main(["sweep", "paper", *images]) == 0
+    code, text = shown(capsys, "paper", file)
+    assert code == 1
+    assert "Beyond 2 images at" in text
+    assert "1 of 1280 in relu dense1.weight" in " ".join(text.split())

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import cli, counting, experiment, families, folders, results, weights
+from jaxdist import cli, counting, experiment, families, folders, results, waves, weights
 from jaxdist import config as configs
 from jaxdist.errors import InputError
 from tests import oracle
@@ -111,8 +111,9 @@ def everything(out, seeds, margin=0.01):
 
 
 @pytest.mark.slow
-def test_a_run_that_grows_before_it_is_swept_is_the_run_of_all_seeds(tmp_path, no_pictures):
+def test_a_run_that_grows_before_it_is_swept_is_the_run_of_all_seeds(tmp_path, monkeypatch, no_pictures):
     """The parts of a run are swept one after the other: none of a part's numbers may stand for another's."""
+    monkeypatch.setattr(waves, "wave_size", lambda *_: 2)  # one program for the parts and the whole
     experiment.train(everything(tmp_path / "grown", 2))
     grown, whole = experiment.run(everything(tmp_path / "grown", 4)), experiment.run(everything(tmp_path / "whole", 4))
     assert set(grown.children) == set(whole.children)
@@ -129,9 +130,9 @@ def test_a_run_that_grows_before_it_is_swept_is_the_run_of_all_seeds(tmp_path, n
 
 @pytest.mark.slow
 def test_another_margin_goes_on_with_nothing_that_it_decides(tmp_path, no_pictures):
-    experiment.run(everything(tmp_path / "run", 1))
+    experiment.run(everything(tmp_path / "run", 2))
     with pytest.raises(InputError, match=r"statistics.margin 0.01, not 0.1; give the same, or give another folder"):
-        experiment.run(everything(tmp_path / "run", 2, margin=0.1))
+        experiment.run(everything(tmp_path / "run", 4, margin=0.1))
 
 
 def test_the_shortcut_alone_and_a_snapshot_that_cannot_be_swept(tmp_path, monkeypatch, no_pictures):

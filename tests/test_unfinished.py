@@ -31,8 +31,9 @@ class Killed(BaseException):
     """Stands for the signal that no code sees."""
 
 
-def config(out: Path, **train) -> configs.Config:
-    return configs.from_dict(SMALL | {"out": str(out), "train": SMALL["train"] | train})
+def config(out: Path, networks: tuple[str, ...] = ("relu", "abs"), **train) -> configs.Config:
+    model = SMALL["model"] | {"activations": list(networks)}
+    return configs.from_dict(SMALL | {"out": str(out), "model": model, "train": SMALL["train"] | train})
 
 
 def arrays(folder: Path) -> dict[str, np.ndarray]:
@@ -176,10 +177,10 @@ def test_an_extended_run_is_the_run_of_all_seeds(tmp_path, undisturbed):
 
 
 def test_a_run_only_trained_is_extended_and_then_swept(tmp_path):
-    experiment.train(config(tmp_path / "run", seeds=2))
-    experiment.train(config(tmp_path / "run", seeds=3))
-    result = experiment.run(config(tmp_path / "run", seeds=4))
-    assert result["scale"].sizes["seed"] == result["training"].sizes["seed"] == 4
+    for seeds in (2, 4):
+        experiment.train(config(tmp_path / "run", ("relu",), seeds=seeds))
+    result = experiment.run(config(tmp_path / "run", ("relu",), seeds=6))
+    assert result["scale"].sizes["seed"] == result["training"].sizes["seed"] == 6
     assert "seeds" not in result.attrs
 
 

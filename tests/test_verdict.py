@@ -212,6 +212,12 @@ class TestFiles:
         assert whole["flips_margin"] == 0.01
 
 
+def small(**options):
+    """What a verdict is made of and no more, which is written and read in less time."""
+    needed = ("clip", "offset", "noise", "floor", "dead_zone", "clip_both")
+    return made_up({"relu": DISTANCE}, left_out=tuple(name for name in families.ALL if name not in needed), **options)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(report.figures, "save", lambda *_: [])
@@ -228,7 +234,7 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("in_an_empty_folder")
 class TestCommand:
     def test_prints_the_verdict_and_writes_its_files(self, folder, capsys, tmp_path):
-        run = folder(made_up(sites=("dense0/pre", "dense1/pre")))
+        run = folder(small(sites=("dense0/pre", "dense1/pre")))
         given = ["verdict", run, "--margin", "0.02", "--site", "dense1/pre", "--json", "all.json"]
         assert cli.main(given) == 0
         text = capsys.readouterr().out
@@ -253,7 +259,7 @@ class TestCommand:
     @pytest.mark.parametrize("of", ["a run", "a network measured from Python"])
     def test_a_margin_is_kept_for_later_reports(self, of, folder, tmp_path, monkeypatch):
         monkeypatch.setattr(figures, "save", lambda *_: [])  # pictures take long and do not matter here
-        given = made_up()
+        given = small(splits=("test",))
         if of != "a run":
             del given.attrs["config"]
         run = folder(given)
@@ -270,5 +276,5 @@ class TestCommand:
         assert "expected a fraction between 0 and 1" in capsys.readouterr().err
 
     def test_refuses_a_site_that_there_is_not(self, folder, capsys):
-        assert cli.main(["verdict", folder(made_up({"relu": DISTANCE})), "--site", "x"]) == 2
+        assert cli.main(["verdict", folder(small(splits=("test",))), "--site", "x"]) == 2
         assert "expected one with doses, dense0/pre, got 'x'" in capsys.readouterr().err
