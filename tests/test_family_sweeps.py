@@ -16,6 +16,8 @@ from jaxdist.waves import Subject
 from tests import oracle
 from tests.conftest import place, to_numpy
 
+pytestmark = pytest.mark.usefixtures("optimised")  # what the oracle is held against is what users run
+
 SITE = "dense0/pre"
 CONTROLS = tuple(name for name in families.ALL if name not in families.PAPER)
 DRAWS = 3

@@ -17,6 +17,8 @@ from jaxdist.types import Ranges
 from tests import oracle
 from tests.conftest import place, to_numpy
 
+pytestmark = pytest.mark.usefixtures("optimised")  # what the oracle is held against is what users run
+
 SITE = "dense0/pre"
 FAMILIES = tuple(families.PAPER)
 
