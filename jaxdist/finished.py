@@ -60,8 +60,11 @@ def verdict_folder(folder: Path, flips: float | None = None) -> tuple[xr.DataTre
     """
     with folders.held(folders.with_result(folder)) as folder:
         result = results.load(folder)
-        if lacking := dosed.lacking(result):
-            raise InputError(f"{folder}: holds no doses of {', '.join(lacking)}; {dosed.remedy(result, folder)}")
+        # What lacks only some of what a verdict needs has doses to show, and says that there is no verdict.
+        if not dosed.has_doses(result):
+            raise InputError(
+                f"{folder}: holds no doses of {', '.join(dosed.lacking(result))}; {dosed.remedy(result, folder)}"
+            )
         if flips is not None:
             _keep(dataclasses.replace(results.options_of(result).statistics, flips=flips), result, folder)
         statistics = results.options_of(result).statistics

@@ -79,8 +79,8 @@ def probe(
     seeds = _seeds(params, stacked=stacked)
     images = {split: _checked(pair, split) for split, pair in (("train", train), ("test", test)) if pair is not None}
     x = images["train"][0]
-    classes = _classes(model, params, x, stacked=stacked)
-    for split, (_, y) in images.items():
+    for split, (here, y) in images.items():
+        classes = _classes(model, params, here, split, stacked=stacked)
         if y.min() < 0 or y.max() >= classes:
             raise InputError(
                 f"{split}: expected labels from 0 to {classes - 1}, one of the network's {classes} classes, "
@@ -198,7 +198,7 @@ def _one(params: Params) -> Params:
     return jax.tree.map(lambda leaf: leaf[0], params)
 
 
-def _classes(model: Model, params: Params, x: np.ndarray, *, stacked: bool) -> int:
+def _classes(model: Model, params: Params, x: np.ndarray, split: str, *, stacked: bool) -> int:
     """How many classes the logits are of; what apply itself raises gets a note of what it was called with."""
     block = jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype)
     try:
@@ -208,8 +208,8 @@ def _classes(model: Model, params: Params, x: np.ndarray, *, stacked: bool) -> i
     except Exception as error:
         axis = "each without its leading seed axis" if stacked else "for several seeds give stacked=True"
         error.add_note(
-            f"probe ran apply(params, x, tap) on x of shape {block.shape} {block.dtype}; {axis}; of a Flax module "
-            "from_linen or from_nnx makes apply and params"
+            f"probe ran apply(params, x, tap) on {split} x of shape {block.shape} {block.dtype}; {axis}; of a Flax "
+            "module from_linen or from_nnx makes apply and params"
         )
         raise
     shape = tuple(getattr(logits, "shape", ()))

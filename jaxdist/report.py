@@ -36,6 +36,7 @@ from jaxdist import (
     verdicts,
 )
 from jaxdist.config import StatisticsConfig
+from jaxdist.errors import InputError
 from jaxdist.types import Ranges
 
 WIDTH = 80
@@ -230,7 +231,13 @@ def _named(sites: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def show(result: xr.DataTree, options: StatisticsConfig | None = None) -> None:
-    """Print the summary of a swept result, by its own statistics unless others are given."""
+    """Print the summary of a swept result, by its own statistics unless others are given.
+
+    Raises:
+      InputError: for anything else, such as a path.
+    """
+    if not isinstance(result, xr.DataTree):
+        raise InputError(f"show: expected a result, as run, probe and load return it, got {result!r}")
     Console(width=WIDTH).print(summary(result, options or results.options_of(result).statistics))
 
 
@@ -348,10 +355,6 @@ def _snapshot_notes(result: xr.DataTree) -> list[str]:
     return []
 
 
-def _unit_words(row: pd.Series, seeds: int) -> str:
-    return f"unit {row.unit} of {row.site}" + (f", seed {row.seed}, the most of all" if seeds > 1 else "")
-
-
 def _unit_notes(result: xr.DataTree) -> list[str]:
     """How much the single most important unit matters."""
     units = breakdowns.units(result)
@@ -362,9 +365,11 @@ def _unit_notes(result: xr.DataTree) -> list[str]:
     for network, part in shown.groupby("network", sort=False):
         most, seeds = part.groupby("seed").flips.max(), part.seed.nunique()
         row = part.iloc[part.flips.to_numpy().argmax()]
+        which = f"{row.family} at {100 * row.fraction:.4g} %, unit {row.unit} of {row.site}"
+        if seeds > 1:
+            which = f"median of {seeds} seeds; at most {tables.percent(row.flips)} %: {which} of seed {row.seed}"
         notes.append(
-            f"{network}: the most important unit alone changes {tables.percent(most.median())} % of predictions"
-            f"{f', median of {seeds} seeds' if seeds > 1 else ''} "
-            f"({row.family} at {100 * row.fraction:.4g} %; {_unit_words(row, seeds)})"
+            f"{network}: the most important unit alone changes {tables.percent(most.median())} % of predictions "
+            f"({which})"
         )
     return notes

@@ -7,6 +7,7 @@ A model is a function ``apply(params, x, tap) -> logits`` that passes the value 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -76,6 +77,10 @@ class Site(NamedTuple):
     shape: tuple[int, ...]
     out_of_reach: bool = False
 
+    def __repr__(self) -> str:
+        reach = ", out_of_reach=True" if self.out_of_reach else ""
+        return f"Site(name={self.name!r}, shape={self.shape}{reach})"
+
 
 def identity(site: str, value: Array) -> Array:  # noqa: ARG001  (the form of every tap)
     """The tap that changes nothing."""
@@ -87,10 +92,19 @@ def sites(apply: Apply, params: Params, x: Array | jax.ShapeDtypeStruct) -> tupl
 
     >>> import jax.numpy as jnp
     >>> sites(lambda w, x, tap: tap("hidden", x @ w), jnp.ones((3, 2)), jnp.ones((5, 3)))
-    (Site(name='hidden', shape=(5, 2), out_of_reach=False),)
+    (Site(name='hidden', shape=(5, 2)),)
     """
     found: list[Site] = []
-    jax.eval_shape(lambda p, b: apply(p, b, _listing(found, identity)), params, x)
+    try:
+        jax.eval_shape(lambda p, b: apply(p, b, _listing(found, identity)), params, x)
+    except InputError:
+        raise
+    except Exception as error:
+        error.add_note(
+            f"sites ran apply(params, x, tap) on x of shape {jnp.shape(x)}; params are one network's: of several seeds "
+            "that are stacked give one"
+        )
+        raise
     return tuple(found)
 
 
@@ -153,7 +167,7 @@ def _refuse_unless_editable(site: str, found: Sequence[Site]) -> None:
     reached = [one for one in found if one.name == site]
     if not reached:
         problem = (
-            f"the model never reaches it; its sites are {_listed(found)} "
+            f"the model never reaches it{_meant(site, found)}; its sites are {_listed(found)} "
             "(a part under jax.jit hides its own: leave the jit away)"
         )
     elif any(one.out_of_reach for one in reached):
@@ -170,6 +184,11 @@ def _refuse_unless_editable(site: str, found: Sequence[Site]) -> None:
     else:
         return
     raise InputError(f"site '{site}': {problem}")
+
+
+def _meant(site: str, found: Iterable[Site]) -> str:
+    close = difflib.get_close_matches(site, [one.name for one in found], n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def _listed(found: Iterable[Site]) -> str:

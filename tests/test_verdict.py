@@ -248,9 +248,15 @@ class TestCommand:
         assert set(pd.read_csv(tmp_path / "run/tables/doses.csv").site) == {"dense0/pre", "dense1/pre"}
         assert "keeps flips below 2.00 %" in (tmp_path / "run/tables/verdict.md").read_text()
 
-    @pytest.mark.parametrize("given", [results_support.made_up(), made_up(left_out=("floor",))])
-    def test_names_the_command_where_something_is_lacking(self, folder, given, capsys):
-        assert cli.main(["verdict", folder(given)]) == 2
+    def test_what_lacks_some_families_has_doses_to_show_and_no_verdict(self, folder, capsys, monkeypatch):
+        monkeypatch.setattr(figures, "save", lambda *_: [])
+        assert cli.main(["verdict", folder(made_up(left_out=("floor",)))]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert "no verdict: not swept: floor" in text
+        assert "Dose for 1 % of predictions: dead_zone" in text
+
+    def test_names_the_command_where_there_are_no_doses(self, folder, capsys):
+        assert cli.main(["verdict", folder(results_support.made_up())]) == 2
         message = capsys.readouterr().err
         assert message.count("\n") == 1
         assert "'jaxdist sweep run --sweep.families scale,clip,offset," in message

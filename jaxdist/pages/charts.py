@@ -96,7 +96,8 @@ def controls(points: pd.DataFrame, known: Choices) -> Iterator[Chart]:
     for (family,), one in _parts(points[~points.family.isin(families.PAPER)], "family"):
         chart = _edited(one, known, words(family).capitalize(), "")
         chart.figure.update_layout(height=230, margin={"b": 30})
-        chart.figure.update_xaxes(ticksuffix=" %", nticks=5, tickangle=0)
+        ends = 100 * np.clip([one.fraction.min(), one.fraction.max()], -2, 3)  # some go on where nothing happens
+        chart.figure.update_xaxes(ticksuffix=" %", nticks=5, tickangle=0, range=ends)
         yield chart
 
 
@@ -168,8 +169,11 @@ def radii(reach: pd.DataFrame, known: Choices, family: str, side: str) -> Chart:
     return Chart(tables.outward(family, side).capitalize(), f"{tables.outward(family, side)}: {said}.", figure)
 
 
-def doses(panel: dose_figures.Panel, label: str, known: Choices, margin: float) -> Chart:
-    """Flips, logarithmic, against angular dose, of one network: every family and side."""
+def doses(panel: dose_figures.Panel, label: str, known: Choices, margin: float, resolution: float) -> Chart:
+    """Flips, logarithmic, against angular dose, of one network: every family and side.
+
+    `resolution` is the least share of flips there is, one image in all.
+    """
     figure = _empty("Angular dose", "Predictions changed (%)")
     for curve in panel.curves:
         # Drawn over the dose's root, which gives small doses room; a family without a dose stands at 0.
@@ -180,7 +184,7 @@ def doses(panel: dose_figures.Panel, label: str, known: Choices, margin: float) 
         _curve(
             figure,
             pd.Series(np.sqrt(curve.dose)),
-            100 * ends.where(ends > 0),
+            100 * ends.where(ends >= resolution),
             name,
             "%",
             meta,

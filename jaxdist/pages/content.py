@@ -42,14 +42,17 @@ def page(runs: Sequence[Run], options: StatisticsConfig) -> Page:
         *_doses(runs, compared, options, known),
         *_radii(reach, flips, options, known),
         *_training(runs, options, known),
-        *_statistics(points, options),
+        *_statistics(points, options, any("config" in run.result.attrs for run in runs)),
         *_paper(runs, options),
         *_dead(runs),
         *pictures.sections([(run.name, run.folder) for run in runs]),
         *(section for run in runs for section in protocol.sections(run.name, run.result, run.folder)),
     ]
     title = ", ".join(run.name for run in runs)
-    return Page(title, "; ".join(map(_of, runs)), list(_answer(runs, compared, reach, options)), known.all(), sections)
+    answer = list(_answer(runs, compared, reach, options))
+    if len({str(run.result.attrs.get("data_digest")) for run in runs}) > 1:
+        answer.append("These runs are of different images, so that their numbers differ by more than the networks.")
+    return Page(title, "; ".join(map(_of, runs)), answer, known.all(), sections)
 
 
 def _of(run: Run) -> str:
@@ -97,7 +100,7 @@ def _edits(points: pd.DataFrame, known: Choices) -> Iterator[Section]:
     for site in [] if points.empty else points.site.unique():
         here = points[points.site == site]
         where = f" of {site}" if points.site.nunique() > 1 else ""
-        over = "its images" if tables.over_images(here) else "seeds"
+        over = _over(here)
         said = (
             f"Means with their interval over {over}, of the values at {site}: intensity edits scale or clip what a "
             "unit gives, distance edits move where it is zero. Point at a line for its numbers."
@@ -109,6 +112,12 @@ def _edits(points: pd.DataFrame, known: Choices) -> Iterator[Section]:
             yield Section(f"Accuracy under controls{where}", charts=others, small=True)
 
 
+def _over(frame: pd.DataFrame) -> str:
+    """What intervals are over."""
+    words = {"seeds": "seeds", "images": "images of a single network"}
+    return " or ".join(words[over] for over in frame.over.unique())
+
+
 def _doses(runs: Sequence[Run], compared: Compared, options: StatisticsConfig, known: Choices) -> Iterator[Section]:
     for run in (run for run in runs if run.name in compared):
         found = compared[run.name]
@@ -116,7 +125,9 @@ def _doses(runs: Sequence[Run], compared: Compared, options: StatisticsConfig, k
         for site in dict.fromkeys(one.site for one in found.findings):
             here = found.at(site)
             drawn = [
-                charts.doses(panel, label(run, panel.network, runs), known, options.flips)
+                charts.doses(
+                    panel, label(run, panel.network, runs), known, options.flips, 1 / here.swept[0].series.total
+                )
                 for panel in dose_figures.panels(here, options)
             ]
             yield Section(
@@ -138,7 +149,7 @@ def _radii(reach: pd.DataFrame, flips: pd.DataFrame, options: StatisticsConfig, 
         charts.radii(one, known, str(family), str(side))
         for (family, side), one in reach.groupby(["family", "side"], sort=False)
     ]
-    level, over = tables.percent(options.confidence, 0), "images" if tables.over_images(reach) else "seeds"
+    level, over = tables.percent(options.confidence, 0), _over(reach)
     said = (
         f"How far an edit goes before {tables.percent(options.margin, 1)} points of accuracy are lost: the median with "
         f"its {level} % interval over {over}. A triangle is the end of the grid: it goes further than was swept."
@@ -184,19 +195,22 @@ def _along(group: xr.Dataset) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _statistics(points: pd.DataFrame, options: StatisticsConfig) -> Iterator[Section]:
+def _statistics(points: pd.DataFrame, options: StatisticsConfig, experiment: bool) -> Iterator[Section]:
     if points.empty:
         return
     shown = tables.at_paper_rows(points)
     for (split, site), one in shown.groupby(["split", "site"], sort=False):
         if (one.published_t.notna() | one.p_holm.notna()).any():
-            words = (
-                "At the rows of the paper's tables. As published: each point against grid index "
-                f"{options.published_baseline_index} of its family. Corrected: against each network's own unedited "
-                "accuracy, with Holm's correction, effect sizes and a non-inferiority test. Accuracies and drops in "
-                "percent and percentage points."
+            published = (
+                f"As published: each point against grid index {options.published_baseline_index} of its family. "
             )
-            both = [listings.published(one), listings.corrected(one)]
+            words = (
+                f"At the rows of the paper's tables. {published if experiment else ''}Corrected: against each "
+                "network's own unedited accuracy, with Holm's correction, effect sizes and a non-inferiority test. "
+                "Accuracies and drops in percent and percentage points."
+            )
+            # The paper's analysis says nothing of a network that is not of its experiment.
+            both = [*([listings.published(one)] if experiment else []), listings.corrected(one)]
             first = split == tables.main_split(points)
             yield Section(f"Statistics: {site}, {split} images", [words], tables=both, open=bool(first))
 

@@ -13,7 +13,7 @@
   const options = {
     responsive: true,
     displaylogo: false,
-    displayModeBar: "hover",
+    displayModeBar: matchMedia("(hover: hover)").matches ? "hover" : false,
     modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
   };
 
@@ -44,7 +44,8 @@
     const plot = JSON.parse(chart.nextElementSibling.textContent);
     const on = chosen();
     for (const trace of plot.data) trace.visible = isShown(trace.meta, on);
-    Plotly.newPlot(chart, plot.data, plot.layout, options);
+    const small = chart.closest(".small") !== null; // there is no room above its lines for buttons
+    Plotly.newPlot(chart, plot.data, plot.layout, small ? { ...options, displayModeBar: false } : options);
   };
   const near = new IntersectionObserver(
     (entries) => {
