@@ -162,12 +162,12 @@ def hand_written(params: Params, made: edits.Affine, examples: Examples) -> Run:
         start = blocks.varying(jnp.zeros((len(points.scale), 3), jnp.int32))
         return lax.psum(lax.scan(block, start, jnp.arange(count))[0], DATA)
 
-    count_all = _on_all_devices(device, mesh)
+    count_all = _on_all_devices(device, mesh, examples)
     return lambda: np.asarray(count_all(one, points, examples))[:, 0]
 
 
-def _on_all_devices(device: Any, mesh: Mesh) -> Any:
-    specs = (PartitionSpec(), PartitionSpec(), blocks.SPECS)
+def _on_all_devices(device: Any, mesh: Mesh, examples: Examples) -> Any:
+    specs = (PartitionSpec(), PartitionSpec(), blocks.specs(examples))
 
     @jax.jit
     def run(*arguments: Any) -> Any:

@@ -192,7 +192,9 @@ def jaxdist_gradient(images: Images, initial: Params, activation: str) -> dict[s
         return jax.tree.map(lambda leaf: leaf[None], found)
 
     mesh = mesh_of(train_set)
-    run = jax.shard_map(step, mesh=mesh, in_specs=(PartitionSpec(SEED), blocks.SPECS), out_specs=PartitionSpec(SEED))
+    run = jax.shard_map(
+        step, mesh=mesh, in_specs=(PartitionSpec(SEED), blocks.specs(train_set)), out_specs=PartitionSpec(SEED)
+    )
     stacked = devices.spread(jax.tree.map(lambda leaf: np.asarray(leaf)[None], initial), mesh)
     with jax.default_matmul_precision("float32"):
         return jax.tree.map(lambda leaf: leaf[0], devices.to_host(jax.jit(run)(stacked, train_set)))

@@ -80,5 +80,5 @@ def _trial(weight: Array, examples: Examples, *, mesh: Mesh) -> Array:
         return lax.psum(blocks.fold(step, jnp.zeros(weight.shape), examples, _BLOCK), DATA)
 
     with jax.default_matmul_precision("float32"):
-        specs = (PartitionSpec(SEED), blocks.SPECS)
+        specs = (PartitionSpec(SEED), blocks.specs(examples))
         return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))(weight, examples)

@@ -5,6 +5,7 @@ The mathematics elsewhere sees one block; this is the only place that knows how 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,9 +17,6 @@ from jax.sharding import PartitionSpec
 from jaxdist.devices import DATA, SEED, Examples
 
 Carry = TypeVar("Carry")
-
-SPECS = Examples(PartitionSpec(DATA), PartitionSpec(DATA), PartitionSpec(), PartitionSpec())  # type: ignore[arg-type]
-"""How `Examples` enter a ``shard_map``."""
 
 
 TILE = 64
@@ -38,7 +36,7 @@ def default_size(width: int, networks: int = 1) -> int:
 
 
 class Block(NamedTuple):
-    """Some consecutive examples. Rows that are not `valid` are counted elsewhere, or are of another split."""
+    """Some consecutive examples. Rows that are not `valid` repeat examples that are counted elsewhere."""
 
     x: Any  # [n, ...], or a pytree of such arrays where two views of the examples are walked together
     y: Array  # [n]
@@ -52,33 +50,46 @@ def fold(
 ) -> Carry:
     """Fold `step` over this device's share of the examples, at most `size` at a time; runs inside ``shard_map``.
 
-    Blocks have one shape, as even as the number of rows and whole tiles allow, and how many there are is known when
-    they are walked, so that splits in the same arrays take one program. The last one starts early and marks what it
-    repeats as not valid, so nothing is copied or padded; a block larger than the split reaches out of it. `init` holds
+    Blocks have one shape, as even as the smallest share in the arrays and whole tiles allow, and how many there are is
+    known when they are walked, so that splits in the same arrays take one program. The last one starts early and marks
+    what it repeats as not valid, so nothing is copied or padded, and no block reaches out of its split. `init` holds
     constants; the result differs between devices: reduce it over the data axis. With `rehearse` the first block also
     comes before all others, with no row valid, for what has to be known from the start; blocks are then an eighth of
-    the rows at most.
+    the smallest share at most.
     """
-    rows = examples.y.shape[0]
-    size = min(size, max(TILE, rows // 8)) if rehearse else size
-    size = min(size, rows, -(-rows // -(-rows // size) // TILE) * TILE)
+    least = examples.least
+    size = min(size, max(TILE, least // 8)) if rehearse else size
+    size = min(size, least, -(-least // -(-least // size) // TILE) * TILE)
     share = -(-examples.total // lax.axis_size(DATA))
 
     def body(k: Array, carry: Carry) -> Carry:
-        start = jnp.clip(examples.first + jnp.clip(k * size, 0, jnp.maximum(share - size, 0)), 0, rows - size)
-        position = start - examples.first + jnp.arange(size)
+        start = jnp.clip(k * size, 0, share - size)
+        position = start + jnp.arange(size)
         number = lax.axis_index(DATA) * share + position
-        mine = (position >= jnp.maximum(k * size, 0)) & (position < share) & (number < examples.total)
         block = Block(
-            jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size), examples.x),
-            lax.dynamic_slice_in_dim(examples.y, start, size),
+            jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, examples.first + start, size), examples.x),
+            lax.dynamic_slice_in_dim(examples.y, examples.first + start, size),
             number,
-            (k >= 0) & mine,
+            (k >= 0) & (position >= k * size) & (number < examples.total),
             k >= 0,
         )
         return step(carry, block)
 
     return lax.fori_loop(-1 if rehearse else 0, -(-share // size), body, varying(init, (SEED, DATA)))
+
+
+def some(examples: Examples, most: int) -> Any:
+    """Inputs [n, ...] of at most so many of this device's examples, spread over its share; inside ``shard_map``."""
+    share, count = -(-examples.total // lax.axis_size(DATA)), min(most, examples.least)
+    rows = examples.first + jnp.arange(count) * (share // count)
+    return jax.tree.map(lambda leaf: leaf[rows], examples.x)
+
+
+def specs(examples: Examples) -> Examples:
+    """How `Examples` enter a ``shard_map``: split over the data axis."""
+    split: Any = PartitionSpec(DATA)
+    whole: Any = PartitionSpec()
+    return dataclasses.replace(examples, x=split, y=split, first=whole, total=whole)
 
 
 def rows_of(valid: Array, value: Array, unit_axis: int) -> Array:

@@ -5,11 +5,13 @@ With several processes (`hosts`) the mesh spans all of them, and every process c
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,6 +24,10 @@ from jaxdist.types import AnyArray
 SEED = "seed"
 DATA = "data"
 """The mesh's axes: networks, and the images that the devices of a row share."""
+
+
+LEAST_SHARED = 256
+"""Examples a device that a split has at least where it shares its arrays with others."""
 
 
 def use_all_cores() -> None:
@@ -48,7 +54,9 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, seeds: int = 1) -> Me
     return Mesh(chosen.reshape(math.gcd(chosen.size, seeds), -1), (SEED, DATA))
 
 
-class Examples(NamedTuple):
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["x", "y", "first", "total"], meta_fields=["least"])
+@dataclasses.dataclass(frozen=True)
+class Examples:
     """A split laid out over the mesh's data axis, in its given order; every row of the mesh has all of it.
 
     Every device holds an equal share of the N examples from its row `first` on; the last one's is filled up by
@@ -59,11 +67,12 @@ class Examples(NamedTuple):
     y: Array  # [N'] int32
     first: Array  # [] int32
     total: Array  # [] int32, the number of real examples N
+    least: int  # rows of the smallest share in these arrays, which no block exceeds
 
 
 def place(x: np.ndarray, y: np.ndarray, mesh: Mesh, *, dtype: np.typing.DTypeLike = np.float32) -> Examples:
     """Lay inputs [N, ...], stored as `dtype`, and labels [N] out over the mesh, as `place_splits` does of several."""
-    return place_splits({"only": (x, y)}, mesh, dtype=dtype)["only"]
+    return _laid_out({"only": (x, y)}, mesh, dtype)["only"]
 
 
 def place_splits(
@@ -71,40 +80,67 @@ def place_splits(
 ) -> dict[str, Examples]:
     """Lay the inputs [N, ...], stored as `dtype`, and labels [N] of several splits out over the mesh.
 
-    They share their arrays, and differ only in where they lie: what is compiled for one split serves all.
+    On a CPU, where blocks are small, they share their arrays and differ only in where they lie: what is compiled for
+    one split serves all. A split of few examples lies by itself, so that the others' blocks need not be as small.
 
     Raises:
       ValueError: if a split has no examples, or not one label for each.
     """
+    large = {name for name, (_, y) in splits.items() if len(y) >= LEAST_SHARED * mesh.shape[DATA]}
+    shapes = {np.shape(splits[name][0])[1:] for name in large}
+    together = large if jax.default_backend() == "cpu" and len(shapes) == 1 else set()
+    shared = _laid_out({name: pair for name, pair in splits.items() if name in together}, mesh, dtype)
+    return {name: shared.get(name) or place(*pair, mesh, dtype=dtype) for name, pair in splits.items()}
+
+
+def _laid_out(
+    splits: Mapping[str, tuple[np.ndarray, np.ndarray]], mesh: Mesh, dtype: np.typing.DTypeLike
+) -> dict[str, Examples]:
+    """The splits in shared arrays: on each device its share of the first split, of the second, and so on."""
     for x, y in splits.values():
         if len(x) != len(y) or not len(x):
             raise ValueError(
                 f"expected one label for each of at least one example, got {len(x)} inputs and {len(y)} labels"
             )
-    devices = mesh.shape[DATA]
+    if not splits:
+        return {}
     inputs, labels = (
-        _split(_interleaved([np.asarray(pair[k]) for pair in splits.values()], devices, kind), mesh, DATA)
+        _interleaved([np.asarray(pair[k]) for pair in splits.values()], mesh, kind)
         for k, kind in enumerate((dtype, np.int32))
     )
     totals = [len(y) for _, y in splits.values()]
-    firsts = np.cumsum([0, *(-(-total // devices) for total in totals)]).tolist()
+    shares = [-(-total // mesh.shape[DATA]) for total in totals]
+    firsts = np.cumsum([0, *shares]).tolist()
     return {
-        name: Examples(inputs, labels, same(first, mesh), same(total, mesh))
+        name: Examples(inputs, labels, same(first, mesh), same(total, mesh), min(shares))
         for name, first, total in zip(splits, firsts, totals, strict=False)
     }
 
 
-def _interleaved(arrays: Sequence[np.ndarray], devices: int, dtype: np.typing.DTypeLike) -> np.ndarray:
-    """Equal shares of the arrays, each filled up by its last entry: those of the first device, then of the next."""
+def _interleaved(arrays: Sequence[np.ndarray], mesh: Mesh, dtype: np.typing.DTypeLike) -> Array:
+    """Equal shares of the arrays on each device of the data axis, each filled up by the array's last entry."""
+    devices = mesh.shape[DATA]
     shares = [-(-len(array) // devices) for array in arrays]
-    whole = np.empty((devices, sum(shares), *arrays[0].shape[1:]), dtype)
-    for device in range(devices):
-        rest = whole[device]
-        for array, share in zip(arrays, shares, strict=True):
-            part = array[device * share : (device + 1) * share]
+    shape = (devices * sum(shares), *arrays[0].shape[1:])
+
+    @functools.cache  # devices of several rows of the mesh hold the same
+    def of_device(k: int) -> np.ndarray:
+        parts = [array[k * share : (k + 1) * share] for array, share in zip(arrays, shares, strict=True)]
+        if len(parts) == 1 and len(parts[0]) == shares[0]:
+            return np.asarray(parts[0], dtype)  # nothing to copy
+        whole = rest = np.empty((sum(shares), *shape[1:]), dtype)
+        for part, array, share in zip(parts, arrays, shares, strict=True):
             rest[: len(part)], rest[len(part) : share] = part, array[-1]
             rest = rest[share:]
-    return whole.reshape(-1, *whole.shape[2:])
+        return whole
+
+    sharding = NamedSharding(mesh, PartitionSpec(DATA))
+    return jax.make_array_from_callback(shape, sharding, lambda index: of_device(_first(index) // sum(shares)))
+
+
+def _first(index: Any) -> int:
+    """The first row of a device's part of an array."""
+    return index[0].start or 0
 
 
 def spread(tree: Any, mesh: Mesh) -> Any:

@@ -159,11 +159,11 @@ def _laid_out(params: Params, examples: Examples) -> tuple[Params, Examples]:
 def _departures(params: Params, examples: Examples, *, model: taps.Model, site: str, mesh: Mesh) -> Array:
     def ensemble(params: Params, examples: Examples) -> Array:
         # Spread over all of a device's images, since a path that only some of them take must not be missed.
-        some = examples.x[:: -(-len(examples.x) // ROWS)]
+        some = blocks.some(examples, ROWS)
         return lax.pmax(lax.map(lambda p: departure(model, site, p, some), params), DATA)
 
     with jax.default_matmul_precision("float32"):
-        specs = (PartitionSpec(SEED), blocks.SPECS)
+        specs = (PartitionSpec(SEED), blocks.specs(examples))
         return jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))(params, examples)
 
 
@@ -171,8 +171,8 @@ def _departures(params: Params, examples: Examples, *, model: taps.Model, site: 
 def _weights(params: Params, examples: Examples, *, model: taps.Model, site: str, mesh: Mesh) -> Array:
     def ensemble(params: Params, examples: Examples) -> Array:
         # The same on every device of a row, up to rounding.
-        return lax.pmean(lax.map(lambda p: outgoing(model, site, p, examples.x[:1]), params), DATA)
+        return lax.pmean(lax.map(lambda p: outgoing(model, site, p, blocks.some(examples, 1)), params), DATA)
 
     with jax.default_matmul_precision("float32"):
-        specs = (PartitionSpec(SEED), blocks.SPECS)
+        specs = (PartitionSpec(SEED), blocks.specs(examples))
         return jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))(params, examples)

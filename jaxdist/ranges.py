@@ -227,7 +227,7 @@ def _measure(
         return lax.map(lambda p: network(p, examples, wanted), params)
 
     with jax.default_matmul_precision(precision):
-        specs = (PartitionSpec(SEED), blocks.SPECS, PartitionSpec())
+        specs = (PartitionSpec(SEED), blocks.specs(examples), PartitionSpec())
         run = jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))
         return run(params, examples, wanted)
 

@@ -89,6 +89,6 @@ def _moved(
         return sums / examples.total.astype(jnp.float32)
 
     with jax.default_matmul_precision(precision):
-        specs = (PartitionSpec(SEED), PartitionSpec(SEED), blocks.SPECS)
+        specs = (PartitionSpec(SEED), PartitionSpec(SEED), blocks.specs(examples))
         run = jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))
         return run(params, edits, examples)

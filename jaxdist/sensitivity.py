@@ -112,5 +112,5 @@ def _measure(
         return jax.tree.map(lambda leaf: leaf / total, sums)
 
     with jax.default_matmul_precision(precision):
-        specs = (PartitionSpec(SEED), blocks.SPECS)
+        specs = (PartitionSpec(SEED), blocks.specs(examples))
         return jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))(params, examples)

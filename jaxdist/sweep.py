@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import TypeAlias
@@ -157,7 +158,7 @@ def _sweep(
         return Sums(lax.psum(counts, DATA), None if found is None else jax.vmap(moments.of_all_devices)(found))
 
     with jax.default_matmul_precision(precision):
-        specs = (PartitionSpec(SEED), PartitionSpec(SEED), blocks.SPECS, PartitionSpec())
+        specs = (PartitionSpec(SEED), PartitionSpec(SEED), blocks.specs(examples), PartitionSpec())
         run = jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))
         return run(params, edits, examples, scales)
 
@@ -179,7 +180,7 @@ def matches(
     Seeds are taken in pairs; the edits are of the same sites, with leaves [S, P, H], as in `sweep`. Each ensemble sees
     the same images in its own scaling, laid out on one mesh; float32 throughout.
     """
-    both = examples[0]._replace(x=(examples[0].x, examples[1].x))
+    both = dataclasses.replace(examples[0], x=(examples[0].x, examples[1].x))
     found = taps.sites_for_one(model.apply, first[0], examples[0].x, first[1])
     sites = tuple(site.name for site in found if site.name in first[1])
     size = block or blocks.default_size(taps.widest(found))
@@ -224,6 +225,6 @@ def _matches(
         return lax.psum(lax.map(network, (first, second)), DATA)
 
     with jax.default_matmul_precision("float32"):
-        specs = (PartitionSpec(SEED), PartitionSpec(SEED), blocks.SPECS)
+        specs = (PartitionSpec(SEED), PartitionSpec(SEED), blocks.specs(examples))
         run = jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))
         return run(first, second, examples)

@@ -167,7 +167,7 @@ def _refuse_unless_editable(site: str, found: Sequence[Site]) -> None:
     reached = [one for one in found if one.name == site]
     if not reached:
         problem = (
-            f"the model never reaches it{_meant(site, found)}; its sites are {_listed(found)} "
+            f"the model never reaches it; its sites are {_listed(found)}{_meant(site, found)} "
             "(a part under jax.jit hides its own: leave the jit away)"
         )
     elif any(one.out_of_reach for one in reached):
@@ -188,7 +188,7 @@ def _refuse_unless_editable(site: str, found: Sequence[Site]) -> None:
 
 def _meant(site: str, found: Iterable[Site]) -> str:
     close = difflib.get_close_matches(site, [one.name for one in found], n=1)
-    return f" (did you mean '{close[0]}'?)" if close else ""
+    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def _listed(found: Iterable[Site]) -> str:

@@ -153,7 +153,7 @@ def train(
     count = leaves[0].shape[0]
     numbers = range(count) if seeds is None else seeds
     # Two operations a weight and example forward, four backward.
-    step_flops = 6.0 * sum(leaf.size for leaf in leaves) * train_set.x.shape[0]
+    step_flops = 6.0 * sum(leaf.size for leaf in leaves) * int(to_host(train_set.total))
     rows = mesh.shape[SEED]
     length, together = _steps_together(step_flops), _seeds_together(-(-count // rows), step_flops / rows)
     width = taps.widest(taps.sites_for_one(model.apply, params, train_set.x))
@@ -298,7 +298,7 @@ def _steps(
     with jax.default_matmul_precision(precision):
         of_seeds = PartitionSpec(SEED)
         states = State(PartitionSpec(), of_seeds, of_seeds, of_seeds)  # type: ignore[arg-type]
-        specs, out = (states, blocks.SPECS, blocks.SPECS), (states, PartitionSpec(None, SEED))
+        specs, out = (states, blocks.specs(train_set), blocks.specs(test_set)), (states, PartitionSpec(None, SEED))
         return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=out)(state, train_set, test_set)
 
 

@@ -132,7 +132,7 @@ def _sweep(
 
     def ensemble(params: Params, edits: Edit, examples: Examples) -> Counts:
         def network(one: tuple[Params, Edit]) -> Counts:
-            weights = heads.outgoing(model, site, one[0], examples.x[:1]) if linear else None
+            weights = heads.outgoing(model, site, one[0], blocks.some(examples, 1)) if linear else None
 
             def step(counts: Counts, part: blocks.Block) -> Counts:
                 return jax.tree.map(jnp.add, counts, block_counts(model, site, *one, part, weights))
@@ -142,7 +142,7 @@ def _sweep(
         return lax.psum(lax.map(network, (params, edits)), DATA)
 
     with jax.default_matmul_precision(precision):
-        specs = (PartitionSpec(SEED), PartitionSpec(SEED), blocks.SPECS)
+        specs = (PartitionSpec(SEED), PartitionSpec(SEED), blocks.specs(examples))
         return jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))(
             params, edits, examples
         )

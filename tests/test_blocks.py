@@ -32,14 +32,14 @@ def walked(examples, size, rows, *, rehearse=False):
             found = lax.psum(blocks.fold(step, none, examples, size, rehearse=rehearse), devices.DATA)
             return lax.pmax(found, devices.SEED)
 
-        return jax.shard_map(local, mesh=mesh, in_specs=(blocks.SPECS,), out_specs=PartitionSpec())(examples)
+        return jax.shard_map(local, mesh=mesh, in_specs=(blocks.specs(examples),), out_specs=PartitionSpec())(examples)
 
     return np.asarray(run(examples))
 
 
 @pytest.mark.parametrize("rehearse", [False, True])
 @pytest.mark.parametrize("size", [64, 192, 1000])
-@pytest.mark.parametrize("counts", [(1000, 100), (7, 300), (129, 128, 1), (1, 1)])
+@pytest.mark.parametrize("counts", [(1000, 600), (1300, 513, 2000), (7, 300), (1, 1), (129,)])
 def test_every_example_of_every_split_is_walked_once(counts, size, rehearse):
     mesh = devices.make_mesh(jax.devices()[:2])
     splits = {
@@ -53,11 +53,46 @@ def test_every_example_of_every_split_is_walked_once(counts, size, rehearse):
         np.testing.assert_array_equal(labels[:count], y)
 
 
+def test_no_block_and_no_sample_reaches_out_of_its_split():
+    """Whatever the block size, so that what lies beside cannot leak into sums, nor cost time."""
+    mesh = devices.make_mesh(jax.devices()[:2])
+    splits = {"train": (np.full((2000, 1), 5), np.zeros(2000, int)), "test": (np.full((700, 1), 9), np.zeros(700, int))}
+    placed = devices.place_splits(splits, mesh, dtype=np.int32)
+    assert placed["train"].x is placed["test"].x
+    for (name, examples), value in zip(placed.items(), (5, 9), strict=True):
+        for size in (64, 1000, 10**6):
+
+            def local(examples, size=size):
+                def step(seen, part):
+                    return jnp.minimum(seen[0], part.x.min()), jnp.maximum(seen[1], part.x.max())
+
+                low, high = blocks.fold(step, (jnp.int32(99), jnp.int32(0)), examples, size, rehearse=True)
+                sample = blocks.some(examples, 64)
+                return jnp.stack([low, high, sample.min(), sample.max()])[None]
+
+            run = jax.jit(
+                lambda e, local=local: jax.shard_map(
+                    local, mesh=mesh, in_specs=(blocks.specs(e),), out_specs=PartitionSpec((devices.SEED, devices.DATA))
+                )(e)
+            )
+            np.testing.assert_array_equal(run(examples), value, err_msg=name)
+
+
+def test_splits_that_are_small_or_of_another_shape_lie_by_themselves():
+    mesh = devices.make_mesh(jax.devices()[:2])
+    x, y = np.zeros((1000, 4)), np.zeros(1000, int)
+    for other in ((x[:100], y[:100]), (x[:, :2], y)):
+        placed = devices.place_splits({"train": (x, y), "test": other}, mesh)
+        assert list(placed) == ["train", "test"]
+        assert placed["train"].x is not placed["test"].x
+        assert placed["test"].x.shape == other[0].shape
+
+
 def test_splits_of_shared_arrays_are_measured_as_if_they_lay_alone(digits, trained):
     """With values that would show in ranges and counts if a row of the other split were taken for one's own."""
     mesh, params, model = devices.make_mesh(jax.devices()[:2]), trained["relu"], mlp.model("relu")
     x = digits.train.images.reshape(len(digits.train.images), -1).astype(np.float32)
-    own = {"few": (x[:101], digits.train.labels[:101]), "many": (100 * x, digits.train.labels)}
+    own = {"few": (x[:601], digits.train.labels[:601]), "many": (100 * x, digits.train.labels)}
     together = devices.place_splits(own, mesh)
     sizes = sweep._sweep._cache_size(), ranges._measure._cache_size()
 

@@ -324,7 +324,7 @@ def test_the_training_step_and_the_sweep_lower_for_accelerators(backend, platfor
     def split(count):
         x = jax.ShapeDtypeStruct((count, packed.shape[1]), packed.dtype, sharding=sharding)
         y = jax.ShapeDtypeStruct((count,), jnp.int32, sharding=sharding)
-        return devices.Examples(x, y, *[jax.ShapeDtypeStruct((), jnp.int32)] * 2)
+        return devices.Examples(x, y, *[jax.ShapeDtypeStruct((), jnp.int32)] * 2, count)
 
     params = jax.eval_shape(lambda: mlp.init_ensemble(jax.random.key(0), range(4), (784, 128, 10)))
     optimizer = training.optimizer("sgd", 0.001)

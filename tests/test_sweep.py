@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import chex
@@ -241,6 +242,7 @@ def test_memory_grows_neither_with_examples_nor_with_points():
             jax.ShapeDtypeStruct(shape[:1], jnp.int32, sharding=sharding),
             jax.ShapeDtypeStruct((), jnp.int32),
             jax.ShapeDtypeStruct((), jnp.int32),
+            examples // mesh.size,
         )
         static = {"model": mlp.model("relu"), "sites": (SITE,), "precision": "float32", "size": 500, "mesh": mesh}
         lowered = sweep._sweep.lower(params, made, laid_out, watch=None, **static)
@@ -276,7 +278,7 @@ def test_any_function_of_the_model_form_is_swept_even_around_the_site(train_set)
     rng = np.random.default_rng(3)
     shapes = {"a": (64, 16), "b": (16, 12), "c": (64, 12), "d": (12, 10)}
     params = {k: rng.normal(size=(2, *shape)).astype(np.float32) for k, shape in shapes.items()}
-    flat = train_set._replace(x=jax.jit(lambda x: x.reshape(len(x), -1))(train_set.x))
+    flat = dataclasses.replace(train_set, x=jax.jit(lambda x: x.reshape(len(x), -1))(train_set.x))
     model = taps.Model(skip_connection, post=(("hidden", jax.nn.relu), ("late", jax.nn.relu)))
     scales = np.array([0.2, 1.0, 3.0])
     made = {}
@@ -310,7 +312,8 @@ def test_a_layout_with_examples_first_gives_the_same_counts(trained, train_set):
 def test_a_site_that_is_not_there_is_refused_with_the_list_of_sites(trained, train_set):
     made = {"dense1/pre": some_edits(2, 24)[SITE]}
     with pytest.raises(
-        InputError, match=r"'dense1/pre': the model never reaches it; its sites are dense0/pre, dense0/post"
+        InputError,
+        match=r"'dense1/pre': the model never reaches it; its sites are dense0/pre, dense0/post; did you mean",
     ):
         sweep.sweep(mlp.model("relu"), trained["relu"], made, train_set)
 

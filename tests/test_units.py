@@ -194,6 +194,7 @@ def test_memory_grows_neither_with_points_nor_with_examples():
             jax.ShapeDtypeStruct((examples,), jnp.int32),
             jax.ShapeDtypeStruct((), jnp.int32),
             jax.ShapeDtypeStruct((), jnp.int32),
+            examples // mesh.size,
         )
         made = edits.Affine(*(jax.ShapeDtypeStruct((2, points, 64), jnp.float32) for _ in range(4)))
         lowered = units._sweep.lower(
