@@ -23,13 +23,16 @@ def main_numbers(result: xr.DataTree, options: StatisticsConfig, found: FairComp
     if found is None and dosed.has_doses(result):
         found = dose_tables.outline(result, options)
     groups = [child.to_dataset() for child in result.children.values()]
+    unknown = json.loads(result.attrs.get("origin", "{}")).get("unknown", [])
+    told = "config" in result.attrs and "train.steps" not in unknown
     return {
         "jaxdist": jaxdist.__version__,
         "made": max((json.loads(group.attrs.get("made", "{}")).get("at", "") for group in groups), default=""),
         "state": "swept" if swept else "trained",
         "data": {"name": result.attrs.get("data_name"), "digest": result.attrs.get("data_digest")},
         "seeds": max((group.sizes.get("seed", 0) for group in groups), default=0),
-        "steps": results.config_of(result).train.steps if "config" in result.attrs else None,
+        "steps": results.config_of(result).train.steps if told else None,
+        "unknown": list(unknown),
         "margin": options.margin,
         "confidence": options.confidence,
         "networks": _networks(result, options),

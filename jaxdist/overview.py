@@ -6,12 +6,14 @@ Accuracies and radii are fractions.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import dataclasses
 import datetime
 import json
 import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -48,6 +50,7 @@ class Overview:
     data: str | None = None
     seeds: int | None = None
     steps: int | None = None
+    unknown: tuple[str, ...] = ()  # config fields that say nothing, since imported networks came without that history
     networks: dict[str, Network] = dataclasses.field(default_factory=dict)
     margin: float | None = None
     date: str = ""  # ISO, UTC: when the last stage was made, or the work last kept something
@@ -87,6 +90,12 @@ def folders(root: Path) -> Iterator[Path]:
 
 def read(folder: Path) -> Overview:
     """What is known of one run folder; whatever is wrong with its files is said, not raised."""
+    one = _look(folder)
+    # A run that goes on removes files meanwhile: what was missing is damage only if it is so at a second look.
+    return _look(folder) if (one.problem or "").startswith(FileNotFoundError.__name__) else one
+
+
+def _look(folder: Path) -> Overview:
     one = Overview(str(folder))
     result, noted = folder / places.RESULT, _noted(folder)
     try:
@@ -97,7 +106,7 @@ def read(folder: Path) -> Overview:
         else:
             one.state = "unfinished"
         if noted.is_file():
-            one.date = _modified(max(noted.parent.rglob("*"), key=lambda path: path.stat().st_mtime))
+            one.date = _last_modified(noted.parent)
             one.state, one.progress = "unfinished", _progress(noted, one)
         elif not result.is_file():  # killed while it saved, and begun again by the same command
             _take_config(configs.load(folder / places.CONFIG), one)
@@ -112,11 +121,26 @@ def _noted(folder: Path) -> Path:
 
 
 def _modified(path: Path) -> str:
-    return datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).isoformat(timespec="seconds")
+    return _said(path.stat().st_mtime)
+
+
+def _last_modified(folder: Path) -> str:
+    """When anything in a folder was last written; a run that goes on removes files while they are looked at."""
+    times = []
+    for path, below, files in os.walk(folder):
+        for name in (*below, *files):
+            with contextlib.suppress(FileNotFoundError):
+                times.append((Path(path) / name).stat().st_mtime)
+    return _said(max(times)) if times else ""
+
+
+def _said(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
 
 
 def _take_config(config: configs.Config, one: Overview) -> None:
-    one.data, one.seeds, one.steps = config.data.name, config.train.seeds, config.train.steps
+    one.data, one.seeds = config.data.name, config.train.seeds
+    one.steps = None if "train.steps" in one.unknown else config.train.steps
     one.networks = {name: one.networks.get(name, Network()) for name in config.model.activations}
 
 
@@ -132,6 +156,7 @@ def _read_result(path: Path, one: Overview) -> str:
         made = [json.loads(group.attrs.get("made", "{}")).get("at", "") for group in file.values() if _is_group(group)]
         last = max(made, default="")
         one.date = last or one.date
+        one.unknown = tuple(json.loads(file.attrs.get("origin", "{}")).get("unknown", ()))
         if "config" in file.attrs:
             config = configs.from_toml(str(file.attrs["config"]), where=path.name)
             _take_config(config, one)
@@ -170,23 +195,41 @@ def _take(group: h5py.Group, columns: dict[str, np.ndarray], one: Overview) -> N
 
 
 def _read_summary(path: Path, made: str, one: Overview) -> None:
-    """Take the answers, where the summary is of the same stage of the run as the result."""
+    """Take the answers, where the summary is of the same stage of the run as the result.
+
+    It need not be there, so a broken one is as none: nothing of it is taken, and the run is not damaged.
+    """
+    networks = copy.deepcopy(one.networks)
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        if known["made"] != made:
+            return
+        margin = _number(known["margin"])
+        _take_answers(known, networks)
+    except _BROKEN:
         return
-    if known.get("made") != made:
-        return
-    one.margin = known["margin"]
+    one.margin, one.networks = margin, networks
+
+
+def _take_answers(known: Mapping[str, Any], networks: dict[str, Network]) -> None:
     for verdict in reversed(known["verdicts"]):  # of several sites, the first
-        if verdict["network"] in one.networks:
-            one.networks[verdict["network"]].answer = verdict["answer"]
+        if verdict["network"] in networks:
+            networks[verdict["network"]].answer = None if verdict["answer"] is None else str(verdict["answer"])
     # As in the summary on the terminal, of train images where they were swept; of several sites, of the first.
     ups = [row for row in known["tolerance"] if (row["family"], row["side"]) == ("offset", "above")]
     split = "train" if any(row["split"] == "train" for row in ups) else "test"
     for row in reversed([row for row in ups if row["split"] == split]):
-        network = one.networks.setdefault(row["network"], Network())
-        network.offset_to, network.offset_beyond = row["radius"], row["grid_end"] if row["censored"] else None
+        if row["network"] in networks:
+            network = networks[row["network"]]
+            network.offset_to = _number(row["radius"])
+            network.offset_beyond = _number(row["grid_end"]) if row["censored"] else None
+
+
+def _number(value: Any) -> float | None:
+    """A number of a summary, where undefined ones are None; raises `ValueError` or `TypeError` for anything else."""
+    if value is None or np.isfinite(value):
+        return None if value is None else float(value)
+    raise ValueError(f"expected a finite number, got {value}")
 
 
 def _progress(noted: Path, one: Overview) -> dict[str, Any]:

@@ -238,7 +238,8 @@ def show(result: xr.DataTree, options: StatisticsConfig | None = None) -> None:
     """
     if not isinstance(result, xr.DataTree):
         raise InputError(f"show: expected a result, as run, probe and load return it, got {result!r}")
-    Console(width=WIDTH).print(summary(result, options or results.options_of(result).statistics))
+    shown = summary(result, options or results.options_of(result).statistics)
+    Console(width=WIDTH, markup=False, emoji=False).print(shown)  # networks' names are no markup
 
 
 def summary(result: xr.DataTree, options: StatisticsConfig) -> RenderableType:

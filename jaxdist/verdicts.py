@@ -36,6 +36,17 @@ def sentences(result: xr.DataTree, found: FairComparison) -> list[str]:
 
 
 def sentence(result: xr.DataTree, found: FairComparison, one: Finding) -> str:
+    """What was found of one network at one site and split: the verdict, its reason, and the numbers it is made of.
+
+    Args:
+      result: the result that was compared, for the name of its data.
+      found: its fair comparison, whose costs are told as angular doses, 0 to 1.
+      one: one of ``found.findings``.
+
+    Returns:
+      One line, such as "digits relu, dense0/pre, test images: reads distance (p 0.001): …"; "no verdict" where the
+      families that a verdict compares were not swept.
+    """
     verdict = one.verdict
     p = {"distance": verdict.p_distance, "intensity": verdict.p_intensity, "neither": np.nan}[verdict.answer]
     claim = (

@@ -1,8 +1,7 @@
-"""What a terminal, a pipe and a script get to see: progress, silence, JSON, the list of runs, help by examples."""
+"""What a terminal, a pipe and a script get to see: progress, silence, JSON, help by examples."""
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
@@ -18,20 +17,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from jaxdist import cli, documents, files, places, progress, report, results
-from jaxdist import config as configs
+from jaxdist import cli, documents, dose_tables, places, progress, report, results, verdicts
 from jaxdist.cli import options as cli_options
 from jaxdist.cli import output, parser
 from tests import dose_support, results_support
+from tests.terminal_support import SMALL, small_runs, wide
 
 ROOT = Path(__file__).parents[1]
-SMALL = (
-    "--train.seeds=2",
-    "--train.steps=3",
-    "--model.hidden=4",
-    "--model.activations=relu",
-    "--sweep.families=offset",
-)
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\x9b]")
 LONG = "restored_offset_of_a_network_with_a_long_name"
 
@@ -44,40 +36,15 @@ def drawn(monkeypatch):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A folder with a swept, a trained, an unfinished and a damaged run, a deeper one, and one that is no run."""
+    """A folder with a trained and a swept run."""
     root = tmp_path_factory.mktemp("terminal") / "runs"
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
-        patch.setattr("jaxdist.devices.use_all_cores", lambda: None)
-        patch.setattr(report.figures, "save", lambda *_: [])
-        assert cli.main(["train", "--out", str(root / "trained"), *SMALL]) == 0
-        shutil.copytree(root / "trained", root / "swept")
-        assert cli.main(["sweep", str(root / "swept")]) == 0
-        assert cli.main(["report", str(root / "swept")]) == 0
-    noted = root / "unfinished" / places.UNFINISHED / places.NOTED
-    config = configs.override(configs.Config(), {"train.steps": "200", "model.activations": "relu,abs"})
-    for state in ("training/relu-0/200", "training/relu-0/100", "training/abs-0/60", "training/abs-0/80.tmp"):
-        (noted.parent / state).mkdir(parents=True)
-    noted.write_text("backend = 'float32'\n[config]\n" + configs.to_toml(config).replace("\n[", "\n[config."))
-    shutil.copytree(root / "trained", root / "damaged")
-    (root / "damaged" / places.RESULT).write_bytes((root / "swept" / places.RESULT).read_bytes()[:2000])
-    (root / "thesis").mkdir()
-    (root / "thesis" / "config.toml").write_text("chapters = 7\n")
-    dosed = root / "of my thesis, with a name that is much too long for a terminal" / "comparison"
-    dosed.mkdir(parents=True)
-    given = dose_support.made_up()
-    results.save(given, dosed / places.RESULT)
-    numbers = documents.text(documents.main_numbers(given, dose_support.OPTIONS))
-    files.write_text(dosed / "tables" / places.SUMMARY, numbers)
+    small_runs(root)
     return root
 
 
 def screen(text):
     """What a terminal shows of a stream: control sequences taken out, lines as they are."""
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "\n")
-
-
-def wide(text):
-    return max(map(len, text.splitlines()), default=0)
 
 
 class TestProgress:
@@ -198,83 +165,35 @@ class TestQuietAndJson:
         given = dose_support.made_up(splits=("test",))
         (tmp_path / "run").mkdir()
         results.save(given, tmp_path / "run" / places.RESULT)
-        verdicts = documents.main_numbers(given, dose_support.OPTIONS)["verdicts"]
-        assert [(one["network"], one["answer"]) for one in verdicts] == [("relu", "distance"), ("abs", "intensity")]
-        assert verdicts[0]["sentence"].startswith("mnist relu, dense0/pre, test images: reads distance (p ")
+        said = documents.main_numbers(given, dose_support.OPTIONS)["verdicts"]
+        assert [(one["network"], one["answer"]) for one in said] == [("relu", "distance"), ("abs", "intensity")]
+        assert said[0]["sentence"].startswith("mnist relu, dense0/pre, test images: reads distance (p ")
         assert cli.main(["verdict", "run", "--json"]) == 0
         whole = json.loads(capsys.readouterr().out)
-        assert {one["sentence"] for one in verdicts} <= {one["sentence"] for one in whole["verdicts"]}
+        assert {one["sentence"] for one in said} <= {one["sentence"] for one in whole["verdicts"]}
+
+    def test_the_report_of_several_runs_says_where_its_page_is(self, runs, capsys):
+        shutil.copytree(runs / "swept", "other")
+        assert cli.main(["report", str(runs / "swept"), "other", "--out", "both", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"page": "both/report.html"}
+        assert Path("both/report.html").is_file()
+
+    def test_names_are_no_markup(self, capsys):
+        given = results_support.made_up(networks=("[b]relu", ":gear:"), sites=("at[/b]/pre", "at/pre"), config_=False)
+        report.show(given)
+        output.say(parser.parse(["report", "run"]), report.summary(given, results.options_of(given).statistics))
+        given = dose_support.made_up({"net[/b]": dose_support.DISTANCE})
+        found = dose_tables.compare(given, dose_support.OPTIONS)
+        output.say(parser.parse(["verdict", "run"]), verdicts.rendered(given, found, dose_support.OPTIONS))
+        shown = capsys.readouterr().out
+        assert shown.count("at[/b]/pre ") >= 2
+        assert shown.count("[b]relu ") >= 2
+        assert shown.count(":gear: ") >= 2
+        assert re.search(r"^ +net\[/b\], dense0/pre", shown, re.MULTILINE)
 
     def test_compare_says_its_answer_as_json_and_by_its_code(self, runs, capsys):
         code = cli.main(["compare", str(runs / "swept"), str(runs / "swept"), "--json", "--pictures", "p"])
         assert code == json.loads(capsys.readouterr().out)["exit_code"] == 0
-
-
-class TestList:
-    def shown(self, capsys, *arguments):
-        assert cli.main(["list", *map(str, arguments)]) == 0
-        return capsys.readouterr().out
-
-    def test_every_run_has_its_numbers(self, runs, capsys):
-        found = json.loads(self.shown(capsys, runs, "--sort", "name", "--json"))["runs"]
-        states = {Path(one["folder"]).name: one["state"] for one in found}
-        assert states == {
-            "comparison": "swept",
-            "damaged": "damaged",
-            "swept": "swept",
-            "trained": "trained",
-            "unfinished": "unfinished",
-        }
-        known = {Path(one["folder"]).name: one for one in found}
-        summary = json.loads((runs / "swept/tables/summary.json").read_text())
-        relu, row = known["swept"]["networks"]["relu"], summary["tolerance"][1]
-        assert (row["split"], row["side"]) == ("train", "above")
-        assert relu["train_accuracy"] == pytest.approx(summary["networks"]["relu"]["train_accuracy"], rel=1e-6)
-        assert relu["offset_to"] == row["radius"]
-        assert known["trained"]["networks"]["relu"]["offset_to"] is None
-        assert known["swept"]["date"] == summary["made"] >= known["trained"]["date"]
-        assert known["unfinished"]["progress"] == {"stage": "train", "done": 260, "of": 400}
-        assert "OSError" in known["damaged"]["problem"]
-        assert known["comparison"]["networks"]["abs"]["answer"] == "intensity"
-
-    def test_the_table_fits(self, runs, capsys, monkeypatch):
-        monkeypatch.setenv("COLUMNS", "80")
-        text = self.shown(capsys, runs)
-        assert wide(text) <= 80
-        for words in ("trained", "swept", "unfinished", "train 65 %", "damaged", "intensity", "2 × 3", "digits"):
-            assert words in text
-        assert "…" in text
-        assert "thesis" not in text.replace("of my thesis", "")
-        assert "Traceback" not in text
-
-    def test_a_stale_summary_gives_no_answer(self, runs, capsys, tmp_path):
-        shutil.copytree(runs / "swept", tmp_path / "again")
-        path = tmp_path / "again/tables/summary.json"
-        path.write_text(path.read_text().replace('"made": "2', '"made": "1'))
-        (one,) = json.loads(self.shown(capsys, tmp_path, "--json"))["runs"]
-        assert one["networks"]["relu"]["offset_to"] is one["networks"]["relu"]["offset_beyond"] is None
-
-    def test_imported_networks_without_a_history_have_what_the_sweep_counted(self, capsys, tmp_path):
-        given = results_support.made_up(config_=False)
-        (tmp_path / "own").mkdir()
-        results.save(given, tmp_path / "own" / places.RESULT)
-        (one,) = json.loads(self.shown(capsys, tmp_path / "own", "--json"))["runs"]
-        group = given["scale"]
-        expected = (group.unperturbed / group.total).mean("seed").sel(network="abs", split="test")
-        assert one["networks"]["abs"]["test_accuracy"] == pytest.approx(float(expected))
-        assert one["steps"] is None
-
-    @pytest.mark.usefixtures("in_an_empty_folder")
-    def test_no_runs_and_no_folder(self, capsys):
-        assert "no runs in ." in self.shown(capsys, ".")
-        assert json.loads(self.shown(capsys, ".", "--json")) == {"folder": ".", "runs": []}
-        assert cli.main(["list"]) == 2
-        assert "runs: no such folder" in capsys.readouterr().err
-
-    def test_it_looks_without_loading_what_computes(self, runs):
-        look = f"import sys; from jaxdist import cli; cli.main(['list', {str(runs)!r}]); print('jax' in sys.modules)"
-        done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
-        assert done.stdout.endswith("False\n")
 
 
 class TestPipe:

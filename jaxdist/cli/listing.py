@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from jaxdist.text import shortened
 
@@ -53,24 +54,26 @@ def _table(runs: Sequence[Overview], root: Path, rooms: Mapping[str, int]) -> Ta
     for title in ("train", "test", "verdict,\noffset to"):
         shown.add_column(title, justify="right", no_wrap=True)
     for one in runs:
-        of = [one.data or "", f"{one.seeds} × {one.steps or '-'}" if one.seeds else ""]
+        steps = one.steps or ("imported" if "train.steps" in one.unknown else "-")
+        of = [one.data or "", f"{one.seeds} × {steps}" if one.seeds else ""]
         states = [one.state, one.far, one.date[:10]] if one.far else [one.state, one.date[:10]]
         networks = one.networks.values()
-        shown.add_row(
-            shortened(_name(one, root), rooms["run"]),
-            "\n".join([shortened(of[0], rooms["data"]), of[1]]),
-            "\n".join(states),
-            "\n".join(shortened(name, rooms["network"]) for name in one.networks),
-            "\n".join(_percent(each.train_accuracy) for each in networks),
-            "\n".join(_percent(each.test_accuracy) for each in networks),
-            "\n".join(map(_answer, networks)),
+        cells = (
+            [shortened(_name(one, root), rooms["run"])],
+            [shortened(of[0], rooms["data"]), of[1]],
+            states,
+            [shortened(name, rooms["network"]) for name in one.networks],
+            [_percent(each.train_accuracy) for each in networks],
+            [_percent(each.test_accuracy) for each in networks],
+            [_answer(each) for each in networks],
         )
+        shown.add_row(*(Text("\n".join(lines)) for lines in cells))  # of a str, rich takes [words] for markup
     return shown
 
 
 def _name(one: Overview, root: Path) -> str:
     folder = Path(one.folder)
-    return folder.name if folder == root else str(folder.relative_to(root))
+    return folder.resolve().name if folder == root else str(folder.relative_to(root))
 
 
 def _percent(value: float | None) -> str:

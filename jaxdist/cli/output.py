@@ -42,7 +42,9 @@ def say(options: argparse.Namespace, *parts: RenderableType) -> None:
     """Print parts of the answer, in at most 80 columns but for paths, which are not broken."""
     if answers(options):
         for part in parts:
-            Console(width=WIDTH).print(part, soft_wrap=isinstance(part, str), highlight=False, markup=False)
+            # Titles of tables too are names as they are, so the console has no markup, not only what is printed.
+            console = Console(width=WIDTH, markup=False, emoji=False)
+            console.print(part, soft_wrap=isinstance(part, str), highlight=False)
 
 
 def progress(options: argparse.Namespace) -> contextlib.AbstractContextManager[Show]:
