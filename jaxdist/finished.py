@@ -33,11 +33,14 @@ def report_folder(folder: Path, changes: Mapping[str, str] | None = None) -> xr.
 def report_folders(given: Sequence[Path], out: Path, changes: Mapping[str, str] | None = None) -> Path:
     """Write one page of several swept run folders, over each other, into the folder `out`; returns the page.
 
-    All are told by the statistics of the first, with `changes`; the folders themselves stay as they are.
+    All are told by the statistics of the first, with `changes`; the runs' folders stay as they are.
 
     Raises:
-      InputError: if one of them is not a run or holds no sweep, is given twice, or a change is not allowed.
+      InputError: if one of them is not a run or holds no sweep, is given twice, or a change is not allowed; or if `out`
+        is a run's folder, which has a page of its own.
     """
+    if folders.is_run(out.expanduser()):
+        raise InputError(f"{out}: is the folder of a run, whose own page lies there; give another folder to --out")
     found = []
     for folder in map(folders.with_result, given):
         if sum(folder.resolve() == Path(other).expanduser().resolve() for other in given) > 1:

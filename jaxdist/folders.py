@@ -56,7 +56,7 @@ def held(folder: Path, *, new: bool = False) -> Iterator[Path]:
     if not hosts.writes():
         yield folder
         return
-    if (folder.exists() and not folder.is_dir()) or (_content(folder) and not _is_run(folder)):
+    if (folder.exists() and not folder.is_dir()) or (_content(folder) and not is_run(folder)):
         raise InputError(f"{folder}: is neither empty nor a run; choose another folder with --out, or move it away")
     if new and _content(folder):
         raise InputError(f"{folder}: holds a result or a run already; choose another folder, or move it away")
@@ -89,7 +89,8 @@ def _content(folder: Path) -> set[str]:
     return {name for name in names if name != LOCK_FILE and not files.is_temporary(name)}
 
 
-def _is_run(folder: Path) -> bool:
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run, finished or not."""
     content = _content(folder)
     return bool(content & {results.FILE, unfinished.FOLDER}) or {CONFIG_FILE, WEIGHTS} <= content
 

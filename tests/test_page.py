@@ -249,11 +249,58 @@ def test_the_page_says_what_the_summary_says(written, result):
     assert "of 6</td>" in text  # seeds of dead units or of radii
 
 
-def test_a_result_without_anything_swept_still_has_a_page(result, tmp_path):
+def test_a_result_without_anything_swept_still_has_its_training_on_a_page(result, tmp_path):
     trained = xr.DataTree.from_dict({"training": result["training"].to_dataset()})
     trained.attrs = result.attrs
-    (path,) = report.write_page([tmp_path], [trained], results.options_of(result).statistics, tmp_path)
-    assert "Protocol" in path.read_text(encoding="utf-8")
+    page = pages.page([pages.Run("trained", trained, tmp_path)], results.options_of(result).statistics)
+    assert [section.title for section in page.sections] == ["Training", "Protocol: trained"]
+    assert [choice.label for choice in page.choices] == ["relu", "abs"]
+
+
+def test_switches_and_tables_of_training_are_of_the_networks_they_name(result, tmp_path):
+    """Also where a run beside has no training, and where names are numbers."""
+    swept = {name: result[name].to_dataset() for name in ("scale", "ranges")}
+    imported = xr.DataTree.from_dict(
+        {name: group.assign_coords(network=["2024", "100 %{y} $x$"]) for name, group in swept.items()}
+    )
+    imported.attrs = result.attrs
+    runs = [pages.Run("imported", imported, tmp_path), pages.Run("own", result, tmp_path)]
+    page = pages.page(runs, results.options_of(result).statistics)
+    assert [c.label for c in page.choices if c.kind == "network"] == [
+        "imported: 2024", "imported: 100 %{y} $x$", "own: relu", "own: abs"
+    ]  # fmt: skip
+    training = next(section for section in page.sections if section.title == "Training")
+    for chart in training.charts:
+        assert {trace.meta["network"] for trace in chart.figure.data} == {2, 3}
+    assert {row[0].text for row in training.tables[0].rows} == {"own: relu", "own: abs"}
+    radii = next(section for section in page.sections if section.title == "How far an edit goes").charts[0].figure
+    assert radii.layout.yaxis.type == "category"
+    assert not any(sign in trace.hovertemplate for trace in radii.data for sign in ("%{y} $", "$x$"))
+
+
+def test_sites_whose_short_names_are_alike_keep_rows_of_their_own(result, tmp_path):
+    sites = [f"EncoderTransformerBlock_{k}/MultiHeadDotProductAttention_0/query" for k in range(4)]
+    group = result["scale"].to_dataset()
+    many = xr.DataTree.from_dict(
+        {"scale": xr.concat([group.assign_coords(site=[site]) for site in sites], "site", data_vars="minimal")}
+    )
+    many.attrs = result.attrs
+    page = pages.page([pages.Run("many", many, tmp_path)], results.options_of(result).statistics)
+    chart = next(section for section in page.sections if section.title == "How far an edit goes").charts[0]
+    assert list(chart.figure.layout.yaxis.tickvals) == sites
+    assert set(chart.figure.data[0].y) == set(sites)
+
+
+def test_pictures_are_shown_of_what_the_result_has_and_not_of_an_earlier_sweep(result, tmp_path):
+    (tmp_path / "figures").mkdir()
+    shutil.copy(FOLDER.parents[1] / "images" / "figure1.png", tmp_path / "figures" / "layers.png")
+    group = result["scale"].to_dataset()
+    two = xr.concat([group, group.assign_coords(site=["dense1/pre"])], "site", data_vars="minimal")
+    for groups, shown in (({"scale": group}, False), ({"scale": two}, True)):
+        tree = xr.DataTree.from_dict(groups)
+        tree.attrs = result.attrs
+        page = pages.page([pages.Run("run", tree, tmp_path)], results.options_of(result).statistics)
+        assert ("Tolerance, layer by layer" in [section.title for section in page.sections]) == shown
 
 
 def test_several_runs_lie_over_each_other_and_stay_as_they_are(opened, tmp_path):
@@ -276,6 +323,8 @@ def test_a_run_that_is_given_twice_or_is_none_is_refused(tmp_path):
         finished.report_folders([FOLDER, FOLDER.parent / "mnist"], tmp_path / "out")
     with pytest.raises(InputError, match="no such result"):
         finished.report_folders([FOLDER, tmp_path], tmp_path / "out")
+    with pytest.raises(InputError, match="is the folder of a run"):
+        finished.report_folders([FOLDER, FOLDER.parent / "fashion_mnist"], FOLDER)
     assert not (tmp_path / "out").exists()
 
 

@@ -61,14 +61,13 @@ class Choices(NamedTuple):
         return [*networks, *edits, *(splits if len(splits) > 1 else [])]
 
 
-def choices(points: pd.DataFrame) -> Choices:
-    """What a frame of points has; the training images first, which the paper's figure shows."""
-    if points.empty:
-        return Choices({}, {}, ())
-    labels = list(points.label.unique())
+def choices(points: pd.DataFrame, labels: Sequence[str]) -> Choices:
+    """What a frame of points has, and all networks; the training images first, which the paper's figure shows."""
     free = cycle(colour for colour in COLOURS if len(labels) > 2 or colour not in _FIXED.values())
     fixed = set(labels) <= set(_FIXED)
     colours = {label: _FIXED[label] if fixed else next(free) for label in labels}
+    if points.empty:
+        return Choices(colours, {}, ())
     names = [name for name in families.ALL if name in set(points.family)]
     rest = cycle(DASHES)
     dashes = {name: _FIRST.get(name) or next(rest) for name in names}
@@ -106,13 +105,13 @@ def _edited(points: pd.DataFrame, known: Choices, title: str, xlabel: str) -> Ch
     for (label, family, split), one in _parts(points, "label", "family", "split"):
         meta = known.meta(label, family, split)
         name = f"{label}, {words(family)}, {split} images"
-        values = 100 * one[["accuracy", "low", "high"]]
+        values = 100 * one[["accuracy", "low", "high"]].clip(0, 1)  # t intervals of few seeds may reach further
         _curve(figure, 100 * one.fraction, values, name, "%", meta, known.networks[label], known.families[family])
     of, by = _listed(points.label), _listed(map(words, points.family))
     return Chart(title, f"Accuracy of {of} against the fraction of the edit: {by}.", figure)
 
 
-def training(frames: Mapping[str, pd.DataFrame], known: Mapping[str, str]) -> Iterator[Chart]:
+def training(frames: Mapping[str, pd.DataFrame], known: Choices) -> Iterator[Chart]:
     """Loss and accuracy along training: mean over seeds, band from the least to the most; frames by network's label.
 
     Columns are step, quantity, mean, low, high.
@@ -123,10 +122,10 @@ def training(frames: Mapping[str, pd.DataFrame], known: Mapping[str, str]) -> It
         ("test_accuracy", "Test accuracy", "%"),
     ):
         figure = _empty("Step", f"{title} ({unit})" if unit else f"{title} (nats)")
-        for number, (label, frame) in enumerate(frames.items()):
+        for label, frame in frames.items():
             one = frame[frame.quantity == quantity]
             values = one[["mean", "low", "high"]] * (100 if unit else 1)
-            _curve(figure, one.step, values, label, unit, {"network": number}, known[label], "solid")
+            _curve(figure, one.step, values, label, unit, known.meta(label), known.networks[label], "solid")
         if not unit:
             figure.update_yaxes(type="log")
         yield Chart(title, f"{title} against training step for {_listed(frames)}.", figure)
@@ -144,7 +143,7 @@ def radii(reach: pd.DataFrame, known: Choices, family: str, side: str) -> Chart:
         beyond = f"triangle-{'left' if side == 'below' else 'right'}"
         figure.add_scatter(
             x=at,
-            y=[literal(tables.shortened(site, 24) if several else label) for site in one.site],
+            y=[literal(site if several else label) for site in one.site],
             mode="markers",
             name=literal(label),
             marker={"color": known.networks[label], "size": 10, "symbol": np.where(censored, beyond, "circle")},
@@ -163,7 +162,9 @@ def radii(reach: pd.DataFrame, known: Choices, family: str, side: str) -> Chart:
     count = reach.split.value_counts().max()
     figure.update_layout(height=60 + 26 * int(count), margin={"l": 10, "t": 6, "b": 30})
     figure.update_xaxes(rangemode="tozero", ticksuffix=" %", nticks=5, tickangle=0)
-    figure.update_yaxes(automargin=True, autorange="reversed", showgrid=False)
+    rows = list(dict.fromkeys(reach.site if several else reach.label))
+    ticks = {"tickvals": list(map(literal, rows)), "ticktext": [literal(tables.shortened(row, 24)) for row in rows]}
+    figure.update_yaxes(type="category", automargin=True, autorange="reversed", showgrid=False, **ticks)
     shown = reach[reach.split == known.splits[0]]
     said = "; ".join(f"{row.label} {listings.radius(row)}" for row in shown.itertuples())
     return Chart(tables.outward(family, side).capitalize(), f"{tables.outward(family, side)}: {said}.", figure)

@@ -35,7 +35,9 @@ def page(runs: Sequence[Run], options: StatisticsConfig) -> Page:
     points = _of_all(runs, lambda result: tables.points(result, options))
     reach = _of_all(runs, lambda result: tables.preferred(tables.tolerance(result, options)))
     flips = _of_all(runs, lambda result: tables.tolerance(result, options, "flips"))
-    known = charts.choices(points)
+    trained = _of_all(runs, _networks_trained)
+    labels = [name for frame in (points, trained) if not frame.empty for name in frame.label]
+    known = charts.choices(points, list(dict.fromkeys(labels)))
     compared = {run.name: dose_tables.compare(run.result, options) for run in runs if dosed.has_doses(run.result)}
     sections = [
         *_edits(points, known),
@@ -45,7 +47,7 @@ def page(runs: Sequence[Run], options: StatisticsConfig) -> Page:
         *_statistics(points, options, any("config" in run.result.attrs for run in runs)),
         *_paper(runs, options),
         *_dead(runs),
-        *pictures.sections([(run.name, run.folder) for run in runs]),
+        *pictures.sections([(run.name, run.result, run.folder) for run in runs]),
         *(section for run in runs for section in protocol.sections(run.name, run.result, run.folder)),
     ]
     title = ", ".join(run.name for run in runs)
@@ -93,7 +95,8 @@ def _answer(runs: Sequence[Run], compared: Compared, reach: pd.DataFrame, option
         far = [f"{tables.outward(r.family, r.side)} {listings.radius(r)}" for r in one.itertuples()]
         far = [words.replace("> ", "more than ").replace("< ", "less than ") for words in far]
         where = f"{name}, {site}" if reach.site.nunique() > 1 else name
-        yield f"{where} loses no more than {margin} until {', '.join(far)}."
+        of = f" (median of {one.seeds.max()} seeds)" if one.seeds.max() > 1 else ""
+        yield f"{where}{of} loses no more than {margin} until {', '.join(far)}.".replace(" %", "\u00a0%")
 
 
 def _edits(points: pd.DataFrame, known: Choices) -> Iterator[Section]:
@@ -124,6 +127,8 @@ def _doses(runs: Sequence[Run], compared: Compared, options: StatisticsConfig, k
         split = dosed.chosen_split(found.swept)
         for site in dict.fromkeys(one.site for one in found.findings):
             here = found.at(site)
+            several = max(len(one.series.seeds) for one in here.swept) > 1
+            over = "Medians over seeds, band from least to most" if several else "Of one seed"
             drawn = [
                 charts.doses(
                     panel, label(run, panel.network, runs), known, options.flips, 1 / here.swept[0].series.total
@@ -134,8 +139,8 @@ def _doses(runs: Sequence[Run], compared: Compared, options: StatisticsConfig, k
                 f"At equal dose: {site}{f', {run.name}' if len(runs) > 1 else ''}",
                 [
                     f"The share of {split} images whose class changes, against the dose of the edit: the angle by "
-                    "which it turns what the logits are made of. Medians over seeds, band from least to most; the "
-                    f"dotted line is the margin, {tables.percent(options.flips, 1)} %."
+                    f"which it turns what the logits are made of. {over}; the dotted line is the margin, "
+                    f"{tables.percent(options.flips, 1)} %."
                 ],
                 charts=drawn,
                 tables=[listings.costs(here.costs, options, split)],
@@ -152,7 +157,8 @@ def _radii(reach: pd.DataFrame, flips: pd.DataFrame, options: StatisticsConfig, 
     level, over = tables.percent(options.confidence, 0), _over(reach)
     said = (
         f"How far an edit goes before {tables.percent(options.margin, 1)} points of accuracy are lost: the median with "
-        f"its {level} % interval over {over}. A triangle is the end of the grid: it goes further than was swept."
+        f"its {level} % interval over {over}{' (too few for one)' if reach.low.isna().all() else ''}. A triangle is "
+        "the end of the grid: it goes further than was swept."
     )
     listed = [listings.radii(reach, "Until accuracy is lost", options)]
     if not flips.empty:
@@ -169,18 +175,21 @@ def _training(runs: Sequence[Run], options: StatisticsConfig, known: Choices) ->
         if "training" in run.result.children
         for network in run.result["training"].network.to_numpy()
     }
-    frames = {name: frame for name, frame in frames.items() if name in known.networks and not frame.empty}
     if frames:
-        finals = _of_all(
-            [run for run in runs if "training" in run.result.children],
-            lambda result: tables.training(result, options),
-        )
+        several = any(run.result["training"].sizes["seed"] > 1 for run in runs if "training" in run.result.children)
+        finals = _of_all(runs, lambda r: tables.training(r, options) if "training" in r.children else pd.DataFrame())
         yield Section(
             "Training",
-            ["Means over seeds, with a band from the least to the most."],
-            charts=list(charts.training(frames, known.networks)),
+            ["Means over seeds, with a band from the least to the most." if several else "Of one seed."],
+            charts=list(charts.training(frames, known)),
             tables=[listings.training(finals)],
         )
+
+
+def _networks_trained(result: xr.DataTree) -> pd.DataFrame:
+    if "training" not in result.children:
+        return pd.DataFrame()
+    return pd.DataFrame({"network": result["training"].network.to_numpy()})
 
 
 def _along(group: xr.Dataset) -> pd.DataFrame:
@@ -188,6 +197,8 @@ def _along(group: xr.Dataset) -> pd.DataFrame:
     parts = []
     for name in group.data_vars:
         one = group[name].dropna("step", how="all")
+        if not one.sizes["step"]:
+            continue
         one = one.isel(step=charts.some(one.sizes["step"]))
         ends = {"mean": one.mean("seed"), "low": one.min("seed"), "high": one.max("seed")}
         values = {column: array.to_numpy() for column, array in ends.items()}

@@ -27,12 +27,15 @@ def radii(reach: pd.DataFrame, caption: str, options: StatisticsConfig) -> Table
         f"{tables.percent(options.confidence, 0)} % interval": lambda r: Cell(interval(r), r.low),
         "seeds to the end of the grid": lambda r: Cell(f"{r.censored} of {r.seeds}", r.censored / r.seeds),
         "re-entered": lambda r: Cell(str(r.reentered), r.reentered),
+        **_over(reach),
     }
     return table(caption, reach, columns)
 
 
 def radius(row: Any) -> str:
     """Where a row of tolerances ends."""
+    if np.isnan(row.median):
+        return "–"
     return tables.reach(row.median, row.grid_end, row.side)
 
 
@@ -65,6 +68,7 @@ def corrected(points: pd.DataFrame) -> Table:
         "d": lambda r: Cell(tables.number(getattr(r, "effect_size", np.nan)), getattr(r, "effect_size", np.nan)),
         "smallest margin": lambda r: Cell(tables.percent(r.smallest_margin), r.smallest_margin),
         "non-inferior": lambda r: Cell("yes" if r.noninferior else "no"),
+        **_over(points),
     }
     return table("Corrected", points, columns)
 
@@ -143,6 +147,11 @@ def dead(frame: pd.DataFrame) -> Table:
 
 def _word(name: str) -> Callable[[Any], Cell]:
     return lambda r: Cell(str(getattr(r, name)))
+
+
+def _over(frame: pd.DataFrame) -> Columns:
+    """What a row's interval is over, where rows differ in that."""
+    return {"over": _word("over")} if frame.over.nunique() > 1 else {}
 
 
 def _place() -> Columns:

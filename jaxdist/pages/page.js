@@ -57,8 +57,10 @@
     },
     { rootMargin: "800px" },
   );
-  const ready = charts.length ? load() : Promise.resolve();
-  ready.then(() => charts.forEach((chart) => near.observe(chart)));
+  const failed = () => {
+    for (const chart of charts) chart.textContent = "This browser cannot draw the charts; a newer one can. The tables hold all.";
+  };
+  if (charts.length) load().then(() => charts.forEach((chart) => near.observe(chart)), failed);
   document.querySelector(".switches")?.addEventListener("change", apply);
 
   const value = (row, column) => {
@@ -86,9 +88,20 @@
   }
 
   // Paper shows everything: what is folded is opened, and what was not drawn yet is drawn.
+  let folded = [];
   const forPaper = () => {
-    for (const details of document.querySelectorAll("details")) details.open = true;
+    folded = [...document.querySelectorAll("details:not([open])")];
+    for (const details of folded) details.open = true;
     if (window.Plotly) charts.forEach(draw);
   };
   addEventListener("beforeprint", forPaper);
+  addEventListener("afterprint", () => folded.forEach((details) => { details.open = false; }));
+
+  // A link to a section that is folded opens it.
+  const unfold = () => {
+    const details = document.getElementById(location.hash.slice(1))?.querySelector("details");
+    if (details) details.open = true;
+  };
+  addEventListener("hashchange", unfold);
+  unfold();
 })();

@@ -109,5 +109,5 @@ def table(caption: str, frame: pd.DataFrame, columns: dict[str, Callable[[Any], 
 
 
 def literal(text: str) -> str:
-    """Text as charts take it, which read some tags in what they draw."""
-    return html.escape(text, quote=False)
+    """Text as charts take it, which read some tags, ``%{...}`` and ``$...$`` in what they draw."""
+    return html.escape(text, quote=False).replace("{", "&#123;").replace("$", "&#36;")

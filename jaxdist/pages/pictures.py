@@ -3,36 +3,58 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+import xarray as xr
 
 from jaxdist.pages.parts import Picture, Section
 
-SHOWN = {
-    "layers": "Tolerance, layer by layer",
-    "grid_": "Two edits at once",
-    "units": "Each unit edited alone",
-    "snapshots": "Along training",
-}
-"""What the pictures are of whose names begin so."""
 MOST_BYTES = 700_000
 """Of all pictures on a page; it says which others there are."""
 
 
-def sections(runs: Sequence[tuple[str, Path]]) -> Iterator[Section]:
-    """A section a kind of picture, of runs by name and folder."""
+class Kind(NamedTuple):
+    """Pictures whose names begin alike, of results that have something to show in them."""
+
+    start: str
+    title: str
+    there: Callable[[xr.DataTree], bool]
+
+
+def _has(start: str) -> Callable[[xr.DataTree], bool]:
+    return lambda result: any(name.startswith(start) for name in result.children)
+
+
+def _has_layers(result: xr.DataTree) -> bool:
+    return any(group.sizes.get("site", 0) > 1 for group in result.children.values())
+
+
+KINDS = (
+    Kind("layers", "Tolerance, layer by layer", _has_layers),
+    Kind("grid_", "Two edits at once", _has("grid_")),
+    Kind("units", "Each unit edited alone", _has("units_")),
+    Kind("snapshots", "Along training", _has("snapshots_")),
+)
+
+
+def sections(runs: Sequence[tuple[str, xr.DataTree, Path]]) -> Iterator[Section]:
+    """A section a kind of picture, of runs by name, result and folder; not of what an earlier sweep has left there."""
     left, missing = MOST_BYTES, []
-    for start, title in SHOWN.items():
+    for kind in KINDS:
         found = []
-        for name, folder in runs:
-            for path in sorted((folder / "figures").glob(f"{start}*.png")):
+        for name, folder in ((name, folder) for name, result, folder in runs if kind.there(result)):
+            for path in sorted((folder / "figures").glob(f"{kind.start}*.png")):
+                words = path.stem.replace("_", " ") + (f", {name}" if len(runs) > 1 else "")
                 if path.stat().st_size > left:
-                    missing.append(str(path))
+                    missing.append(words)
                     continue
                 left -= path.stat().st_size
-                words = path.stem.replace("_", " ") + (f", {name}" if len(runs) > 1 else "")
-                found.append(Picture(words, f"{title}: {words}", base64.b64encode(path.read_bytes()).decode("ascii")))
+                png = base64.b64encode(path.read_bytes()).decode("ascii")
+                found.append(Picture(words, f"{kind.title}: {words}", png))
         if found:
-            yield Section(title, pictures=found)
+            yield Section(kind.title, pictures=found)
     if missing:
-        yield Section("Further pictures", [f"There was no room here for {', '.join(missing)}."], open=False)
+        said = f"There was no room here for {', '.join(missing)}; they are in the folder figures of the run."
+        yield Section("Further pictures", [said], open=False)

@@ -28,6 +28,7 @@ def sections(name: str, result: xr.DataTree, folder: Path) -> Iterator[Section]:
 
 
 def _command(result: xr.DataTree, folder: Path) -> str:
+    folder = folder if folder.name else folder.resolve()
     here = shlex.quote(str(folder))
     if "origin" in result.attrs:
         return f"jaxdist sweep {here}  # its networks were imported"
