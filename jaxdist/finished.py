@@ -10,7 +10,7 @@ from pathlib import Path
 import xarray as xr
 
 from jaxdist import config as configs
-from jaxdist import dose_tables, dosed, experiment, folders, report, results
+from jaxdist import dose_tables, dosed, experiment, folders, pages, report, results
 from jaxdist.config import StatisticsConfig
 from jaxdist.dose_tables import FairComparison
 from jaxdist.errors import InputError
@@ -73,7 +73,8 @@ def verdict_folder(folder: Path, flips: float | None = None) -> tuple[xr.DataTre
         statistics = results.options_of(result).statistics
         found = dose_tables.compare(result, statistics)
         report.write_verdict(result, found, statistics, folder)
-        report.write_page([folder], [result], statistics, folder)
+        if (folder / pages.FILE).exists():  # `report` makes it; it must not say otherwise
+            report.write_page([folder], [result], statistics, folder)
     return result, found, statistics
 
 

@@ -17,7 +17,7 @@ from jaxdist.waves import Subject
 
 SITE, PAIRS, SEEDS = "hidden", 128, 6
 IMAGES = {"distance": 160, "intensity": 160, "neither": 64}
-STUDIES = {"distance": 10, "intensity": 10, "neither": 100}
+STUDIES = {"distance": 20, "intensity": 20, "neither": 200}
 FAMILIES = (*preference.SMALL, preference.LARGE, preference.NOISE)
 
 # It computes for longer than it compiles.
