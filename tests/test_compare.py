@@ -417,9 +417,13 @@ def test_a_stored_name_cannot_leave_the_folder(capsys, runs):
 def test_every_published_cell_stands_beside_ours(capsys, runs):
     code, text = shown(capsys, runs["first"], "published", "--json", "p.json")
     assert code == 1
+    assert "They differ: " in text.splitlines()[-1]
     for label in ("-200%", "+100%", "Baseline", "1000%", "train accuracy", "data.name"):
         assert label in text
     said = json.loads(Path("p.json").read_text())
+    worst = max((c for c in said["points"] if c["quantity"] != "loss"), key=lambda c: abs(c["ours"] - c["paper"]))
+    named = f"most {worst['table']} {worst['network']} {worst['label']}, ours - paper "
+    assert f"{named}{100 * (worst['ours'] - worst['paper']):+.3g} points" in text.splitlines()[-1]
     cells = {(c["table"], c["network"], c["label"]): c for c in said["points"]}
     assert len(cells) == len(published.cells()) + len(published.finals()) == 78
     result = jaxdist.load(runs["first"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import pandas as pd
 from rich import box
 from rich.console import Group, RenderableType
@@ -41,12 +42,24 @@ def conclusion(comparison: Comparison) -> str:
     verdict = comparison.verdict
     if verdict == "agree":
         return "They agree."
-    rests_on = comparison.verdicts[0].words if comparison.mode == "published" else _parts(comparison)
+    rests_on = _of_cells(comparison) if comparison.mode == "published" else _parts(comparison)
     if verdict == "differ":
         return f"They differ: {rests_on}."
     if verdict == "cannot judge":
         return f"They cannot be judged: {rests_on}."
     return f"They are not shown to agree: {rests_on}; more seeds may tell."
+
+
+def _of_cells(comparison: Comparison) -> str:
+    """What was found of all published cells and, where they differ, the accuracy that is farthest from the paper's."""
+    words = comparison.verdicts[0].words
+    if comparison.verdict != "differ":
+        return words
+    judged = comparison.points[comparison.points.quantity != "loss"]
+    apart = (judged.ours - judged.paper).to_numpy(float)
+    at = int(np.abs(np.nan_to_num(apart)).argmax())
+    one = judged.iloc[at]
+    return f"{words}; most {one.table} {one.network} {one.label}, ours - paper {100 * apart[at]:+.3g} points"
 
 
 def _parts(comparison: Comparison) -> str:
