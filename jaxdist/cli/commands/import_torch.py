@@ -14,11 +14,9 @@ USAGE = "PATH [PATH ...] --out FOLDER [OPTIONS]"
 EXAMPLES = (
     ("jaxdist import-torch results --out runs/theirs", "the paper's result tree"),
     ("jaxdist import-torch mine.pt --model.activations relu --out runs/mine", "a state_dict of one's own"),
-    ("jaxdist import-torch a.pt b.pt c.pt --model.activations relu --out runs/mine", "a seed each, in their order"),
-    ("jaxdist import-torch seeds --model.activations relu --out runs/mine", "every file of a folder, by name"),
     (
-        "jaxdist import-torch mine.pt --model.activations relu --data.normalisation unit --out runs/mine",
-        "trained on ToTensor()",
+        "jaxdist import-torch a.pt b.pt --model.activations relu --out runs/two",
+        "a seed each; or a folder of such files",
     ),
 )
 
