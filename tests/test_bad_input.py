@@ -9,6 +9,8 @@ import pytest
 
 from jaxdist import cli
 from jaxdist import weights as stored
+from jaxdist.cli import parser
+from jaxdist.errors import InputError
 
 SMALL = ["--train.seeds", "2", "--train.steps", "2", "--model.hidden", "8", "--model.activations", "relu"]
 
@@ -73,6 +75,13 @@ def test_unknown_option_and_command(capsys):
     refused(
         capsys, "run", "--train.stepz", "3", message="unknown option '--train.stepz'; did you mean '--train.steps'?"
     )
+    refused(capsys, "compare", "a", "b", "--statistics.margn=1", message="did you mean '--statistics.margin'?")
+    refused(
+        capsys, "import-torch", "a.pt", "--out", "x", "--quiet", message="--quiet: cannot be given to 'import-torch'"
+    )
+    with pytest.raises(InputError) as error:
+        parser.parse(["export-torch", "runs/a", "--out", "x", "--train.stepz"])
+    assert "--train.steps" not in str(error.value), "which that command does not take"
     refused(capsys, "trian", message="invalid choice: 'trian'")
     refused(capsys, "run", "a.toml", "b.toml", message="'b.toml': one argument too many for 'run'")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 
 import jaxdist
 from jaxdist.interop import perceptrons, transfer
@@ -83,12 +84,12 @@ def test_weights_that_are_not_finite(capsys):
 
 def test_other_things_that_are_no_perceptron(capsys):
     options = ("--model.activations", "relu", "--out", "out")
-    torch.save({"model": network().state_dict(), "epoch": 3}, "nested.pt")
-    refused(capsys, "import-torch", "nested.pt", *options, message="tensor 'model' is a OrderedDict; expected a tensor")
+    torch.save({"net": network().state_dict(), "epoch": 3}, "nested.pt")
+    refused(capsys, "import-torch", "nested.pt", *options, message="tensor 'net' is a OrderedDict; expected a tensor")
     torch.save(network().double().state_dict(), "double.pt")
     refused(capsys, "import-torch", "double.pt", *options, message="is torch.float64, expected float32")
-    torch.save({"0.running_mean": torch.zeros(3)}, "norm.pt")
-    refused(capsys, "import-torch", "norm.pt", *options, message="is not the weight or bias of a linear layer")
+    torch.save({"0.scale": torch.zeros(3)}, "scale.pt")
+    refused(capsys, "import-torch", "scale.pt", *options, message="is not the weight or bias of a linear layer")
     torch.save(network().state_dict(), "good.pt")
     refused(capsys, "import-torch", "good.pt", "--out", "out", message="say it, such as --model.activations relu")
     refused(
@@ -100,6 +101,35 @@ def test_other_things_that_are_no_perceptron(capsys):
     refused(capsys, "import-torch", "empty", *options, message="holds no networks")
     Path("x.safetensors").write_bytes(b"not one")
     refused(capsys, "import-torch", "x.safetensors", *options, message="not a safetensors file of float32 tensors")
+
+
+def test_a_batch_norm_is_named_with_what_to_do(capsys):
+    linear = torch.nn.Linear
+    state = torch.nn.Sequential(linear(64, 12), torch.nn.BatchNorm1d(12), torch.nn.ReLU(), linear(12, 10)).state_dict()
+    torch.save(state, "norm.pt")
+    save_file(state, "norm.safetensors")
+    for path in ("norm.pt", "norm.safetensors"):
+        options = ("--model.activations", "relu", "--out", "out")
+        refused(capsys, "import-torch", path, *options, message="layer '1' is a BatchNorm")
+        refused(capsys, "import-torch", path, *options, message="with jaxdist.probe")
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict", "model_state_dict"])
+def test_a_state_dict_in_what_a_training_script_saved(key):
+    module = network()
+    optimizer = torch.optim.Adam(module.parameters())
+    module(torch.ones(1, 64)).sum().backward()
+    optimizer.step()
+    saved = {"epoch": 3, "loss": torch.tensor(0.5), "optimizer_state_dict": optimizer.state_dict()}
+    torch.save({**saved, key: module.state_dict()}, "nested.pt")
+    found = transfer.read(Path("nested.pt"), {"model.activations": "relu"})
+    np.testing.assert_array_equal(found.networks["relu"]["dense0"]["weight"][0], module[0].weight.detach().numpy())
+
+
+def test_of_two_state_dicts_in_one_file_none_is_chosen(capsys):
+    torch.save({"model": network().state_dict(), "ema": network(seed=1).state_dict()}, "two.pt")
+    options = ("--model.activations", "relu", "--out", "out")
+    refused(capsys, "import-torch", "two.pt", *options, message="several networks, under 'model' and 'ema'")
 
 
 def test_a_missing_torch_is_said_with_what_to_do(capsys, monkeypatch):

@@ -31,7 +31,12 @@ pytestmark = pytest.mark.usefixtures("optimised", "in_an_empty_folder")
 def drawn(monkeypatch):
     """Folders that pictures would be written to; one test writes them in earnest."""
     folders = []
-    monkeypatch.setattr(compare_package, "write_picture", lambda comparison, folder: folders.append(folder))
+
+    def write(comparison, folder):
+        folders.append(folder)
+        return [folder / f"picture.{kind}" for kind in ("svg", "png", "pdf")]
+
+    monkeypatch.setattr(compare_package, "write_picture", write)
     return folders
 
 
@@ -60,7 +65,7 @@ def shown(capsys, *arguments):
     code = cli.main(["compare", *map(str, arguments)])
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
-    assert all(len(line) <= 80 for line in lines if "Pictures are in" not in line)
+    assert all(len(line) <= 80 for line in lines if "The picture is " not in line)
     return code, captured.out + captured.err
 
 
@@ -73,7 +78,7 @@ def test_a_run_agrees_with_itself(capsys, runs, drawn):
     code, text = shown(capsys, runs["first"], runs["first"] / "result.nc", "--json", "c.json", "--pictures", "p")
     assert code == 0
     assert "weights equal bit for bit" in text
-    assert "They agree." in text
+    assert text.splitlines()[-1] == "They agree. The picture is p/picture.png"
     said = json.loads(Path("c.json").read_text())
     assert (said["mode"], said["verdict"], said["exit_code"]) == ("shared", "agree", 0)
     assert len(said["points"]) == 2 * 6 * 325
@@ -93,6 +98,21 @@ def test_the_pictures_of_each_kind_of_comparison(runs):
     assert path.stem == "published"
     with Image.open(path) as image:
         assert min(image.size) > 800
+
+
+def test_the_picture_beside_the_published_tables_has_the_sign_of_their_table(runs, monkeypatch):
+    kept = []
+    monkeypatch.setattr(pictures.figures, "save", lambda figure, *_: kept.append(figure) or [])
+    found = compare(runs["first"], "published")
+    pictures.write(found, Path("p"))
+    below = kept[0].axes[2]
+    assert below.get_ylabel() == "ours - paper (points)"
+    cells = found.points[(found.points.table == "scale") & (found.points.network == "relu")]
+    drawn = [sorted(bars.lines[0].get_ydata()) for bars in below.containers]
+    assert any(
+        len(each) == len(cells) and np.allclose(each, sorted(100 * (cells.ours - cells.paper))) for each in drawn
+    )
+    assert (np.sign(cells.ours - cells.paper) == np.sign(cells.z)).all()
 
 
 def test_a_changed_weight_is_found_and_the_points_are_named(capsys, runs):
@@ -120,6 +140,38 @@ def test_a_changed_weight_is_found_and_the_points_are_named(capsys, runs):
     assert all(1437 - point["same_class"] >= abs(point["difference"]) for point in said["points"])
     largest = max(abs(point["difference"]) for point in beyond)
     assert shown(capsys, runs["first"], changed, "--images", largest)[0] == 0
+
+
+def with_attrs(run, name, changes, **attrs):
+    """A copy of a run that says of itself what it is told to."""
+    folder = copy(run, name)
+    result = jaxdist.load(folder)
+    settings = config.override(results.config_of(result), changes)
+    result.attrs |= {"config": config.to_toml(settings), **attrs}
+    results.save(result, folder / "result.nc")
+    return folder
+
+
+def test_results_on_different_images_are_said_to_be_experiments(capsys, runs):
+    other = with_attrs(runs["second"], "other", {"data.name": "fashion_mnist"}, data_digest="f" * 64)
+    _, text = shown(capsys, runs["first"], other, "--json", "c.json")
+    note = "on different images (digits, fashion_mnist): this compares experiments, not networks"
+    assert json.loads(Path("c.json").read_text())["notes"][0] == note
+    assert note in " ".join(text.split())
+    assert not any("different images" in said for said in compare(runs["first"], runs["second"]).notes)
+    assert "on different images (digits, mnist)" in compare(runs["first"], "published").notes[0]
+    again = with_attrs(runs["second"], "again", {}, data_digest="f" * 64)
+    assert "(digits " in compare(runs["first"], again).notes[0]
+
+
+def test_seeds_that_were_trained_for_longer_are_not_called_the_same_networks(runs):
+    near = with_attrs(runs["first"], "near", {"train.steps": "41"})
+    path = near / "weights" / "abs.safetensors"
+    params = stored.load(path)
+    stored.save(params | {"dense1": params["dense1"] | {"bias": params["dense1"]["bias"] + np.float32(1e-3)}}, path)
+    assert compare(runs["first"], near).relation.startswith("the same seeds, trained differently: 60 of 60 in abs")
+    same = with_attrs(near, "same", {"train.steps": "40"})
+    assert compare(runs["first"], same).relation.startswith("the same networks, but their weights are not equal")
 
 
 def test_unlike_protocols_are_listed_and_evaluated(capsys, runs):
@@ -212,14 +264,20 @@ def test_networks_of_their_own_seeds(capsys, runs):
     assert "networks of their own seeds" in text
     said = json.loads(Path("c.json").read_text())
     assert all(one["verdict"] == "agree" for one in said["verdicts"])
+    assert not any("would pass" in one["words"] for one in said["verdicts"])
     code, text = shown(capsys, runs["first"], runs["second"], "--statistics.margin", "0.001")
     assert code == 1
     assert "not shown" in text
     better, worse = (with_scale(run, level) for run, level in ((runs["first"], 1300), (runs["second"], 1200)))
     code, text = shown(capsys, better, worse, "--json", "d.json")
     assert code == 1
-    assert "They differ." in text
-    verdicts = {one["what"]: one["verdict"] for one in json.loads(Path("d.json").read_text())["verdicts"]}
+    assert text.splitlines()[-1].startswith("They differ: 2 of 6 parts; most scale ")
+    assert f"{100 * (1200 - 1300) / 1437:+.3g} points. The picture is " in text.splitlines()[-1]
+    found = json.loads(Path("d.json").read_text())["verdicts"]
+    words = {one["what"]: one["words"] for one in found}["scale relu train"]
+    assert words.startswith(f"largest mean difference B - A {100 * (1200 - 1300) / 1437:+.2f} points, at ")
+    assert "; shown within 1 point at 0 of 100 points; a margin of " in words
+    verdicts = {one["what"]: one["verdict"] for one in found}
     assert verdicts["scale abs train"] == verdicts["scale relu train"] == "differ"
     assert verdicts["clip relu train"] != "differ"
 
@@ -231,6 +289,8 @@ def test_what_cannot_be_compared(capsys, runs):
     assert "need two or more a side" in text
     assert shown(capsys, "published", "published")[0] == 2
     assert shown(capsys, runs["first"], "nowhere")[0] == 2
+    code, text = shown(capsys, runs["first"], "publishd")
+    assert (code, "did you mean 'published'?" in text) == (2, True)
     code, text = shown(capsys, one, "published")
     assert code == 2
     assert "one seed has no standard error" in " ".join(text.split())
@@ -357,9 +417,13 @@ def test_a_stored_name_cannot_leave_the_folder(capsys, runs):
 def test_every_published_cell_stands_beside_ours(capsys, runs):
     code, text = shown(capsys, runs["first"], "published", "--json", "p.json")
     assert code == 1
+    assert "They differ: " in text.splitlines()[-1]
     for label in ("-200%", "+100%", "Baseline", "1000%", "train accuracy", "data.name"):
         assert label in text
     said = json.loads(Path("p.json").read_text())
+    worst = max((c for c in said["points"] if c["quantity"] != "loss"), key=lambda c: abs(c["ours"] - c["paper"]))
+    named = f"most {worst['table']} {worst['network']} {worst['label']}, ours - paper "
+    assert f"{named}{100 * (worst['ours'] - worst['paper']):+.3g} points" in text.splitlines()[-1]
     cells = {(c["table"], c["network"], c["label"]): c for c in said["points"]}
     assert len(cells) == len(published.cells()) + len(published.finals()) == 78
     result = jaxdist.load(runs["first"])

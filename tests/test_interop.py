@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import safetensors.torch as safetensors_torch
 
 import jaxdist
 from jaxdist import cli, config, data, devices, folders, mlp, results, weights
-from tests.torch_support import network, run, torch
+from jaxdist.interop import transfer
+from tests.torch_support import network, refused, run, torch
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
@@ -89,3 +92,79 @@ def test_stacked_safetensors_of_a_run_import_as_all_its_seeds(trained):
     assert run("import-torch", path, "--model.activations", "abs", "--out", "stacked") == 0
     stored = weights.load(folders.weights_path(Path("stacked"), "abs"))
     jax.tree.map(np.testing.assert_array_equal, stored, weights.load(path))
+
+
+SEEDS = ("b10.pt", "b9.safetensors", "a.pt")
+
+
+@pytest.fixture
+def seeds():
+    """A folder with a network each of three seeds, and something else; their first biases in the order of `SEEDS`."""
+    folder = Path("seeds")
+    folder.mkdir()
+    modules = [network(seed=seed) for seed in range(3)]
+    for name, module in zip(SEEDS, modules, strict=True):
+        save = safetensors_torch.save_file if name.endswith(".safetensors") else torch.save
+        save(module.state_dict(), folder / name)
+    (folder / "notes.txt").write_text("three seeds")
+    return [module[0].bias.detach().numpy() for module in modules]
+
+
+def biases(run_folder):
+    return weights.load(folders.weights_path(Path(run_folder), "relu"))["dense0"]["bias"]
+
+
+def test_several_files_are_a_seed_each_in_their_order(seeds):
+    paths = [Path("seeds") / name for name in SEEDS]
+    assert run("import-torch", *paths, "--model.activations", "relu", "--out", "out") == 0
+    np.testing.assert_array_equal(biases("out"), seeds)
+    result = jaxdist.load("out")
+    assert results.seeds_of(result) == [0, 1, 2]
+    assert results.config_of(result).train.seeds == 3
+    assert set(json.loads(result.attrs["origin"])["sha256"]) == set(SEEDS)
+
+
+def test_a_plain_folder_is_a_seed_a_file_by_name(seeds):
+    assert run("import-torch", "seeds", "--model.activations", "relu", "--out", "out") == 0
+    np.testing.assert_array_equal(biases("out"), [seeds[k] for k in (2, 1, 0)])
+
+
+def test_files_of_one_name_in_several_folders_keep_their_digests():
+    for seed in ("0", "1"):
+        Path(seed).mkdir()
+        torch.save(network(seed=int(seed)).state_dict(), f"{seed}/model.pt")
+    found = transfer.read([Path("0/model.pt"), Path("1/model.pt")], {"model.activations": "relu"})
+    assert set(found.origin["sha256"]) == {"0/model.pt", "1/model.pt"}
+
+
+def test_files_that_are_no_seeds_of_one_network_are_refused(capsys, seeds):
+    options = ("--model.activations", "relu", "--out", "out")
+    refused(capsys, "import-torch", "seeds/a.pt", "seeds/../seeds/a.pt", *options, message="is given twice")
+    refused(capsys, "import-torch", "seeds/a.pt", "seeds", *options, message="seeds: is a folder")
+    refused(capsys, "import-torch", "seeds/a.pt", "seeds/no.pt", *options, message="seeds/no.pt: no such file")
+    torch.save(network(hidden=13).state_dict(), "seeds/c.pt")
+    refused(capsys, "import-torch", "seeds", *options, message="seeds/c.pt: has weights ((13, 64), (10, 13)), expected")
+    refused(capsys, "import-torch", "seeds", "--out", "out", message="say it, such as --model.activations relu")
+
+
+def test_what_the_images_went_through_is_asked_for_unless_it_is_said(capsys, trained):
+    torch.save(network().state_dict(), "mine.pt")
+    options = ("--model.activations", "relu", "--out")
+    asked = "note: images are read as stored"
+    assert run("import-torch", "mine.pt", *options, "raw") == 0
+    assert asked in capsys.readouterr().out
+    for name in ("raw", "unit"):
+        assert run("import-torch", "mine.pt", *options, f"said-{name}", "--data.normalisation", name) == 0
+        assert asked not in capsys.readouterr().out
+    assert run("export-torch", trained, "--out", "torch") == 0
+    assert run("import-torch", "torch", "--out", "again") == 0
+    assert asked not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [((), False), (("--data.name", "mnist"), True), (("--data.name=mnist", "--data.dir=x"), False)]
+)
+def test_where_the_images_are_is_asked_for_where_that_is_open(capsys, options, said):
+    torch.save(network().state_dict(), "mine.pt")
+    assert run("import-torch", "mine.pt", "--model.activations", "relu", "--out", "out", *options) == 0
+    assert ("add --data.dir FOLDER" in capsys.readouterr().out) == said

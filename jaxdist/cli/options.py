@@ -22,6 +22,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see '{self.prog} --help'")
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """All that may be given, such as ``-q`` and ``--quiet``."""
+        return tuple(self._option_string_actions)
+
 
 def add_config(parser: Parser) -> None:
     """The config file, and every field of it."""

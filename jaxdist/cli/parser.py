@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import jaxdist
-from jaxdist import config as configs
-from jaxdist import hosts
 from jaxdist.cli.commands import (
     compare,
     data,
@@ -85,6 +83,11 @@ def name_of(command: Command) -> str:
 
 def build() -> Parser:
     """The parser of the whole command line."""
+    return _built()[0]
+
+
+def _built() -> tuple[Parser, Mapping[str, Parser]]:
+    """The parser of the whole command line, and those of its commands by name."""
     parser = Parser(
         prog="jaxdist",
         usage="jaxdist COMMAND [OPTIONS]",
@@ -107,15 +110,15 @@ def build() -> Parser:
         )
         added.set_defaults(command=module.command)
         module.add(added)
-    return parser
+    return parser, commands.choices
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read a command line; raises `InputError` for what cannot be read, and `SystemExit` after ``--help``."""
-    parser = build()
+    parser, commands = _built()
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
-        raise InputError(_unknown(unknown[0], options.name))
+        raise InputError(_unknown(unknown[0], options.name, commands))
     if options.name is None:
         options.command = _short_help
     return options
@@ -154,13 +157,12 @@ def _listed(examples: Examples) -> str:
     return "\n".join(f"  {command}\n      {words}" for command, words in examples)
 
 
-def _unknown(argument: str, command: str | None) -> str:
-    known = [f"--{key}" for key in configs.field_types()] + [f"--distributed.{name}" for name in hosts.HELP]
+def _unknown(argument: str, command: str | None, parsers: Mapping[str, Parser]) -> str:
     name = argument.split("=")[0]
     if command is None:
         return f"unknown option '{name}'; see 'jaxdist --help'"
     if not argument.startswith("-"):
         return f"'{argument}': one argument too many for '{command}'; see 'jaxdist {command} --help'"
-    if name in known:
+    if any(name in parser.options for parser in parsers.values()):
         return f"{name}: cannot be given to '{command}'; see 'jaxdist {command} --help' for what can"
-    return f"unknown option '{name}'{nearest(name, [*known, '--quiet', '--json'])}"
+    return f"unknown option '{name}'{nearest(name, [one for one in parsers[command].options if one.startswith('--')])}"

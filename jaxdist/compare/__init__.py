@@ -1,8 +1,9 @@
 """Two results side by side: do they say the same?"""
 
-from jaxdist.compare.comparison import PUBLISHED, Comparison, compare
+from jaxdist.compare.comparison import Comparison, compare
 from jaxdist.compare.pairs import Verdict
 from jaxdist.compare.pictures import write as write_picture
-from jaxdist.compare.words import rendered
+from jaxdist.compare.sides import PUBLISHED
+from jaxdist.compare.words import conclusion, rendered
 
-__all__ = ["PUBLISHED", "Comparison", "Verdict", "compare", "rendered", "write_picture"]
+__all__ = ["PUBLISHED", "Comparison", "Verdict", "compare", "conclusion", "rendered", "write_picture"]

@@ -18,11 +18,10 @@ from jaxdist.compare import counts, means, protocol, sides
 from jaxdist.compare import pairs as pairing
 from jaxdist.compare.pairs import Pairs, Verdict
 from jaxdist.compare.protocol import Difference
-from jaxdist.compare.sides import Side
+from jaxdist.compare.sides import PUBLISHED, Side
 from jaxdist.errors import InputError
 from jaxdist.types import Params
 
-PUBLISHED = "published"
 IMAGES = 2
 """Images by which rounding in another order may move a count of 60,000."""
 
@@ -113,6 +112,7 @@ def compare(
     networks = (sides.networks(first), sides.networks(second))
     relation = sides.relate(first, second, *networks, weights)
     differences = protocol.between(first, second)
+    notes = protocol.on_other_images(first, second) + notes
     if relation.seeds:
         mine, theirs = relation.seeds
         pairs = {key: (one.take(mine), other.take(theirs)) for key, (one, other) in pairs.items()}
@@ -159,7 +159,7 @@ def _with_published(side: Side, changes: Mapping[str, str]) -> Comparison:
         verdicts=[Verdict("the published tables", verdict, words)],
         points=cells,
         curves=pairing.curves(side.series().values()),
-        notes=[f"not in this run: {absent}"] if absent else [],
+        notes=protocol.on_other_images_than_published(side) + ([f"not in this run: {absent}"] if absent else []),
         images=IMAGES,
         margin=options.margin,
         folder=side.folder,

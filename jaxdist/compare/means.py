@@ -51,11 +51,13 @@ def verdicts(points: pd.DataFrame, options: StatisticsConfig) -> list[Verdict]:
     found = []
     for what, part in by_series(points):
         worst = part.iloc[int(part.difference.abs().to_numpy().argmax())]
-        within = f"{part.equivalent.sum()} of {len(part)} within {100 * options.margin:g}"
+        margin = f"{100 * options.margin:g} point{'' if options.margin == 0.01 else 's'}"
         words = (
-            f"B - A at most {100 * worst.difference:+.2f} points, at {100 * worst.fraction:.3g} %; {within}, "
-            f"all within {100 * part.smallest_margin.max():.1f}"
+            f"largest mean difference B - A {100 * worst.difference:+.2f} points, at {100 * worst.fraction:.3g} %; "
+            f"shown within {margin} at {part.equivalent.sum()} of {len(part)} points"
         )
+        if not part.equivalent.all():
+            words += f"; a margin of {100 * part.smallest_margin.max():.1f} would pass"
         differs = (part.p_holm < 1 - options.confidence) & ~part.equivalent
         verdict = "agree" if part.equivalent.all() else "differ" if differs.any() else "not shown"
         found.append(Verdict(what, verdict, words))

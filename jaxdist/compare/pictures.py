@@ -1,4 +1,7 @@
-"""A comparison as a picture: both sides in one frame, and their difference below."""
+"""A comparison as a picture: both sides in one frame, and their difference below.
+
+The difference is B minus A; beside the published tables the run's minus the paper's, as in the table of cells.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
 
 
 def picture(points: pd.DataFrame, comparison: Comparison) -> Figure:
-    """Accuracy of both sides (A a line, B open markers) above, B minus A below; intensity left, distance right."""
+    """Accuracy of both sides (A a line, B open markers) above, the difference below; intensity left, distance right."""
     look = figures.looks(points.network.unique())
     with figures.style(10):
         figure = figures.new_figure((10.0, 6.0))
@@ -95,7 +98,7 @@ def _draw(above: Axes, below: Axes, part: pd.DataFrame, dash: str, look: figures
         error = 100 * NEAR * np.nan_to_num(part.se.to_numpy(float))
         below.errorbar(
             share,
-            100 * (part.b - part.a),
+            100 * (part.ours - part.paper),
             error,
             color=look.colour,
             fmt=marks["marker"],
@@ -105,7 +108,9 @@ def _draw(above: Axes, below: Axes, part: pd.DataFrame, dash: str, look: figures
 
 
 def _unit(comparison: Comparison) -> str:
-    return "B - A (images)" if comparison.mode == "shared" else "B - A (points)"
+    return {"shared": "B - A (images)", "independent": "B - A (points)", "published": "ours - paper (points)"}[
+        comparison.mode
+    ]
 
 
 def _title(comparison: Comparison) -> str:

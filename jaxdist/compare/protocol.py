@@ -8,7 +8,7 @@ from jaxdist import config as configs
 from jaxdist import published, results
 from jaxdist.compare.sides import Side
 from jaxdist.config import Config
-from jaxdist.interop import transfer
+from jaxdist.interop import sources
 
 FIELDS = (
     "data.name",
@@ -16,7 +16,7 @@ FIELDS = (
     "data.mean",
     "data.sd",
     "model.hidden",
-    *transfer.HISTORY,
+    *sources.HISTORY,
     "ranges.measured_on",
     "ranges.rule",
     "ranges.quantile",
@@ -48,6 +48,27 @@ def between(a: Side, b: Side) -> list[Difference]:
 def other_images(a: Side, b: Side) -> bool:
     """Whether both sides' images are known, and not the same."""
     return results.UNKNOWN_DATA not in (a.digest, b.digest) and a.digest != b.digest
+
+
+def on_other_images(a: Side, b: Side) -> list[str]:
+    """A note where two results are of different images, by their digests or, where one is not known, their names."""
+    names = a.config.data.name, b.config.data.name
+    if results.UNKNOWN_DATA in (a.digest, b.digest):
+        return _other_images(*names) if names[0] != names[1] else []
+    if a.digest == b.digest:
+        return []
+    same_name = names[0] == names[1]
+    return _other_images(*(f"{n} {s.digest[:8]}" if same_name else n for n, s in zip(names, (a, b), strict=True)))
+
+
+def on_other_images_than_published(a: Side) -> list[str]:
+    """The same note beside the published tables, which are of MNIST."""
+    names = a.config.data.name, published.PROTOCOL.data.name
+    return _other_images(*names) if names[0] != names[1] else []
+
+
+def _other_images(a: str, b: str) -> list[str]:
+    return [f"on different images ({a}, {b}): this compares experiments, not networks"]
 
 
 def to_published(a: Side) -> list[Difference]:

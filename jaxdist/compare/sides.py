@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,9 @@ from jaxdist.errors import InputError
 from jaxdist.interop import transfer
 from jaxdist.tables import Series
 from jaxdist.types import Params
+
+PUBLISHED = "published"
+"""In the place of a side, the paper's tables."""
 
 Key = tuple[str, str, str, str]
 """Family, network, site and split of a series."""
@@ -56,6 +60,8 @@ def open_side(text: str) -> Side:
       InputError: if it is none of these, or holds no sweep.
     """
     path = Path(text).expanduser()
+    if not path.exists() and difflib.get_close_matches(text, [PUBLISHED]):
+        raise InputError(f"{text}: no such run folder or result file; did you mean '{PUBLISHED}'?")
     result = interop.load(path)
     if not set(families.ALL) & set(result.children):
         raise InputError(f"{path}: holds no sweep to compare; make one with 'jaxdist sweep {path}'")
@@ -134,11 +140,28 @@ def relate(a: Side, b: Side, first: dict[str, Params], second: dict[str, Params]
     if apart is not None and (same or asked == "shared"):
         if apart.distance == 0:
             return Relation(True, "the same networks, weights equal bit for bit", equal=True)
-        return Relation(True, f"the same networks, but their weights are not equal: {apart.where}")
+        same_start = "the same seeds, trained differently"
+        words = same_start if _trained_differently(a, b) else "the same networks, but their weights are not equal"
+        return Relation(True, f"{words}: {apart.where}")
     if common[0]:
         count = len(common[0])
         return Relation(True, f"{count} seeds in common, equal bit for bit; the others are left out", True, common)
     return _OWN
+
+
+def _trained_differently(a: Side, b: Side) -> bool:
+    """Whether both sides trained the same seeds from the same start here, by other means or on other data."""
+
+    def start(side: Side) -> tuple[Any, ...]:
+        model = side.config.model
+        return side.config.train.seed, model.hidden, model.init, results.seeds_of(side.result)
+
+    def training(side: Side) -> tuple[Any, ...]:
+        train, images = side.config.train, side.config.data
+        scaling = images.normalisation, images.mean, images.sd
+        return train.steps, train.optimizer, train.learning_rate, scaling, side.digest
+
+    return not a.origin and not b.origin and start(a) == start(b) and training(a) != training(b)
 
 
 def _common_seeds(first: dict[str, Params], second: dict[str, Params], both: list[str]) -> tuple[list[int], list[int]]:

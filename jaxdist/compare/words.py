@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import pandas as pd
 from rich import box
 from rich.console import Group, RenderableType
@@ -12,21 +13,15 @@ from rich.text import Text
 
 from jaxdist import tables
 from jaxdist.compare.comparison import Comparison
+from jaxdist.compare.pairs import by_series
 from jaxdist.report import WIDTH
 
 SHOWN = 12
 """Points named on the terminal; the JSON file has all."""
 
-_SENTENCE = {
-    "agree": "They agree.",
-    "differ": "They differ.",
-    "not shown": "They are not shown to agree: more seeds may tell.",
-    "cannot judge": "They cannot be judged.",
-}
-
 
 def rendered(comparison: Comparison) -> RenderableType:
-    """The whole comparison: sides, protocol, points or cells, verdicts."""
+    """The whole comparison but for its `conclusion`: sides, protocol, points or cells, verdicts, notes."""
     parts: list[RenderableType] = [
         Text(f"A  {comparison.a}"),
         Text(f"B  {comparison.b}"),
@@ -39,7 +34,46 @@ def rendered(comparison: Comparison) -> RenderableType:
         parts += _beyond(comparison)
     verdicts = _filled("Verdicts", ("what", "verdict", "found"), comparison.verdicts)
     parts += [verdicts, *(Text(f"Note: {note}") for note in comparison.notes)]
-    return Group(*parts, Text(_SENTENCE[comparison.verdict], style="bold"))
+    return Group(*parts)
+
+
+def conclusion(comparison: Comparison) -> str:
+    """The verdict in a sentence, with how much of the comparison it rests on and the worst of it."""
+    verdict = comparison.verdict
+    if verdict == "agree":
+        return "They agree."
+    rests_on = _of_cells(comparison) if comparison.mode == "published" else _parts(comparison)
+    if verdict == "differ":
+        return f"They differ: {rests_on}."
+    if verdict == "cannot judge":
+        return f"They cannot be judged: {rests_on}."
+    return f"They are not shown to agree: {rests_on}; more seeds may tell."
+
+
+def _of_cells(comparison: Comparison) -> str:
+    """What was found of all published cells and, where they differ, the accuracy that is farthest from the paper's."""
+    words = comparison.verdicts[0].words
+    if comparison.verdict != "differ":
+        return words
+    judged = comparison.points[comparison.points.quantity != "loss"]
+    apart = (judged.ours - judged.paper).to_numpy(float)
+    at = int(np.abs(np.nan_to_num(apart)).argmax())
+    one = judged.iloc[at]
+    return f"{words}; most {one.table} {one.network} {one.label}, ours - paper {100 * apart[at]:+.3g} points"
+
+
+def _parts(comparison: Comparison) -> str:
+    """How many series have the verdict, and the one of them that is farthest apart."""
+    there = {one.what for one in comparison.verdicts if one.verdict == comparison.verdict}
+    largest = {
+        what: part.difference.iloc[int(part.difference.abs().to_numpy().argmax())]
+        for what, part in by_series(comparison.points)
+        if what in there
+    }
+    most = max(largest, key=lambda what: abs(largest[what]))
+    shared = comparison.mode == "shared"
+    apart = f"{largest[most]:+g} images" if shared else f"{100 * largest[most]:+.3g} points"
+    return f"{len(there)} of {len(comparison.verdicts)} parts; most {most}, {apart}"
 
 
 def _table(title: str) -> Table:
@@ -91,7 +125,7 @@ def _cells(frame: pd.DataFrame) -> Iterator[RenderableType]:
     trained = frame[frame.table == "trained"]
     if len(trained):
         table = _table("After training (loss and train accuracy before the last update)")
-        for heading in ("", "paper", "ours", "seeds", "diff/SE"):
+        for heading in ("", "paper", "ours", "seeds", "(ours - paper)/SE"):
             table.add_column(heading, justify="right" if heading else "left")
         for one in trained.to_dict("records"):
             say = (lambda v: tables.number(v, 4)) if one["quantity"] == "loss" else tables.percent
@@ -106,7 +140,7 @@ def _cells(frame: pd.DataFrame) -> Iterator[RenderableType]:
         yield table
     for (family, network), part in frame[frame.table != "trained"].groupby(["table", "network"], sort=False):
         table = _table(f"{str(family).capitalize()}, {network}: train accuracy %, and the paper's own test (t, p)")
-        for heading in ("row", "point %", "paper", "ours", "diff/SE", "t paper", "ours", "p paper", "ours"):
+        for heading in ("row", "point %", "paper", "ours", "ours - paper (SE)", "t paper", "ours", "p paper", "ours"):
             table.add_column(heading, justify="left" if heading == "row" else "right")
         for one in part.to_dict("records"):
             table.add_row(

@@ -12,6 +12,9 @@ from jaxdist.data import idx, prepared
 from jaxdist.data.dataset import KNOWN_CLASSES, Dataset, RawSplit, accessible, assemble
 from jaxdist.errors import InputError, nearest
 
+EMBEDDED = ("digits",)
+"""The data sets that come with the packages."""
+
 _KNOWN = tuple(KNOWN_CLASSES)
 _DIGITS_TRAIN = 1437  # four fifths of the 1,797 images, rounded down
 
@@ -33,9 +36,9 @@ def load(config: DataConfig) -> Dataset:
             f"data.name: '{name}' is not the name of a data set; expected lower_snake_case, "
             f"with /config where TFDS has one{nearest(name, _KNOWN)}"
         )
-    if config.dir and name == "digits":
+    if config.dir and name in EMBEDDED:
         raise InputError(
-            f"data.dir: '{config.dir}' is given, but data.name is 'digits', which is embedded; "
+            f"data.dir: '{config.dir}' is given, but data.name is '{name}', which is embedded; "
             "give --data.name too, such as mnist"
         )
     if config.dir:

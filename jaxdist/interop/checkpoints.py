@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -24,6 +24,11 @@ TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
 LEAST_TORCH = (2, 10)
 """The weights-only loaders before it could be made to corrupt memory by a crafted file."""
+
+NESTED = ("model", "state_dict", "model_state_dict")
+"""Keys under which training scripts keep the state_dict beside the epoch, the optimiser's state and so on."""
+
+_BATCH_NORM = ("running_mean", "running_var", "num_batches_tracked")
 
 _NUMPY = ("multiarray._reconstruct", "multiarray.scalar")
 
@@ -107,15 +112,47 @@ def _numpy_globals() -> list[Any]:
 
 def _tensors_of(content: Any, path: Path) -> Checkpoint:
     """The tensors of a loaded object, by their names in a state_dict."""
+    if isinstance(content, Mapping):
+        content = _network_in(content, path)
     if isinstance(content, modules.StandIn):
         entries, activation = modules.layers_of(content, str(path))
     elif isinstance(content, Mapping):
         entries, activation = dict(content), None
     else:
         raise InputError(f"{path}: expected a state_dict or a module, got {type(content).__name__}; save a state_dict")
+    _refuse_batch_norm(map(str, entries), path)
     return Checkpoint(
         {str(name): _array(tensor, f"{path}: tensor {name!r}") for name, tensor in entries.items()}, activation
     )
+
+
+def _network_in(content: Mapping[Any, Any], path: Path) -> Any:
+    """The network in what a training script saved, or the content itself if it is not under a usual key."""
+    torch = require_torch(f"reading {path}")
+
+    def holds_network(value: Any) -> bool:
+        tensors = isinstance(value, Mapping) and any(isinstance(each, torch.Tensor) for each in value.values())
+        return tensors or isinstance(value, modules.StandIn)
+
+    networks = [key for key, value in content.items() if holds_network(value)]
+    if not any(key in NESTED for key in networks):
+        return content
+    if len(networks) > 1:
+        raise InputError(
+            f"{path}: holds several networks, under {' and '.join(map(repr, networks))}; expected one, so save the "
+            "state_dict of the one to import alone"
+        )
+    return content[networks[0]]
+
+
+def _refuse_batch_norm(names: Iterable[str], path: Path) -> None:
+    for name in names:
+        layer, _, kind = name.rpartition(".")
+        if kind in _BATCH_NORM:
+            raise InputError(
+                f"{path}: layer {layer!r} is a BatchNorm ({kind}); import takes linear layers; fold it into the layer "
+                "before, or measure the module with jaxdist.probe"
+            )
 
 
 def _array(tensor: Any, where: str) -> np.ndarray:
@@ -137,19 +174,20 @@ def _array(tensor: Any, where: str) -> np.ndarray:
 def _read_safetensors(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="numpy") as opened:
-            tensors = {name: opened.get_tensor(name) for name in sorted(opened.keys(), key=_natural)}
+            tensors = {name: opened.get_tensor(name) for name in sorted(opened.keys(), key=natural)}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give a PyTorch or safetensors file, or a folder of them") from None
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError, KeyError, MemoryError) as error:
         raise InputError(
             f"{path}: not a safetensors file of float32 tensors ({error}); copy or save it again"
         ) from None
+    _refuse_batch_norm(tensors, path)
     for name, tensor in tensors.items():
         if tensor.dtype not in (np.float32, np.float16):
             raise InputError(f"{path}: tensor {name!r} is {tensor.dtype}, expected float32; save model.float()")
     return Checkpoint({name: tensor.astype(np.float32) for name, tensor in tensors.items()}, None)
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort dense10 after dense9: safetensors files have no order of their own."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+def natural(name: str) -> list[tuple[int, str]]:
+    """Sort names with numbers by the numbers, seed10 after seed9; safetensors files have no order of their own."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,14 +17,15 @@ from jaxdist import config as configs
 from jaxdist import files, folders, forms, results
 from jaxdist.config import Config
 from jaxdist.errors import InputError
-from jaxdist.interop import checkpoints, paper, perceptrons
+from jaxdist.interop import checkpoints, paper, perceptrons, sources
 from jaxdist.training import Metrics
 from jaxdist.types import Params
 
-SUFFIXES = (".safetensors", *checkpoints.TORCH_SUFFIXES)
-
-HISTORY = ("model.init", "train.steps", "train.optimizer", "train.learning_rate")
-"""Config fields that files of weights alone say nothing of."""
+UNSCALED = (
+    "images are read as stored (MNIST: 0..255); if the network was trained on ToTensor(), give --data.normalisation "
+    "unit; on ToTensor() and Normalize(mean, sd), give --data.normalisation standard --data.mean MEAN --data.sd SD"
+)
+"""Said of networks whose files do not tell what their images went through."""
 
 
 class Imported(NamedTuple):
@@ -38,18 +39,19 @@ class Imported(NamedTuple):
     """Kind, path, digests of the files, config fields that are not known, and notes for the user."""
 
 
-def import_run(path: Path, changes: Mapping[str, str]) -> xr.DataTree:
+def import_run(path: Path | Sequence[Path], changes: Mapping[str, str]) -> xr.DataTree:
     """Turn PyTorch networks into a new run folder ``out`` that can be swept, reported and compared.
 
-    `path` is the paper's result tree, a folder that `export_run` made, or one state_dict (``.pt``), whole pickled
-    module of known classes, or safetensors file. `changes` overrides config fields: where the data is, how to sweep,
-    and ``model.activations`` where the file does not tell the activation.
+    `path` is the paper's result tree, a folder that `export_run` made, or a state_dict (``.pt``), whole pickled
+    module of known classes, or safetensors file; several such files, or a folder of them, are a seed each, in their
+    order or by name. `changes` overrides config fields: where the data is, how to sweep, and ``model.activations``
+    where the files do not tell the activation.
 
     Raises:
-      InputError: for files that are missing, broken, hostile or not a perceptron's, networks of unlike shapes, an
-        unknown activation, or a folder in use; nothing is written then.
+      InputError: for files that are missing, broken, hostile or not a perceptron's, networks of unlike shapes or
+        activations, an unknown activation, or a folder in use; nothing is written then.
     """
-    found = read(Path(path).expanduser(), changes)
+    found = read(path, changes)
     folder = folders.new(found.config)
     attrs = {
         **results.provenance(found.config, None),
@@ -66,31 +68,27 @@ def import_run(path: Path, changes: Mapping[str, str]) -> xr.DataTree:
     return result
 
 
-def read(path: Path, changes: Mapping[str, str]) -> Imported:
+def read(path: Path | Sequence[Path], changes: Mapping[str, str]) -> Imported:
     """Read networks and their protocol; writes nothing. Raises as `import_run` does."""
+    paths = [Path(each).expanduser() for each in ([path] if isinstance(path, str | Path) else path)]
     named = tuple(name for name in changes.get("model.activations", "").split(",") if name)
-    found = _locate(path)
+    found = sources.locate(paths)
     by_network, base = found.by_network, found.config
-    if path.is_dir() and named:
+    if named and "" not in by_network:
         by_network = {name: by_network[name] for name in named if name in by_network}
     if not by_network:
         raise InputError(
-            f"{path}: holds no networks{' of ' + ', '.join(named) if named else ''}; expected the paper's tree "
-            "(models/PerturbationReLU/0/PerturbationReLU.pt), an exported run (relu/0.pt), or give one file"
+            f"{found.where}: holds no networks{' of ' + ', '.join(named) if named else ''}; expected the paper's tree "
+            "(models/PerturbationReLU/0/PerturbationReLU.pt), an exported run (relu/0.pt), or a file a seed (a.pt)"
         )
-    stacked: dict[str, Params] = {}
-    seeds = _common_seeds(by_network, path)
-    for name, by_seed in by_network.items():
-        parts = []
-        for file in by_seed.values():
-            tensors, told = checkpoints.read(file)
-            network = _activation(name, told, named, file)
-            parts.append(perceptrons.network_of(tensors, network, str(file)))
-        stacked[network] = _stacked(parts, list(by_seed.values()))
+    seeds = _common_seeds(by_network, found.where)
+    stacked = dict(_network(name, by_seed, named) for name, by_seed in by_network.items())
     shapes = {name: _shapes(params) for name, params in stacked.items()}
     if len(set(shapes.values())) > 1 or len(next(iter(stacked.values()))) < 2:
-        raise InputError(f"{path}: expected networks of one shape, with a hidden layer at least, got {shapes}")
+        raise InputError(f"{found.where}: expected networks of one shape, with a hidden layer at least, got {shapes}")
     metrics, notes = _metrics(by_network, base.train.steps) if found.models else ({}, [])
+    if found.unknown and not found.models and "data.normalisation" not in changes:
+        notes = [*notes, UNSCALED]
     hidden = perceptrons.hidden_of(next(iter(stacked.values())))
     count = len(next(iter(stacked.values()))["dense0"]["weight"])
     config = dataclasses.replace(
@@ -100,46 +98,19 @@ def read(path: Path, changes: Mapping[str, str]) -> Imported:
     )
     config = configs.override(config, {key: value for key, value in changes.items() if key != "model.activations"})
     digests = {
-        str(file.relative_to(path) if path.is_dir() else file.name): hashlib.sha256(file.read_bytes()).hexdigest()
+        str(file.absolute().relative_to(found.base.absolute())): hashlib.sha256(file.read_bytes()).hexdigest()
         for by_seed in by_network.values()
         for file in by_seed.values()
     }
     origin = {
         "kind": found.kind,
-        "path": str(path.absolute()),
+        "path": str(paths[0].absolute() if len(paths) == 1 else found.base),
         "models": str(found.models.absolute()) if found.models else None,
         "sha256": digests,
         "unknown": found.unknown,
         "notes": notes,
     }
     return Imported(config, stacked, seeds if len(seeds) == count else list(range(count)), metrics, origin)
-
-
-class _Located(NamedTuple):
-    """Where networks lie, and what is known of how they came to be."""
-
-    kind: str
-    by_network: Mapping[str, Mapping[int, Path]]  # files by activation, "" where the place does not say it, and seed
-    config: Config
-    unknown: tuple[str, ...] = ()  # config fields
-    models: Path | None = None  # the paper's tree
-
-
-def _locate(path: Path) -> _Located:
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder; give a PyTorch or safetensors file, or a folder of them")
-    if not path.is_dir():
-        return _Located("file", {"": {0: path}}, Config(), HISTORY)
-    models = paper.tree_root(path)
-    if models:
-        config, unknown = paper.protocol(models)
-        return _Located("paper-tree", paper.checkpoints_of(models), config, unknown, models)
-    file = path / folders.CONFIG_FILE
-    if not file.is_file():
-        return _Located("exported", _exported(path, ()), Config(), HISTORY)
-    # The exported config remembers the order of the networks.
-    config = configs.load(file)
-    return _Located("exported", _exported(path, config.model.activations), config)
 
 
 def export_run(run: Path, out: Path) -> list[Path]:
@@ -174,30 +145,36 @@ def export_run(run: Path, out: Path) -> list[Path]:
                 torch.save({name: torch.from_numpy(tensor.copy()) for name, tensor in tensors.items()}, f"{stem}.pt")
                 Path(f"{stem}.safetensors").write_bytes(to_safetensors(tensors))
         files.write_text(folder / folders.CONFIG_FILE, configs.to_toml(config))
-    return sorted(path for path in out.rglob("*") if path.suffix in SUFFIXES)
+    return sorted(path for path in out.rglob("*") if path.suffix in sources.SUFFIXES)
 
 
-def _exported(path: Path, order: tuple[str, ...]) -> dict[str, dict[int, Path]]:
-    """Files ``<activation>/<seed>.<suffix>``; where a seed has two, the safetensors one, which needs no torch."""
-    found: dict[str, dict[int, Path]] = {}
-    for name in dict.fromkeys((*order, *forms.names())):
-        there = [f for f in (path / forms.get(name).name).glob("*") if f.stem.isdigit() and f.suffix in SUFFIXES]
-        by_seed = {int(f.stem): f for f in sorted(there, key=lambda f: -SUFFIXES.index(f.suffix))}
-        if by_seed:
-            found[name] = dict(sorted(by_seed.items()))
-    return found
-
-
-def _common_seeds(by_network: Mapping[str, Mapping[int, Path]], path: Path) -> list[int]:
+def _common_seeds(by_network: Mapping[str, Mapping[int, Path]], where: str) -> list[int]:
     """The numbers of the seeds, which every network must have: a run holds the same seeds of each."""
     numbers = {name: list(by_seed) for name, by_seed in by_network.items()}
     first = next(iter(numbers.values()))
     if any(each != first for each in numbers.values()):
         said = "; ".join(f"{name} {', '.join(map(str, each))}" for name, each in numbers.items())
         raise InputError(
-            f"{path}: its networks have unlike runs ({said}); import one at a time with --model.activations NAME"
+            f"{where}: its networks have unlike runs ({said}); import one at a time with --model.activations NAME"
         )
     return first
+
+
+def _network(name: str, by_seed: Mapping[int, Path], named: tuple[str, ...]) -> tuple[str, Params]:
+    """One network's activation and its parameters, stacked over the seeds."""
+    parts: list[Params] = []
+    told: dict[str, Path] = {}
+    for file in by_seed.values():
+        tensors, said = checkpoints.read(file)
+        network = _activation(name, said, named, file)
+        told.setdefault(network, file)
+        if len(told) > 1:
+            (first, where), *_ = told.items()
+            raise InputError(
+                f"{file}: is a network '{network}', but {where} '{first}'; import one activation at a time"
+            )
+        parts.append(perceptrons.network_of(tensors, network, str(file)))
+    return network, _stacked(parts, list(by_seed.values()))
 
 
 def _activation(name: str, told: str | None, named: tuple[str, ...], file: Path) -> str:

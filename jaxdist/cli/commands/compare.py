@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxdist.cli import output
@@ -47,10 +48,17 @@ def command(options: argparse.Namespace) -> int:
         output.say(options, compare.rendered(found))
     output.write_json(options, found.to_json)
     pictures = options.pictures or (found.folder or Path()) / "comparisons"
+    where = ""
     try:
-        compare.write_picture(found, pictures)
-        output.say(options, f"Pictures are in {pictures}")
+        where = _said(compare.write_picture(found, pictures), pictures)
     except OSError as error:
         # The exit code is the answer to the question asked, with or without a picture of it.
         output.complain(f"no pictures in {pictures} ({error}); choose a folder with --pictures")
+    output.say(options, compare.conclusion(found) + where)
     return found.exit_code
+
+
+def _said(written: Sequence[Path], folder: Path) -> str:
+    """Where the picture is, or the folder of several; of each one's formats, the one that opens anywhere."""
+    images = [path for path in written if path.suffix == ".png"]
+    return f" The picture is {images[0]}" if len(images) == 1 else f" The pictures are in {folder}"
