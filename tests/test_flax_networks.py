@@ -142,7 +142,7 @@ def drawn(module, x):
 
 def first(examples):
     """The examples that `train_set` holds, on one device."""
-    return tuple(jnp.asarray(np.asarray(leaf)[:301]) for leaf in examples[:2])
+    return tuple(jnp.asarray(np.asarray(leaf)[:301]) for leaf in (examples.x, examples.y))
 
 
 def trained_linen(module, examples):

@@ -248,7 +248,12 @@ class TestReport:
             "snapshots_tolerance",
             "grid_scale_offset",
         )
-        assert names == {f"{name}.csv" for name in named} | {"published.md", "corrected.md", "tolerance.md"}
+        assert names == {f"{name}.csv" for name in named} | {
+            "published.md",
+            "corrected.md",
+            "tolerance.md",
+            "summary.json",
+        }
         ends = ["-" + site.replace("/", "_") for site in SITES]
         starts = ("figure1", "figure1_intensity", "figure1_distance", "grid_scale_offset", "units", "snapshots")
         expected = [start + end for start in (*starts, "snapshots_tolerance") for end in ends]
@@ -280,14 +285,19 @@ class TestReport:
 
     def test_a_plain_result_has_no_more_than_before(self, stems, tmp_path):
         names = {path.name for path in report.write(made_up(), OPTIONS, tmp_path)}
-        tables_ = {"points.csv", "tolerance.csv", "tolerance_flips.csv", "published.md", "corrected.md", "tolerance.md"}
+        tables_ = {"points.csv", "tolerance.csv", "tolerance_flips.csv", "summary.json", "report.html"}
+        tables_ |= {"published.md", "corrected.md", "tolerance.md"}
         assert names == tables_
         assert stems == ["figure1", "figure1_intensity", "figure1_distance"]
 
     @pytest.mark.usefixtures("stems")
     def test_a_result_of_units_alone_is_written_too(self, result, tmp_path):
         alone = results.tree({"units_scale": result["units_scale"].to_dataset()}, {})
-        assert [path.name for path in report.write(alone, OPTIONS, tmp_path)] == ["units.csv"]
+        assert [path.name for path in report.write(alone, OPTIONS, tmp_path)] == [
+            "units.csv",
+            "summary.json",
+            "report.html",
+        ]
         assert "unit alone" in printed(alone)
 
     @pytest.mark.usefixtures("stems")

@@ -241,8 +241,13 @@ def test_an_error_of_the_users_own_function_keeps_its_words(network, images):
     with pytest.raises(TypeError, match="dot_general") as caught:
         jaxdist.probe(plain, network, train=(images[0][0][:, :60], images[0][1]), sites=["hidden"], **FEW)
     assert any(
-        "on x of shape (2, 60) float32; for several seeds give stacked=True" in n for n in caught.value.__notes__
+        "on train x of shape (2, 60) float32; for several seeds give stacked=True" in n for n in caught.value.__notes__
     )
+    with pytest.raises(TypeError, match="dot_general") as caught:
+        jaxdist.probe(
+            plain, network, train=images[0], test=(images[0][0][:, :60], images[0][1]), sites=["hidden"], **FEW
+        )
+    assert any("on test x of shape (2, 60) float32" in n for n in caught.value.__notes__)
 
 
 def test_weights_that_apply_holds_itself_are_asked_for(images):
