@@ -253,6 +253,7 @@ class TestReport:
             "corrected.md",
             "tolerance.md",
             "summary.json",
+            "report.html",
         }
         ends = ["-" + site.replace("/", "_") for site in SITES]
         starts = ("figure1", "figure1_intensity", "figure1_distance", "grid_scale_offset", "units", "snapshots")
