@@ -263,12 +263,14 @@ def test_switches_and_tables_of_training_are_of_the_networks_they_name(result, t
     imported = xr.DataTree.from_dict(
         {name: group.assign_coords(network=["2024", "100 %{y} $x$"]) for name, group in swept.items()}
     )
-    imported.attrs = result.attrs
+    imported.attrs = result.attrs | {"origin": '{"kind": "files", "unknown": ["train.steps", "model.init"]}'}
     runs = [pages.Run("imported", imported, tmp_path), pages.Run("own", result, tmp_path)]
     page = pages.page(runs, results.options_of(result).statistics)
     assert [c.label for c in page.choices if c.kind == "network"] == [
         "imported: 2024", "imported: 100 %{y} $x$", "own: relu", "own: abs"
     ]  # fmt: skip
+    protocol = next(section for section in page.sections if section.title == "Protocol: imported")
+    assert any("train.steps, model.init is not known" in row[1].text for row in protocol.tables[0].rows)
     training = next(section for section in page.sections if section.title == "Training")
     for chart in training.charts:
         assert {trace.meta["network"] for trace in chart.figure.data} == {2, 3}

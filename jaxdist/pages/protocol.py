@@ -45,6 +45,8 @@ def _facts(result: xr.DataTree) -> Iterator[tuple[str, str]]:
     ):
         if key in attrs:
             yield label, str(attrs[key])
+    if unknown := json.loads(attrs.get("origin", "{}")).get("unknown"):
+        yield "imported", f"what the config says of {', '.join(unknown)} is not known of these networks"
     for stage, seconds in json.loads(attrs.get("timings", "{}")).items():
         yield f"{stage.removesuffix('_s').replace('_', ' ')} took", f"{float(np.sum(seconds)):.1f} s"
     for stage, group in result.children.items():
