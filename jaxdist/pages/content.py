@@ -102,10 +102,11 @@ def _answer(runs: Sequence[Run], compared: Compared, reach: pd.DataFrame, option
 def _edits(points: pd.DataFrame, known: Choices) -> Iterator[Section]:
     for site in [] if points.empty else points.site.unique():
         here = points[points.site == site]
-        where = f" of {site}" if points.site.nunique() > 1 else ""
+        place = "all sites" if site == results.ALL else site
+        where = f" of {place}" if points.site.nunique() > 1 else ""
         over = _over(here)
         said = (
-            f"Means with their interval over {over}, of the values at {site}: intensity edits scale or clip what a "
+            f"Means with their interval over {over}, of the values at {place}: intensity edits scale or clip what a "
             "unit gives, distance edits move where it is zero. Point at a line for its numbers."
         )
         if (here.family.isin(families.PAPER)).any():
