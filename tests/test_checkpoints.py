@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.torch import save_file
 
 import jaxdist
 from jaxdist.interop import perceptrons, transfer
-from tests.torch_support import network, refused, torch
+from tests.torch_support import network, refused, save_file, torch
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 

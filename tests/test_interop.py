@@ -9,12 +9,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import safetensors.torch as safetensors_torch
 
 import jaxdist
 from jaxdist import cli, config, data, devices, folders, mlp, results, weights
 from jaxdist.interop import transfer
-from tests.torch_support import network, refused, run, torch
+from tests.torch_support import network, refused, run, save_file, torch
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
@@ -104,7 +103,7 @@ def seeds():
     folder.mkdir()
     modules = [network(seed=seed) for seed in range(3)]
     for name, module in zip(SEEDS, modules, strict=True):
-        save = safetensors_torch.save_file if name.endswith(".safetensors") else torch.save
+        save = save_file if name.endswith(".safetensors") else torch.save
         save(module.state_dict(), folder / name)
     (folder / "notes.txt").write_text("three seeds")
     return [module[0].bias.detach().numpy() for module in modules]

@@ -9,6 +9,8 @@ import pytest
 from jaxdist import cli
 
 torch = pytest.importorskip("torch", reason="PyTorch is an optional extra: pip install 'jaxdist[torch]'")
+# It imports PyTorch, so that it comes after what skips where there is none.
+save_file = pytest.importorskip("safetensors.torch").save_file
 
 
 def network(hidden=12, inputs=64, classes=10, activation=torch.nn.ReLU, seed=0):
