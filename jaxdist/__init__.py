@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jaxdist.experiment import run as run
     from jaxdist.interop import load as load
     from jaxdist.probes import probe as probe
-    from jaxdist.report import show as show
+    from jaxdist.summary import show as show
     from jaxdist.taps import Model as Model
     from jaxdist.taps import sites as sites
 
@@ -31,7 +31,7 @@ _EXPORTS = {
     "load": "interop",
     "probe": "probes",
     "run": "experiment",
-    "show": "report",
+    "show": "summary",
     "sites": "taps",
 }
 

@@ -75,6 +75,7 @@ LAYERS = (
     "markdown",
     "verdicts",
     "verdict_tables",
+    "summary",
     "pages",
     "documents",
     "report",

@@ -12,7 +12,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_hex
 from rich.console import Console
 
-from jaxdist import breakdowns, config, markdown, pictures, profiles, report, results, statistics, tables
+from jaxdist import breakdowns, config, markdown, pictures, profiles, report, results, statistics, summary, tables
 from jaxdist.figures import looks
 from tests.results_support import LONG, THRESHOLDS, TOTAL, made_up
 from tests.test_figures import assert_legible, grey
@@ -281,7 +281,7 @@ class TestReport:
         given["ranges"] = below.assign(high=below.high.where(below.unit != 3, -0.1), low=below.low - 1)
         for name in ("random_offset", "restored_offset"):
             given[name] = given["offset"].to_dataset()
-        (said,) = (note for note in report._notes(given, OPTIONS) if "never positive" in note)
+        (said,) = (note for note in summary._notes(given, OPTIONS) if "never positive" in note)
         assert said.endswith("never positive; offset, random_offset and restored_offset leave them as they are")
 
     def test_a_plain_result_has_no_more_than_before(self, stems, tmp_path):
@@ -337,7 +337,7 @@ class TestReport:
 
 
 def printed(result):
-    console = Console(width=report.WIDTH)
+    console = Console(width=summary.WIDTH)
     with console.capture() as text:
-        console.print(report.summary(result, OPTIONS))
+        console.print(summary.summary(result, OPTIONS))
     return text.get()

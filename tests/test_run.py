@@ -16,7 +16,7 @@ import xarray as xr
 from PIL import Image
 
 import jaxdist
-from jaxdist import cli, data, devices, families, folders, mlp, pages, report, results, tables, weights
+from jaxdist import cli, data, devices, families, folders, mlp, pages, report, results, summary, tables, weights
 from jaxdist import config as configs
 from tests import oracle
 from tests.conftest import to_numpy
@@ -189,8 +189,8 @@ def test_the_summary_fits_80_columns_and_holds_the_medians(result, capsys):
     from rich.console import Console
 
     options = configs.Config().statistics
-    console = Console(width=report.WIDTH, record=True)
-    console.print(report.summary(result, options))
+    console = Console(width=summary.WIDTH, record=True)
+    console.print(summary.summary(result, options))
     lines = console.export_text().splitlines()
     assert max(map(len, lines)) <= 80
     reach = tables.tolerance(result, options)

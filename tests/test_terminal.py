@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from jaxdist import cli, documents, dose_tables, places, progress, report, results, verdicts
+from jaxdist import cli, documents, dose_tables, places, progress, report, results, summary, verdicts
 from jaxdist.cli import options as cli_options
 from jaxdist.cli import output, parser
 from tests import dose_support, results_support
@@ -180,8 +180,8 @@ class TestQuietAndJson:
 
     def test_names_are_no_markup(self, capsys):
         given = results_support.made_up(networks=("[b]relu", ":gear:"), sites=("at[/b]/pre", "at/pre"), config_=False)
-        report.show(given)
-        output.say(parser.parse(["report", "run"]), report.summary(given, results.options_of(given).statistics))
+        summary.show(given)
+        output.say(parser.parse(["report", "run"]), summary.summary(given, results.options_of(given).statistics))
         given = dose_support.made_up({"net[/b]": dose_support.DISTANCE})
         found = dose_tables.compare(given, dose_support.OPTIONS)
         output.say(parser.parse(["verdict", "run"]), verdicts.rendered(given, found, dose_support.OPTIONS))

@@ -12,7 +12,18 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from jaxdist import cli, dose_figures, dose_tables, families, figures, report, results, verdict_tables, verdicts
+from jaxdist import (
+    cli,
+    dose_figures,
+    dose_tables,
+    families,
+    figures,
+    report,
+    results,
+    summary,
+    verdict_tables,
+    verdicts,
+)
 from jaxdist.config import StatisticsConfig
 from tests import dose_support, results_support
 from tests.dose_support import DISTANCE, INTENSITY, NEITHER, made_up
@@ -104,11 +115,11 @@ class TestTerminal:
             assert words in text
 
     def test_the_summary_ends_with_the_sentences(self, result):
-        text = " ".join(printed(report.summary(result, OPTIONS)).split())
+        text = " ".join(printed(summary.summary(result, OPTIONS)).split())
         assert "reads distance" in text
         assert "carries no information" in text
-        assert max(map(len, printed(report.summary(result, OPTIONS)).splitlines())) <= 80
-        assert "distance" not in printed(report.summary(results_support.made_up(), OPTIONS))
+        assert max(map(len, printed(summary.summary(result, OPTIONS)).splitlines())) <= 80
+        assert "distance" not in printed(summary.summary(results_support.made_up(), OPTIONS))
 
     @pytest.mark.parametrize(
         ("ends", "expected"),
@@ -197,7 +208,7 @@ class TestFiles:
         assert "swept: " in (tmp_path / "tables" / "verdict.md").read_text()
         found = dose_tables.compare(given, OPTIONS)
         assert "not swept" in printed(verdicts.rendered(given, found, OPTIONS))
-        assert "not swept" in printed(report.summary(given, OPTIONS))
+        assert "not swept" in printed(summary.summary(given, OPTIONS))
         assert json.loads(verdicts.json_of(given, found, OPTIONS))["costs"] == []
 
     def test_json_has_every_number_and_is_strict(self, result, found):

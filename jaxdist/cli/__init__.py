@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 2 for input that cannot be used, 1 if another process is gone."""
     try:
         code = _answer(arguments)
-    except Exception:
+    except Exception:  # whatever it is, the other processes must not wait for this one
         if not hosts.joined():
             raise
         traceback.print_exc()

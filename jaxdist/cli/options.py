@@ -34,6 +34,13 @@ def add_config(parser: Parser) -> None:
     add_fields(parser, ("",))
 
 
+def add_run(parser: Parser) -> None:
+    """What commands take that make a run: a config with its fields, output, and other processes."""
+    add_output(parser)
+    add_config(parser)
+    add_cluster(parser)
+
+
 def add_fields(parser: Parser, prefixes: tuple[str, ...]) -> None:
     """Config fields whose names start so, in a group for each section; given ones alone are in the namespace."""
     kinds = get_type_hints(Config)

@@ -68,9 +68,9 @@ def summarise(options: argparse.Namespace, result: xr.DataTree, statistics: Stat
     """Say and write the main numbers of a swept run folder's result."""
     write_numbers(options, result, statistics, folder)
     if answers(options):
-        from jaxdist import report
+        from jaxdist import summary
 
-        report.show(result, statistics)
+        summary.show(result, statistics)
         say(options, f"Tables, figures, report.html and result.nc are in {folder}")
 
 

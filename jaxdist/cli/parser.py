@@ -40,7 +40,7 @@ EXAMPLES: Examples = (
 
 
 class Command(Protocol):
-    """A command's module."""
+    """A command's module; its constants are properties here, hence in capitals."""
 
     __name__: str
 

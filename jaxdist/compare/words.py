@@ -14,7 +14,7 @@ from rich.text import Text
 from jaxdist import tables
 from jaxdist.compare.comparison import Comparison
 from jaxdist.compare.pairs import by_series
-from jaxdist.report import WIDTH
+from jaxdist.summary import WIDTH
 
 SHOWN = 12
 """Points named on the terminal; the JSON file has all."""

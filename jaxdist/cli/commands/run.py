@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jaxdist import hosts, places
 from jaxdist.cli import output
-from jaxdist.cli.options import Parser, add_cluster, add_config, add_output, config_of, experiment
+from jaxdist.cli.options import Parser, add_run, config_of, experiment
 
 HELP = "train, sweep and report in a run folder, or go on with it"
 USAGE = "[CONFIG] [OPTIONS]"
@@ -21,9 +21,7 @@ EXAMPLES = (
 
 def add(parser: Parser) -> None:
     """Its options."""
-    add_output(parser)
-    add_config(parser)
-    add_cluster(parser)
+    add_run(parser)
 
 
 def command(options: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from jaxdist.cli import output
-from jaxdist.cli.options import Parser, add_cluster, add_config, add_output, config_of, experiment
+from jaxdist.cli.options import Parser, add_run, config_of, experiment
 
 HELP = "only train, in a run folder, or go on with it"
 USAGE = "[CONFIG] [OPTIONS]"
@@ -18,9 +18,7 @@ EXAMPLES = (
 
 def add(parser: Parser) -> None:
     """Its options."""
-    add_output(parser)
-    add_config(parser)
-    add_cluster(parser)
+    add_run(parser)
 
 
 def command(options: argparse.Namespace) -> None:

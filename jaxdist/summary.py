@@ -1,0 +1,167 @@
+"""The summary of a swept result on the terminal, in at most 80 columns."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from jaxdist import breakdowns, dose_tables, dosed, families, formulas, markdown, results, tables, verdicts
+from jaxdist.config import StatisticsConfig
+from jaxdist.errors import InputError
+from jaxdist.types import Ranges
+
+WIDTH = 80
+
+
+def show(result: xr.DataTree, options: StatisticsConfig | None = None) -> None:
+    """Print the summary of a swept result, by its own statistics unless others are given.
+
+    Raises:
+      InputError: for anything else, such as a path.
+    """
+    if not isinstance(result, xr.DataTree):
+        raise InputError(f"show: expected a result, as run, probe and load return it, got {result!r}")
+    shown = summary(result, options or results.options_of(result).statistics)
+    Console(width=WIDTH, markup=False, emoji=False).print(shown)  # networks' names are no markup
+
+
+def summary(result: xr.DataTree, options: StatisticsConfig) -> RenderableType:
+    """The answer in at most 80 columns: how far each kind of edit goes before accuracy falls, for each network."""
+    reach = tables.tolerance(result, options)
+    notes = [Text(line) for line in _notes(result, options)]
+    if reach.empty:
+        return Group(*notes)
+    reach = tables.preferred(reach[reach.split == tables.main_split(reach)])
+    networks, sites = list(reach.network.unique()), list(reach.site.unique())
+    preactivations = all(site.endswith("/pre") or site == "all" for site in sites)
+    table = Table(
+        title=title(reach, options),
+        caption=f"{interval_words(reach, options)}, in % of the {'preactivation' if preactivations else 'value'} "
+        "(scale) or of each unit's range",
+        width=WIDTH,
+    )
+    cells = {
+        (str(r.site), str(r.family), str(r.side), str(r.network)): " ".join(markdown.radius(r)).strip()
+        for r in reach.itertuples()
+    }
+    others = sum(3 + max(len(n), *(len(text) for (*_, own), text in cells.items() if own == n)) for n in networks)
+    table.add_column("preactivations" if preactivations else "values")
+    for network in networks:
+        table.add_column(network, justify="right")
+    for site, layer in reach.groupby("site", sort=False):
+        if len(sites) > 1:
+            table.add_section()
+            table.add_row(tables.shortened(str(site), max(16, WIDTH - 4 - others)))
+        for (family, side), _ in layer.groupby(["family", "side"], sort=False):
+            label = ("  " if len(sites) > 1 else "") + tables.outward(family, side)
+            table.add_row(
+                label, *(cells.get((str(site), str(family), str(side), str(network)), "") for network in networks)
+            )
+    return Group(table, *notes)
+
+
+def title(reach: pd.DataFrame, options: StatisticsConfig) -> str:
+    """What tolerance radii are about."""
+    lost = f"{tables.percent(options.margin, 1)} points of {reach.split.iloc[0]} accuracy"
+    return f"How far an edit goes before {lost} are lost"
+
+
+def interval_words(reach: pd.DataFrame, options: StatisticsConfig) -> str:
+    """What their intervals are over."""
+    level = f"{tables.percent(options.confidence, 0)} %"
+    if tables.over_images(reach):
+        return (
+            f"{tables.only(reach)}: {level} interval over {'its' if reach.network.nunique() == 1 else 'their'} images"
+        )
+    seeds = int(reach.seeds.max())
+    words = f" (too few for a {level} interval)" if reach.low.isna().all() else f" with {level} interval"
+    return f"Median of {seeds} seed{'s' if seeds > 1 else ''}{words}"
+
+
+def _notes(result: xr.DataTree, options: StatisticsConfig) -> list[str]:
+    notes = []
+    swept = [group.to_dataset() for name, group in result.children.items() if name in families.ALL]
+    if "training" in result.children:
+        training = tables.training(result, options)
+        for network, part in training.groupby("network", sort=False):
+            mean = part.set_index("quantity")["mean"]
+            notes.append(
+                f"{network}: train accuracy {tables.percent(mean['train_accuracy'])} %, "
+                f"test {tables.percent(mean['test_accuracy'])} %, loss {mean['loss']:.4f}"
+            )
+    elif swept:
+        # Imported networks may have no history, but any family of their sweep has counted what they do unedited.
+        accuracy = (swept[0].unperturbed / swept[0].total).mean("seed")
+        for network, split in itertools.product(accuracy.network.to_numpy(), accuracy.split.to_numpy()):
+            share = float(accuracy.sel(network=network, split=split))
+            notes.append(f"{network}: {split} accuracy {tables.percent(share)} % unedited")
+    notes += _dead_notes(result) + _unit_notes(result) + _snapshot_notes(result)
+    if dosed.has_doses(result):
+        notes += verdicts.sentences(result, dose_tables.outline(result, options))
+    return notes
+
+
+def _dead_notes(result: xr.DataTree) -> list[str]:
+    notes = []
+    if "ranges" in result.children:
+        measured = result["ranges"].to_dataset()
+        dead = measured.dead
+        policy = results.options_of(result).sweep.dead_units
+        for network in dead.network.to_numpy():
+            per_seed = dead.sel(network=network).sum(("site", "unit")).to_numpy()
+            if per_seed.any():
+                done = "left as they are" if policy == "identity" else "edited by the formula, NaN where it is 0/0"
+                affected = f"{np.count_nonzero(per_seed)} of {len(per_seed)} networks"
+                notes.append(f"{network}: {per_seed.sum()} dead units in {affected}, {done}")
+            notes += _meaningless_notes(str(network), measured.sel(network=network), result)
+    return notes
+
+
+def _meaningless_notes(network: str, measured: xr.Dataset, result: xr.DataTree) -> list[str]:
+    options = results.options_of(result).sweep
+    found = Ranges(*(measured[name].to_numpy() for name in Ranges._fields))
+    concerned: dict[str, list[str]] = {}  # families whose formulas one option names are concerned by the same units
+    for family in (name for name in families.ALL if name in result.children):
+        if np.any(formulas.without_meaning(family, found, options)):
+            concerned.setdefault(formulas.option_of(family), []).append(family)
+    notes = []
+    for names in concerned.values():
+        count, s = int(np.sum(formulas.without_meaning(names[0], found, options))), "s" if len(names) == 1 else ""
+        done = f"leave{s} them as they are" if options.dead_units == "identity" else f"edit{s} them all the same"
+        units = f"{count} of {(~found.dead).sum()} units are never positive"
+        notes.append(f"{network}: {units}; {' and '.join(filter(None, (', '.join(names[:-1]), names[-1])))} {done}")
+    return notes
+
+
+def _snapshot_notes(result: xr.DataTree) -> list[str]:
+    """Which networks' snapshots could not be swept."""
+    for name, group in result.children.items():
+        if name.startswith("snapshots_"):
+            return [f"not swept along training: {said}" for said in np.atleast_1d(group.attrs.get("refused", []))]
+    return []
+
+
+def _unit_notes(result: xr.DataTree) -> list[str]:
+    """How much the single most important unit matters."""
+    units = breakdowns.units(result)
+    if "flips" not in units:
+        return []
+    shown = breakdowns.strongest(units[units.split == tables.main_split(units)])
+    notes = []
+    for network, part in shown.groupby("network", sort=False):
+        most, seeds = part.groupby("seed").flips.max(), part.seed.nunique()
+        row = part.iloc[part.flips.to_numpy().argmax()]
+        which = f"{row.family} at {100 * row.fraction:.4g} %, unit {row.unit} of {row.site}"
+        if seeds > 1:
+            which = f"median of {seeds} seeds; at most {tables.percent(row.flips)} %: {which} of seed {row.seed}"
+        notes.append(
+            f"{network}: the most important unit alone changes {tables.percent(most.median())} % of predictions "
+            f"({which})"
+        )
+    return notes
