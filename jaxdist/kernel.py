@@ -128,7 +128,7 @@ def block_sums(
 
     points, counts, compared = (edits, factors), jnp.zeros((0, len(expected)), jnp.int32), None
     if len(jax.tree.leaves(edits)[0]):  # none where the shortcut's are all
-        counts, compared = lax.map(layouts.filled(point, jax.tree.map(lambda leaf: leaf[0], points)), points)
+        counts, compared = lax.map(layouts.turned(point, jax.tree.map(lambda leaf: leaf[0], points)), points)
     if scales is not None:
         # What a scale of 0 leaves: the output bias, and any path around the site.
         rest = taps.edit(model.apply, params, part.x, {sites[0]: jnp.zeros_like})

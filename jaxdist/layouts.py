@@ -1,93 +1,201 @@
-"""Products that a model's own layout makes slow, computed in a shape that a CPU multiplies faster.
+"""A narrow last product and what leads to it, computed with the examples along the rows.
 
-In Flax's layout a classifier's last product has as few columns as there are classes, and XLA's CPU products of 8 to 15
-columns take half as long again as those of 16, whose rows are whole vectors. So such products get columns of zeros,
-which are cut off again: the same sums. Only what is not inside an inner jit or loop of the model is seen.
+In Flax's layout a classifier's last product has as few columns as there are classes, and a CPU's vectors stay half
+empty. So such a product is computed as its transpose, and so is all that leads to it from what is known before, the
+values at a site, say, which are transposed once for all points: edits, activations, biases and other products. Only
+values with one row an example and one column a unit are turned, and only where nothing else needs them as they are;
+what no rule here knows how to turn stays as the model has it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import lax
 from jax.extend import core
 
-VECTOR = 16
-"""Float32 numbers of the widest vectors that CPUs have."""
+NARROW = 32
+"""Columns up to which the product of a CPU gains by it: two of the widest vectors of float32."""
+
+CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
+"""Calls that are looked into, with the parameter that holds what they call."""
+
+ELEMENTWISE = frozenset(  # a list would take sixty lines
+    "abs add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy cos cosh div eq erf "  # noqa: SIM905
+    "erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le log log1p logistic lt max min mul ne neg not or "
+    "pow pvary reduce_precision rem round rsqrt select_n sign sin sinh sqrt square stop_gradient sub tan "
+    "tanh xor".split()
+)
+"""Primitives that act on each element alone, whose parameters know nothing of shapes."""
 
 Values = dict[core.Var, Any]
 Result = TypeVar("Result")
 
 
-def filled(fn: Callable[[Any], Result], like: Any) -> Callable[[Any], Result]:
-    """`fn` with its narrow products filled up; `like` has the shapes of its argument, a pytree as what it returns.
+def turned(fn: Callable[[Any], Result], like: Any) -> Callable[[Any], Result]:
+    """`fn` with its narrow products turned; `like` has the shapes of its argument, a pytree as what it returns.
 
-    What does not depend on the argument is computed once, for all calls of what is returned: XLA itself would fill a
-    matrix up again at every step of a loop, since it moves nothing out of loops that makes arrays larger.
+    What does not depend on the argument is computed once, for all calls of what is returned.
     """
     if jax.default_backend() != "cpu":
         return fn
-    closed, returned = jax.make_jaxpr(fn, return_shape=True)(like)
-    jaxpr = closed.jaxpr
-    if not any(_narrow(eqn) for eqn in jaxpr.eqns):
+    called, returned = jax.make_jaxpr(fn, return_shape=True)(like)
+    flat = jax.make_jaxpr(lambda *arguments: _called(called, arguments))(*jax.tree.leaves(like))
+    known, eqns = _split(flat)
+    roots, inside = _plan(eqns, flat.jaxpr)
+    if not roots:
         return fn
-    depend, changing, constant = set(jaxpr.invars), [], []
-    for eqn in jaxpr.eqns:
-        if any(var in depend for var in eqn.invars if isinstance(var, core.Var)):
-            changing.append(eqn)
-            depend.update(eqn.outvars)
-        else:
-            constant.append(eqn)
-    known: Values = dict(zip(jaxpr.constvars, closed.consts, strict=True))
-    _evaluate(constant, known)
-    # Matrices that several products share are filled up once.
-    wide = {eqn.invars[1]: _widened(_read(eqn.invars[1], known)) for eqn in changing if _narrow(eqn, known)}
+    used = {atom for k in inside for atom in eqns[k].invars if isinstance(atom, core.Var) and atom in known}
+    known_turned = {var: jnp.swapaxes(known[var], 0, 1) for var in used if len(_shape(var)) == 2}
 
     def run(argument: Any) -> Result:
-        values = known | dict(zip(jaxpr.invars, jax.tree.leaves(argument), strict=True))
-        _evaluate(changing, values, wide)
-        found = [_read(atom, values) for atom in jaxpr.outvars]
+        values = known | dict(zip(flat.jaxpr.invars, jax.tree.leaves(argument), strict=True))
+        other = dict(known_turned)
+        for k, eqn in enumerate(eqns):
+            if k not in inside:
+                values.update(
+                    zip(eqn.outvars, _results(eqn, [_read(atom, values) for atom in eqn.invars]), strict=True)
+                )
+                continue
+            (out,) = eqn.outvars
+            other[out] = _turn(eqn, values, other)
+            if k in roots:
+                # Without the barrier XLA would turn the product back.
+                values[out] = jnp.swapaxes(lax.optimization_barrier(other[out]), 0, 1)
+        found = [_read(atom, values) for atom in flat.jaxpr.outvars]
         result: Result = jax.tree.unflatten(jax.tree.structure(returned), found)
         return result
 
     return run
 
 
-def _narrow(eqn: core.JaxprEqn, known: Values | None = None) -> bool:
-    """Whether this is a product of rows with a matrix, among those known, of a few columns less than a vector's."""
-    if eqn.primitive is not core.primitives.dot_general_p:
+def _called(closed: core.ClosedJaxpr, arguments: Sequence[Any]) -> list[Any]:
+    """What a traced function returns, its inner calls looked into."""
+    values: Values = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
+    values.update(zip(closed.jaxpr.invars, arguments, strict=True))
+    for eqn in closed.jaxpr.eqns:
+        operands = [_read(atom, values) for atom in eqn.invars]
+        inner = eqn.params.get(CALLS.get(eqn.primitive.name, ""))
+        results = _called(inner, operands) if isinstance(inner, core.ClosedJaxpr) else _results(eqn, operands)
+        values.update(zip(eqn.outvars, results, strict=True))
+    return [_read(atom, values) for atom in closed.jaxpr.outvars]
+
+
+def _split(closed: core.ClosedJaxpr) -> tuple[Values, list[core.JaxprEqn]]:
+    """What does not depend on the argument, computed, and the equations that do."""
+    known: Values = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
+    depend, changing = set(closed.jaxpr.invars), []
+    for eqn in closed.jaxpr.eqns:
+        if any(atom in depend for atom in eqn.invars if isinstance(atom, core.Var)):
+            changing.append(eqn)
+            depend.update(eqn.outvars)
+        else:
+            known.update(zip(eqn.outvars, _results(eqn, [_read(atom, known) for atom in eqn.invars]), strict=True))
+    return known, changing
+
+
+def _plan(eqns: Sequence[core.JaxprEqn], jaxpr: core.Jaxpr) -> tuple[set[int], set[int]]:
+    """The narrow products to be turned, and all equations that are turned for them, themselves among these."""
+    makers = {var: k for k, eqn in enumerate(eqns) for var in eqn.outvars}
+    users: dict[Any, set[int]] = {var: set() for var in makers}
+    for k, eqn in enumerate(eqns):
+        for atom in eqn.invars:
+            if isinstance(atom, core.Var) and atom in users:
+                users[atom].add(k)
+    for atom in jaxpr.outvars:
+        if isinstance(atom, core.Var) and atom in users:
+            users[atom].add(len(eqns))
+    arguments = set(jaxpr.invars)
+    cones = {
+        k: cone
+        for k, eqn in enumerate(eqns)
+        if eqn.primitive is core.primitives.dot_general_p
+        and _shape(eqn.outvars[0])[-1:] <= (NARROW,)
+        and (cone := _cone(k, eqns, makers, arguments))
+    }
+    while True:
+        inside = set().union(*cones.values())
+        spoiled = {k for k in inside - set(cones) if not users[eqns[k].outvars[0]] <= inside}
+        kept = {root: cone for root, cone in cones.items() if not cone & spoiled}
+        if len(kept) == len(cones):
+            return set(cones), inside
+        cones = kept
+
+
+def _cone(
+    root: int, eqns: Sequence[core.JaxprEqn], makers: Mapping[core.Var, int], arguments: set[core.Var]
+) -> set[int]:
+    """The equations that lead to a product and are turned with it; none where one cannot be."""
+    cone, waiting = set[int](), [root]
+    while waiting:
+        k = waiting.pop()
+        if k in cone:
+            continue
+        cone.add(k)
+        if not _can_turn(eqns[k], makers, arguments):
+            return set()
+        waiting.extend(makers[atom] for atom in _sides(eqns[k]) if atom in makers)
+    return cone
+
+
+def _can_turn(eqn: core.JaxprEqn, makers: Mapping[core.Var, int], arguments: set[core.Var]) -> bool:
+    """Whether there is a rule for this equation, from values of one row an example to such values."""
+    out = _shape(eqn.outvars[0])
+    if len(out) != 2 or any(atom in arguments for atom in _sides(eqn)):
         return False
-    (left, right), (batch, _) = eqn.params["dimension_numbers"]
-    rows, matrix = (jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars)  # type: ignore[attr-defined]
-    return (
-        not batch
-        and (left, right) == ((rows.ndim - 1,), (0,))
-        and matrix.ndim == 2
-        and VECTOR // 2 <= matrix.shape[1] < VECTOR
-        and rows.size // rows.shape[-1] >= VECTOR
-        and (known is None or isinstance(eqn.invars[1], core.Literal) or eqn.invars[1] in known)
-    )
+    ranks = [len(_shape(atom)) for atom in eqn.invars]
+    if eqn.primitive is core.primitives.dot_general_p:
+        matrix, precision = eqn.invars[1], eqn.params["precision"]
+        return (
+            eqn.params["dimension_numbers"] == (((1,), (0,)), ((), ()))
+            and ranks == [2, 2]
+            and isinstance(matrix, core.Var)
+            and not (matrix in makers or matrix in arguments)
+            and (precision is None or precision[0] == precision[1])
+        )
+    if eqn.primitive is core.primitives.broadcast_in_dim_p:
+        return len(ranks) == 1
+    if eqn.primitive.name == "reshape":
+        return ranks == [1] and 1 in out
+    return eqn.primitive.name in ELEMENTWISE and all(rank in (0, 2) for rank in ranks)
 
 
-def _widened(matrix: Array) -> Array:
-    return jnp.pad(matrix, ((0, 0), (0, VECTOR - matrix.shape[1])))
+def _sides(eqn: core.JaxprEqn) -> Iterator[Any]:
+    """The operands that have to be turned for this equation to be."""
+    rows = eqn.invars[:1] if eqn.primitive is core.primitives.dot_general_p else eqn.invars
+    return (atom for atom in rows if isinstance(atom, core.Var) and len(_shape(atom)) == 2)
 
 
-def _read(atom: core.Var | core.Literal, values: Values) -> Any:
+def _turn(eqn: core.JaxprEqn, values: Values, other: Values) -> Any:
+    """The transpose of what an equation gives; `other` has the transposes of matrices and of turned values."""
+    operands = [
+        other[atom] if isinstance(atom, core.Var) and len(_shape(atom)) == 2 else _read(atom, values)
+        for atom in eqn.invars
+    ]
+    if eqn.primitive is core.primitives.dot_general_p:
+        return eqn.primitive.bind(*reversed(operands), **eqn.params)
+    if eqn.primitive is core.primitives.broadcast_in_dim_p:
+        shape, dimensions = eqn.params["shape"], eqn.params["broadcast_dimensions"]
+        mine = dimensions if len(dimensions) == 2 else tuple(1 - k for k in dimensions)
+        return lax.broadcast_in_dim(operands[0], shape[::-1], mine)
+    if eqn.primitive.name == "reshape":
+        return lax.reshape(operands[0], _shape(eqn.outvars[0])[::-1])
+    (result,) = _results(eqn, operands)
+    return result
+
+
+def _shape(atom: core.Var | core.Literal) -> tuple[int, ...]:
+    shape: tuple[int, ...] = getattr(atom.aval, "shape", ())
+    return shape
+
+
+def _read(atom: core.Var | core.Literal, values: Mapping[core.Var, Any]) -> Any:
     return atom.val if isinstance(atom, core.Literal) else values[atom]
 
 
-def _evaluate(eqns: Iterable[core.JaxprEqn], values: Values, wide: Values | None = None) -> None:
-    """Compute traced equations one after the other; products with the `wide` matrices at their width."""
-    for eqn in eqns:
-        operands = [_read(atom, values) for atom in eqn.invars]
-        if wide and len(eqn.invars) == 2 and eqn.invars[1] in wide and _narrow(eqn):
-            whole = eqn.primitive.bind(operands[0], wide[eqn.invars[1]], **eqn.params)
-            results = [whole[..., : operands[1].shape[1]]]
-        else:
-            found = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
-            results = found if eqn.primitive.multiple_results else [found]
-        values.update(zip(eqn.outvars, results, strict=True))
+def _results(eqn: core.JaxprEqn, operands: Sequence[Any]) -> list[Any]:
+    found = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
+    return found if eqn.primitive.multiple_results else [found]
