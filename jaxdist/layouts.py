@@ -1,10 +1,10 @@
-"""A narrow last product and what leads to it, computed with the examples along the rows.
+"""Narrow products and what leads to them, computed as their transposes.
 
 In Flax's layout a classifier's last product has as few columns as there are classes, and a CPU's vectors stay half
-empty. So such a product is computed as its transpose, and so is all that leads to it from what is known before, the
-values at a site, say, which are transposed once for all points: edits, activations, biases and other products. Only
-values with one row an example and one column a unit are turned, and only where nothing else needs them as they are;
-what no rule here knows how to turn stays as the model has it.
+empty. So such a product is computed with the examples along the rows, and so is all that leads to it from what is known
+before, the values at a site, say, which are transposed once for all points: edits, activations, biases and other
+products. Only values of two axes are turned, and only where nothing else needs them as they are; what no rule here
+knows how to turn stays as the model has it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend import core
 
-NARROW = 32
-"""Columns up to which the product of a CPU gains by it: two of the widest vectors of float32."""
+NARROW, LEAST_ROWS = 24, 32
+"""Columns up to which, and rows from which, a product gains by it on a CPU."""
 
 CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
 """Calls that are looked into, with the parameter that holds what they call."""
@@ -31,6 +31,9 @@ ELEMENTWISE = frozenset(  # a list would take sixty lines
 )
 """Primitives that act on each element alone, whose parameters know nothing of shapes."""
 
+_SAME = tuple((one, one) for one in lax.Precision)
+"""Precisions that do not tell the two sides of a product apart. Others, as of an algorithm, are left alone."""
+
 Values = dict[core.Var, Any]
 Result = TypeVar("Result")
 
@@ -38,22 +41,26 @@ Result = TypeVar("Result")
 def turned(fn: Callable[[Any], Result], like: Any) -> Callable[[Any], Result]:
     """`fn` with its narrow products turned; `like` has the shapes of its argument, a pytree as what it returns.
 
-    What does not depend on the argument is computed once, for all calls of what is returned.
+    What does not depend on the argument is computed once, for all calls of what is returned. `fn` itself comes back
+    where nothing can be turned, and where it has effects, which must happen as often as it is called.
     """
     if jax.default_backend() != "cpu":
         return fn
-    called, returned = jax.make_jaxpr(fn, return_shape=True)(like)
-    flat = jax.make_jaxpr(lambda *arguments: _called(called, arguments))(*jax.tree.leaves(like))
-    known, eqns = _split(flat)
+    traced, returned = jax.make_jaxpr(fn, return_shape=True)(like)
+    flat = jax.make_jaxpr(lambda *arguments: _inlined(traced, arguments))(*jax.tree.leaves(like))
+    constant, eqns = _split(flat.jaxpr)
     roots, inside = _plan(eqns, flat.jaxpr)
-    if not roots:
+    if not roots or flat.effects:
         return fn
+    known: Values = dict(zip(flat.jaxpr.constvars, flat.consts, strict=True))
+    for eqn in constant:
+        known.update(zip(eqn.outvars, _results(eqn, [_read(atom, known) for atom in eqn.invars]), strict=True))
     used = {atom for k in inside for atom in eqns[k].invars if isinstance(atom, core.Var) and atom in known}
-    known_turned = {var: jnp.swapaxes(known[var], 0, 1) for var in used if len(_shape(var)) == 2}
+    known_transposes = {var: jnp.swapaxes(known[var], 0, 1) for var in used if len(_shape(var)) == 2}
 
     def run(argument: Any) -> Result:
         values = known | dict(zip(flat.jaxpr.invars, jax.tree.leaves(argument), strict=True))
-        other = dict(known_turned)
+        transposes = dict(known_transposes)
         for k, eqn in enumerate(eqns):
             if k not in inside:
                 values.update(
@@ -61,10 +68,10 @@ def turned(fn: Callable[[Any], Result], like: Any) -> Callable[[Any], Result]:
                 )
                 continue
             (out,) = eqn.outvars
-            other[out] = _turn(eqn, values, other)
+            transposes[out] = _transpose(eqn, values, transposes)
             if k in roots:
                 # Without the barrier XLA would turn the product back.
-                values[out] = jnp.swapaxes(lax.optimization_barrier(other[out]), 0, 1)
+                values[out] = jnp.swapaxes(lax.optimization_barrier(transposes[out]), 0, 1)
         found = [_read(atom, values) for atom in flat.jaxpr.outvars]
         result: Result = jax.tree.unflatten(jax.tree.structure(returned), found)
         return result
@@ -72,29 +79,39 @@ def turned(fn: Callable[[Any], Result], like: Any) -> Callable[[Any], Result]:
     return run
 
 
-def _called(closed: core.ClosedJaxpr, arguments: Sequence[Any]) -> list[Any]:
+def _inlined(closed: core.ClosedJaxpr, arguments: Sequence[Any]) -> list[Any]:
     """What a traced function returns, its inner calls looked into."""
     values: Values = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
     values.update(zip(closed.jaxpr.invars, arguments, strict=True))
     for eqn in closed.jaxpr.eqns:
         operands = [_read(atom, values) for atom in eqn.invars]
         inner = eqn.params.get(CALLS.get(eqn.primitive.name, ""))
-        results = _called(inner, operands) if isinstance(inner, core.ClosedJaxpr) else _results(eqn, operands)
+        if isinstance(inner, core.ClosedJaxpr):
+            with eqn.ctx.manager:
+                results = _inlined(inner, operands)
+        else:
+            results = _results(eqn, operands)
         values.update(zip(eqn.outvars, results, strict=True))
     return [_read(atom, values) for atom in closed.jaxpr.outvars]
 
 
-def _split(closed: core.ClosedJaxpr) -> tuple[Values, list[core.JaxprEqn]]:
-    """What does not depend on the argument, computed, and the equations that do."""
-    known: Values = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
-    depend, changing = set(closed.jaxpr.invars), []
-    for eqn in closed.jaxpr.eqns:
-        if any(atom in depend for atom in eqn.invars if isinstance(atom, core.Var)):
-            changing.append(eqn)
+def _split(jaxpr: core.Jaxpr) -> tuple[list[core.JaxprEqn], list[core.JaxprEqn]]:
+    """The equations that do not depend on the argument and those that do, of those that anything depends on."""
+    wanted = {atom for atom in jaxpr.outvars if isinstance(atom, core.Var)}
+    live: list[core.JaxprEqn] = []
+    for eqn in reversed(jaxpr.eqns):
+        if wanted.intersection(eqn.outvars):
+            live.append(eqn)
+            wanted.update(atom for atom in eqn.invars if isinstance(atom, core.Var))
+    depend = set(jaxpr.invars)
+    constant: list[core.JaxprEqn] = []
+    changing: list[core.JaxprEqn] = []
+    for eqn in reversed(live):
+        depends = any(atom in depend for atom in eqn.invars if isinstance(atom, core.Var))
+        (changing if depends else constant).append(eqn)
+        if depends:
             depend.update(eqn.outvars)
-        else:
-            known.update(zip(eqn.outvars, _results(eqn, [_read(atom, known) for atom in eqn.invars]), strict=True))
-    return known, changing
+    return constant, changing
 
 
 def _plan(eqns: Sequence[core.JaxprEqn], jaxpr: core.Jaxpr) -> tuple[set[int], set[int]]:
@@ -109,13 +126,7 @@ def _plan(eqns: Sequence[core.JaxprEqn], jaxpr: core.Jaxpr) -> tuple[set[int], s
         if isinstance(atom, core.Var) and atom in users:
             users[atom].add(len(eqns))
     arguments = set(jaxpr.invars)
-    cones = {
-        k: cone
-        for k, eqn in enumerate(eqns)
-        if eqn.primitive is core.primitives.dot_general_p
-        and _shape(eqn.outvars[0])[-1:] <= (NARROW,)
-        and (cone := _cone(k, eqns, makers, arguments))
-    }
+    cones = {k: cone for k, eqn in enumerate(eqns) if _is_narrow(eqn) and (cone := _cone(k, eqns, makers, arguments))}
     while True:
         inside = set().union(*cones.values())
         spoiled = {k for k in inside - set(cones) if not users[eqns[k].outvars[0]] <= inside}
@@ -123,6 +134,13 @@ def _plan(eqns: Sequence[core.JaxprEqn], jaxpr: core.Jaxpr) -> tuple[set[int], s
         if len(kept) == len(cones):
             return set(cones), inside
         cones = kept
+
+
+def _is_narrow(eqn: core.JaxprEqn) -> bool:
+    if eqn.primitive is not core.primitives.dot_general_p:
+        return False
+    shape = _shape(eqn.outvars[0])
+    return len(shape) == 2 and shape[0] >= LEAST_ROWS and shape[1] <= NARROW
 
 
 def _cone(
@@ -144,7 +162,8 @@ def _cone(
 def _can_turn(eqn: core.JaxprEqn, makers: Mapping[core.Var, int], arguments: set[core.Var]) -> bool:
     """Whether there is a rule for this equation, from values of one row an example to such values."""
     out = _shape(eqn.outvars[0])
-    if len(out) != 2 or any(atom in arguments for atom in _sides(eqn)):
+    literals = any(isinstance(atom, core.Literal) and _shape(atom) for atom in eqn.invars)
+    if len(out) != 2 or literals or any(atom in arguments for atom in _sides(eqn)):
         return False
     ranks = [len(_shape(atom)) for atom in eqn.invars]
     if eqn.primitive is core.primitives.dot_general_p:
@@ -154,7 +173,7 @@ def _can_turn(eqn: core.JaxprEqn, makers: Mapping[core.Var, int], arguments: set
             and ranks == [2, 2]
             and isinstance(matrix, core.Var)
             and not (matrix in makers or matrix in arguments)
-            and (precision is None or precision[0] == precision[1])
+            and (precision is None or precision in _SAME)
         )
     if eqn.primitive is core.primitives.broadcast_in_dim_p:
         return len(ranks) == 1
@@ -169,20 +188,23 @@ def _sides(eqn: core.JaxprEqn) -> Iterator[Any]:
     return (atom for atom in rows if isinstance(atom, core.Var) and len(_shape(atom)) == 2)
 
 
-def _turn(eqn: core.JaxprEqn, values: Values, other: Values) -> Any:
-    """The transpose of what an equation gives; `other` has the transposes of matrices and of turned values."""
+def _transpose(eqn: core.JaxprEqn, values: Values, transposes: Values) -> Any:
+    """The transpose of what an equation gives, from those of its matrices and of the values that lead to it."""
     operands = [
-        other[atom] if isinstance(atom, core.Var) and len(_shape(atom)) == 2 else _read(atom, values)
+        transposes[atom] if isinstance(atom, core.Var) and len(_shape(atom)) == 2 else _read(atom, values)
         for atom in eqn.invars
     ]
-    if eqn.primitive is core.primitives.dot_general_p:
-        return eqn.primitive.bind(*reversed(operands), **eqn.params)
-    if eqn.primitive is core.primitives.broadcast_in_dim_p:
-        shape, dimensions = eqn.params["shape"], eqn.params["broadcast_dimensions"]
-        mine = dimensions if len(dimensions) == 2 else tuple(1 - k for k in dimensions)
-        return lax.broadcast_in_dim(operands[0], shape[::-1], mine)
-    if eqn.primitive.name == "reshape":
-        return lax.reshape(operands[0], _shape(eqn.outvars[0])[::-1])
+    out = _shape(eqn.outvars[0])[::-1]
+    with eqn.ctx.manager:
+        if eqn.primitive is core.primitives.dot_general_p:
+            return eqn.primitive.bind(*reversed(operands), **eqn.params)
+        if eqn.primitive is core.primitives.broadcast_in_dim_p:
+            dimensions = eqn.params["broadcast_dimensions"]
+            return lax.broadcast_in_dim(
+                operands[0], out, dimensions if len(dimensions) == 2 else tuple(1 - k for k in dimensions)
+            )
+        if eqn.primitive.name == "reshape":
+            return lax.reshape(operands[0], out)
     (result,) = _results(eqn, operands)
     return result
 
@@ -197,5 +219,7 @@ def _read(atom: core.Var | core.Literal, values: Mapping[core.Var, Any]) -> Any:
 
 
 def _results(eqn: core.JaxprEqn, operands: Sequence[Any]) -> list[Any]:
-    found = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
+    # The context has what was set when the equation was traced, such as how random bits are made.
+    with eqn.ctx.manager:
+        found = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
     return found if eqn.primitive.multiple_results else [found]

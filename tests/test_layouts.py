@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
+import jaxdist
 from jaxdist import layouts
 
 # It is about rounding.
@@ -102,6 +105,20 @@ def _contracted_elsewhere(values, scale):
     return jnp.einsum("nk,nc->kc", values["x"] @ values["hidden"] * scale[None], jnp.ones((ROWS, 12)))
 
 
+def _with_the_precision_of_an_algorithm(values, scale):
+    edited = values["x"] @ values["hidden"] * scale[None]
+    return jnp.matmul(edited, values["wide"][:, :12], precision=jax.lax.DotAlgorithmPreset.F32_F32_F32)
+
+
+def _with_an_effect(values, scale):
+    jax.debug.callback(lambda _: None, values["x"][0, 0])
+    return values["x"] @ values["hidden"] * scale[None] @ values["wide"][:, :12]
+
+
+def _of_few_rows(values, scale):
+    return (values["x"] @ values["hidden"])[:8] * scale[None] @ values["wide"][:, :12]
+
+
 LEFT_ALONE = (
     _also_needed_as_it_is,
     _returned,
@@ -110,6 +127,9 @@ LEFT_ALONE = (
     _wide,
     _of_sequences,
     _contracted_elsewhere,
+    _with_the_precision_of_an_algorithm,
+    _with_an_effect,
+    _of_few_rows,
 )
 
 
@@ -119,6 +139,82 @@ def test_what_has_no_rule_or_other_uses_is_left_alone(values, fn):
         return fn(values, scale)
 
     assert layouts.turned(one, SCALE) is one
+
+
+def test_what_nobody_reads_does_not_keep_a_product_from_being_turned(values):
+    def fn(scale):
+        edited = values["x"] @ values["hidden"] * scale[None]
+        jnp.sum(edited)
+        return edited @ values["wide"][:, :12]
+
+    assert products(layouts.turned(fn, SCALE), SCALE) == [(12, ROWS)]
+
+
+def test_random_bits_are_those_of_the_context_in_which_they_were_drawn(values):
+    def fn(scale):
+        with jax.threefry_partitionable(not jax.config.jax_threefry_partitionable):
+            kept = jax.random.bernoulli(jax.random.key(3), 0.5, (10,))
+            drawn = jax.random.normal(jax.random.fold_in(jax.random.key(1), scale[0].astype(jnp.int32)), (10,))
+        edited = jnp.where(kept[None], values["x"] @ values["hidden"] * scale[None] + drawn[None], 0)
+        return edited @ values["wide"][:, :12]
+
+    turned = layouts.turned(fn, SCALE)
+    assert products(turned, SCALE) == [(12, ROWS)]
+    np.testing.assert_allclose(turned(SCALE), fn(SCALE), rtol=1e-5, atol=1e-4)
+
+
+def test_constants_that_are_literals_of_what_was_traced_are_not_mistaken(values):
+    mask = np.tri(ROWS, 10, dtype=np.float32)
+
+    def fn(values, scale):
+        return jax.lax.map(
+            layouts.turned(
+                lambda s: (values["x"] @ values["hidden"] * s[None] * mask) @ values["wide"][:, :12], scale[0]
+            ),
+            scale,
+        )
+
+    scales = jnp.stack([SCALE, SCALE + 1])
+    expected = jax.jit(fn)(values, scales)
+    before = jax.config.jax_use_simplified_jaxpr_constants
+    jax.config.update("jax_use_simplified_jaxpr_constants", True)
+    try:
+        np.testing.assert_allclose(jax.jit(fn)(values, scales), expected, rtol=1e-5, atol=1e-4)
+    finally:
+        jax.config.update("jax_use_simplified_jaxpr_constants", before)
+
+
+class Linen(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(10, name="head")(nn.relu(nn.Dense(16, name="hidden")(x)))
+
+
+@pytest.mark.parametrize("kind", ["linen", "nnx"])
+def test_a_sweep_of_a_flax_network_takes_turned_products(kind, monkeypatch):
+    """And counts the same without."""
+    rng = np.random.default_rng(0)
+    x, y = jnp.asarray(rng.normal(size=(256, 8)), jnp.float32), jnp.asarray(rng.integers(0, 10, 256))
+    if kind == "linen":
+        site, (apply, params) = "hidden", jaxdist.from_linen(Linen(), Linen().init(jax.random.key(0), x))
+    else:
+        rngs = nnx.Rngs(0)
+        net = nnx.Sequential(nnx.Linear(8, 16, rngs=rngs), nnx.relu, nnx.Linear(16, 10, rngs=rngs))
+        site, (apply, params) = "layers/0", jaxdist.from_nnx(net)
+    planned = []
+    plan = layouts._plan
+    monkeypatch.setattr(layouts, "_plan", lambda *given: planned.append(plan(*given)) or planned[-1])
+
+    def counts():
+        result = jaxdist.probe(apply, params, train=(x, y), sites=[site], families=["clip"], post={site: jax.nn.relu})
+        return result["clip"].correct.values
+
+    turned = counts()
+    assert len(planned) == 1
+    assert all(roots and len(inside) > 3 for roots, inside in planned)
+    jax.clear_caches()
+    monkeypatch.setattr(layouts, "turned", lambda fn, like: fn)
+    assert np.abs(counts() - turned).max() <= 1
 
 
 def test_one_product_is_turned_beside_another_that_cannot_be(values):
