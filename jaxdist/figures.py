@@ -63,6 +63,10 @@ FURTHER_COLOURS = ("#009e73", "#e69f00", "#cc79a7", "#000000", "#56b4e9")
 FURTHER_MARKERS = ("^", "D", "v", "P", "X", "<")
 
 
+FEW = 30
+"""Points of a curve up to which each has a marker."""
+
+
 class Panel(NamedTuple):
     """What one panel shows; limits, ticks and the unedited point in percent."""
 
@@ -91,6 +95,29 @@ def figure1(curves: Curves, *, title: str | None = None) -> Figure:
         InputError: an unknown family, arrays of unlike shapes, or accuracies that are not fractions.
     """
     return _compose(curves, (INTENSITY, DISTANCE), size=(10.0, 4.5), font_size=11, legend_columns=7, title=title)
+
+
+def figure1_of(sides: Mapping[str, Curves]) -> Figure:
+    """`figure1` of several sources side by side, a column each under its name: intensity edits above distance edits.
+
+    Raises:
+        InputError: as `figure1`.
+    """
+    for curves in sides.values():
+        _check(curves)
+    look = looks(network for curves in sides.values() for family in curves.values() for network in family)
+    with style(11):
+        figure = new_figure((5.0 * len(sides), 8.0))
+        axes = figure.subplots(2, len(sides), sharex="row", sharey=True, squeeze=False)
+        for column, (name, curves) in enumerate(sides.items()):
+            for row, panel in enumerate((INTENSITY, DISTANCE)):
+                axes[row, column].set_title(f"({'ab'[row]}) {panel.title}, {name}")
+                _draw(axes[row, column], panel, {f: curves[f] for f in panel.families if curves.get(f)}, look)
+                if column:
+                    axes[row, column].set_ylabel("")
+        shown = {family: dict(curves[family]) for curves in sides.values() for family in DASHES if curves.get(family)}
+        figure.legend(handles=_legend_handles(shown, look), loc="outside lower center", ncols=7)
+        return settle(figure)
 
 
 def intensity_figure(curves: Curves, *, title: str | None = None) -> Figure:
@@ -230,7 +257,9 @@ def _draw(ax: Axes, panel: Panel, shown: Curves, look: Mapping[str, Look]) -> No
             if banded.any():
                 ax.fill_between(x, low, high, where=banded, color=look[name].colour, alpha=0.2, linewidth=0)
             # Markers stand at even distances along the curve; each network begins elsewhere, so that they do not meet.
+            # A few points, as the rows of a table, have one each.
             start = 0.02 + 0.1 * list(look).index(name) / len(look)
+            even = (start, 0.1) if np.isfinite(curve.mean).any() else None
             ax.plot(
                 x,
                 100 * curve.mean,
@@ -238,7 +267,7 @@ def _draw(ax: Axes, panel: Panel, shown: Curves, look: Mapping[str, Look]) -> No
                 linestyle=DASHES[family],
                 marker=look[name].marker,
                 # Without a finite point, as after divergence, there is no length to divide.
-                markevery=(start, 0.1) if np.isfinite(curve.mean).any() else None,
+                markevery=None if len(x) <= FEW else even,
             )
 
 

@@ -24,7 +24,9 @@ def cells(result: xr.DataTree, options: StatisticsConfig, *, name: str = "the ru
     ``SE^2 = s^2 (1/n + 1/20) + w^2 / 12`` with s our standard deviation (ddof 1), since the paper prints none for its
     rows, n our seeds and w the width of its last printed digit. Where the paper prints a standard deviation (its table
     of trained networks, and the training accuracy that its unedited rows repeat) that one stands for its half. `t` and
-    `p` are the paper's own test, of both. A single seed has no standard error: z is NaN.
+    `p` are the paper's own test, of both, against its baseline; `drop`, with its interval `drop_low` to `drop_high`,
+    `corrected_t`, `p_holm`, `smallest_margin` and `noninferior` are `statistics.corrected`'s of ours, against no edit.
+    A single seed has no standard error: z is NaN.
 
     Raises:
       InputError: if the run has none of the paper's networks, or no sweep of its training images.
@@ -95,7 +97,7 @@ def _edited(result: xr.DataTree, options: StatisticsConfig) -> list[dict[str, ob
     site = "dense0/pre"
     unedited = {cell.network: cell.sd for cell in published.finals() if cell.quantity == "train_accuracy"}
     series = {(s.family, s.network, s.site, s.split): s for s in tables.series(result)}
-    tests: dict[tuple[str, ...], statistics.Published] = {}
+    tests: dict[tuple[str, ...], tuple[statistics.Published, statistics.Corrected]] = {}
     rows: list[dict[str, object]] = []
     for cell in published.cells():
         key = (cell.family, cell.network, site, "train")
@@ -105,10 +107,15 @@ def _edited(result: xr.DataTree, options: StatisticsConfig) -> list[dict[str, ob
         fraction = tables.nearest(one.fraction, cell.row)
         index = int(np.flatnonzero(one.fraction == fraction)[0])
         if key not in tests:
-            tests[key] = statistics.as_published(
-                one.accuracy, baseline_index=options.published_baseline_index, confidence=options.confidence
+            tests[key] = (
+                statistics.as_published(
+                    one.accuracy, baseline_index=options.published_baseline_index, confidence=options.confidence
+                ),
+                statistics.corrected(
+                    one.accuracy, one.unperturbed, margin=options.margin, confidence=options.confidence
+                ),
             )
-        tested = tests[key]
+        tested, corrected = tests[key]
         printed = unedited[cell.network] if cell.label == "Baseline" else None
         rows.append(
             {
@@ -124,6 +131,11 @@ def _edited(result: xr.DataTree, options: StatisticsConfig) -> list[dict[str, ob
                 "t": float(tested.t[index]),
                 "paper_p": cell.p,
                 "p": float(tested.p[index]),
+                **{name: float(getattr(corrected, name)[index]) for name in ("drop", "drop_low", "drop_high")},
+                "corrected_t": float(corrected.t[index]),
+                "p_holm": float(corrected.p_holm[index]),
+                "smallest_margin": float(corrected.smallest_margin[index]),
+                "noninferior": bool(corrected.noninferior[index]),
             }
         )
     return rows

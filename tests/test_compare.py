@@ -37,7 +37,7 @@ def drawn(monkeypatch):
         folders.append(folder)
         return [folder / f"picture.{kind}" for kind in ("svg", "png", "pdf")]
 
-    monkeypatch.setattr(compare_package, "write_picture", write)
+    monkeypatch.setattr(compare_package, "save", write)
     return folders
 
 
@@ -95,10 +95,11 @@ def test_the_pictures_of_each_kind_of_comparison(runs):
         drawn = pictures.picture(found.points, found)
         assert len(drawn.axes) == 4
         assert all(ax.lines or ax.collections for ax in drawn.axes)
-    (path,) = {path.with_suffix(".png") for path in pictures.write(compare(runs["first"], "published"), Path("p"))}
-    assert path.stem == "published"
-    with Image.open(path) as image:
-        assert min(image.size) > 800
+    paths = {path.with_suffix(".png") for path in pictures.write(compare(runs["first"], "published"), Path("p"))}
+    assert {path.stem for path in paths} == {"published", "figure1-published"}
+    for path in paths:
+        with Image.open(path) as image:
+            assert min(image.size) > 800
 
 
 def test_the_picture_beside_the_published_tables_has_the_sign_of_their_table(runs, monkeypatch):
@@ -106,7 +107,17 @@ def test_the_picture_beside_the_published_tables_has_the_sign_of_their_table(run
     monkeypatch.setattr(pictures.figures, "save", lambda figure, *_: kept.append(figure) or [])
     found = compare(runs["first"], "published")
     pictures.write(found, Path("p"))
-    below = kept[0].axes[2]
+    assert [ax.get_title(loc="left")[:19] for ax in kept[0].axes] == ["(a) Intensity edits"] * 2 + [
+        "(b) Distance edits,"
+    ] * 2
+    paper, ours = (
+        next(line for line in ax.lines if len(line.get_xdata()) in (20, 125) and line.get_color() == "#084f9a")
+        for ax in kept[0].axes[2:]
+    )
+    assert 11.04 in paper.get_ydata()
+    assert len(paper.get_xdata()) == 20
+    assert len(ours.get_xdata()) == 125
+    below = kept[1].axes[2]
     assert below.get_ylabel() == "ours - paper (points)"
     cells = found.points[(found.points.table == "scale") & (found.points.network == "relu")]
     drawn = [sorted(bars.lines[0].get_ydata()) for bars in below.containers]
@@ -398,7 +409,7 @@ def test_what_is_only_swept_on_test_images_is_not_beside_the_published_tables(ca
 
 
 def test_pictures_that_cannot_be_written_do_not_change_the_answer(capsys, runs, monkeypatch):
-    monkeypatch.setattr(compare_package, "write_picture", pictures.write)
+    monkeypatch.setattr(compare_package, "save", pictures.write)
     Path("file").write_text("in the way")
     code, text = shown(capsys, runs["first"], runs["first"], "--pictures", "file")
     assert code == 0

@@ -46,7 +46,7 @@ def test_the_counts_of_the_papers_code_at_all_325_points(shared):
 @pytest.mark.usefixtures("in_an_empty_folder")
 def test_the_papers_networks_swept_here_agree_with_the_papers_sweep(capsys, monkeypatch, shared):
     pytest.importorskip("torch", reason="PyTorch is an optional extra: pip install 'jaxdist[torch]'")
-    monkeypatch.setattr(compare, "write_picture", lambda *_: [])
+    monkeypatch.setattr(compare, "save", lambda *_: [])
     tree = shared / "reference" / "results"
     assert cli.main(["import-torch", str(tree), "--out", "paper"]) == 0
     images = ("--data.dir", str(shared / "data" / "mnist"))

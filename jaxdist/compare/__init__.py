@@ -2,8 +2,8 @@
 
 from jaxdist.compare.comparison import Comparison, compare
 from jaxdist.compare.pairs import Verdict
-from jaxdist.compare.pictures import write as write_picture
+from jaxdist.compare.saving import save
 from jaxdist.compare.sides import PUBLISHED
 from jaxdist.compare.words import conclusion, rendered
 
-__all__ = ["PUBLISHED", "Comparison", "Verdict", "compare", "conclusion", "rendered", "write_picture"]
+__all__ = ["PUBLISHED", "Comparison", "Verdict", "compare", "conclusion", "rendered", "save"]

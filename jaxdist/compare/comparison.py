@@ -40,7 +40,8 @@ class Comparison:
     verdicts: list[Verdict]
     points: pd.DataFrame
     curves: pd.DataFrame
-    """Mean accuracy `a` of side a at every point of its grids, by family, network, site and split."""
+    """Mean accuracy `a` of side a, with its interval over seeds from `low` to `high`, at every point of its grids, by
+    family, network, site and split."""
     notes: list[str]
     images: int
     """Images that the counts of shared networks may differ by."""
@@ -132,7 +133,7 @@ def compare(
         protocol=differences,
         verdicts=verdicts,
         points=points,
-        curves=pairing.curves(one for one, _ in pairs.values()),
+        curves=pairing.curves((one for one, _ in pairs.values()), options.confidence),
         notes=notes,
         images=images,
         margin=options.margin,
@@ -158,7 +159,7 @@ def _with_published(side: Side, changes: Mapping[str, str]) -> Comparison:
         protocol=protocol.to_published(side),
         verdicts=[Verdict("the published tables", verdict, words)],
         points=cells,
-        curves=pairing.curves(side.series().values()),
+        curves=pairing.curves(side.series().values(), options.confidence),
         notes=protocol.on_other_images_than_published(side) + ([f"not in this run: {absent}"] if absent else []),
         images=IMAGES,
         margin=options.margin,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from jaxdist import statistics
 from jaxdist.compare.sides import Key, Side
 from jaxdist.errors import InputError
 from jaxdist.tables import Series
@@ -56,9 +57,10 @@ def by_series(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield " ".join([str(family), str(network), *([str(site)] if many else []), str(split)]), part
 
 
-def curves(series: Iterable[Series]) -> pd.DataFrame:
-    """Mean accuracy `a` over the seeds at every point, a fraction."""
-    return pd.concat(
-        [pd.DataFrame({**one.labels, "fraction": one.fraction, "a": one.accuracy.mean(axis=0)}) for one in series],
-        ignore_index=True,
-    )
+def curves(series: Iterable[Series], confidence: float) -> pd.DataFrame:
+    """Mean accuracy `a` over the seeds at every point, with its interval `low` to `high`, fractions."""
+    found = []
+    for one in series:
+        mean, low, high, _ = statistics.mean_interval(one.accuracy, confidence)
+        found.append(pd.DataFrame({**one.labels, "fraction": one.fraction, "a": mean, "low": low, "high": high}))
+    return pd.concat(found, ignore_index=True)

@@ -1,4 +1,4 @@
-"""A comparison as a picture: both sides in one frame, and their difference below.
+"""A comparison as a picture: both sides in one frame, and their difference below; the paper's Figure 1 of both.
 
 The difference is B minus A; beside the published tables the run's minus the paper's, as in the table of cells.
 """
@@ -23,10 +23,14 @@ _MARKS = {"clip": "x"}
 
 
 def write(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write the picture of each site and split as SVG, PNG and PDF; returns the files."""
+    """Write the picture of each site and split as SVG, PNG and PDF; returns the files.
+
+    Beside the published tables Figure 1 of both comes first.
+    """
     written = []
     frame = comparison.points
     if comparison.mode == "published":
+        written += figures.save(figure1(comparison), folder, "figure1-published")
         cells = frame[frame.table != "trained"].assign(family=frame.table, a=frame.ours, b=frame.paper)
         groups = [("published", cells.assign(site="dense0/pre", split="train"))]
     else:
@@ -38,6 +42,28 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
     for stem, part in groups:
         written += figures.save(picture(part, comparison), folder, stem)
     return written
+
+
+def figure1(comparison: Comparison) -> Figure:
+    """The paper's Figure 1 as its tables have it, and the same of the run, with its bands."""
+    cells = comparison.points[comparison.points.table != "trained"].rename(columns={"table": "family"})
+    paper = cells.assign(mean=cells.paper, low=np.nan, high=np.nan)
+    ours = comparison.curves.rename(columns={"a": "mean"})
+    ours = ours[(ours.site == "dense0/pre") & (ours.split == "train")]
+    seeds = int(cells.seeds.min())
+    sides = {"the paper's tables, 20 seeds": paper, f"this run, {seeds} seeds": ours}
+    return figures.figure1_of({name: _curves(frame) for name, frame in sides.items()})
+
+
+def _curves(frame: pd.DataFrame) -> figures.Curves:
+    shown = frame[frame.family.isin(figures.DASHES)].sort_values("fraction")
+    return {
+        str(family): {
+            str(network): figures.Curve(*(part[name].to_numpy() for name in figures.Curve._fields))
+            for network, part in of_family.groupby("network", sort=False)
+        }
+        for family, of_family in shown.groupby("family", sort=False)
+    }
 
 
 def picture(points: pd.DataFrame, comparison: Comparison) -> Figure:

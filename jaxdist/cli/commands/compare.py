@@ -30,7 +30,7 @@ def add(parser: Parser) -> None:
     )
     parser.add_argument("--images", type=count, help="images by which shared networks' counts may differ [2]")
     parser.add_argument(
-        "--pictures", type=Path, metavar="FOLDER", help="folder for the picture [comparisons/ in the run]"
+        "--pictures", type=Path, metavar="FOLDER", help="folder for pictures and tables [comparisons/ in the run]"
     )
     add_output(parser, any_name=True)
     add_fields(parser, ("data.dir", "statistics."))
@@ -50,7 +50,7 @@ def command(options: argparse.Namespace) -> int:
     pictures = options.pictures or (found.folder or Path()) / "comparisons"
     where = ""
     try:
-        where = _said(compare.write_picture(found, pictures), pictures)
+        where = _said(compare.save(found, pictures), pictures)
     except OSError as error:
         # The exit code is the answer to the question asked, with or without a picture of it.
         output.complain(f"no pictures in {pictures} ({error}); choose a folder with --pictures")
