@@ -23,7 +23,7 @@ autoapi_dirs = ["../jaxdist"]
 autoapi_generate_api_docs = False
 autoapi_options = ["members", "undoc-members"]
 autodoc_member_order = "bysource"
-exclude_patterns = ["_build", "findings/*"]
+exclude_patterns = ["_build", "findings/*", "reproduction/*"]
 html_theme = "furo"
 html_title = f"jaxdist {release}"
 

@@ -13,6 +13,8 @@ from jaxdist.errors import InputError
 AGREEING = 0.9
 """The share of accuracy cells that must lie within `NEAR` standard errors for a run to agree with the paper."""
 NEAR = 3.0
+UNEDITED = "Baseline"
+"""The label of the published rows without an edit."""
 LEAST_SEEDS = 6
 """Fewer give standard errors too uncertain to agree by: of 2 seeds, a fifth of all cells lie beyond 3 by chance."""
 
@@ -26,6 +28,8 @@ def cells(result: xr.DataTree, options: StatisticsConfig, *, name: str = "the ru
     of trained networks, and the training accuracy that its unedited rows repeat) that one stands for its half. `t` and
     `p` are the paper's own test, of both, against its baseline; `drop`, with its interval `drop_low` to `drop_high`,
     `corrected_t`, `p_holm`, `smallest_margin` and `noninferior` are `statistics.corrected`'s of ours, against no edit.
+    `paper_drop` is the paper's unedited row less this one, `drop_z` ours minus that in standard errors, with the drops'
+    own s: it leaves out how well the networks were trained, which all rows of a network share.
     A single seed has no standard error: z is NaN.
 
     Raises:
@@ -98,6 +102,7 @@ def _edited(result: xr.DataTree, options: StatisticsConfig) -> list[dict[str, ob
     unedited = {cell.network: cell.sd for cell in published.finals() if cell.quantity == "train_accuracy"}
     series = {(s.family, s.network, s.site, s.split): s for s in tables.series(result)}
     tests: dict[tuple[str, ...], tuple[statistics.Published, statistics.Corrected]] = {}
+    unedited_rows = {(c.family, c.network): c.accuracy for c in published.cells() if c.label == UNEDITED}
     rows: list[dict[str, object]] = []
     for cell in published.cells():
         key = (cell.family, cell.network, site, "train")
@@ -116,7 +121,7 @@ def _edited(result: xr.DataTree, options: StatisticsConfig) -> list[dict[str, ob
                 ),
             )
         tested, corrected = tests[key]
-        printed = unedited[cell.network] if cell.label == "Baseline" else None
+        printed = unedited[cell.network] if cell.label == UNEDITED else None
         rows.append(
             {
                 "table": cell.family,
@@ -132,6 +137,7 @@ def _edited(result: xr.DataTree, options: StatisticsConfig) -> list[dict[str, ob
                 "paper_p": cell.p,
                 "p": float(tested.p[index]),
                 **{name: float(getattr(corrected, name)[index]) for name in ("drop", "drop_low", "drop_high")},
+                **_drop(one.unperturbed - one.accuracy[:, index], unedited_rows[key[:2]] - cell.accuracy, cell.label),
                 "corrected_t": float(corrected.t[index]),
                 "p_holm": float(corrected.p_holm[index]),
                 "smallest_margin": float(corrected.smallest_margin[index]),
@@ -139,6 +145,14 @@ def _edited(result: xr.DataTree, options: StatisticsConfig) -> list[dict[str, ob
             }
         )
     return rows
+
+
+def _drop(drops: np.ndarray, paper: float, label: str) -> dict[str, float]:
+    """The paper's drop from its unedited row, and how far the mean of ours [S] is from it in standard errors."""
+    if label == UNEDITED:
+        return {"paper_drop": 0.0, "drop_z": np.nan}
+    # Both of the paper's rows are rounded.
+    return {"paper_drop": paper, "drop_z": _against(drops, paper, 2**0.5 * published.DIGITS, printed_sd=None)["z"]}
 
 
 def _against(values: np.ndarray, paper: float, width: float, printed_sd: float | None) -> dict[str, float]:

@@ -9,6 +9,7 @@ import pandas as pd
 from jaxdist import markdown as tables_as_markdown
 from jaxdist import tables
 from jaxdist.compare.comparison import Comparison
+from jaxdist.paper_cells import NEAR
 from jaxdist.published import SEEDS
 
 
@@ -21,7 +22,9 @@ def markdown(comparison: Comparison) -> str:
         "for the test accuracy of the first table, and their differences points; the loss is in nats. SE is the "
         "standard error of the difference, and z the difference in standard errors. The paper prints no standard "
         "deviation for its edited rows: there this run's stands for the paper's too.",
-        f"{comparison.verdicts[0].verdict.capitalize()}: {comparison.verdicts[0].words}.",
+        "The drop is from the unedited row; it leaves out how well the networks were trained, which all rows of a "
+        "network share.",
+        f"{comparison.verdicts[0].verdict.capitalize()}: {comparison.verdicts[0].words}. Of the drops, {_near(frame)}.",
     ]
     trained = frame[frame.table == "trained"]
     if len(trained):
@@ -40,6 +43,11 @@ def markdown(comparison: Comparison) -> str:
     for title, part in _by_table(edited):
         parts += [f"### {title}: tests", _tests(part)]
     return "\n\n".join(parts) + "\n"
+
+
+def _near(frame: pd.DataFrame) -> str:
+    z = frame.drop_z.dropna()
+    return f"{int((z.abs() <= NEAR).sum())} of {len(z)} are"
 
 
 def _by_table(edited: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -71,10 +79,14 @@ def _cells(frame: pd.DataFrame) -> str:
             f"{100 * (one['ours'] - one['paper']):+.2f}",
             tables.percent(one["se"], 3),
             tables.number(one["z"]),
+            tables.percent(one["paper_drop"]),
+            tables.percent(one["drop"]),
+            tables.number(one["drop_z"]),
         ]
         for one in frame.to_dict("records")
     ]
-    return tables_as_markdown.grid(rows, ["row", "point", "paper", "ours", "ours - paper", "SE", "z"])
+    headers = ["row", "point", "paper", "ours", "ours - paper", "SE", "z", "drop, paper", "drop, ours", "z of drops"]
+    return tables_as_markdown.grid(rows, headers)
 
 
 def _tests(frame: pd.DataFrame) -> str:

@@ -1,0 +1,76 @@
+"""Pages whose blocks are what commands make of committed results: these blocks, and the numbers of the text around.
+
+A block stands between ``<!-- jaxdist COMMAND ... -->`` and ``<!-- end -->``. It is what the command prints, or, where
+``: FILE`` follows, the Markdown file that it writes, its headings one level lower. ``python -m tests.committed_pages
+PAGE`` writes a page's blocks anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+from jaxdist import cli, figures
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"<!-- (jaxdist [^>]*?) -->\n(.*?)\n?<!-- end -->", re.S)
+NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
+
+
+def blocks(page: Path) -> dict[str, str]:
+    """The page's blocks by their commands."""
+    return dict(BLOCK.findall(page.read_text(encoding="utf-8")))
+
+
+def made(command: str) -> str:
+    """What a block should say. Nothing of the committed results' folders is written."""
+    words, _, file = command.partition(": ")
+    with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
+        _, verb, *arguments = words.split()
+        for k, argument in enumerate(arguments):
+            if (ROOT / argument).is_dir():
+                arguments[k] = Path(argument).name
+                shutil.copytree(ROOT / argument, arguments[k])
+        printed = io.StringIO()
+        # It is about what is printed and tabulated.
+        with contextlib.redirect_stdout(printed), mock.patch.object(figures, "save", return_value=[]):
+            code = cli.main([verb, *arguments])
+        if code not in (0, 1):
+            raise ValueError(f"{words}: exit code {code}")
+        if file:
+            (path,) = Path().rglob(file)
+            return re.sub(r"^#", "##", path.read_text(encoding="utf-8"), flags=re.M).strip()
+        # Where files are, is another matter.
+        kept = [line.rstrip() for line in printed.getvalue().splitlines() if not re.search(r" (are|is) in ", line)]
+        return "```text\n" + "\n".join(kept).strip("\n") + "\n```"
+
+
+def unfounded(page: Path) -> Iterator[str]:
+    """Numbers of the page's text that are in none of its blocks: decimals, rounded as they are, and "m of n"."""
+    text = page.read_text(encoding="utf-8")
+    known = {abs(float(number)) for body in blocks(page).values() for number in re.findall(NUMBER, body)}
+    prose = re.sub(r"```.*?```|`[^`]*`|\[[^\]]*\]\([^)]*\)|^#.*$", " ", BLOCK.sub("", text), flags=re.S | re.M)
+    for number in re.findall(r"(?<![\w.])\d+\.\d+(?:e-\d+)?", prose):
+        digits = len(number.partition(".")[2])
+        if not any(round(one, digits) == float(number) for one in known):
+            yield number
+    told = " ".join(" ".join(blocks(page).values()).split())
+    yield from (share for share in re.findall(r"\d+ of \d+", " ".join(prose.split())) if share not in told)
+
+
+def rewrite(page: Path) -> None:
+    """Write every block of a page anew."""
+    text = page.read_text(encoding="utf-8")
+    page.write_text(BLOCK.sub(lambda m: f"<!-- {m[1]} -->\n{made(m[1])}\n<!-- end -->", text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        rewrite(Path(argument))

@@ -1,0 +1,175 @@
+"""The findings and the reproduction say what the commands on them print, from the committed results."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+
+import jaxdist
+from jaxdist import cli, families, published
+from tests import committed_pages
+from tests.committed_pages import ROOT
+
+PAGES = ("findings", "reproduction")
+BLOCKS = [(page, command) for page in PAGES for command in committed_pages.blocks(ROOT / "docs" / f"{page}.md")]
+REPRODUCTION = ROOT / "docs" / "reproduction"
+IMAGES = ROOT / "docs" / "images" / "reproduction"
+TOTAL = 60_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "command"), BLOCKS)
+def test_every_block_is_what_its_command_makes(page, command):
+    shown = committed_pages.blocks(ROOT / "docs" / f"{page}.md")[command]
+    assert "\n".join(line.rstrip() for line in shown.splitlines()) == committed_pages.made(command)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_number_of_the_text_is_in_a_block(page):
+    """Prose may round what a block says, but not say what none does."""
+    assert not list(committed_pages.unfounded(ROOT / "docs" / f"{page}.md"))
+
+
+def test_a_number_that_no_block_has_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("Here 1.5 and 2.25 and 3 of 4.\n\n<!-- jaxdist x -->\n1.52, 2 of 4\n<!-- end -->\n")
+    assert list(committed_pages.unfounded(page)) == ["2.25", "3 of 4"]
+
+
+@pytest.mark.parametrize("path", sorted(REPRODUCTION.glob("*/result.nc")), ids=lambda path: path.parent.name)
+def test_the_committed_results_are_whole_and_name_no_place(path):
+    result = jaxdist.load(path)
+    texts = json.dumps({k: str(v) for node in result.subtree for k, v in node.attrs.items()})
+    assert not re.search(r"(?<![\w.])/(home|tmp|work|root|Users)/", texts)
+    assert "weights" not in result.children
+    for family in families.PAPER:
+        group = result[family].to_dataset()
+        assert list(group.total.values) == [TOTAL, 10_000]
+        assert group.sizes["fraction"] == {"scale": 100, "clip": 100, "offset": 125}[family]
+    steps = result["training"].to_dataset()
+    assert steps.sizes["step"] == 5001
+    assert np.isfinite(steps.loss.values[..., :-1]).all()  # the paper does not record that of the last weights
+
+
+def rows(text, title):
+    """The rows of the Markdown table under a heading, as lists of words."""
+    part = re.split(r"\n#+ ", text.split(f"# {title}\n", 1)[1])[0]
+    lines = [line for line in part.splitlines() if line.startswith("|")]
+    return [[word.strip() for word in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def number(word):
+    return float(word.replace("−", "-").replace("∞", "inf").replace("–", "nan").removesuffix("%"))
+
+
+@pytest.fixture(scope="module")
+def cells():
+    """The page's block of published cells."""
+    (block,) = (
+        body
+        for command, body in committed_pages.blocks(ROOT / "docs" / "reproduction.md").items()
+        if command.startswith("jaxdist compare")
+    )
+    return block
+
+
+@pytest.fixture(scope="module")
+def paper_run():
+    return jaxdist.load(REPRODUCTION / "mnist")
+
+
+@pytest.mark.parametrize("network", ["relu", "abs"])
+@pytest.mark.parametrize("family", families.PAPER)
+def test_every_published_cell_by_an_independent_computation(family, network, cells, paper_run):
+    """From the committed counts, by NumPy and SciPy alone."""
+    group = paper_run[family].to_dataset().sel(network=network, split="train").squeeze("site")
+    correct, unedited, grid = group.correct.values, group.unperturbed.values, group.fraction.values
+    seeds = len(correct)
+    printed = [cell for cell in published.cells() if (cell.family, cell.network) == (family, network)]
+    title = f"{family.capitalize()}, {network}"
+    same, own = student_t(correct[:, 50:51] - correct), student_t(unedited[:, None] - correct)
+    p = 2 * stats.t.sf(np.abs(own), seeds - 1)
+    holm = np.empty(len(grid))
+    holm[np.argsort(p)] = np.minimum(1, np.maximum.accumulate(np.sort(p) * np.arange(len(grid), 0, -1)))
+    compared = rows(cells, title)
+    tested = rows(cells, f"{title}: tests")
+    assert len(compared) == len(tested) == len(printed)
+    for cell, one, test in zip(printed, compared, tested, strict=True):
+        at = int(np.abs(grid - cell.row).argmin())
+        ours = correct[:, at] / TOTAL
+        theirs = ours.var(ddof=1) / 20
+        if cell.label == "Baseline":
+            theirs = (0.0015 if network == "relu" else 0.0) ** 2 / 19
+        se = np.sqrt(ours.var(ddof=1) / seeds + theirs + 1e-8 / 12)
+        assert one[0] == test[0] == cell.label
+        found = np.array([number(word) for word in one[1:7]])
+        difference = ours.mean() - cell.accuracy
+        expected = np.array(
+            [*(100 * np.array([grid[at], cell.accuracy, ours.mean(), difference, se])), difference / se]
+        )
+        half = np.array([0.06 * max(1, abs(grid[at])), 0.0051, 0.0051, 0.0051, 0.00051, 0.051])
+        assert (np.abs(found - expected) <= half).all(), (cell, found, expected)
+        drops = 100 * (unedited - correct[:, at]) / TOTAL
+        error = drops.std(ddof=1) / seeds**0.5
+        paper_drop = 100 * (printed[[c.label for c in printed].index("Baseline")].accuracy - cell.accuracy)
+        near(number(one[7]), paper_drop, 0.0051)
+        near(number(one[8]), drops.mean(), 0.0051)
+        if cell.label != "Baseline":
+            se = np.sqrt(drops.var(ddof=1) * (1 / seeds + 1 / 20) + 2e-4 / 12)
+            near(number(one[9]), (drops.mean() - paper_drop) / se, 0.051)
+        low, high, bound = (drops.mean() + stats.t.ppf(q, seeds - 1) * error for q in (0.025, 0.975, 0.95))
+        for word, value in zip(test[1:4], (cell.t, same[at], own[at]), strict=True):
+            near(number(word), value, 0.051)
+        near(number(test[4]), holm[at], 0.06 * holm[at])
+        for word, value in zip(re.findall(r"-?[\d.]+", test[5]), (drops.mean(), low, high), strict=True):
+            near(float(word), value, 0.0051)
+        assert test[6] == ("yes" if bound < 1 else "no")
+
+
+def student_t(counts):
+    """t of differences of counts[S, P] against 0; of equal ones its limit."""
+    error = counts.std(axis=0, ddof=1) / np.sqrt(len(counts))
+    limit = np.where(counts[0] == 0, 0.0, np.copysign(np.inf, counts[0]))
+    return np.where(np.ptp(counts, axis=0) == 0, limit, counts.mean(axis=0) / np.where(error == 0, 1, error))
+
+
+def near(found, expected, within):
+    assert found == expected or abs(found - expected) <= within + 1e-12, (found, expected)
+
+
+def test_the_trained_networks_by_an_independent_computation(cells, paper_run):
+    steps = paper_run["training"].to_dataset()
+    printed = {(one.network, one.quantity): one for one in published.finals()}
+    found = rows(cells, "After training")
+    assert len(found) == len(printed) == 6
+    for name, label, *words in found:
+        quantity = label.replace(" ", "_")
+        paper = printed[name, quantity]
+        values = steps[quantity].sel(network=name).values[:, -1 if quantity == "test_accuracy" else -2].astype(float)
+        unit, half = (1, 5.1e-5) if quantity == "loss" else (100, 0.0051)
+        se = np.sqrt(values.var(ddof=1) / len(values) + paper.sd**2 / 19 + 1e-8 / 12)
+        difference = values.mean() - paper.mean
+        expected = [unit * paper.mean, unit * values.mean(), unit * difference, unit * se, difference / se]
+        for word, value, within in zip(words, expected, (half, half, half, half, 0.051), strict=True):
+            near(number(word), value, within)
+
+
+@pytest.mark.slow
+def test_the_pictures_are_what_the_command_draws(tmp_path, monkeypatch):
+    """Fonts may be hinted otherwise elsewhere."""
+    monkeypatch.chdir(ROOT)
+    code = cli.main(["compare", "docs/reproduction/mnist", "published", "--pictures", str(tmp_path), "--quiet"])
+    assert code in (0, 1)
+    stems = {path.stem for path in IMAGES.glob("*.png")}
+    assert stems == {"figure1-published", "published"}
+    for stem in stems:
+        old, new = (
+            np.asarray(Image.open(folder / f"{stem}.png").convert("L"), np.float64) for folder in (IMAGES, tmp_path)
+        )
+        assert old.shape == new.shape
+        assert np.abs(old - new).mean() < 1, f"draw {stem} again"
