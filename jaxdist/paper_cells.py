@@ -29,8 +29,10 @@ def cells(result: xr.DataTree, options: StatisticsConfig, *, name: str = "the ru
     `p` are the paper's own test, of both, against its baseline; `drop`, with its interval `drop_low` to `drop_high`,
     `corrected_t`, `p_holm`, `smallest_margin` and `noninferior` are `statistics.corrected`'s of ours, against no edit.
     `paper_drop` is the paper's unedited row less this one, `drop_z` ours minus that in standard errors, with the drops'
-    own s: it leaves out how well the networks were trained, which all rows of a network share.
-    A single seed has no standard error: z is NaN.
+    own s: it leaves out the level to which the networks were trained, which all rows of a network share. `paper_spread`
+    is the standard deviation of the difference to the paper's baseline that its t implies, ``|difference| sqrt(20) /
+    |t|``, and `spread` this run's. The paper does not print its accuracy at the baseline: this run's curve, shifted to
+    the paper's rows on either side, stands for it. A single seed has no standard error: z is NaN.
 
     Raises:
       InputError: if the run has none of the paper's networks, or no sweep of its training images.
@@ -102,6 +104,7 @@ def _edited(result: xr.DataTree, options: StatisticsConfig) -> list[dict[str, ob
     unedited = {cell.network: cell.sd for cell in published.finals() if cell.quantity == "train_accuracy"}
     series = {(s.family, s.network, s.site, s.split): s for s in tables.series(result)}
     tests: dict[tuple[str, ...], tuple[statistics.Published, statistics.Corrected]] = {}
+    baselines: dict[tuple[str, ...], float] = {}
     unedited_rows = {(c.family, c.network): c.accuracy for c in published.cells() if c.label == UNEDITED}
     rows: list[dict[str, object]] = []
     for cell in published.cells():
@@ -120,7 +123,9 @@ def _edited(result: xr.DataTree, options: StatisticsConfig) -> list[dict[str, ob
                     one.accuracy, one.unperturbed, margin=options.margin, confidence=options.confidence
                 ),
             )
+            baselines[key] = _paper_baseline(one, options.published_baseline_index)
         tested, corrected = tests[key]
+        to_baseline = one.accuracy[:, options.published_baseline_index] - one.accuracy[:, index]
         printed = unedited[cell.network] if cell.label == UNEDITED else None
         rows.append(
             {
@@ -132,6 +137,8 @@ def _edited(result: xr.DataTree, options: StatisticsConfig) -> list[dict[str, ob
                 "fraction": fraction,
                 "paper": cell.accuracy,
                 **_against(one.accuracy[:, index], cell.accuracy, published.DIGITS, printed_sd=printed),
+                "paper_spread": abs(baselines[key] - cell.accuracy) * published.SEEDS**0.5 / abs(cell.t),
+                "spread": float(to_baseline.std(ddof=1)) if len(to_baseline) > 1 else np.nan,
                 "paper_t": cell.t,
                 "t": float(tested.t[index]),
                 "paper_p": cell.p,
@@ -145,6 +152,16 @@ def _edited(result: xr.DataTree, options: StatisticsConfig) -> list[dict[str, ob
             }
         )
     return rows
+
+
+def _paper_baseline(one: tables.Series, at: int) -> float:
+    """About the paper's mean accuracy at index `at` of a grid: ours, and the difference of the rows on either side."""
+    printed = [cell for cell in published.cells() if (cell.family, cell.network) == (one.family, one.network)]
+    rows = np.array([int(np.abs(one.fraction - cell.row).argmin()) for cell in printed])
+    ours = one.accuracy.mean(axis=0)
+    apart = np.array([cell.accuracy for cell in printed]) - ours[rows]
+    order = np.argsort(rows)
+    return float(ours[at] + np.interp(at, rows[order], apart[order]))
 
 
 def _drop(drops: np.ndarray, paper: float, label: str) -> dict[str, float]:

@@ -128,6 +128,12 @@ def test_every_published_cell_by_an_independent_computation(family, network, cel
         near(number(test[4]), holm[at], 0.06 * holm[at])
         for word, value in zip(re.findall(r"-?[\d.]+", test[5]), (drops.mean(), low, high), strict=True):
             near(float(word), value, 0.0051)
+        at_rows = [int(np.abs(grid - c.row).argmin()) for c in printed]
+        apart = [c.accuracy - correct[:, k].mean() / TOTAL for c, k in zip(printed, at_rows, strict=True)]
+        known = sorted(zip(at_rows, apart, strict=True))
+        baseline = correct[:, 50].mean() / TOTAL + np.interp(50, *zip(*known, strict=True))
+        near(number(test[7]), 100 * abs(baseline - cell.accuracy) * 20**0.5 / abs(cell.t), 0.0051)
+        near(number(test[8]), 100 * (correct[:, 50] - correct[:, at]).std(ddof=1) / TOTAL, 0.0051)
         assert test[6] == ("yes" if bound < 1 else "no")
 
 

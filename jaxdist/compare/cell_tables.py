@@ -22,8 +22,8 @@ def markdown(comparison: Comparison) -> str:
         "for the test accuracy of the first table, and their differences points; the loss is in nats. SE is the "
         "standard error of the difference, and z the difference in standard errors. The paper prints no standard "
         "deviation for its edited rows: there this run's stands for the paper's too.",
-        "The drop is from the unedited row; it leaves out how well the networks were trained, which all rows of a "
-        "network share.",
+        "The drop is from the unedited row; it leaves out the level to which the networks were trained, which all rows "
+        "of a network share, not what training does to the cost of an edit.",
         f"{comparison.verdicts[0].verdict.capitalize()}: {comparison.verdicts[0].words}. Of the drops, {_near(frame)}.",
     ]
     trained = frame[frame.table == "trained"]
@@ -38,7 +38,8 @@ def markdown(comparison: Comparison) -> str:
         "instead of the unedited network, and is positive where accuracy is below that. Here it is beside the same "
         "test of this run (`statistics.published_baseline_index`) and the test against no edit: its t, its p after "
         "Holm's correction over the family's points, the drop in points with its interval, and whether the drop is "
-        f"shown to be below {tables.percent(comparison.margin)} points (non-inferior).",
+        f"shown to be below {tables.percent(comparison.margin)} points (non-inferior). SD is the standard deviation "
+        "over seeds of the difference to index 50, which the paper does not print: about what its t implies.",
     ]
     for title, part in _by_table(edited):
         parts += [f"### {title}: tests", _tests(part)]
@@ -102,7 +103,10 @@ def _tests(frame: pd.DataFrame) -> str:
                 tables.p_value(one["p_holm"]),
                 f"{drop} [{low}, {high}]",
                 "yes" if one["noninferior"] else "no",
+                tables.percent(one["paper_spread"]),
+                tables.percent(one["spread"]),
             ]
         )
     headers = ["row", "t, paper", "t, same test", "t, against no edit", "p (Holm)", "drop", "non-inferior"]
+    headers += ["SD, paper", "SD, ours"]
     return tables_as_markdown.grid(rows, headers)
