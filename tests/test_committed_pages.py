@@ -11,7 +11,8 @@ from PIL import Image
 from scipy import stats
 
 import jaxdist
-from jaxdist import cli, families, published
+from jaxdist import cli, families, paper_cells, published
+from jaxdist.config import StatisticsConfig
 from tests import committed_pages
 from tests.committed_pages import ROOT
 
@@ -135,6 +136,26 @@ def test_every_published_cell_by_an_independent_computation(family, network, cel
         near(number(test[7]), 100 * abs(baseline - cell.accuracy) * 20**0.5 / abs(cell.t), 0.0051)
         near(number(test[8]), 100 * (correct[:, 50] - correct[:, at]).std(ddof=1) / TOTAL, 0.0051)
         assert test[6] == ("yes" if bound < 1 else "no")
+
+
+def test_with_the_spread_that_the_papers_t_imply_no_row_is_far_from_the_paper(paper_run):
+    """What the page says of the cells that differ; by the frame whose numbers the tests above recompute."""
+    frame = paper_cells.cells(paper_run, StatisticsConfig())
+    edited = frame[frame.table != "trained"]
+    seeds = paper_run["scale"].sizes["seed"]
+    beyond = []
+    for (family, network), part in edited.groupby(["table", "network"]):
+        correct = paper_run[family].to_dataset().correct.sel(network=network, split="train").squeeze("site").values
+        for one in part.to_dict("records"):
+            paper = one["paper_t"] * one["paper_spread"] / 20**0.5
+            ours = correct[:, 50].mean() / TOTAL - one["ours"]
+            z = (ours - paper) / (one["paper_spread"] * np.sqrt(1 / seeds + 1 / 20) + 1e-4)
+            if abs(z) > 3:
+                beyond.append((family, network, one["label"], z))
+    assert not beyond
+    accuracies = frame[(frame.quantity != "loss") & (frame.z.abs() > 3)]
+    assert len(accuracies) == 6
+    assert (edited.drop_z.abs() > 3).sum() == 8
 
 
 def student_t(counts):
