@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import matplotlib.style
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -84,6 +85,21 @@ INTENSITY = Panel(
 DISTANCE = Panel(
     ("offset",), "Distance edits", "Distance offset (% of activation range)", (-200, 100), range(-200, 101, 50), 0
 )
+
+
+def curves_of(frame: pd.DataFrame) -> Curves:
+    """The curves of a frame with a row a point, in order: `family`, `network`, `fraction`, `mean`, `low`, `high`.
+
+    Families that Figure 1 does not have are left out.
+    """
+    shown = frame[frame.family.isin(DASHES)]
+    return {
+        str(family): {
+            str(network): Curve(*(part[name].to_numpy() for name in Curve._fields))
+            for network, part in of_family.groupby("network", sort=False)
+        }
+        for family, of_family in shown.groupby("family", sort=False)
+    }
 
 
 def figure1(curves: Curves, *, title: str | None = None) -> Figure:

@@ -23,12 +23,12 @@ NARROW, LEAST_ROWS = 24, 32
 CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
 """Calls that are looked into, with the parameter that holds what they call."""
 
-ELEMENTWISE = frozenset(  # a list would take sixty lines
-    "abs add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy cos cosh div eq erf "  # noqa: SIM905
-    "erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le log log1p logistic lt max min mul ne neg not or "
-    "pow pvary reduce_precision rem round rsqrt select_n sign sin sinh sqrt square stop_gradient sub tan "
-    "tanh xor".split()
-)
+_NAMES = """
+    abs add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy cos cosh div eq erf
+    erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le log log1p logistic lt max min mul ne neg not or pow
+    pvary reduce_precision rem round rsqrt select_n sign sin sinh sqrt square stop_gradient sub tan tanh xor
+"""
+ELEMENTWISE = frozenset(_NAMES.split())
 """Primitives that act on each element alone, whose parameters know nothing of shapes."""
 
 _SAME = tuple((one, one) for one in lax.Precision)

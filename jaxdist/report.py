@@ -129,14 +129,7 @@ def write_verdict(
 def curves_of(points: pd.DataFrame, site: str) -> figures.Curves:
     """The curves of one site, on the training images where they were swept, as in the paper."""
     chosen = points[(points.site == site) & (points.split == tables.main_split(points))]
-    return {
-        str(family): {
-            str(network): figures.Curve(*(one[name].to_numpy() for name in ("fraction", "accuracy", "low", "high")))
-            for network, one in part.groupby("network", sort=False)
-        }
-        for family, part in chosen.groupby("family", sort=False)
-        if family in families.PAPER
-    }
+    return figures.curves_of(chosen.rename(columns={"accuracy": "mean"}))
 
 
 def _figures1(points: pd.DataFrame) -> Iterator[tuple[str, Figure]]:

@@ -16,6 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from PIL import Image
+
 from jaxdist import cli
 
 ROOT = Path(__file__).parents[1]
@@ -129,6 +132,13 @@ def _fill(page: str) -> None:
         if shown:
             text = f"{text[: shown.start]}{printed}\n{text[shown.start + len(shown.text) :]}"
     (ROOT / page).write_text(text, encoding="utf-8")
+
+
+def assert_drawn_alike(committed: Path, now: Path) -> None:
+    """The picture in the repository is what is drawn now; fonts may be hinted otherwise elsewhere."""
+    old, new = (np.asarray(Image.open(path).convert("L"), np.float64) for path in (committed, now))
+    assert old.shape == new.shape
+    assert np.abs(old - new).mean() < 1, f"draw {committed.name} again"
 
 
 if __name__ == "__main__":

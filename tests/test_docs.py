@@ -78,12 +78,4 @@ def test_the_diagrams_of_a_page_are_what_the_gallery_draws(stem, tmp_path):
     """`jaxdist gallery` makes them; fonts may be hinted otherwise elsewhere."""
     (now,) = figures.save(gallery.diagrams()[stem], tmp_path, stem, ["png"])
     committed = ROOT / "docs" / "images" / "gallery" / f"{stem}.png"
-    old, new = (np.asarray(_pixels(path), np.float64) for path in (committed, now))
-    assert old.shape == new.shape
-    assert np.abs(old - new).mean() < 1, f"draw {committed.name} again"
-
-
-def _pixels(path):
-    from PIL import Image
-
-    return Image.open(path).convert("L")
+    page_support.assert_drawn_alike(committed, now)

@@ -52,18 +52,7 @@ def figure1(comparison: Comparison) -> Figure:
     ours = ours[(ours.site == "dense0/pre") & (ours.split == "train")]
     seeds = int(cells.seeds.min())
     sides = {"the paper's tables, 20 seeds": paper, f"this run, {seeds} seeds": ours}
-    return figures.figure1_of({name: _curves(frame) for name, frame in sides.items()})
-
-
-def _curves(frame: pd.DataFrame) -> figures.Curves:
-    shown = frame[frame.family.isin(figures.DASHES)].sort_values("fraction")
-    return {
-        str(family): {
-            str(network): figures.Curve(*(part[name].to_numpy() for name in figures.Curve._fields))
-            for network, part in of_family.groupby("network", sort=False)
-        }
-        for family, of_family in shown.groupby("family", sort=False)
-    }
+    return figures.figure1_of({name: figures.curves_of(frame) for name, frame in sides.items()})
 
 
 def picture(points: pd.DataFrame, comparison: Comparison) -> Figure:
