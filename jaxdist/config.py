@@ -63,8 +63,10 @@ class ModelConfig:
         "tanh, sigmoid, sine, identity; relu2, relu_l2, relu2_neg, relu_l2_neg, and these of abs",
     )
     hidden: tuple[int, ...] = _option((128,), "hidden units of each layer", least=1)
-    init: Literal["pytorch", "lecun_normal", "he_normal", "glorot_uniform"] = _option(
-        "pytorch", "pytorch: weights and biases U(-1/sqrt(fan_in), 1/sqrt(fan_in)); the others have zero biases"
+    init: Literal["pytorch", "paper_code", "lecun_normal", "he_normal", "glorot_uniform"] = _option(
+        "pytorch",
+        "pytorch: weights and biases U(-1/sqrt(fan_in), 1/sqrt(fan_in)); paper_code: of these those that the paper's "
+        "code draws on a CPU, another network's for each of its 20 relu and 20 abs; the others have zero biases",
     )
 
 

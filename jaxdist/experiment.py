@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
@@ -26,6 +27,7 @@ from jaxdist import (
     forms,
     hosts,
     mlp,
+    paper_weights,
     ranges,
     report,
     results,
@@ -96,8 +98,7 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
         return earlier
     if earlier is not None and is_swept(earlier) and not swept:
         raise InputError(f"{folder}: is swept already; to extend it, 'jaxdist run' trains and sweeps the new seeds")
-    for name in config.model.activations:
-        forms.get(name)
+    check_networks(config)
     store = Store(folder, config)
     inputs = load_inputs(config, store.backend, seeds=len(new) or config.train.seeds)
     if earlier is not None:
@@ -243,7 +244,7 @@ def changed(result: xr.DataTree, changes: Mapping[str, str], allowed: tuple[str,
 
 
 def train_networks(config: Config, inputs: Inputs, show: Show, seeds: range, store: Store) -> Part:
-    """Train some seeds of each activation, from the same initial weights, or go on with it."""
+    """Train some seeds of each activation, or go on with it."""
     networks: dict[str, Params] = {}
     metrics: dict[str, Metrics] = {}
     passed: dict[str, Passed] = {}
@@ -341,9 +342,22 @@ def targets_of(config: Config) -> counting.Targets:
     return counting.targets_of([f"dense{k}/pre" for k in range(len(config.model.hidden))], config.sweep.layers)
 
 
+def check_networks(config: Config) -> None:
+    """Raise `InputError` for networks that cannot be made."""
+    for name in config.model.activations:
+        forms.get(name)
+    if config.model.init == "paper_code":
+        paper_weights.check(config.model.activations, config.model.hidden, config.train.seeds)
+
+
 def initial_params(config: Config, inputs: Inputs, seeds: Sequence[int], network: str) -> Params:
-    """The weights of some seeds before training, the same for every network; all keys come from train.seed."""
+    """The weights of some seeds before training, the same for every network; all keys come from train.seed.
+
+    But those of the paper's code depend on no seed, and are other ones for each network.
+    """
     sizes = (inputs.used.size, *config.model.hidden, inputs.dataset.classes)
+    if config.model.init == "paper_code":
+        return jax.tree.map(jnp.asarray, paper_weights.initial(network, seeds, sizes))
     init_key = jax.random.fold_in(jax.random.key(config.train.seed), _INIT)
     return mlp.init_ensemble(init_key, seeds, sizes, config.model.init, network)
 

@@ -84,6 +84,7 @@ def plan(config: Config, devices: int | None = None) -> Plan:
     """
     if devices is not None and devices < 1:
         raise InputError(f"--devices: expected at least 1, got {devices}")
+    experiment.check_networks(config)
     inputs, load_s = _timed(lambda: load_inputs(config))
     seeds = min(config.train.seeds, MOST_SEEDS)
     share = config.train.seeds / seeds
