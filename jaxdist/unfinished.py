@@ -22,6 +22,7 @@ import jax
 import numpy as np
 import tomli_w
 
+import jaxdist
 from jaxdist import config as configs
 from jaxdist import files, hosts, places
 from jaxdist.config import Config
@@ -61,6 +62,7 @@ class Store:
         if self.keeps and self._noted.exists():
             with _readable(self._noted):
                 self._found = tomllib.loads(self._noted.read_text(encoding="utf-8"))
+            self._refuse_other_version()
             refuse_other(configs.from_dict(self._found["config"], where=str(self._noted)), config, self._folder)
 
     @property
@@ -74,8 +76,19 @@ class Store:
             raise InputError(f"{self._folder}: holds work on other images; give the same ones, or delete it")
         if self.keeps and not self._found:
             files.remove(self._folder)  # nothing says what it was for
-            self._found = {"data_digest": data_digest, "backend": backend, "config": configs.to_dict(self._config)}
+            about = {"jaxdist": jaxdist.__version__, "data_digest": data_digest, "backend": backend}
+            self._found = about | {"config": configs.to_dict(self._config)}
             files.write_text(self._noted, tomli_w.dumps(self._found))
+
+    def _refuse_other_version(self) -> None:
+        """Raise `InputError` where another version left the work: its arrays may be other ones than are read here."""
+        version = self._found.get("jaxdist")
+        if version != jaxdist.__version__:
+            by = f"jaxdist {version}" if version else "an earlier version"
+            raise InputError(
+                f"{self._folder}: holds work of {by}, and this is jaxdist {jaxdist.__version__}; finish it with that "
+                "version, or delete it"
+            )
 
     def clear(self) -> None:
         """Remove everything kept, all of it or nothing: later work must not go on with half of this."""

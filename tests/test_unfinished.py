@@ -8,14 +8,17 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import filelock
 import jax
 import numpy as np
 import pytest
+import tomli_w
 import xarray as xr
 
+import jaxdist
 from jaxdist import cli, experiment, finished, folders, results, training, unfinished, waves, weights
 from jaxdist import config as configs
 from jaxdist.errors import InputError
@@ -117,6 +120,25 @@ def test_work_that_nothing_tells_of_is_not_gone_on_with(tmp_path, monkeypatch, u
     (tmp_path / "run" / unfinished.FOLDER / "run.toml").unlink()
     experiment.run(config(tmp_path / "run"))
     assert_same(arrays(tmp_path / "run"), arrays(undisturbed))
+
+
+@pytest.mark.parametrize("noted", [{"jaxdist": "0.0.1"}, {}])
+def test_work_of_another_version_is_refused_and_stays(noted, tmp_path, monkeypatch):
+    """What it kept may be other arrays than are read here."""
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(waves.sweep, "sums", lambda *_, **__: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            experiment.run(config(folder))
+    place = folder / unfinished.FOLDER / "run.toml"
+    said = tomllib.loads(place.read_text())
+    assert said.pop("jaxdist") == jaxdist.__version__
+    place.write_text(tomli_w.dumps(noted | said))
+    before = sorted(folder.rglob("*"))
+    by = "jaxdist 0.0.1" if noted else "an earlier version"
+    with pytest.raises(InputError, match=f"holds work of {by}, and this is jaxdist {jaxdist.__version__}; finish it"):
+        experiment.run(config(folder))
+    assert sorted(folder.rglob("*")) == before
 
 
 def test_other_statistics_change_no_run(tmp_path):
