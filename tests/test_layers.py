@@ -36,6 +36,7 @@ LAYERS = (
     "backends",
     "inputs",
     "mlp",
+    "paper_weights",
     "training",
     "rules",
     "ranges",
