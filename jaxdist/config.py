@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 import tomllib
-import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import tomli_w
 
+from jaxdist import fields
 from jaxdist.errors import InputError, nearest
+from jaxdist.fields import option
 
 Family = Literal[
     "scale",
@@ -28,42 +27,34 @@ Family = Literal[
     "dead_zone",
     "clip_both",
 ]
-T = TypeVar("T")
-
-
-def _option(
-    default: Any, help: str, *, least: float | None = None, above: float | None = None, below: float | None = None
-) -> Any:
-    """A field with its help text and its bounds: `least` is inclusive, `above` and `below` are exclusive."""
-    return dataclasses.field(default=default, metadata={"help": help, "least": least, "above": above, "below": below})
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Which images, and how they are scaled."""
 
-    name: str = _option("digits", "digits, mnist, fashion_mnist, or any TFDS image-classification set")
-    dir: str = _option("", "folder of IDX files, or a TFDS data folder; empty: the default place for the name")
-    normalisation: Literal["raw", "unit", "standard"] = _option(
+    name: str = option("digits", "digits, mnist, fashion_mnist, or any TFDS image-classification set")
+    dir: str = option("", "folder of IDX files, or a TFDS data folder; empty: the default place for the name")
+    normalisation: Literal["raw", "unit", "standard"] = option(
         "raw", "raw: stored pixel values (the paper's code); unit: divided by the largest; standard: (unit - mean) / sd"
     )
-    mean: float | None = _option(
+    mean: float | None = option(
         None, "mean for 'standard', in units of the largest pixel; unset: of the training images"
     )
-    sd: float | None = _option(None, "standard deviation for 'standard'; unset: of the training images", above=0)
+    sd: float | None = option(None, "standard deviation for 'standard'; unset: of the training images", above=0)
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The networks: one multilayer perceptron an activation, or of another form."""
 
-    activations: tuple[str, ...] = _option(
+    activations: tuple[str, ...] = option(
         ("relu", "abs"),
         "one network each, from the same initial weights: relu, abs, leaky_relu, prelu, elu, gelu, silu, softplus, "
         "tanh, sigmoid, sine, identity; relu2, relu_l2, relu2_neg, relu_l2_neg, and these of abs",
     )
-    hidden: tuple[int, ...] = _option((128,), "hidden units of each layer", least=1)
-    init: Literal["pytorch", "paper_code", "lecun_normal", "he_normal", "glorot_uniform"] = _option(
+    hidden: tuple[int, ...] = option((128,), "hidden units of each layer", least=1)
+    init: Literal["pytorch", "paper_code", "lecun_normal", "he_normal", "glorot_uniform"] = option(
         "pytorch",
         "pytorch: weights and biases U(-1/sqrt(fan_in), 1/sqrt(fan_in)); paper_code: of these those that the paper's "
         "code draws on a CPU, another network's for each of its 20 relu and 20 abs; the others have zero biases",
@@ -74,13 +65,13 @@ class ModelConfig:
 class TrainConfig:
     """Full-batch training of the seed ensemble."""
 
-    seeds: int = _option(20, "networks an activation", least=1)
-    seed: int = _option(0, "root of all random keys", least=0, below=2**32)
-    steps: int = _option(400, "parameter updates", least=1, below=10**9)
-    optimizer: Literal["sgd", "adam"] = _option("sgd", "optax optimiser; sgd is the paper's")
-    learning_rate: float = _option(0.01, "step size", above=0)
-    save_every: float = _option(60.0, "seconds between saved states, from which a killed run goes on", least=0)
-    snapshots: bool = _option(
+    seeds: int = option(20, "networks an activation", least=1)
+    seed: int = option(0, "root of all random keys", least=0, below=2**32)
+    steps: int = option(400, "parameter updates", least=1, below=10**9)
+    optimizer: Literal["sgd", "adam"] = option("sgd", "optax optimiser; sgd is the paper's")
+    learning_rate: float = option(0.01, "step size", above=0)
+    save_every: float = option(60.0, "seconds between saved states, from which a killed run goes on", least=0)
+    snapshots: bool = option(
         False, "keep the weights when training accuracy first passes 10, 20, ... 90, 95, 99 %, and sweep them too"
     )
 
@@ -89,67 +80,67 @@ class TrainConfig:
 class RangesConfig:
     """How the per-unit ranges are measured, always on the training images."""
 
-    measured_on: Literal["post", "pre"] = _option("post", "side of the activation; post is what the paper's code does")
-    rule: Literal["minmax", "quantile", "sd"] = _option(
+    measured_on: Literal["post", "pre"] = option("post", "side of the activation; post is what the paper's code does")
+    rule: Literal["minmax", "quantile", "sd"] = option(
         "minmax",
         "minmax: smallest and largest value (the paper's); quantile: two quantiles; sd: mean -+ deviations * sd",
     )
-    quantile: float = _option(
+    quantile: float = option(
         0.001, "for the rule 'quantile': a range is from this quantile to 1 minus it", above=0, below=0.5
     )
-    deviations: float = _option(3.0, "for the rule 'sd': standard deviations to either side of the mean", above=0)
+    deviations: float = option(3.0, "for the rule 'sd': standard deviations to either side of the mean", above=0)
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepConfig:
     """The edits of the preactivations."""
 
-    families: tuple[Family, ...] = _option(
+    families: tuple[Family, ...] = option(
         ("scale", "clip", "offset"),
         "families of edits, each at its own grid: scale, clip, offset (the paper's); shift, random_offset, "
         "restored_offset, random_scale, noise, floor, dead_zone, clip_both",
     )
-    dose: bool = _option(False, "also how much each edit disturbs what the logits are made of, as an angle")
-    matched: tuple[float, ...] | None = _option(
+    dose: bool = option(False, "also how much each edit disturbs what the logits are made of, as an angle")
+    matched: tuple[float, ...] | None = option(
         None, "also every family where it has these angular doses, such as 0.1,0.2,0.4", above=0, below=1
     )
-    draws: int = _option(
+    draws: int = option(
         8, "random signs that the gauge averages; families average half as many draws, noise a quarter", least=2
     )
-    gauges: tuple[Literal["as_is", "averaged", "absolute"], ...] = _option(
+    gauges: tuple[Literal["as_is", "averaged", "absolute"], ...] = option(
         ("as_is",),
         "of even activations; as_is: units' signs as trained; averaged: random signs; absolute: magnitudes edited",
     )
-    splits: tuple[Literal["train", "test"], ...] = _option(("train", "test"), "images to count on")
-    layers: Literal["both", "each", "all"] = _option(
+    splits: tuple[Literal["train", "test"], ...] = option(("train", "test"), "images to count on")
+    layers: Literal["both", "each", "all"] = option(
         "both", "of several sites: each by itself, all edited together, or both"
     )
-    clip_formula: Literal["code", "text", "caption"] = _option(
+    clip_formula: Literal["code", "text", "caption"] = option(
         "code", "code: low + p*(high-low); text: p*(high-low); caption: p*high"
     )
-    offset_formula: Literal["code", "intended", "literal"] = _option(
+    offset_formula: Literal["code", "intended", "literal"] = option(
         "code", "slope and offset; code: (high-p*r)/high, p*r; intended: 1-p, p*r; literal: (1-p)*r, p*r"
     )
-    dead_units: Literal["identity", "nan"] = _option(
+    dead_units: Literal["identity", "nan"] = option(
         "identity", "identity: a unit that is never active is left as it is; nan: 0/0 as in the paper's code"
     )
-    scale_shortcut: bool = _option(
+    scale_shortcut: bool = option(
         False, "one product for the whole scale family, dead units scaled too: faster, a few counts may differ"
     )
-    grid: bool = _option(False, "also scale and offset at once, as a grid")
-    units: bool = _option(False, "also each unit edited alone, which ranks the units")
-    sensitivity: bool = _option(False, "also derivatives of the logit margin by each unit's offset and log-scale")
-    refine: bool = _option(False, "also tolerance radii narrowed between the grid's points")
+    grid: bool = option(False, "also scale and offset at once, as a grid")
+    units: bool = option(False, "also each unit edited alone, which ranks the units")
+    sensitivity: bool = option(False, "also derivatives of the logit margin by each unit's offset and log-scale")
+    refine: bool = option(False, "also tolerance radii narrowed between the grid's points")
 
 
 @dataclasses.dataclass(frozen=True)
 class StatisticsConfig:
     """Tests and intervals."""
 
-    confidence: float = _option(0.95, "of every interval, as a fraction", above=0.5, below=1)
-    margin: float = _option(0.01, "accuracy loss that matters, as a fraction; 0.01 is one point", above=0, below=1)
-    flips: float = _option(0.01, "share of changed predictions that matters, as a fraction", above=0, below=1)
-    published_baseline_index: int = _option(
+    confidence: float = option(0.95, "of every interval, as a fraction", above=0.5, below=1)
+    margin: float = option(0.01, "accuracy loss that matters, as a fraction; 0.01 is one point", above=0, below=1)
+    flips: float = option(0.01, "share of changed predictions that matters, as a fraction", above=0, below=1)
+    published_baseline_index: int = option(
         50, "grid index that the published analysis takes as baseline", least=0, below=100
     )
 
@@ -158,10 +149,10 @@ class StatisticsConfig:
 class ComputeConfig:
     """How the work is done; none of it changes what is computed, up to rounding."""
 
-    precision: Literal["float32", "exact"] = _option(
+    precision: Literal["float32", "exact"] = option(
         "float32", "float32: every product; exact: raw pixels' products from exact narrow parts, for matrix units"
     )
-    block: int | None = _option(None, "examples a block; unset: chosen from the shapes", least=1)
+    block: int | None = option(None, "examples a block; unset: chosen from the shapes", least=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +169,7 @@ class Options:
 class Config:
     """Everything that determines a run."""
 
-    out: str = _option("runs/quickstart", "run folder; must be new or empty")
+    out: str = option("runs/quickstart", "run folder; must be new or empty")
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
@@ -218,12 +209,12 @@ def from_toml(text: str, *, where: str = "config") -> Config:
 
 def from_dict(tree: Mapping[str, Any], *, where: str = "config") -> Config:
     """Build a config from nested dictionaries; missing keys keep their defaults, unknown ones are refused."""
-    return _build(Config, tree, where, "")
+    return fields.build(Config, tree, where)
 
 
 def options_from_dict(tree: Mapping[str, Any], *, where: str = "options") -> Options:
     """Build options from nested dictionaries, as `from_dict` does."""
-    return _build(Options, tree, where, "")
+    return fields.build(Options, tree, where)
 
 
 def options_by_name(given: Mapping[str, Any], *, where: str = "options") -> Options:
@@ -278,7 +269,7 @@ def override(config: Config, changes: Mapping[str, str], *, where: str = "--") -
         branch = tree
         for section in sections:
             branch = branch.setdefault(section, {})
-        branch[name] = _parse(text, field_types().get(key, str), where + key)
+        branch[name] = fields.parse(text, field_types().get(key, str), where + key)
     return from_dict(tree, where=where.rstrip("-") or "command line")
 
 
@@ -289,7 +280,7 @@ def field_types() -> dict[str, Any]:
     for field in dataclasses.fields(Config):
         if dataclasses.is_dataclass(hints[field.name]):
             inner = get_type_hints(hints[field.name])
-            found |= {f"{field.name}.{name}": _set(inner[name]) for name in inner}
+            found |= {f"{field.name}.{name}": fields.set_type(inner[name]) for name in inner}
         else:
             found[field.name] = hints[field.name]
     return found
@@ -310,94 +301,3 @@ def field_help() -> dict[str, str]:
         shown = str(shown).lower() if isinstance(shown, bool) else shown
         found[key] = f"{text} [{'unset' if shown is None else 'empty' if shown == '' else shown}]"
     return found
-
-
-def _parse(text: str, expected: Any, where: str) -> Any:
-    """Turn command-line text into the kind of value that TOML would have given."""
-    if get_origin(expected) is tuple:
-        element = get_args(expected)[0]
-        return [_parse(part.strip(), element, where) for part in text.split(",") if part.strip()]
-    if expected is bool:
-        known = {"true": True, "false": False}
-        if text.lower() not in known:
-            raise InputError(f"{where}: expected {_words(expected, {})}, got {text!r}")
-        return known[text.lower()]
-    for kind in (int, float):
-        if kind in (expected, *get_args(expected)):
-            try:
-                return kind(text)
-            except ValueError:
-                raise InputError(f"{where}: expected {_words(expected, {})}, got {text!r}") from None
-    return text
-
-
-def _build(kind: type[T], tree: Mapping[str, Any], where: str, prefix: str) -> T:
-    if not isinstance(tree, Mapping):
-        raise InputError(f"{where}: {prefix.rstrip('.') or 'the config'} must be a table of options, got {tree!r}")
-    hints = get_type_hints(kind)
-    for key in tree:
-        if key not in hints:
-            raise InputError(f"{where}: unknown key '{prefix}{key}'{nearest(key, hints)}")
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # every T here is one of the dataclasses above
-        if field.name not in tree:
-            continue
-        value, name = tree[field.name], f"{where}: {prefix}{field.name}"
-        hint = _set(hints[field.name])
-        if dataclasses.is_dataclass(hint):
-            values[field.name] = _build(hint, value, where, f"{prefix}{field.name}.")  # type: ignore[arg-type]
-        else:
-            values[field.name] = _checked(value, hint, field.metadata, name)
-    return kind(**values)
-
-
-def _checked(value: Any, expected: Any, bounds: Mapping[str, Any], where: str) -> Any:
-    """Return `value` if it is of the expected type and within bounds; only integers are converted, to floats."""
-    problem = InputError(f"{where}: expected {_words(expected, bounds)}, got {json.dumps(value, default=str)}")
-    if get_origin(expected) is tuple:
-        element = get_args(expected)[0]
-        if not isinstance(value, list) or not value:
-            raise problem
-        # Layers may be equally wide; names that repeat are a mistake.
-        if element is not int and len(set(map(str, value))) != len(value):
-            raise problem
-        return tuple(_checked(item, element, bounds, where) for item in value)
-    if get_origin(expected) is Literal:
-        if value not in get_args(expected):
-            raise problem
-        return value
-    if expected is float and type(value) is int:
-        value = float(value)
-    if type(value) is not expected or (expected is not str and not _within(value, bounds)):
-        raise problem
-    return value
-
-
-def _set(expected: Any) -> Any:
-    """The type of an option where it is set: int for ``int | None``."""
-    if isinstance(expected, types.UnionType):
-        return next(kind for kind in get_args(expected) if kind is not type(None))
-    return expected
-
-
-def _within(value: float, bounds: Mapping[str, Any]) -> bool:
-    least, above, below = (bounds.get(key) for key in ("least", "above", "below"))
-    return (
-        math.isfinite(value)
-        and (least is None or value >= least)
-        and (above is None or value > above)
-        and (below is None or value < below)
-    )
-
-
-def _words(expected: Any, bounds: Mapping[str, Any]) -> str:
-    """Say a type and its bounds as a reader would."""
-    if get_origin(expected) is tuple:
-        element = get_args(expected)[0]
-        return f"a list of at least one{'' if element is int else ', without repeats'}, each {_words(element, bounds)}"
-    if get_origin(expected) is Literal:
-        return "one of " + ", ".join(map(str, get_args(expected)))
-    names = {"least": "at least", "above": "above", "below": "below"}
-    limits = " and ".join(f"{word} {bounds[key]}" for key, word in names.items() if bounds.get(key) is not None)
-    kinds = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
-    return f"{kinds[expected]} {limits}".strip()

@@ -15,6 +15,7 @@ LAYERS = (
     "files",
     "text",
     "places",
+    "fields",
     "config",
     "overview",
     "progress",
