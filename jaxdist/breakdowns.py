@@ -14,6 +14,7 @@ import xarray as xr
 
 from jaxdist import families, results, statistics, tables
 from jaxdist.config import StatisticsConfig
+from jaxdist.series import series_of
 
 UNIT = ["network", "seed", "site", "split", "unit"]
 RANKED = ["network", "seed", "site", "split", "family", "fraction"]
@@ -128,7 +129,7 @@ def along_training(result: xr.DataTree, options: StatisticsConfig) -> tuple[pd.D
         whole = whole.assign(correct=whole.correct.where(passed, results.MISSING))
         trained = _trained(result, whole)
         for threshold in whole.threshold.to_numpy():
-            for one in tables.series_of(family, whole.sel(threshold=threshold)):
+            for one in series_of(family, whole.sel(threshold=threshold)):
                 added = {"threshold": float(threshold), "of": trained[one.network]}
                 columns = {"fraction": one.fraction, "accuracy": one.accuracy.mean(axis=0), "seeds": len(one.seeds)}
                 points.append(pd.DataFrame({**one.labels, **columns, **added}))

@@ -15,11 +15,12 @@ import jaxdist
 from jaxdist import dose_tables, dosed, results, tables, verdicts
 from jaxdist.config import StatisticsConfig
 from jaxdist.dose_tables import FairComparison
+from jaxdist.series import every_series
 
 
 def main_numbers(result: xr.DataTree, options: StatisticsConfig, found: FairComparison | None = None) -> dict[str, Any]:
     """What the summary on the terminal says, of all splits; `found` is the result's fair comparison, if known."""
-    swept = any(True for _ in tables.series(result))
+    swept = any(True for _ in every_series(result))
     if found is None and dosed.has_doses(result):
         found = dose_tables.outline(result, options)
     groups = [child.to_dataset() for child in result.children.values()]
@@ -53,7 +54,7 @@ def _networks(result: xr.DataTree, options: StatisticsConfig) -> dict[str, dict[
         for row in tables.training(result, options).to_dict("records"):
             found.setdefault(row["network"], {})[row["quantity"]] = _plain(row["mean"])
     else:
-        for one in tables.series(result):
+        for one in every_series(result):
             accuracies = found.setdefault(one.network, {})
             accuracies.setdefault(f"{one.split}_accuracy", _plain(one.unperturbed.mean()))
     if "ranges" in result.children:

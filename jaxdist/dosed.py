@@ -14,8 +14,9 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import xarray as xr
 
-from jaxdist import families, preference, results, tables
+from jaxdist import families, preference, results
 from jaxdist.preference import Path
+from jaxdist.series import Series, series_of
 from jaxdist.statistics import Values
 
 GAUGES = {"as_is": "", "averaged": "averaged_", "absolute": "absolute_"}
@@ -31,9 +32,9 @@ Place: TypeAlias = tuple[str, str, str]
 
 
 class Swept(NamedTuple):
-    """One family of a network at one site on one split, with its doses; arrays as in `tables.Series`."""
+    """One family of a network at one site on one split, with its doses; arrays as in `Series`."""
 
-    series: tables.Series
+    series: Series
     gauge: str
     weighted: bool  # by the outgoing weights; else every unit counts alike
     dose: Values  # [S, P] angular
@@ -80,7 +81,7 @@ def swept(result: xr.DataTree) -> list[Swept]:
         ):
             continue
         group = result[f"{prefix}{family}"].to_dataset()
-        for one in tables.series_of(family, group):
+        for one in series_of(family, group):
             if one.flips is None:
                 continue
             here = group.sel(network=one.network, site=one.site, split=one.split, seed=one.seeds)

@@ -9,6 +9,7 @@ import xarray as xr
 from jaxdist import published, statistics, tables
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
+from jaxdist.series import Series, every_series
 
 AGREEING = 0.9
 """The share of accuracy cells that must lie within `NEAR` standard errors for a run to agree with the paper."""
@@ -102,7 +103,7 @@ def _finals(result: xr.DataTree) -> list[dict[str, object]]:
 def _edited(result: xr.DataTree, options: StatisticsConfig) -> list[dict[str, object]]:
     site = "dense0/pre"
     unedited = {cell.network: cell.sd for cell in published.finals() if cell.quantity == "train_accuracy"}
-    series = {(s.family, s.network, s.site, s.split): s for s in tables.series(result)}
+    series = {(s.family, s.network, s.site, s.split): s for s in every_series(result)}
     tests: dict[tuple[str, ...], tuple[statistics.Published, statistics.Corrected]] = {}
     baselines: dict[tuple[str, ...], float] = {}
     unedited_rows = {(c.family, c.network): c.accuracy for c in published.cells() if c.label == UNEDITED}
@@ -154,7 +155,7 @@ def _edited(result: xr.DataTree, options: StatisticsConfig) -> list[dict[str, ob
     return rows
 
 
-def _paper_baseline(one: tables.Series, at: int) -> float:
+def _paper_baseline(one: Series, at: int) -> float:
     """About the paper's mean accuracy at index `at` of a grid: ours, and the difference of the rows on either side."""
     printed = [cell for cell in published.cells() if (cell.family, cell.network) == (one.family, one.network)]
     rows = np.array([int(np.abs(one.fraction - cell.row).argmin()) for cell in printed])

@@ -5,16 +5,16 @@ Data frames hold fractions, for machines; the Markdown made from them holds perc
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import families, one_network, preference, published, results, statistics
+from jaxdist import families, one_network, preference, published, statistics
 from jaxdist.config import StatisticsConfig
+from jaxdist.series import Series, every_series
 from jaxdist.statistics import Values
 from jaxdist.text import shortened as shortened
 
@@ -43,104 +43,6 @@ Outcome = Literal["accuracy", "flips"]
 """What is lost: accuracy, or predictions that stay as they were."""
 
 
-class Series(NamedTuple):
-    """One network's ensemble at one site on one split, under one family."""
-
-    family: str
-    network: str
-    site: str
-    split: str
-    identity: float | None  # the fraction at which nothing is edited, if there is one
-    seeds: np.ndarray  # [S] their numbers
-    fraction: np.ndarray  # [P]
-    total: int  # images
-    correct: np.ndarray  # [S, P] images; means of several draws where the family is random, and so below
-    agree: np.ndarray | None  # [S, P] images; None in a result that does not have it, such as the paper's own
-    kept: np.ndarray | None  # [S, P] images, right with the edit and without; None as above
-    correct_unperturbed: np.ndarray  # [S] images
-
-    @property
-    def accuracy(self) -> np.ndarray:
-        """[S, P], a fraction."""
-        return self.correct / self.total
-
-    @property
-    def unperturbed(self) -> np.ndarray:
-        """[S] accuracy without an edit, a fraction."""
-        return self.correct_unperturbed / self.total
-
-    @property
-    def flips(self) -> np.ndarray | None:
-        """[S, P] share of images whose class changes; None where it was not counted."""
-        return None if self.agree is None else np.round(1 - self.agree / self.total, statistics.DECIMALS)
-
-    @property
-    def images(self) -> one_network.Images | None:
-        """What a single network does to its images, where that is what statistics can be over.
-
-        Means of several draws are rounded to images. They vary less than one draw, so intervals are not too narrow.
-        """
-        if len(self.seeds) != 1 or self.kept is None:
-            return None
-        before, (kept,), (correct,) = int(self.correct_unperturbed[0]), self.kept, self.correct
-        lost, won = (np.rint(count).astype(int) for count in (before - kept, correct - kept))
-        return one_network.images(before - lost + won, before - lost, before, self.total)
-
-    @property
-    def flipped(self) -> one_network.Images | None:
-        """The same of predictions that change: a network that is right where it stays as it was."""
-        if len(self.seeds) != 1 or self.agree is None:
-            return None
-        same = self.total - np.rint(self.total - self.agree[0]).astype(int)
-        return one_network.images(same, same, self.total, self.total)
-
-    def take(self, seeds: list[int]) -> Series:
-        """The same of some seeds, given by their positions."""
-        agree, kept = (None if counts is None else counts[seeds] for counts in (self.agree, self.kept))
-        return self._replace(
-            seeds=self.seeds[seeds],
-            correct=self.correct[seeds],
-            agree=agree,
-            kept=kept,
-            correct_unperturbed=self.correct_unperturbed[seeds],
-        )
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """What identifies the series, as table columns."""
-        return {"family": self.family, "network": self.network, "site": self.site, "split": self.split}
-
-
-def series(result: xr.DataTree) -> Iterator[Series]:
-    """Every series of a result, family by family."""
-    for family in (name for name in families.ALL if name in result.children):
-        yield from series_of(family, result[family].to_dataset())
-
-
-def series_of(family: str, group: xr.Dataset) -> Iterator[Series]:
-    """Every series of one family's group, without networks that a site or all seeds are missing of."""
-    axes = (group[name].to_numpy() for name in ("network", "site", "split"))
-    for network, site, split in itertools.product(*axes):
-        here = group.sel(network=network, site=site, split=split)
-        here = here.isel(seed=here.correct.to_numpy()[:, 0] != results.MISSING)
-        if here.sizes["seed"] == 0:
-            continue
-        yield Series(
-            family,
-            str(network),
-            str(site),
-            str(split),
-            group.attrs.get("identity"),
-            here.seed.to_numpy(),
-            here.fraction.to_numpy(),
-            int(here.total),
-            here.correct.to_numpy(),
-            here.agree.to_numpy() if "agree" in here else None,
-            here.kept.to_numpy() if "kept" in here else None,
-            here.unperturbed.to_numpy(),
-        )
-
-
 def points(result: xr.DataTree, options: StatisticsConfig) -> pd.DataFrame:
     """One row a series and point: accuracy with its interval, the published analysis, the corrected one.
 
@@ -148,7 +50,7 @@ def points(result: xr.DataTree, options: StatisticsConfig) -> pd.DataFrame:
     family was swept.
     """
     frames = []
-    for one in series(result):
+    for one in every_series(result):
         published, images = _published(one, options), one.images
         if images is None:
             corrected = statistics.corrected(
@@ -204,7 +106,7 @@ def tolerance(result: xr.DataTree, options: StatisticsConfig, outcome: Outcome =
     its images (`one_network.radius_interval`), as the column `over` says. Where radii were refined by bisection, at
     the same margin, `refined` is their median, with its interval over seeds.
     """
-    frame = pd.DataFrame([row for one in series(result) for row in radii(one, options, outcome)])
+    frame = pd.DataFrame([row for one in every_series(result) for row in radii(one, options, outcome)])
     refined = outcome == "accuracy" and "radii" in result.children
     return _with_refined(frame, result["radii"].to_dataset(), options) if refined else frame
 

@@ -64,6 +64,7 @@ LAYERS = (
     "weights",
     "unfinished",
     "folders",
+    "series",
     "tables",
     "paper_cells",
     "dosed",

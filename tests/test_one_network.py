@@ -14,6 +14,7 @@ from statsmodels.stats.weightstats import DescrStatsW
 from jaxdist import config, one_network, statistics, tables
 from jaxdist.errors import InputError
 from jaxdist.one_network import Images
+from jaxdist.series import every_series
 from tests.results_support import made_up
 
 OPTIONS = config.StatisticsConfig()
@@ -215,7 +216,7 @@ def test_tables_take_images_where_there_is_one_seed_and_what_is_kept_is_known():
 @pytest.mark.parametrize("made", [{"seeds": 3}, {"seeds": 1, "kept": False}])
 def test_tables_take_seeds_everywhere_else(made):
     result = made_up(**made)
-    points, one = tables.points(result, OPTIONS), next(tables.series(result))
+    points, one = tables.points(result, OPTIONS), next(every_series(result))
     assert set(points.over) == {"seeds"}
     over_seeds = statistics.corrected(
         one.accuracy, one.unperturbed, margin=OPTIONS.margin, confidence=OPTIONS.confidence

@@ -12,6 +12,7 @@ import jaxdist
 from jaxdist import config, families, results, tables
 from jaxdist.compare import sides
 from jaxdist.interop import paper, perceptrons, transfer
+from jaxdist.series import every_series
 from tests.torch_support import network, refused, run, torch
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
@@ -151,7 +152,7 @@ def fake_results(path, runs_by_model, **changes):
 def test_a_result_file_with_unlike_numbers_of_runs_marks_what_is_missing():
     fake_results("r.pt", {"PerturbationReLU": 2, "PerturbationAbs": 3})
     result = jaxdist.load("r.pt")
-    by_network = {one.network: one for one in tables.series(result) if one.family == "clip"}
+    by_network = {one.network: one for one in every_series(result) if one.family == "clip"}
     assert by_network["relu"].correct.shape == (2, 100)
     assert by_network["abs"].correct.shape == (3, 100)
     assert (result["clip"]["correct"].sel(network="relu", seed=2) == results.MISSING).all()

@@ -11,7 +11,7 @@ import pandas as pd
 from jaxdist import statistics
 from jaxdist.compare.sides import Key, Side
 from jaxdist.errors import InputError
-from jaxdist.tables import Series
+from jaxdist.series import Series
 
 Pairs = dict[Key, tuple[Series, Series]]
 """The series that both sides have, of the same seeds where they share them."""

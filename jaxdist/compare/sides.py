@@ -11,11 +11,11 @@ import jax
 import numpy as np
 import xarray as xr
 
-from jaxdist import families, folders, interop, results, tables
+from jaxdist import families, folders, interop, results
 from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.interop import transfer
-from jaxdist.tables import Series
+from jaxdist.series import Series, every_series
 from jaxdist.types import Params
 
 PUBLISHED = "published"
@@ -38,7 +38,7 @@ class Side(NamedTuple):
 
     def series(self) -> dict[Key, Series]:
         """Every series by family, network, site and split."""
-        return {(s.family, s.network, s.site, s.split): s for s in tables.series(self.result)}
+        return {(s.family, s.network, s.site, s.split): s for s in every_series(self.result)}
 
     @property
     def digest(self) -> str:

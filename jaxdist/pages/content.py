@@ -16,6 +16,7 @@ from jaxdist.errors import InputError
 from jaxdist.pages import charts, listings, pictures, protocol
 from jaxdist.pages.charts import Choices
 from jaxdist.pages.parts import Page, Section
+from jaxdist.series import every_series
 
 
 class Run(NamedTuple):
@@ -60,7 +61,7 @@ def page(runs: Sequence[Run], options: StatisticsConfig) -> Page:
 def _of(run: Run) -> str:
     """What a run is of."""
     sizes: dict[str, int] = {}
-    for one in tables.series(run.result):
+    for one in every_series(run.result):
         sizes.setdefault(one.network, len(one.seeds))
     networks = ", ".join(f"{count} x {network}" for network, count in sizes.items())
     return ": ".join(filter(None, [str(run.result.attrs.get("data_name", "")), networks]))
