@@ -56,8 +56,9 @@ class ModelConfig:
     hidden: tuple[int, ...] = option((128,), "hidden units of each layer", least=1)
     init: Literal["pytorch", "paper_code", "lecun_normal", "he_normal", "glorot_uniform"] = option(
         "pytorch",
-        "pytorch: weights and biases U(-1/sqrt(fan_in), 1/sqrt(fan_in)); paper_code: of these those that the paper's "
-        "code draws on a CPU, another network's for each of its 20 relu and 20 abs; the others have zero biases",
+        "pytorch: weights and biases U(-1/sqrt(fan_in), 1/sqrt(fan_in)); paper_code: of these the very ones that the "
+        "paper's code draws on a CPU for its 20 relu and 20 abs networks, whatever train.seed; the others have zero "
+        "biases",
     )
 
 

@@ -34,6 +34,7 @@ from jaxdist import (
     study,
     taps,
     training,
+    unfinished,
     weights,
 )
 from jaxdist.config import Config
@@ -91,7 +92,7 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
     before = 0 if earlier is None else results.config_of(earlier).train.seeds
     new = range(before, config.train.seeds)
     if earlier is not None and not new and (is_swept(earlier) or not swept):
-        Store(folder, config).clear()  # a process killed at its very end may have left it
+        unfinished.clear(folder)  # a process killed at its very end may have left it
         if results.config_of(earlier).statistics != config.statistics:
             earlier.attrs["config"] = configs.to_toml(config)
             folders.save(folder, config, earlier)
@@ -172,9 +173,7 @@ def _refuse_meaningless(config: Config, inputs: Inputs) -> None:
     sites = tuple(dict.fromkeys(itertools.chain(*targets_of(config).values())))
     for name in config.model.activations:
         model = network_model(config, name)
-        params = jax.eval_shape(
-            lambda name=name: mlp.narrow(initial_params(config, inputs, range(1), name), inputs.used)
-        )
+        params = jax.eval_shape(lambda whole: mlp.narrow(whole, inputs.used), shapes(config, inputs, 1, name))
         found = taps.sites_for_one(model.apply, params, inputs.splits["train"].x, sites)
         try:
             ranges.check(model, found, sites, config.ranges.measured_on)
@@ -188,13 +187,10 @@ def _load_part(config: Config, inputs: Inputs, folder: Path, earlier: xr.DataTre
     seeds = len(results.seeds_of(earlier))
     networks = folders.load_networks(config, folder, seeds)
     for name, params in networks.items():
-        expected = jax.eval_shape(lambda name=name: initial_params(config, inputs, range(seeds), name))
-        weights.check(params, expected, folders.weights_path(folder, name))
+        weights.check(params, shapes(config, inputs, seeds, name), folders.weights_path(folder, name))
     passed = {}
     for name, kept in (folders.load_passed(config, folder, seeds) if config.train.snapshots else {}).items():
-        like = jax.eval_shape(
-            lambda name=name: training.nothing_passed(initial_params(config, inputs, range(seeds), name))
-        )
+        like = jax.eval_shape(training.nothing_passed, shapes(config, inputs, seeds, name))
         weights.check(kept, like._asdict(), folders.passed_path(folder, name))
         passed[name] = Passed(**kept)
     return Part(networks, passed, earlier)
@@ -351,15 +347,22 @@ def check_networks(config: Config) -> None:
 
 
 def initial_params(config: Config, inputs: Inputs, seeds: Sequence[int], network: str) -> Params:
-    """The weights of some seeds before training, the same for every network; all keys come from train.seed.
+    """The weights of some seeds before training.
 
-    But those of the paper's code depend on no seed, and are other ones for each network.
+    They are drawn from keys of ``train.seed``, the same for every network; with ``paper_code`` from the seed of the
+    paper's code, others for each network.
     """
     sizes = (inputs.used.size, *config.model.hidden, inputs.dataset.classes)
     if config.model.init == "paper_code":
         return jax.tree.map(jnp.asarray, paper_weights.initial(network, seeds, sizes))
     init_key = jax.random.fold_in(jax.random.key(config.train.seed), _INIT)
     return mlp.init_ensemble(init_key, seeds, sizes, config.model.init, network)
+
+
+def shapes(config: Config, inputs: Inputs, seeds: int, network: str) -> Params:
+    """What `initial_params` returns, without its values."""
+    sizes = (inputs.used.size, *config.model.hidden, inputs.dataset.classes)
+    return jax.eval_shape(lambda: mlp.init_ensemble(jax.random.key(0), range(seeds), sizes, activation=network))
 
 
 def _attrs(result: xr.DataTree) -> dict[str, Any]:

@@ -11,12 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import cycle
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import matplotlib.style
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -25,6 +24,9 @@ from matplotlib.lines import Line2D
 
 from jaxdist import files
 from jaxdist.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Values: TypeAlias = npt.NDArray[np.floating[Any]]
 
@@ -113,7 +115,7 @@ def figure1(curves: Curves, *, title: str | None = None) -> Figure:
     return _compose(curves, (INTENSITY, DISTANCE), size=(10.0, 4.5), font_size=11, legend_columns=7, title=title)
 
 
-def figure1_of(sides: Mapping[str, Curves]) -> Figure:
+def figure1_beside(sides: Mapping[str, Curves]) -> Figure:
     """`figure1` of several sources side by side, a column each under its name: intensity edits above distance edits.
 
     Raises:
@@ -131,7 +133,11 @@ def figure1_of(sides: Mapping[str, Curves]) -> Figure:
                 _draw(axes[row, column], panel, {f: curves[f] for f in panel.families if curves.get(f)}, look)
                 if column:
                     axes[row, column].set_ylabel("")
-        shown = {family: dict(curves[family]) for curves in sides.values() for family in DASHES if curves.get(family)}
+        shown: dict[str, dict[str, Curve]] = {}
+        for curves in sides.values():
+            for family in DASHES:
+                shown.setdefault(family, {}).update(curves.get(family, {}))
+        shown = {family: named for family, named in shown.items() if named}
         figure.legend(handles=_legend_handles(shown, look), loc="outside lower center", ncols=7)
         return settle(figure)
 

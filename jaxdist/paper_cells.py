@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -14,6 +17,8 @@ from jaxdist.series import Series, every_series
 AGREEING = 0.9
 """The share of accuracy cells that must lie within `NEAR` standard errors for a run to agree with the paper."""
 NEAR = 3.0
+SITE = "dense0/pre"
+"""Where the paper edits."""
 UNEDITED = "Baseline"
 """The label of the published rows without an edit."""
 LEAST_SEEDS = 6
@@ -26,14 +31,18 @@ def cells(result: xr.DataTree, options: StatisticsConfig, *, name: str = "the ru
     `paper` and `ours` are means over seeds, accuracies as fractions. `z` is ours minus the paper's in standard errors,
     ``SE^2 = s^2 (1/n + 1/20) + w^2 / 12`` with s our standard deviation (ddof 1), since the paper prints none for its
     rows, n our seeds and w the width of its last printed digit. Where the paper prints a standard deviation (its table
-    of trained networks, and the training accuracy that its unedited rows repeat) that one stands for its half. `t` and
-    `p` are the paper's own test, of both, against its baseline; `drop`, with its interval `drop_low` to `drop_high`,
-    `corrected_t`, `p_holm`, `smallest_margin` and `noninferior` are `statistics.corrected`'s of ours, against no edit.
-    `paper_drop` is the paper's unedited row less this one, `drop_z` ours minus that in standard errors, with the drops'
-    own s: it leaves out the level to which the networks were trained, which all rows of a network share. `paper_spread`
-    is the standard deviation of the difference to the paper's baseline that its t implies, ``|difference| sqrt(20) /
-    |t|``, and `spread` this run's. The paper does not print its accuracy at the baseline: this run's curve, shifted to
-    the paper's rows on either side, stands for it. A single seed has no standard error: z is NaN.
+    of trained networks, and the training accuracy that its unedited rows repeat) that one stands for its half. A single
+    seed has no standard error: z is NaN.
+
+    `t` and `p` are the paper's own test, of both, against its baseline (`published.BASELINE_INDEX`); `drop`, with its
+    interval `drop_low` to `drop_high`, `corrected_t`, `p_holm`, `smallest_margin` and `noninferior` are
+    `statistics.corrected`'s of ours, against no edit. `paper_drop` is the paper's unedited row less this one, `drop_z`
+    ours minus that in standard errors, with the drops' own s and the rounding of both rows.
+
+    `paper_spread` is the standard deviation of the difference to the paper's baseline that its t implies,
+    ``|difference| sqrt(20) / |t|``, and `spread` this run's. The paper does not print its accuracy at the baseline:
+    this run's curve, shifted to the paper's rows on either side, stands for it. What printed digits and the unlike
+    shifts on either side leave in doubt must be less than a third of the difference, or `paper_spread` is NaN.
 
     Raises:
       InputError: if the run has none of the paper's networks, or no sweep of its training images.
@@ -55,15 +64,31 @@ def absent(frame: pd.DataFrame) -> str:
     return ", ".join(f"{network} {table}" for table, network in dict.fromkeys(wanted) if (table, network) not in there)
 
 
+def edited(frame: pd.DataFrame) -> pd.DataFrame:
+    """The cells of the tables of edits, with the table's name as `family`."""
+    return frame[frame.table != "trained"].assign(family=frame.table)
+
+
+def by_table(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The cells of each table of edits and network, under a title."""
+    for (family, network), part in edited(frame).groupby(["table", "network"], sort=False):
+        yield f"{str(family).capitalize()}, {network}", part
+
+
+def near(z: pd.Series) -> tuple[int, int]:
+    """How many of some differences lie within `NEAR` standard errors, and of how many that is known."""
+    known = z.dropna()
+    return int((known.abs() <= NEAR).sum()), len(known)
+
+
 def verdict(frame: pd.DataFrame) -> tuple[str, str]:
     """Agree, differ, not shown (too few seeds or cells), or cannot judge (a single seed); and why."""
     judged = frame[frame.quantity != "loss"]
-    z = judged.z.dropna()
-    if z.empty:
+    within, known = near(judged.z)
+    if not known:
         return "cannot judge", "one seed has no standard error; two or more can be judged"
-    near = int((z.abs() <= NEAR).sum())
-    words = f"{near} of {len(z)} accuracy cells within {NEAR:g} standard errors"
-    if near < AGREEING * len(z):
+    words = f"{within} of {known} accuracy cells within {NEAR:g} standard errors"
+    if within < AGREEING * known:
         return "differ", words
     if judged.seeds.min() < LEAST_SEEDS:
         return "not shown", f"{words}, but {judged.seeds.min()} seeds are too few to agree by; {LEAST_SEEDS} are needed"
@@ -100,80 +125,95 @@ def _finals(result: xr.DataTree) -> list[dict[str, object]]:
     return rows
 
 
+class _Tested(NamedTuple):
+    """A series with what is tested of all its points."""
+
+    series: Series
+    published: statistics.Published
+    corrected: statistics.Corrected
+
+
 def _edited(result: xr.DataTree, options: StatisticsConfig) -> list[dict[str, object]]:
-    site = "dense0/pre"
-    unedited = {cell.network: cell.sd for cell in published.finals() if cell.quantity == "train_accuracy"}
-    series = {(s.family, s.network, s.site, s.split): s for s in every_series(result)}
-    tests: dict[tuple[str, ...], tuple[statistics.Published, statistics.Corrected]] = {}
-    baselines: dict[tuple[str, ...], float] = {}
-    unedited_rows = {(c.family, c.network): c.accuracy for c in published.cells() if c.label == UNEDITED}
-    rows: list[dict[str, object]] = []
-    for cell in published.cells():
-        key = (cell.family, cell.network, site, "train")
-        one = series.get(key)
-        if one is None:
-            continue
-        fraction = tables.nearest(one.fraction, cell.row)
-        index = int(np.flatnonzero(one.fraction == fraction)[0])
-        if key not in tests:
-            tests[key] = (
-                statistics.as_published(
-                    one.accuracy, baseline_index=options.published_baseline_index, confidence=options.confidence
-                ),
-                statistics.corrected(
-                    one.accuracy, one.unperturbed, margin=options.margin, confidence=options.confidence
-                ),
-            )
-            baselines[key] = _paper_baseline(one, options.published_baseline_index)
-        tested, corrected = tests[key]
-        to_baseline = one.accuracy[:, options.published_baseline_index] - one.accuracy[:, index]
-        printed = unedited[cell.network] if cell.label == UNEDITED else None
-        rows.append(
-            {
-                "table": cell.family,
-                "network": cell.network,
-                "quantity": "accuracy",
-                "label": cell.label,
-                "row": cell.row,
-                "fraction": fraction,
-                "paper": cell.accuracy,
-                **_against(one.accuracy[:, index], cell.accuracy, published.DIGITS, printed_sd=printed),
-                "paper_spread": abs(baselines[key] - cell.accuracy) * published.SEEDS**0.5 / abs(cell.t),
-                "spread": float(to_baseline.std(ddof=1)) if len(to_baseline) > 1 else np.nan,
-                "paper_t": cell.t,
-                "t": float(tested.t[index]),
-                "paper_p": cell.p,
-                "p": float(tested.p[index]),
-                **{name: float(getattr(corrected, name)[index]) for name in ("drop", "drop_low", "drop_high")},
-                **_drop(one.unperturbed - one.accuracy[:, index], unedited_rows[key[:2]] - cell.accuracy, cell.label),
-                "corrected_t": float(corrected.t[index]),
-                "p_holm": float(corrected.p_holm[index]),
-                "smallest_margin": float(corrected.smallest_margin[index]),
-                "noninferior": bool(corrected.noninferior[index]),
-            }
-        )
-    return rows
+    known = {
+        (one.family, one.network): _tested(one, options)
+        for one in every_series(result)
+        if (one.site, one.split) == (SITE, "train")
+    }
+    return [
+        _cell(cell, known[cell.family, cell.network])
+        for cell in published.cells()
+        if (cell.family, cell.network) in known
+    ]
 
 
-def _paper_baseline(one: Series, at: int) -> float:
-    """About the paper's mean accuracy at index `at` of a grid: ours, and the difference of the rows on either side."""
-    printed = [cell for cell in published.cells() if (cell.family, cell.network) == (one.family, one.network)]
-    rows = np.array([int(np.abs(one.fraction - cell.row).argmin()) for cell in printed])
-    ours = one.accuracy.mean(axis=0)
-    apart = np.array([cell.accuracy for cell in printed]) - ours[rows]
-    order = np.argsort(rows)
-    return float(ours[at] + np.interp(at, rows[order], apart[order]))
+def _tested(one: Series, options: StatisticsConfig) -> _Tested:
+    return _Tested(
+        one,
+        statistics.as_published(one.accuracy, baseline_index=published.BASELINE_INDEX, confidence=options.confidence),
+        statistics.corrected(one.accuracy, one.unperturbed, margin=options.margin, confidence=options.confidence),
+    )
 
 
-def _drop(drops: np.ndarray, paper: float, label: str) -> dict[str, float]:
-    """The paper's drop from its unedited row, and how far the mean of ours [S] is from it in standard errors."""
-    if label == UNEDITED:
-        return {"paper_drop": 0.0, "drop_z": np.nan}
+def _cell(cell: published.Cell, tested: _Tested) -> dict[str, object]:
+    """A row of `cells` of a table of edits."""
+    one, of_paper, corrected = tested
+    index = _index(one, cell)
+    values = one.accuracy[:, index]
+    rows = {other.label: other for other in _printed(one)}
+    is_unedited = cell.label == UNEDITED
+    printed_sd = next(c.sd for c in published.finals() if (c.network, c.quantity) == (cell.network, "train_accuracy"))
+    paper_drop = rows[UNEDITED].accuracy - cell.accuracy
     # Both of the paper's rows are rounded.
-    return {"paper_drop": paper, "drop_z": _against(drops, paper, 2**0.5 * published.DIGITS, printed_sd=None)["z"]}
+    drops = _against(one.unperturbed - values, paper_drop, 2**0.5 * published.DIGITS)
+    to_baseline = one.accuracy[:, published.BASELINE_INDEX] - values
+    return {
+        "table": cell.family,
+        "network": cell.network,
+        "quantity": "accuracy",
+        "label": cell.label,
+        "row": cell.row,
+        "fraction": float(one.fraction[index]),
+        "paper": cell.accuracy,
+        **_against(values, cell.accuracy, published.DIGITS, printed_sd=printed_sd if is_unedited else None),
+        "paper_spread": _paper_spread(one, cell),
+        "spread": float(to_baseline.std(ddof=1)) if len(to_baseline) > 1 else np.nan,
+        "paper_t": cell.t,
+        "t": float(of_paper.t[index]),
+        "paper_p": cell.p,
+        "p": float(of_paper.p[index]),
+        **{name: float(getattr(corrected, name)[index]) for name in ("drop", "drop_low", "drop_high")},
+        "paper_drop": paper_drop,
+        "drop_z": np.nan if is_unedited else drops["z"],
+        "corrected_t": float(corrected.t[index]),
+        "p_holm": float(corrected.p_holm[index]),
+        "smallest_margin": float(corrected.smallest_margin[index]),
+        "noninferior": bool(corrected.noninferior[index]),
+    }
 
 
-def _against(values: np.ndarray, paper: float, width: float, printed_sd: float | None) -> dict[str, float]:
+def _printed(one: Series) -> list[published.Cell]:
+    """The published rows of a family and network."""
+    return [cell for cell in published.cells() if (cell.family, cell.network) == (one.family, one.network)]
+
+
+def _index(one: Series, cell: published.Cell) -> int:
+    """The grid point that the paper's table shows in a row."""
+    return int(np.flatnonzero(one.fraction == tables.nearest(one.fraction, cell.row))[0])
+
+
+def _paper_spread(one: Series, cell: published.Cell) -> float:
+    """The standard deviation of the difference to the paper's baseline that its t implies; NaN where it is in doubt."""
+    at = published.BASELINE_INDEX
+    ours = one.accuracy.mean(axis=0)
+    shifts = {_index(one, other): other.accuracy - ours[_index(one, other)] for other in _printed(one)}
+    before, after = max(k for k in shifts if k <= at), min(k for k in shifts if k >= at)
+    baseline = ours[at] + np.interp(at, [before, after], [shifts[before], shifts[after]])
+    doubt = published.DIGITS + abs(shifts[after] - shifts[before]) / 2
+    difference = abs(baseline - cell.accuracy)
+    return float(difference * published.SEEDS**0.5 / abs(cell.t)) if difference > 3 * doubt else np.nan
+
+
+def _against(values: np.ndarray, paper: float, width: float, printed_sd: float | None = None) -> dict[str, float]:
     """Our mean over the seeds [S] and its distance from the paper's in standard errors."""
     n, ours = len(values), float(values.mean())
     if n < 2 or not np.isfinite(values).all():

@@ -51,10 +51,13 @@ def check(activations: Sequence[str], hidden: Sequence[int], seeds: int) -> None
 def initial(activation: str, runs: Sequence[int], sizes: Sequence[int]) -> dict[str, dict[str, np.ndarray]]:
     """The weights of some runs of one activation, each 0 to 19, as `mlp.init_ensemble` has them, on the host.
 
-    `sizes` are the layer widths (D, H, C). They are those of PyTorch 2, bit for bit. Raises `InputError` as `check`.
+    `sizes` are the layer widths (D, H, C). They are those of PyTorch 2 bit for bit, on a CPU that multiplies and adds
+    at once (AVX2). Raises `InputError` for what the code does not have, as `check` does.
     """
     inputs, hidden, classes = sizes
-    check([activation], [hidden], max(runs) + 1)
+    check([activation], [hidden], max(runs, default=-1) + 1)
+    if min(runs, default=-1) < 0:
+        raise InputError(f"runs: expected some of 0 to {RUNS - 1}, got {list(runs)}")
     layers = {"dense0": (hidden, inputs), "dense1": (classes, hidden)}
     first, second = (units * (fan_in + 1) for units, fan_in in layers.values())
     before = RUNS * ACTIVATIONS.index(activation)

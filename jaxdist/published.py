@@ -35,6 +35,10 @@ PROTOCOL: Config = from_dict(
 """What the paper's published code does, as a config."""
 
 
+BASELINE_INDEX = PROTOCOL.statistics.published_baseline_index
+"""The point of every grid that the printed tests take for the unedited network."""
+
+
 class Cell(NamedTuple):
     """One network in one row of a table of edits."""
 

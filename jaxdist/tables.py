@@ -262,7 +262,18 @@ def number(value: float, digits: int = 1) -> str:
     """
     if np.isnan(value):
         return "–"
-    return f"{value:.{digits}f}" if np.isfinite(value) else ("∞" if value > 0 else "−∞")
+    # No negative zero.
+    return f"{round(value, digits) + 0.0:.{digits}f}" if np.isfinite(value) else ("∞" if value > 0 else "−∞")
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """Say a difference with its sign; none where it rounds to zero.
+
+    >>> signed(0.116), signed(-0.001), signed(float("nan"))
+    ('+0.12', '0.00', '–')
+    """
+    text = number(value, digits)
+    return text.removeprefix("-") if not text.strip("-0.") else f"+{text}" if value > 0 else text
 
 
 def p_value(value: float) -> str:

@@ -22,7 +22,6 @@ import jax
 import numpy as np
 import tomli_w
 
-import jaxdist
 from jaxdist import config as configs
 from jaxdist import files, hosts, places
 from jaxdist.config import Config
@@ -32,6 +31,9 @@ from jaxdist.products import Backend
 Tree = TypeVar("Tree")
 
 FOLDER = places.UNFINISHED
+
+_FORMAT = 1
+"""Which arrays are kept, in which order: another number when that changes."""
 
 _ROOM = 2**20
 """Bytes that must be free on the disk beyond those of a state itself."""
@@ -62,7 +64,10 @@ class Store:
         if self.keeps and self._noted.exists():
             with _readable(self._noted):
                 self._found = tomllib.loads(self._noted.read_text(encoding="utf-8"))
-            self._refuse_other_version()
+            if self._found.get("format") != _FORMAT:
+                raise InputError(
+                    f"{self._folder}: holds work of another version of jaxdist; delete it, or finish it with that one"
+                )
             refuse_other(configs.from_dict(self._found["config"], where=str(self._noted)), config, self._folder)
 
     @property
@@ -76,24 +81,13 @@ class Store:
             raise InputError(f"{self._folder}: holds work on other images; give the same ones, or delete it")
         if self.keeps and not self._found:
             files.remove(self._folder)  # nothing says what it was for
-            about = {"jaxdist": jaxdist.__version__, "data_digest": data_digest, "backend": backend}
+            about = {"format": _FORMAT, "data_digest": data_digest, "backend": backend}
             self._found = about | {"config": configs.to_dict(self._config)}
             files.write_text(self._noted, tomli_w.dumps(self._found))
 
-    def _refuse_other_version(self) -> None:
-        """Raise `InputError` where another version left the work: its arrays may be other ones than are read here."""
-        version = self._found.get("jaxdist")
-        if version != jaxdist.__version__:
-            by = f"jaxdist {version}" if version else "an earlier version"
-            raise InputError(
-                f"{self._folder}: holds work of {by}, and this is jaxdist {jaxdist.__version__}; finish it with that "
-                "version, or delete it"
-            )
-
     def clear(self) -> None:
         """Remove everything kept, all of it or nothing: later work must not go on with half of this."""
-        if hosts.writes():
-            files.remove(self._folder)
+        clear(self._folder.parent)
 
     @contextlib.contextmanager
     def training(
@@ -148,6 +142,12 @@ class Store:
         with files.aside(path) as temporary:
             np.savez(temporary, *found)
         return found
+
+
+def clear(run_folder: Path) -> None:
+    """Remove what was kept in a run folder, whatever it was for."""
+    if hosts.writes():
+        files.remove(run_folder / FOLDER)
 
 
 @contextlib.contextmanager

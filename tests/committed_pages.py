@@ -52,17 +52,30 @@ def made(command: str) -> str:
         return "```text\n" + "\n".join(kept).strip("\n") + "\n```"
 
 
+def prose(page: Path) -> str:
+    """A page's text without its blocks, headings, code and links."""
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    return re.sub(r"```.*?```|`[^`]*`|\[[^\]]*\]\([^)]*\)|^#[^\n]*$", " ", text, flags=re.S | re.M)
+
+
 def unfounded(page: Path) -> Iterator[str]:
-    """Numbers of the page's text that are in none of its blocks: decimals, rounded as they are, and "m of n"."""
-    text = page.read_text(encoding="utf-8")
-    known = {abs(float(number)) for body in blocks(page).values() for number in re.findall(NUMBER, body)}
-    prose = re.sub(r"```.*?```|`[^`]*`|\[[^\]]*\]\([^)]*\)|^#.*$", " ", BLOCK.sub("", text), flags=re.S | re.M)
-    for number in re.findall(r"(?<![\w.])\d+\.\d+(?:e-\d+)?", prose):
-        digits = len(number.partition(".")[2])
-        if not any(round(one, digits) == float(number) for one in known):
-            yield number
+    """Numbers of the page's text that are in none of its blocks: decimals, rounded as they are, and "m of n".
+
+    Text may leave out a minus, as in "0.2 points less", but not add one.
+    """
     told = " ".join(" ".join(blocks(page).values()).split())
-    yield from (share for share in re.findall(r"\d+ of \d+", " ".join(prose.split())) if share not in told)
+    known = [float(number) for number in re.findall(NUMBER, told)]
+    for number in re.findall(r"(?<![\w.])-?\d+\.\d+(?:e-\d+)?", prose(page)):
+        value, digits = float(number), len(number.partition("e")[0].partition(".")[2])
+        if "e" in number:
+            found = value in known
+        else:
+            found = any(round(one, digits) == value or round(abs(one), digits) == value for one in known)
+        if not found:
+            yield number
+    for share in re.findall(r"\d+ of \d+", " ".join(prose(page).split())):
+        if not re.search(rf"(?<!\d){share}(?!\d)", told):
+            yield share
 
 
 def rewrite(page: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from jaxdist import cli
 
@@ -136,9 +136,14 @@ def _fill(page: str) -> None:
 
 def assert_drawn_alike(committed: Path, now: Path) -> None:
     """The picture in the repository is what is drawn now; fonts may be hinted otherwise elsewhere."""
-    old, new = (np.asarray(Image.open(path).convert("L"), np.float64) for path in (committed, now))
+    old, new = (
+        np.asarray(Image.open(path).convert("RGB").filter(ImageFilter.GaussianBlur(2)), np.float64)
+        for path in (committed, now)
+    )
     assert old.shape == new.shape
-    assert np.abs(old - new).mean() < 1, f"draw {committed.name} again"
+    # A letter's edge moves by a fraction of a pixel, which the blur spreads thin; a marker or line elsewhere stays.
+    apart = float((np.abs(old - new).max(axis=2) > 40).mean())
+    assert apart < 2e-4, f"draw {committed.name} again: {apart:.1e} of it differs"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -18,7 +19,7 @@ import jaxdist
 from jaxdist import cli, config, data, devices, families, paper_cells, published, results
 from jaxdist import compare as compare_package
 from jaxdist import weights as stored
-from jaxdist.compare import compare, pictures, sides
+from jaxdist.compare import cell_tables, compare, pictures, saving, sides
 
 # The shapes of the tests of whole runs, whose compiled programs are then shared.
 SMALL = ["--model.hidden", "16", "--sweep.splits", "train"]
@@ -61,12 +62,12 @@ def runs(tmp_path_factory):
 
 
 def shown(capsys, *arguments):
-    """Run the command; its exit code and its printed lines, which fit 80 columns."""
+    """Run the command; its exit code and its printed lines, which fit 80 columns but for the last, a sentence."""
     capsys.readouterr()
     code = cli.main(["compare", *map(str, arguments)])
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
-    assert all(len(line) <= 80 for line in lines if not re.search(r"The pictures? (is|are) ", line))
+    assert all(len(line) <= 80 for line in lines if not line.startswith("They "))
     return code, captured.out + captured.err
 
 
@@ -107,9 +108,12 @@ def test_the_picture_beside_the_published_tables_has_the_sign_of_their_table(run
     monkeypatch.setattr(pictures.figures, "save", lambda figure, *_: kept.append(figure) or [])
     found = compare(runs["first"], "published")
     pictures.write(found, Path("p"))
-    assert [ax.get_title(loc="left")[:19] for ax in kept[0].axes] == ["(a) Intensity edits"] * 2 + [
-        "(b) Distance edits,"
-    ] * 2
+    titles = [ax.get_title(loc="left") for ax in kept[0].axes]
+    assert titles == [
+        f"({panel} edits, {of}"
+        for panel in ("a) Intensity", "b) Distance")
+        for of in ("the paper's tables, 20 seeds", "this run, 6 seeds")
+    ]
     paper, ours = (
         next(line for line in ax.lines if len(line.get_xdata()) in (20, 125) and line.get_color() == "#084f9a")
         for ax in kept[0].axes[2:]
@@ -408,12 +412,45 @@ def test_what_is_only_swept_on_test_images_is_not_beside_the_published_tables(ca
     assert "has neither relu nor abs swept on its training images" in text
 
 
-def test_pictures_that_cannot_be_written_do_not_change_the_answer(capsys, runs, monkeypatch):
-    monkeypatch.setattr(compare_package, "save", pictures.write)
+@pytest.mark.parametrize("against", ["itself", "published"])
+def test_files_that_cannot_be_written_do_not_change_the_answer(against, capsys, runs, monkeypatch):
+    monkeypatch.setattr(compare_package, "save", saving.save)
     Path("file").write_text("in the way")
-    code, text = shown(capsys, runs["first"], runs["first"], "--pictures", "file")
-    assert code == 0
-    assert "no pictures in file" in text
+    other = runs["first"] if against == "itself" else against
+    code, text = shown(capsys, runs["first"], other, "--pictures", "file")
+    assert code == (0 if against == "itself" else 1)
+    assert "not everything could be written to file (" in text
+    assert "are in file" not in text
+
+
+def test_the_last_line_names_what_was_written_beside_the_published_tables(capsys, runs, monkeypatch):
+    monkeypatch.setattr(compare_package, "save", saving.save)
+    monkeypatch.setattr(pictures.figures, "save", lambda figure, folder, stem: [folder / f"{stem}.png"])
+    _, text = shown(capsys, runs["first"], "published", "--pictures", "here")
+    assert text.splitlines()[-1].endswith(" The pictures and cells.md are in here")
+    said = Path("here/cells.md").read_text()
+    assert "data.name is digits here, mnist in the paper." in said
+    assert "Note: on different images" in said
+    assert "## Offset, abs" in said
+
+
+def test_cells_of_a_single_seed_claim_nothing(runs):
+    said = cell_tables.markdown(compare(subset(runs["first"], "one", [0]), "published"))
+    assert "Cannot judge: one seed has no standard error" in said
+    assert "Of the drops" not in said
+    tests = [line.split("|") for line in said.split("## Tests")[1].splitlines() if line.startswith("| Baseline")]
+    assert len(tests) == 6
+    assert all(cells[7].strip() == "–" for cells in tests)
+    assert not re.search(r"[+|-] ?nan", said)
+
+
+def test_networks_with_fewer_seeds_are_said(runs):
+    """The caption of a picture, and a network that the run does not have."""
+    frame = compare(runs["first"], "published")
+    fewer = frame.points.assign(seeds=np.where(frame.points.network == "abs", 2, 6))
+    titles = [ax.get_title(loc="left") for ax in pictures.figure1(dataclasses.replace(frame, points=fewer)).axes]
+    assert titles[1] == "(a) Intensity edits, this run, 2 to 6 seeds"
+    assert titles[0] == "(a) Intensity edits, the paper's tables, 20 seeds"
 
 
 def test_a_stored_name_cannot_leave_the_folder(capsys, runs):

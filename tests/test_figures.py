@@ -227,6 +227,18 @@ class TestIncompleteInput:
         assert (look["elu"].colour, "-") in data_lines(figures.distance_figure(given).axes[0])
 
 
+class TestBeside:
+    def test_the_legend_has_the_networks_of_all_sides(self):
+        sides = {
+            "a": {"scale": {"relu": curve("scale", 1.0)}},
+            "b": {"scale": {"abs": curve("scale", 2.0)}, "offset": {}},
+        }
+        figure = figures.figure1_beside(sides)
+        (legend,) = figure.legends
+        assert [text.get_text() for text in legend.get_texts()][:2] == ["ReLU", "Abs"]
+        assert_legible(figure)
+
+
 class TestRefusals:
     def test_unknown_family(self, curves):
         with pytest.raises(InputError, match="unknown family 'ofset'; did you mean 'offset'"):

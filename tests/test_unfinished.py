@@ -18,7 +18,6 @@ import pytest
 import tomli_w
 import xarray as xr
 
-import jaxdist
 from jaxdist import cli, experiment, finished, folders, results, training, unfinished, waves, weights
 from jaxdist import config as configs
 from jaxdist.errors import InputError
@@ -122,7 +121,7 @@ def test_work_that_nothing_tells_of_is_not_gone_on_with(tmp_path, monkeypatch, u
     assert_same(arrays(tmp_path / "run"), arrays(undisturbed))
 
 
-@pytest.mark.parametrize("noted", [{"jaxdist": "0.0.1"}, {}])
+@pytest.mark.parametrize("noted", [{"format": 0}, {}])
 def test_work_of_another_version_is_refused_and_stays(noted, tmp_path, monkeypatch):
     """What it kept may be other arrays than are read here."""
     folder = tmp_path / "run"
@@ -132,13 +131,22 @@ def test_work_of_another_version_is_refused_and_stays(noted, tmp_path, monkeypat
             experiment.run(config(folder))
     place = folder / unfinished.FOLDER / "run.toml"
     said = tomllib.loads(place.read_text())
-    assert said.pop("jaxdist") == jaxdist.__version__
+    del said["format"]
     place.write_text(tomli_w.dumps(noted | said))
     before = sorted(folder.rglob("*"))
-    by = "jaxdist 0.0.1" if noted else "an earlier version"
-    with pytest.raises(InputError, match=f"holds work of {by}, and this is jaxdist {jaxdist.__version__}; finish it"):
+    with pytest.raises(InputError, match="unfinished: holds work of another version of jaxdist; delete it, or finish"):
         experiment.run(config(folder))
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_finished_run_is_rid_of_what_was_left_whoever_left_it(tmp_path, undisturbed):
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed, folder)
+    (folder / unfinished.FOLDER).mkdir()
+    (folder / unfinished.FOLDER / "run.toml").write_text("format = 0\n")
+    experiment.run(config(folder))
+    assert not (folder / unfinished.FOLDER).exists()
+    assert_same(arrays(folder), arrays(undisturbed))
 
 
 def test_other_statistics_change_no_run(tmp_path):

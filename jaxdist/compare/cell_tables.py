@@ -2,58 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
+import numpy as np
 import pandas as pd
 
-from jaxdist import markdown as tables_as_markdown
 from jaxdist import tables
 from jaxdist.compare.comparison import Comparison
-from jaxdist.paper_cells import NEAR
-from jaxdist.published import SEEDS
+from jaxdist.markdown import grid
+from jaxdist.paper_cells import by_table, near
+from jaxdist.published import BASELINE_INDEX, SEEDS
 
 
 def markdown(comparison: Comparison) -> str:
     """The whole document; accuracies, differences and drops in percent, z in standard errors."""
-    frame = comparison.points
+    frame, verdict = comparison.points, comparison.verdicts[0]
+    within, drops = near(frame.drop_z)
+    of_drops = f" Of the drops, {within} of {drops} are." if drops and verdict.verdict != "cannot judge" else ""
     parts = [
         "# Beside the published tables",
         f"{comparison.a}; the paper's means are over {SEEDS} seeds. Accuracies are percent of the training images, but "
         "for the test accuracy of the first table, and their differences points; the loss is in nats. SE is the "
-        "standard error of the difference, and z the difference in standard errors. The paper prints no standard "
-        "deviation for its edited rows: there this run's stands for the paper's too.",
-        "The drop is from the unedited row; it leaves out the level to which the networks were trained, which all rows "
-        "of a network share, not what training does to the cost of an edit.",
-        f"{comparison.verdicts[0].verdict.capitalize()}: {comparison.verdicts[0].words}. Of the drops, {_near(frame)}.",
+        "standard error of the difference, the rounding of what is printed included, and z the difference in standard "
+        "errors. The paper prints no standard deviation for its edited rows: there this run's stands for the paper's "
+        "too.",
+        "The drop is from the unedited row: it is free of differences in the accuracy that the networks were trained "
+        "to, but not of what training does to the cost of an edit.",
+        f"{verdict.verdict.capitalize()}: {verdict.words}.{of_drops}",
+        *(f"{one.field} is {one.a} here, {one.b} in the paper." for one in comparison.protocol),
+        *(f"Note: {note}." for note in comparison.notes),
     ]
     trained = frame[frame.table == "trained"]
     if len(trained):
-        parts += ["## After training", _trained(trained)]
-    edited = frame[frame.table != "trained"]
-    for title, part in _by_table(edited):
+        parts += ["## After training", "Loss and train accuracy are of the weights before the last update."]
+        parts.append(_trained(trained))
+    for title, part in by_table(frame):
         parts += [f"## {title}", _cells(part)]
     parts += [
         "## Tests",
-        "The paper's t compares each point with index 50 of its grid, 32.7 % of scale and clip and -22 % of offset, "
-        "instead of the unedited network, and is positive where accuracy is below that. Here it is beside the same "
-        "test of this run (`statistics.published_baseline_index`) and the test against no edit: its t, its p after "
-        "Holm's correction over the family's points, the drop in points with its interval, and whether the drop is "
-        f"shown to be below {tables.percent(comparison.margin)} points (non-inferior). SD is the standard deviation "
-        "over seeds of the difference to index 50, which the paper does not print: about what its t implies.",
+        f"The paper's t compares each point with index {BASELINE_INDEX} of its grid, 32.7 % of scale and clip and "
+        "-22 % of offset, instead of the unedited network, and is positive where accuracy is below that. Here it is "
+        "beside the same test of this run and the test against no edit: its t, its p after Holm's correction over the "
+        "family's points, the drop in points with its interval, and whether the drop is shown to be below "
+        f"{tables.percent(comparison.margin)} points (non-inferior).",
+        f"SD is the standard deviation over seeds of the difference to index {BASELINE_INDEX}. The paper does not "
+        f"print its own: it is √{SEEDS} times the difference over t. Its accuracy at index {BASELINE_INDEX} is not "
+        "printed either, and taken from this run's curve, shifted to the printed rows on both sides; – stands where "
+        "that and the printed digits leave more than a third of the difference in doubt.",
     ]
-    for title, part in _by_table(edited):
+    for title, part in by_table(frame):
         parts += [f"### {title}: tests", _tests(part)]
     return "\n\n".join(parts) + "\n"
-
-
-def _near(frame: pd.DataFrame) -> str:
-    z = frame.drop_z.dropna()
-    return f"{int((z.abs() <= NEAR).sum())} of {len(z)} are"
-
-
-def _by_table(edited: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    for (family, network), part in edited.groupby(["table", "network"], sort=False):
-        yield f"{str(family).capitalize()}, {network}", part
 
 
 def _trained(frame: pd.DataFrame) -> str:
@@ -65,9 +62,9 @@ def _trained(frame: pd.DataFrame) -> str:
             for name in ("paper", "ours", "se")
         ]
         difference = one["ours"] - one["paper"]
-        said = f"{difference:+.4f}" if loss else f"{100 * difference:+.2f}"
+        said = tables.signed(difference, 4) if loss else tables.signed(100 * difference)
         rows.append([one["network"], one["label"], *values[:2], said, values[2], tables.number(one["z"])])
-    return tables_as_markdown.grid(rows, ["network", "", "paper", "ours", "ours - paper", "SE", "z"])
+    return grid(rows, ["network", "", "paper", "ours", "ours - paper", "SE", "z"])
 
 
 def _cells(frame: pd.DataFrame) -> str:
@@ -77,7 +74,7 @@ def _cells(frame: pd.DataFrame) -> str:
             f"{100 * one['fraction']:.4g} %",
             tables.percent(one["paper"]),
             tables.percent(one["ours"]),
-            f"{100 * (one['ours'] - one['paper']):+.2f}",
+            tables.signed(100 * (one["ours"] - one["paper"])),
             tables.percent(one["se"], 3),
             tables.number(one["z"]),
             tables.percent(one["paper_drop"]),
@@ -87,13 +84,14 @@ def _cells(frame: pd.DataFrame) -> str:
         for one in frame.to_dict("records")
     ]
     headers = ["row", "point", "paper", "ours", "ours - paper", "SE", "z", "drop, paper", "drop, ours", "z of drops"]
-    return tables_as_markdown.grid(rows, headers)
+    return grid(rows, headers)
 
 
 def _tests(frame: pd.DataFrame) -> str:
     rows = []
     for one in frame.to_dict("records"):
         drop, low, high = (tables.percent(one[name]) for name in ("drop", "drop_low", "drop_high"))
+        known = not np.isnan(one["smallest_margin"])
         rows.append(
             [
                 one["label"],
@@ -102,11 +100,11 @@ def _tests(frame: pd.DataFrame) -> str:
                 tables.number(one["corrected_t"]),
                 tables.p_value(one["p_holm"]),
                 f"{drop} [{low}, {high}]",
-                "yes" if one["noninferior"] else "no",
+                ("yes" if one["noninferior"] else "no") if known else "–",
                 tables.percent(one["paper_spread"]),
                 tables.percent(one["spread"]),
             ]
         )
     headers = ["row", "t, paper", "t, same test", "t, against no edit", "p (Holm)", "drop", "non-inferior"]
     headers += ["SD, paper", "SD, ours"]
-    return tables_as_markdown.grid(rows, headers)
+    return grid(rows, headers)

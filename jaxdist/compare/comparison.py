@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from jaxdist import config as configs
-from jaxdist import paper_cells
+from jaxdist import paper_cells, published
 from jaxdist.compare import counts, means, protocol, sides
 from jaxdist.compare import pairs as pairing
 from jaxdist.compare.pairs import Pairs, Verdict
@@ -26,6 +26,12 @@ IMAGES = 2
 """Images by which rounding in another order may move a count of 60,000."""
 
 Mode = Literal["shared", "independent", "published"]
+
+_UNITS: dict[Mode, str] = {
+    "shared": "images",
+    "independent": "fraction",
+    "published": "fraction; loss in nats; z, drop_z in standard errors; t, p of tests",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +81,7 @@ class Comparison:
             "verdict": self.verdict,
             "exit_code": self.exit_code,
             "notes": self.notes,
-            "units": {"shared": "images", "independent": "fraction", "published": "fraction; loss in nats"}[self.mode],
+            "units": _UNITS[self.mode],
             "points": json.loads(self.points.to_json(orient="records", double_precision=15)),
         }
 
@@ -154,7 +160,7 @@ def _with_published(side: Side, changes: Mapping[str, str]) -> Comparison:
     return Comparison(
         mode="published",
         a=side.words,
-        b="the published tables: 20 x relu, 20 x abs on mnist",
+        b=f"the published tables: {published.SEEDS} x relu, {published.SEEDS} x abs on mnist",
         relation="networks of their own seeds",
         protocol=protocol.to_published(side),
         verdicts=[Verdict("the published tables", verdict, words)],

@@ -15,9 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from jaxdist import figures
+from jaxdist import figures, paper_cells, published
 from jaxdist.compare.comparison import Comparison
-from jaxdist.paper_cells import NEAR
 
 _MARKS = {"clip": "x"}
 
@@ -31,8 +30,8 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
     frame = comparison.points
     if comparison.mode == "published":
         written += figures.save(figure1(comparison), folder, "figure1-published")
-        cells = frame[frame.table != "trained"].assign(family=frame.table, a=frame.ours, b=frame.paper)
-        groups = [("published", cells.assign(site="dense0/pre", split="train"))]
+        cells = paper_cells.edited(frame)
+        groups = [("published", cells.assign(a=cells.ours, b=cells.paper, site=paper_cells.SITE, split="train"))]
     else:
         many = frame.site.nunique() > 1
         groups = [
@@ -46,13 +45,17 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
 
 def figure1(comparison: Comparison) -> Figure:
     """The paper's Figure 1 as its tables have it, and the same of the run, with its bands."""
-    cells = comparison.points[comparison.points.table != "trained"].rename(columns={"table": "family"})
-    paper = cells.assign(mean=cells.paper, low=np.nan, high=np.nan)
     ours = comparison.curves.rename(columns={"a": "mean"})
-    ours = ours[(ours.site == "dense0/pre") & (ours.split == "train")]
-    seeds = int(cells.seeds.min())
-    sides = {"the paper's tables, 20 seeds": paper, f"this run, {seeds} seeds": ours}
-    return figures.figure1_of({name: figures.curves_of(frame) for name, frame in sides.items()})
+    ours = ours[(ours.site == paper_cells.SITE) & (ours.split == "train")]
+    cells = paper_cells.edited(comparison.points)
+    order = list(ours.network.unique())
+    paper = cells.assign(mean=cells.paper, low=np.nan, high=np.nan).sort_values(
+        "network", key=lambda names: names.map(order.index), kind="stable"
+    )
+    fewest, most = cells.seeds.min(), cells.seeds.max()
+    seeds = f"{fewest} seeds" if fewest == most else f"{fewest} to {most} seeds"
+    sides = {f"the paper's tables, {published.SEEDS} seeds": paper, f"this run, {seeds}": ours}
+    return figures.figure1_beside({name: figures.curves_of(frame) for name, frame in sides.items()})
 
 
 def picture(points: pd.DataFrame, comparison: Comparison) -> Figure:
@@ -66,8 +69,11 @@ def picture(points: pd.DataFrame, comparison: Comparison) -> Figure:
             figures.frame(above, panel)
             above.set(xlabel="", title=f"({'ab'[column]}) {panel.title}")
             shown = points[points.family.isin(panel.families)]
-            for (family, network), part in shown.groupby(["family", "network"], sort=False):
-                _draw(above, below, part, figures.DASHES[str(family)], look[str(network)], comparison)
+            series = list(shown.groupby(["family", "network"], sort=False))
+            width = panel.limits[1] - panel.limits[0]
+            for k, ((family, network), part) in enumerate(series):
+                aside = 0.006 * width * (k - (len(series) - 1) / 2)
+                _draw(above, below, part, figures.DASHES[str(family)], look[str(network)], comparison, aside)
             below.axhline(0, color="0.55", linewidth=0.8)
             below.grid(color="0.92", linewidth=0.6)
             below.set_axisbelow(True)
@@ -86,8 +92,19 @@ def picture(points: pd.DataFrame, comparison: Comparison) -> Figure:
         return figures.settle(figure)
 
 
-def _draw(above: Axes, below: Axes, part: pd.DataFrame, dash: str, look: figures.Look, comparison: Comparison) -> None:
-    """One family and network: means over seeds above; the difference below, every seed of shared networks by itself."""
+def _draw(
+    above: Axes,
+    below: Axes,
+    part: pd.DataFrame,
+    dash: str,
+    look: figures.Look,
+    comparison: Comparison,
+    aside: float,
+) -> None:
+    """One family and network: means over seeds above; the difference below, every seed of shared networks by itself.
+
+    `aside` is how far, in percent, bars are moved so that those of other series do not hide them.
+    """
     same = ["family", "network", "site", "split"]
     curve = comparison.curves.merge(part[same].drop_duplicates(), on=same)
     b = part.b / part.total if comparison.mode == "shared" else part.b
@@ -110,15 +127,17 @@ def _draw(above: Axes, below: Axes, part: pd.DataFrame, dash: str, look: figures
         # A difference of a few images is a matter of single points, which a line would only join.
         below.plot(share, part.difference, **(marks | {"markersize": 3.5}))
     else:
-        error = 100 * NEAR * np.nan_to_num(part.se.to_numpy(float))
+        error = 100 * paper_cells.NEAR * np.nan_to_num(part.se.to_numpy(float))
         below.errorbar(
-            share,
+            share + aside,
             100 * (part.ours - part.paper),
             error,
             color=look.colour,
             fmt=marks["marker"],
             markersize=4,
+            markerfacecolor="none",
             markeredgecolor=look.colour,
+            elinewidth=1,
         )
 
 
@@ -131,7 +150,7 @@ def _unit(comparison: Comparison) -> str:
 def _title(comparison: Comparison) -> str:
     below = {"shared": "grey: as many images as may differ", "independent": "grey: the margin"}.get(comparison.mode)
     if comparison.mode == "published" and comparison.points.se.notna().any():
-        below = f"bars: {NEAR:g} standard errors"
+        below = f"bars: {paper_cells.NEAR:g} standard errors"
     first, second = (side.split(":")[0] for side in (comparison.a, comparison.b))
     return f"A (lines): {first}    B (markers): {second}" + (f"    below, {below}" if below else "")
 

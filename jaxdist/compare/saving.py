@@ -10,10 +10,9 @@ from jaxdist.compare.comparison import Comparison
 
 
 def save(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write the pictures, and ``published.md`` where the other side is the published tables; returns the files."""
-    written = pictures.write(comparison, folder)
+    """Write the pictures, and ``cells.md`` where the other side is the published tables; returns the files."""
+    written = []
     if comparison.mode == "published":
-        path = folder / "published.md"
-        files.write_text(path, cell_tables.markdown(comparison))
-        written.append(path)
-    return written
+        written.append(folder / "cells.md")
+        files.write_text(written[0], cell_tables.markdown(comparison))
+    return [*written, *pictures.write(comparison, folder)]

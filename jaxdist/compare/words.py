@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from jaxdist import tables
+from jaxdist import paper_cells, tables
 from jaxdist.compare.comparison import Comparison
 from jaxdist.compare.pairs import by_series
 from jaxdist.summary import WIDTH
@@ -138,8 +138,8 @@ def _cells(frame: pd.DataFrame) -> Iterator[RenderableType]:
                 tables.number(one["z"]),
             )
         yield table
-    for (family, network), part in frame[frame.table != "trained"].groupby(["table", "network"], sort=False):
-        table = _table(f"{str(family).capitalize()}, {network}: train accuracy %, and the paper's own test (t, p)")
+    for title, part in paper_cells.by_table(frame):
+        table = _table(f"{title}: train accuracy %, and the paper's own test (t, p)")
         for heading in ("row", "point %", "paper", "ours", "ours - paper (SE)", "t paper", "ours", "p paper", "ours"):
             table.add_column(heading, justify="left" if heading == "row" else "right")
         for one in part.to_dict("records"):

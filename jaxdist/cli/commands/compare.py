@@ -53,12 +53,15 @@ def command(options: argparse.Namespace) -> int:
         where = _said(compare.save(found, pictures), pictures)
     except OSError as error:
         # The exit code is the answer to the question asked, with or without a picture of it.
-        output.complain(f"no pictures in {pictures} ({error}); choose a folder with --pictures")
+        output.complain(f"not everything could be written to {pictures} ({error}); choose a folder with --pictures")
     output.say(options, compare.conclusion(found) + where)
     return found.exit_code
 
 
 def _said(written: Sequence[Path], folder: Path) -> str:
-    """Where the picture is, or the folder of several; of each one's formats, the one that opens anywhere."""
+    """Where the picture is, or the folder of several files; of a picture's formats, the one that opens anywhere."""
     images = [path for path in written if path.suffix == ".png"]
-    return f" The picture is {images[0]}" if len(images) == 1 else f" The pictures are in {folder}"
+    tables = [path.name for path in written if path.suffix == ".md"]
+    if len(images) == 1 and not tables:
+        return f" The picture is {images[0]}"
+    return f" The {' and '.join(['pictures', *tables])} are in {folder}"
