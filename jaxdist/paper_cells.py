@@ -137,7 +137,7 @@ def _edited(result: xr.DataTree, options: StatisticsConfig) -> list[dict[str, ob
     known = {
         (one.family, one.network): _tested(one, options)
         for one in every_series(result)
-        if (one.site, one.split) == (SITE, "train")
+        if (one.site, one.split) == (SITE, "train") and _printed(one)
     }
     return [
         _cell(cell, known[cell.family, cell.network])

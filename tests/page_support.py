@@ -143,7 +143,7 @@ def assert_drawn_alike(committed: Path, now: Path) -> None:
     assert old.shape == new.shape
     # A letter's edge moves by a fraction of a pixel, which the blur spreads thin; a marker or line elsewhere stays.
     apart = float((np.abs(old - new).max(axis=2) > 40).mean())
-    assert apart < 2e-4, f"draw {committed.name} again: {apart:.1e} of it differs"
+    assert apart < 1e-4, f"draw {committed.name} again: {apart:.1e} of it differs"
 
 
 if __name__ == "__main__":

@@ -71,6 +71,9 @@ def picture(points: pd.DataFrame, comparison: Comparison) -> Figure:
             shown = points[points.family.isin(panel.families)]
             series = list(shown.groupby(["family", "network"], sort=False))
             width = panel.limits[1] - panel.limits[0]
+            if comparison.mode == "published":
+                # Rows stand at both ends.
+                above.set_xlim(panel.limits[0] - 0.015 * width, panel.limits[1] + 0.015 * width)
             for k, ((family, network), part) in enumerate(series):
                 aside = 0.006 * width * (k - (len(series) - 1) / 2)
                 _draw(above, below, part, figures.DASHES[str(family)], look[str(network)], comparison, aside)
