@@ -191,7 +191,7 @@ def dose(row: Any, *, interval: bool = False) -> str:
     if np.isnan(row["median"]):
         return "–"
     if row.reached < dosed.UNSEEN:
-        return "dose 0"
+        return "not reached" if np.isinf(row["median"]) else "dose 0"
     text = f"> {_two(row.reached)}" if np.isinf(row["median"]) else _two(row["median"])
     if not interval or np.isnan(row.low) or np.isinf(row.low):
         return text
