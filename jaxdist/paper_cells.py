@@ -34,6 +34,8 @@ def cells(result: xr.DataTree, options: StatisticsConfig, *, name: str = "the ru
     of trained networks, and the training accuracy that its unedited rows repeat) that one stands for its half. A single
     seed has no standard error: z is NaN.
 
+    `sd` is our s, `paper_sd` the paper's printed one, of the population (ddof 0).
+
     `t` and `p` are the paper's own test, of both, against its baseline (`published.BASELINE_INDEX`); `drop`, with its
     interval `drop_low` to `drop_high`, `corrected_t`, `p_holm`, `smallest_margin` and `noninferior` are
     `statistics.corrected`'s of ours, against no edit. `paper_drop` is the paper's unedited row less this one, `drop_z`
@@ -119,6 +121,7 @@ def _finals(result: xr.DataTree) -> list[dict[str, object]]:
                 "row": np.nan,
                 "fraction": np.nan,
                 "paper": cell.mean,
+                "paper_sd": cell.sd,
                 **_against(values, cell.mean, width, printed_sd=cell.sd),
             }
         )

@@ -200,8 +200,8 @@ def test_the_trained_networks_by_an_independent_computation(cells, paper_run):
         unit, half = (1, 5.1e-5) if quantity == "loss" else (100, 0.0051)
         se = np.sqrt(values.var(ddof=1) / len(values) + paper.sd**2 / 19 + 1e-8 / 12)
         difference = values.mean() - paper.mean
-        expected = [unit * paper.mean, unit * values.mean(), unit * difference, unit * se, difference / se]
-        for word, value, within in zip(words, expected, (half, half, half, half, 0.051), strict=True):
+        expected = [paper.mean, values.mean(), difference, se, difference / se / unit, paper.sd, values.std(ddof=1)]
+        for word, value, within in zip(words, unit * np.array(expected), (*[half] * 4, 0.051, half, half), strict=True):
             near(number(word), value, within)
 
 

@@ -32,7 +32,11 @@ def markdown(comparison: Comparison) -> str:
     ]
     trained = frame[frame.table == "trained"]
     if len(trained):
-        parts += ["## After training", "Loss and train accuracy are of the weights before the last update."]
+        parts += [
+            "## After training",
+            "Loss and train accuracy are of the weights before the last update. SD is over seeds, with ddof 0 "
+            "in the paper and 1 here.",
+        ]
         parts.append(_trained(trained))
     for title, part in by_table(frame):
         parts += [f"## {title}", _cells(part)]
@@ -57,14 +61,14 @@ def _trained(frame: pd.DataFrame) -> str:
     rows = []
     for one in frame.to_dict("records"):
         loss = one["quantity"] == "loss"
-        values = [
-            tables.number(one[name], 4) if loss else tables.percent(one[name], 3 if name == "se" else 2)
-            for name in ("paper", "ours", "se")
-        ]
         difference = one["ours"] - one["paper"]
+        paper, ours, se, paper_sd, sd = (
+            tables.number(one[name], 4) if loss else tables.percent(one[name], 3 if name == "se" else 2)
+            for name in ("paper", "ours", "se", "paper_sd", "sd")
+        )
         said = tables.signed(difference, 4) if loss else tables.signed(100 * difference)
-        rows.append([one["network"], one["label"], *values[:2], said, values[2], tables.number(one["z"])])
-    return grid(rows, ["network", "", "paper", "ours", "ours - paper", "SE", "z"])
+        rows.append([one["network"], one["label"], paper, ours, said, se, tables.number(one["z"]), paper_sd, sd])
+    return grid(rows, ["network", "", "paper", "ours", "ours - paper", "SE", "z", "SD, paper", "SD, ours"])
 
 
 def _cells(frame: pd.DataFrame) -> str:
