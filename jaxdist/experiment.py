@@ -9,25 +9,22 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
 from jaxdist import config as configs
 from jaxdist import (
-    counting,
     families,
     family_sweeps,
     folders,
-    forms,
     hosts,
     mlp,
-    paper_weights,
+    models,
     ranges,
     report,
     results,
@@ -43,14 +40,10 @@ from jaxdist.devices import mesh_of
 from jaxdist.errors import InputError, MeaninglessError, TrainingDivergedError
 from jaxdist.inputs import Inputs, load_inputs, refuse_unlike
 from jaxdist.progress import Show, silent
-from jaxdist.taps import Model
 from jaxdist.training import Metrics, Passed, Snapshot
 from jaxdist.types import Params
 from jaxdist.unfinished import Store, refuse_other
 from jaxdist.waves import Subject
-
-_INIT = 0
-"""The purpose of the key that initial weights are drawn from."""
 
 
 class Part(NamedTuple):
@@ -99,7 +92,7 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
         return earlier
     if earlier is not None and is_swept(earlier) and not swept:
         raise InputError(f"{folder}: is swept already; to extend it, 'jaxdist run' trains and sweeps the new seeds")
-    check_networks(config)
+    models.check(config)
     store = Store(folder, config)
     inputs = load_inputs(config, store.backend, seeds=len(new) or config.train.seeds)
     if earlier is not None:
@@ -170,14 +163,14 @@ def _check_data(earlier: xr.DataTree, inputs: Inputs, folder: Path) -> None:
 
 def _refuse_meaningless(config: Config, inputs: Inputs) -> None:
     """Raise `InputError` where ranges mean nothing for a network, as far as that is known before it is trained."""
-    sites = tuple(dict.fromkeys(itertools.chain(*targets_of(config).values())))
+    sites = tuple(dict.fromkeys(itertools.chain(*models.targets_of(config).values())))
     for name in config.model.activations:
-        model = network_model(config, name)
-        params = jax.eval_shape(lambda whole: mlp.narrow(whole, inputs.used), shapes(config, inputs, 1, name))
+        model = models.model_of(config, name)
+        params = jax.eval_shape(lambda whole: mlp.narrow(whole, inputs.used), models.shapes(config, inputs, 1, name))
         found = taps.sites_for_one(model.apply, params, inputs.splits["train"].x, sites)
         try:
             ranges.check(model, found, sites, config.ranges.measured_on)
-            family_sweeps.check(model, targets_of(config), config.options)
+            family_sweeps.check(model, models.targets_of(config), config.options)
         except InputError as error:
             raise InputError(f"network '{name}', {error}") from None
 
@@ -187,10 +180,10 @@ def _load_part(config: Config, inputs: Inputs, folder: Path, earlier: xr.DataTre
     seeds = len(results.seeds_of(earlier))
     networks = folders.load_networks(config, folder, seeds)
     for name, params in networks.items():
-        weights.check(params, shapes(config, inputs, seeds, name), folders.weights_path(folder, name))
+        weights.check(params, models.shapes(config, inputs, seeds, name), folders.weights_path(folder, name))
     passed = {}
     for name, kept in (folders.load_passed(config, folder, seeds) if config.train.snapshots else {}).items():
-        like = jax.eval_shape(training.nothing_passed, shapes(config, inputs, seeds, name))
+        like = jax.eval_shape(training.nothing_passed, models.shapes(config, inputs, seeds, name))
         weights.check(kept, like._asdict(), folders.passed_path(folder, name))
         passed[name] = Passed(**kept)
     return Part(networks, passed, earlier)
@@ -208,7 +201,7 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
         earlier = results.load(folder)
         config = changed(earlier, changes or {}, ("data.dir", "ranges.", "sweep.", "statistics.", "compute."))
         for name in config.model.activations:
-            family_sweeps.check(network_model(config, name), targets_of(config), config.options)
+            family_sweeps.check(models.model_of(config, name), models.targets_of(config), config.options)
         store = Store(folder, config)
         inputs = load_inputs(config, store.backend)
         _check_data(earlier, inputs, folder)
@@ -246,7 +239,7 @@ def train_networks(config: Config, inputs: Inputs, show: Show, seeds: range, sto
     passed: dict[str, Passed] = {}
     started = time.perf_counter()
     for name in config.model.activations:
-        job, initial = f"train {name}", initial_params(config, inputs, seeds, name)
+        job, initial = f"train {name}", models.initial(config, inputs, seeds, name)
 
         def tell(now: training.Progress, job: str = job) -> None:
             show(job, now.step, now.steps, f"loss {now.loss:.4f}, test {100 * now.test_accuracy:.2f} %")
@@ -263,7 +256,7 @@ def train_networks(config: Config, inputs: Inputs, show: Show, seeds: range, sto
 
             try:
                 trained = training.train(
-                    network_model(config, name),
+                    models.model_of(config, name),
                     mlp.narrow(initial, inputs.used),
                     inputs.splits["train"],
                     inputs.splits["test"],
@@ -309,9 +302,9 @@ def sweep_networks(config: Config, inputs: Inputs, part: Part, show: Show, store
         # A run that grows sweeps its parts one after the other: what one keeps must not stand for another.
         return store.once(f"from-{seeds[0]}-{name}", compute)
 
-    context = Context(inputs.splits, targets_of(config), config.options, seeds, show, once)
+    context = Context(inputs.splits, models.targets_of(config), config.options, seeds, show, once)
     subjects = {
-        name: Subject(network_model(config, name), mlp.narrow(whole, inputs.used))
+        name: Subject(models.model_of(config, name), mlp.narrow(whole, inputs.used))
         for name, whole in part.networks.items()
     }
     groups = {str(name): child.to_dataset() for name, child in part.result.children.items()}
@@ -326,43 +319,6 @@ def sweep_networks(config: Config, inputs: Inputs, part: Part, show: Show, store
     protocol |= _noted(protocol, "timings", {"sweep_s": time.perf_counter() - started})
     protocol |= _noted(protocol, "products", {"sweep": inputs.products})
     return results.tree(groups, protocol)
-
-
-def network_model(config: Config, activation: str) -> Model:
-    """The model of one of the config's networks."""
-    return mlp.model(activation, len(config.model.hidden))
-
-
-def targets_of(config: Config) -> counting.Targets:
-    """What a run edits: every layer's preactivation by itself, and all of them together."""
-    return counting.targets_of([f"dense{k}/pre" for k in range(len(config.model.hidden))], config.sweep.layers)
-
-
-def check_networks(config: Config) -> None:
-    """Raise `InputError` for networks that cannot be made."""
-    for name in config.model.activations:
-        forms.get(name)
-    if config.model.init == "paper_code":
-        paper_weights.check(config.model.activations, config.model.hidden, config.train.seeds)
-
-
-def initial_params(config: Config, inputs: Inputs, seeds: Sequence[int], network: str) -> Params:
-    """The weights of some seeds before training.
-
-    They are drawn from keys of ``train.seed``, the same for every network; with ``paper_code`` from the seed of the
-    paper's code, others for each network.
-    """
-    sizes = (inputs.used.size, *config.model.hidden, inputs.dataset.classes)
-    if config.model.init == "paper_code":
-        return jax.tree.map(jnp.asarray, paper_weights.initial(network, seeds, sizes))
-    init_key = jax.random.fold_in(jax.random.key(config.train.seed), _INIT)
-    return mlp.init_ensemble(init_key, seeds, sizes, config.model.init, network)
-
-
-def shapes(config: Config, inputs: Inputs, seeds: int, network: str) -> Params:
-    """What `initial_params` returns, without its values."""
-    sizes = (inputs.used.size, *config.model.hidden, inputs.dataset.classes)
-    return jax.eval_shape(lambda: mlp.init_ensemble(jax.random.key(0), range(seeds), sizes, activation=network))
 
 
 def _attrs(result: xr.DataTree) -> dict[str, Any]:

@@ -18,10 +18,10 @@ import numpy as np
 
 from jaxdist import (
     edits,
-    experiment,
     families,
     forms,
     mlp,
+    models,
     ranges,
     report,
     results,
@@ -84,14 +84,14 @@ def plan(config: Config, devices: int | None = None) -> Plan:
     """
     if devices is not None and devices < 1:
         raise InputError(f"--devices: expected at least 1, got {devices}")
-    experiment.check_networks(config)
+    models.check(config)
     inputs, load_s = _timed(lambda: load_inputs(config))
     seeds = min(config.train.seeds, MOST_SEEDS)
     share = config.train.seeds / seeds
     seconds = {"load": load_s, "compile": 0.0, "train": 0.0, "sweep": 0.0}
     each = 0
     for name in config.model.activations:
-        params = mlp.narrow(experiment.initial_params(config, inputs, range(seeds), name), inputs.used)
+        params = mlp.narrow(models.initial(config, inputs, range(seeds), name), inputs.used)
         each = max(each, sum(leaf.nbytes for leaf in jax.tree.leaves(params)) // seeds)
         compile_s, step_s = _train_seconds(config, inputs, name, params)
         seconds["compile"] += compile_s
@@ -132,7 +132,7 @@ def _train_seconds(config: Config, inputs: Inputs, activation: str, params: Para
 
     with contextlib.suppress(_Enough):
         training.train(
-            experiment.network_model(config, activation),
+            models.model_of(config, activation),
             params,
             inputs.splits["train"],
             inputs.splits["test"],
@@ -150,7 +150,7 @@ def _train_seconds(config: Config, inputs: Inputs, activation: str, params: Para
 
 def _sweep_seconds(config: Config, inputs: Inputs, activation: str, params: Params) -> tuple[float, float]:
     """Seconds to compile, and of one network's ranges and sweep of all sites, splits and points."""
-    model, targets = experiment.network_model(config, activation), experiment.targets_of(config)
+    model, targets = models.model_of(config, activation), models.targets_of(config)
     sites = tuple(dict.fromkeys(itertools.chain(*targets.values())))
     # The points of single affine edits are measured; what has others is taken to cost as much a point.
     alone = [name for name in config.sweep.families if families.get(name).alone] or ["offset"]
@@ -203,7 +203,7 @@ def _report_seconds(config: Config, inputs: Inputs, seeds: int) -> float:
     """Seconds to save and report a made-up result of the run's shape."""
     rng = np.random.default_rng(0)
     grids: dict[str, np.ndarray] = {name: families.get(name).grid() for name in config.sweep.families}
-    sites, splits = list(experiment.targets_of(config)), config.sweep.splits
+    sites, splits = list(models.targets_of(config)), config.sweep.splits
     shape = (len(config.model.activations), seeds, len(sites), len(splits))
     totals = [len(getattr(inputs.dataset, split).labels) for split in splits]
 
@@ -248,7 +248,7 @@ def _flops(config: Config, inputs: Inputs) -> tuple[float, float]:
         # Forward, the weights' gradient, and the values' gradient of every layer but the first.
         train_flops += images["train"] * (3 * sum(layers) - layers[0]) + images["test"] * sum(layers)
         for split in config.sweep.splits:
-            for target in experiment.targets_of(config).values():
+            for target in models.targets_of(config).values():
                 first = min(int(site.removeprefix("dense").partition("/")[0]) for site in target)
                 sweep_flops += images[split] * (sum(layers) + points * sum(layers[first + 1 :]))
     return config.train.seeds * (config.train.steps + 1) * train_flops, config.train.seeds * sweep_flops

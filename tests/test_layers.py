@@ -84,6 +84,7 @@ LAYERS = (
     "report",
     "probes",
     "interop",
+    "models",
     "experiment",
     "finished",
     "planning",

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from jaxdist import config as configs
-from jaxdist import experiment, families, mlp, ranges, rules, sweep
+from jaxdist import families, mlp, models, ranges, rules, sweep
 from jaxdist.compare.pairs import Pairs, Verdict, by_series
 from jaxdist.compare.sides import Key, Side
 from jaxdist.errors import InputError
@@ -81,10 +81,10 @@ def same_classes(
     inputs = [_inputs(side, other, data_dir, seeds) for side, other in (sides, sides[::-1])]
     grids = {key[0]: pair[0].fraction for key, pair in pairs.items()}
     found: dict[Key, np.ndarray] = {}
-    targets = experiment.targets_of(sides[0].config)
+    targets = models.targets_of(sides[0].config)
     for network, target, split in dict.fromkeys(key[1:] for key in pairs):
         sites = targets.get(target, (target,))
-        model = experiment.network_model(sides[0].config, network)
+        model = models.model_of(sides[0].config, network)
         edited = []
         for side, of, known in zip(sides, networks, inputs, strict=True):
             params = mlp.narrow(of[network], known.used)

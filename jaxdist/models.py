@@ -1,0 +1,54 @@
+"""The networks of a config: their models, where they are edited, and the weights that training begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jaxdist import counting, forms, mlp, paper_weights
+from jaxdist.config import Config
+from jaxdist.inputs import Inputs
+from jaxdist.taps import Model
+from jaxdist.types import Params
+
+_INIT = 0
+"""The purpose of the key that initial weights are drawn from."""
+
+
+def model_of(config: Config, activation: str) -> Model:
+    """The model of one of the config's networks."""
+    return mlp.model(activation, len(config.model.hidden))
+
+
+def targets_of(config: Config) -> counting.Targets:
+    """What a run edits: every layer's preactivation by itself, and all of them together."""
+    return counting.targets_of([f"dense{k}/pre" for k in range(len(config.model.hidden))], config.sweep.layers)
+
+
+def check(config: Config) -> None:
+    """Raise `InputError` for networks that cannot be made."""
+    for name in config.model.activations:
+        forms.get(name)
+    if config.model.init == "paper_code":
+        paper_weights.check(config.model.activations, config.model.hidden, config.train.seeds)
+
+
+def initial(config: Config, inputs: Inputs, seeds: Sequence[int], network: str) -> Params:
+    """The weights of some seeds before training.
+
+    They are drawn from keys of ``train.seed``, the same for every network; with ``paper_code`` from the seed of the
+    paper's code, others for each network.
+    """
+    sizes = (inputs.used.size, *config.model.hidden, inputs.dataset.classes)
+    if config.model.init == "paper_code":
+        return jax.tree.map(jnp.asarray, paper_weights.initial(network, seeds, sizes))
+    init_key = jax.random.fold_in(jax.random.key(config.train.seed), _INIT)
+    return mlp.init_ensemble(init_key, seeds, sizes, config.model.init, network)
+
+
+def shapes(config: Config, inputs: Inputs, seeds: int, network: str) -> Params:
+    """What `initial` returns, without its values."""
+    sizes = (inputs.used.size, *config.model.hidden, inputs.dataset.classes)
+    return jax.eval_shape(lambda: mlp.init_ensemble(jax.random.key(0), range(seeds), sizes, activation=network))
