@@ -75,7 +75,7 @@ def _cells(frame: pd.DataFrame) -> str:
     rows = [
         [
             one["label"],
-            f"{100 * one['fraction']:.4g} %",
+            f"{100 * one['fraction']:.4g}",
             tables.percent(one["paper"]),
             tables.percent(one["ours"]),
             tables.signed(100 * (one["ours"] - one["paper"])),
@@ -87,7 +87,7 @@ def _cells(frame: pd.DataFrame) -> str:
         ]
         for one in frame.to_dict("records")
     ]
-    headers = ["row", "point", "paper", "ours", "ours - paper", "SE", "z", "drop, paper", "drop, ours", "z of drops"]
+    headers = ["row", "point %", "paper", "ours", "ours - paper", "SE", "z", "drop, paper", "drop, ours", "z of drops"]
     return grid(rows, headers)
 
 
