@@ -260,6 +260,33 @@ def test_from_the_same_weights_training_here_is_that_of_the_papers_code(paper_ru
     assert ends.min() > theirs.train_accuracy.values[..., -2].max()
 
 
+@pytest.mark.slow
+def test_what_is_said_of_fashion_mnist(paper_run):
+    """Rho at 1 % seed by seed, and how its training ends."""
+    fashion = jaxdist.load(REPRODUCTION / "fashion_mnist")
+
+    def rhos(result):
+        found = {}
+        for seed in range(result["scale"].sizes["seed"]):
+            for one in dose_tables.compare(result.isel(seed=[seed]), StatisticsConfig()).rhos:
+                if (one.against, one.split, one.gauge, one.level) == ("", "test", "as_is", 0.01):
+                    found.setdefault((one.network, one.side), []).append(one.ratio.at_least)
+        return found
+
+    there, here = rhos(paper_run), rhos(fashion)
+    assert len(here) == 4
+    for key, values in here.items():
+        assert len(values) == 2
+        assert len(there[key]) == 6
+        assert min(values) > max(there[key])
+    steps = fashion["training"].to_dataset()
+    late, last = steps.loss.values[..., -1001:-501], steps.loss.values[..., -501:-1]
+    assert (last.mean(axis=-1) < late.mean(axis=-1)).all()
+    swing = np.abs(np.diff(steps.train_accuracy.sel(network="abs").values[..., -501:-1])).max(axis=-1)
+    assert (swing > 0.001).all()
+    assert (swing < 0.01).all()
+
+
 def student_t(counts):
     """t of differences of counts[S, P] against 0; of equal ones its limit."""
     error = counts.std(axis=0, ddof=1) / np.sqrt(len(counts))
