@@ -111,7 +111,7 @@ class TestTerminal:
     def test_fits_80_columns_and_has_every_side(self, given):
         text = printed(verdicts.rendered(given, dose_tables.compare(given, OPTIONS), OPTIONS))
         assert max(map(len, text.splitlines())) <= 80
-        for words in ("dead zone up to", "clipped both at", "offset down to", "dose 0", "relu"):
+        for words in ("dead zone up to", "clipped both at", "offset down to", "not reached", "relu"):
             assert words in text
 
     def test_the_summary_ends_with_the_sentences(self, result):
