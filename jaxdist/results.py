@@ -47,6 +47,9 @@ ALL = "all"
 """The target, in the place of a site, that edits all sites together."""
 UNKNOWN_DATA = ""
 """The data digest of networks that came without their data."""
+_LARGE = 8192
+"""Bytes of an array from which compressing it saves more than its index in chunks takes."""
+
 _PACKAGES = ("jaxdist", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "xarray")
 
 
@@ -219,9 +222,14 @@ def joined(parts: Sequence[xr.DataTree], attrs: Mapping[str, Any]) -> xr.DataTre
 
 
 def save(result: xr.DataTree, path: Path) -> None:
-    """Write a result as one compressed netCDF-4 file."""
+    """Write a result as one netCDF-4 file, its larger arrays compressed."""
+    result = result.map_over_datasets(lambda group: group.drop_encoding())  # that of the file it was read from
     encoding = {
-        node.path: {name: {"zlib": True, "complevel": 4} for name, data in node.data_vars.items() if data.ndim}
+        node.path: {
+            name: {"zlib": True, "complevel": 4}
+            for name, data in node.to_dataset().variables.items()
+            if data.nbytes >= _LARGE
+        }
         for node in result.subtree
         if node.data_vars
     }
