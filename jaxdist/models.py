@@ -41,7 +41,7 @@ def initial(config: Config, inputs: Inputs, seeds: Sequence[int], network: str) 
     They are drawn from keys of ``train.seed``, the same for every network; with ``paper_code`` from the seed of the
     paper's code, others for each network.
     """
-    sizes = (inputs.used.size, *config.model.hidden, inputs.dataset.classes)
+    sizes = _sizes(config, inputs)
     if config.model.init == "paper_code":
         return jax.tree.map(jnp.asarray, paper_weights.initial(network, seeds, sizes))
     init_key = jax.random.fold_in(jax.random.key(config.train.seed), _INIT)
@@ -50,5 +50,9 @@ def initial(config: Config, inputs: Inputs, seeds: Sequence[int], network: str) 
 
 def shapes(config: Config, inputs: Inputs, seeds: int, network: str) -> Params:
     """What `initial` returns, without its values."""
-    sizes = (inputs.used.size, *config.model.hidden, inputs.dataset.classes)
+    sizes = _sizes(config, inputs)
     return jax.eval_shape(lambda: mlp.init_ensemble(jax.random.key(0), range(seeds), sizes, activation=network))
+
+
+def _sizes(config: Config, inputs: Inputs) -> tuple[int, ...]:
+    return (inputs.used.size, *config.model.hidden, inputs.dataset.classes)
