@@ -35,6 +35,7 @@ LONGEST = (
     "test_examples",
     "test_run",
     "test_compare",
+    "test_compare_published",
     "test_products",
     "test_family_sweeps",
     "test_unfinished",

@@ -1,10 +1,8 @@
-"""Two results side by side: shared networks, networks of their own seeds, the published tables."""
+"""Two results side by side: shared networks, and networks of their own seeds."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -13,17 +11,13 @@ import numpy as np
 import pytest
 import xarray as xr
 from PIL import Image
-from scipy import stats
 
 import jaxdist
-from jaxdist import cli, config, data, devices, families, paper_cells, published, results
+from jaxdist import cli, config, data, families, results
 from jaxdist import compare as compare_package
 from jaxdist import weights as stored
-from jaxdist.compare import cell_tables, compare, pictures, saving, sides
-
-# The shapes of the tests of whole runs, whose compiled programs are then shared.
-SMALL = ["--model.hidden", "16", "--sweep.splits", "train"]
-
+from jaxdist.compare import compare, pictures, saving, sides
+from tests.compare_support import copy, draw_nothing, make, shown, subset
 
 # Six networks on all digits compute for longer than they compile.
 pytestmark = pytest.mark.usefixtures("optimised", "in_an_empty_folder")
@@ -31,24 +25,7 @@ pytestmark = pytest.mark.usefixtures("optimised", "in_an_empty_folder")
 
 @pytest.fixture(autouse=True)
 def drawn(monkeypatch):
-    """Folders that pictures would be written to; one test writes them in earnest."""
-    folders = []
-
-    def write(comparison, folder):
-        folders.append(folder)
-        return [folder / f"picture.{kind}" for kind in ("svg", "png", "pdf")]
-
-    monkeypatch.setattr(compare_package, "save", write)
-    return folders
-
-
-def make(folder, *options):
-    """Train and sweep a small run; without tables and figures, which no comparison reads."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(devices, "use_all_cores", lambda: None)
-        assert cli.main(["train", "--out", str(folder), *SMALL, *options]) == 0
-        assert cli.main(["sweep", str(folder)]) == 0
-    return folder
+    return draw_nothing(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -59,21 +36,6 @@ def runs(tmp_path_factory):
         name: make(base / name, "--train.seeds", "6", "--train.steps", "40", "--train.seed", seed)
         for name, seed in (("first", "0"), ("second", "9"))
     }
-
-
-def shown(capsys, *arguments):
-    """Run the command; its exit code and its printed lines, which fit 80 columns but for the last, a sentence."""
-    capsys.readouterr()
-    code = cli.main(["compare", *map(str, arguments)])
-    captured = capsys.readouterr()
-    lines = captured.out.splitlines()
-    assert all(len(line) <= 80 for line in lines if not line.startswith("They "))
-    return code, captured.out + captured.err
-
-
-def copy(run, name):
-    shutil.copytree(run, name)
-    return Path(name)
 
 
 def test_a_run_agrees_with_itself(capsys, runs, drawn):
@@ -103,32 +65,16 @@ def test_the_pictures_of_each_kind_of_comparison(runs):
             assert min(image.size) > 800
 
 
-def test_the_picture_beside_the_published_tables_has_the_sign_of_their_table(runs, monkeypatch):
-    kept = []
-    monkeypatch.setattr(pictures.figures, "save", lambda figure, *_: kept.append(figure) or [])
-    found = compare(runs["first"], "published")
-    pictures.write(found, Path("p"))
-    titles = [ax.get_title(loc="left") for ax in kept[0].axes]
-    assert titles == [
-        f"({panel} edits, {of}"
-        for panel in ("a) Intensity", "b) Distance")
-        for of in ("the paper's tables, 20 seeds", "this run, 6 seeds")
-    ]
-    paper, ours = (
-        next(line for line in ax.lines if len(line.get_xdata()) in (20, 125) and line.get_color() == "#084f9a")
-        for ax in kept[0].axes[2:]
-    )
-    assert 11.04 in paper.get_ydata()
-    assert len(paper.get_xdata()) == 20
-    assert len(ours.get_xdata()) == 125
-    below = kept[1].axes[2]
-    assert below.get_ylabel() == "ours - paper (points)"
-    cells = found.points[(found.points.table == "scale") & (found.points.network == "relu")]
-    drawn = [sorted(bars.lines[0].get_ydata()) for bars in below.containers]
-    assert any(
-        len(each) == len(cells) and np.allclose(each, sorted(100 * (cells.ours - cells.paper))) for each in drawn
-    )
-    assert (np.sign(cells.ours - cells.paper) == np.sign(cells.z)).all()
+def test_results_on_different_images_are_said_to_be_experiments(capsys, runs):
+    other = with_attrs(runs["second"], "other", {"data.name": "fashion_mnist"}, data_digest="f" * 64)
+    _, text = shown(capsys, runs["first"], other, "--json", "c.json")
+    note = "on different images (digits, fashion_mnist): this compares experiments, not networks"
+    assert json.loads(Path("c.json").read_text())["notes"][0] == note
+    assert note in " ".join(text.split())
+    assert not any("different images" in said for said in compare(runs["first"], runs["second"]).notes)
+    assert "on different images (digits, mnist)" in compare(runs["first"], "published").notes[0]
+    again = with_attrs(runs["second"], "again", {}, data_digest="f" * 64)
+    assert "(digits " in compare(runs["first"], again).notes[0]
 
 
 def test_a_changed_weight_is_found_and_the_points_are_named(capsys, runs):
@@ -166,18 +112,6 @@ def with_attrs(run, name, changes, **attrs):
     result.attrs |= {"config": config.to_toml(settings), **attrs}
     results.save(result, folder / "result.nc")
     return folder
-
-
-def test_results_on_different_images_are_said_to_be_experiments(capsys, runs):
-    other = with_attrs(runs["second"], "other", {"data.name": "fashion_mnist"}, data_digest="f" * 64)
-    _, text = shown(capsys, runs["first"], other, "--json", "c.json")
-    note = "on different images (digits, fashion_mnist): this compares experiments, not networks"
-    assert json.loads(Path("c.json").read_text())["notes"][0] == note
-    assert note in " ".join(text.split())
-    assert not any("different images" in said for said in compare(runs["first"], runs["second"]).notes)
-    assert "on different images (digits, mnist)" in compare(runs["first"], "published").notes[0]
-    again = with_attrs(runs["second"], "again", {}, data_digest="f" * 64)
-    assert "(digits " in compare(runs["first"], again).notes[0]
 
 
 def test_seeds_that_were_trained_for_longer_are_not_called_the_same_networks(runs):
@@ -298,29 +232,6 @@ def test_networks_of_their_own_seeds(capsys, runs):
     assert verdicts["clip relu train"] != "differ"
 
 
-def test_what_cannot_be_compared(capsys, runs):
-    one = subset(runs["second"], "one", [0])
-    code, text = shown(capsys, one, runs["first"])
-    assert code == 2
-    assert "need two or more a side" in text
-    assert shown(capsys, "published", "published")[0] == 2
-    assert shown(capsys, runs["first"], "nowhere")[0] == 2
-    code, text = shown(capsys, runs["first"], "publishd")
-    assert (code, "did you mean 'published'?" in text) == (2, True)
-    code, text = shown(capsys, one, "published")
-    assert code == 2
-    assert "one seed has no standard error" in " ".join(text.split())
-    assert shown(capsys, one, one, "--images", "-1")[0] == 2
-    trained = copy(runs["second"], "trained")
-    result = jaxdist.load(trained)
-    for family in families.PAPER:
-        del result[family]
-    results.save(result, trained / "result.nc")
-    code, text = shown(capsys, trained, runs["first"])
-    assert code == 2
-    assert "holds no sweep to compare" in text
-
-
 def test_unlike_grids_are_refused(runs):
     other = copy(runs["first"], "other")
     result = jaxdist.load(other)
@@ -338,18 +249,6 @@ def test_without_weights_the_networks_are_their_own_unless_said_otherwise(runs):
     assert compare(runs["first"], bare, weights="shared").verdict == "agree"
     with pytest.raises(ValueError, match="hold some of the same networks"):
         compare(runs["first"], runs["first"], weights="independent")
-
-
-def subset(run, name, seeds):
-    """A copy of a run with some of its seeds."""
-    folder = copy(run, name)
-    result = jaxdist.load(folder).isel(seed=seeds)
-    settings = config.override(results.config_of(result), {"train.seeds": str(len(seeds))})
-    result.attrs["config"] = config.to_toml(settings)
-    results.save(result, folder / "result.nc")
-    for path in (folder / "weights").iterdir():
-        stored.save(jax.tree.map(lambda leaf: leaf[np.asarray(seeds)], stored.load(path)), path)
-    return folder
 
 
 def test_ensembles_that_overlap_are_compared_on_the_seeds_in_common(runs):
@@ -401,17 +300,6 @@ def test_runs_of_several_layers_keep_their_sites_apart(capsys, runs):
     assert "at 100 points of 6 networks" in " ".join(text.split())
 
 
-def test_what_is_only_swept_on_test_images_is_not_beside_the_published_tables(capsys, runs):
-    other = copy(runs["first"], "other")
-    result = jaxdist.load(other)
-    for family in families.PAPER:
-        result[family] = result[family].to_dataset().assign_coords(split=["test"])
-    results.save(result, other / "result.nc")
-    code, text = shown(capsys, other, "published")
-    assert code == 2
-    assert "has neither relu nor abs swept on its training images" in text
-
-
 @pytest.mark.parametrize("against", ["itself", "published"])
 def test_files_that_cannot_be_written_do_not_change_the_answer(against, capsys, runs, monkeypatch):
     monkeypatch.setattr(compare_package, "save", saving.save)
@@ -421,36 +309,6 @@ def test_files_that_cannot_be_written_do_not_change_the_answer(against, capsys, 
     assert code == (0 if against == "itself" else 1)
     assert "not everything could be written to file (" in text
     assert "are in file" not in text
-
-
-def test_the_last_line_names_what_was_written_beside_the_published_tables(capsys, runs, monkeypatch):
-    monkeypatch.setattr(compare_package, "save", saving.save)
-    monkeypatch.setattr(pictures.figures, "save", lambda figure, folder, stem: [folder / f"{stem}.png"])
-    _, text = shown(capsys, runs["first"], "published", "--pictures", "here")
-    assert text.splitlines()[-1].endswith(" The pictures and cells.md are in here")
-    said = Path("here/cells.md").read_text()
-    assert "data.name is digits here, mnist in the paper." in said
-    assert "Note: on different images" in said
-    assert "## Offset, abs" in said
-
-
-def test_cells_of_a_single_seed_claim_nothing(runs):
-    said = cell_tables.markdown(compare(subset(runs["first"], "one", [0]), "published"))
-    assert "Cannot judge: one seed has no standard error" in said
-    assert "Of the drops" not in said
-    tests = [line.split("|") for line in said.split("## Tests")[1].splitlines() if line.startswith("| Baseline")]
-    assert len(tests) == 6
-    assert all(cells[7].strip() == "–" for cells in tests)
-    assert not re.search(r"[+|-] ?nan", said)
-
-
-def test_networks_with_fewer_seeds_are_said(runs):
-    """The caption of a picture, and a network that the run does not have."""
-    frame = compare(runs["first"], "published")
-    fewer = frame.points.assign(seeds=np.where(frame.points.network == "abs", 2, 6))
-    titles = [ax.get_title(loc="left") for ax in pictures.figure1(dataclasses.replace(frame, points=fewer)).axes]
-    assert titles[1] == "(a) Intensity edits, this run, 2 to 6 seeds"
-    assert titles[0] == "(a) Intensity edits, the paper's tables, 20 seeds"
 
 
 def test_a_stored_name_cannot_leave_the_folder(capsys, runs):
@@ -463,71 +321,24 @@ def test_a_stored_name_cannot_leave_the_folder(capsys, runs):
     assert not Path("a/escaped").exists()
 
 
-def test_every_published_cell_stands_beside_ours(capsys, runs):
-    code, text = shown(capsys, runs["first"], "published", "--json", "p.json")
-    assert code == 1
-    assert "They differ: " in text.splitlines()[-1]
-    for label in ("-200%", "+100%", "Baseline", "1000%", "train accuracy", "data.name"):
-        assert label in text
-    said = json.loads(Path("p.json").read_text())
-    worst = max((c for c in said["points"] if c["quantity"] != "loss"), key=lambda c: abs(c["ours"] - c["paper"]))
-    named = f"most {worst['table']} {worst['network']} {worst['label']}, ours - paper "
-    assert f"{named}{100 * (worst['ours'] - worst['paper']):+.3g} points" in text.splitlines()[-1]
-    cells = {(c["table"], c["network"], c["label"]): c for c in said["points"]}
-    assert len(cells) == len(published.cells()) + len(published.finals()) == 78
-    result = jaxdist.load(runs["first"])
-    grid = families.offset_grid()
-    at = int(np.abs(grid - 0.05).argmin())
-    ours = result["offset"]["correct"].sel(network="abs", split="train").squeeze("site").values[:, at] / 1437
-    cell = cells["offset", "abs", "+5%"]
-    assert cell["ours"] == pytest.approx(ours.mean())
-    se = np.sqrt(ours.var(ddof=1) * (1 / 6 + 1 / 20) + 0.0001**2 / 12)
-    assert cell["z"] == pytest.approx((ours.mean() - 0.95) / se)
-    t = stats.ttest_rel(
-        result["offset"]["correct"].sel(network="abs", split="train").squeeze("site").values[:, 50] / 1437, ours
-    )
-    assert (cell["t"], cell["p"]) == (pytest.approx(t.statistic), pytest.approx(t.pvalue))
-    unedited = cells["scale", "relu", "Baseline"]
-    own = result["scale"]["unperturbed"].sel(network="relu", split="train").values / 1437
-    se = np.sqrt(own.var(ddof=1) / 6 + 0.0015**2 / 19 + 0.0001**2 / 12)
-    assert unedited["z"] == pytest.approx((own.mean() - 0.9833) / se)
-    loss = cells["trained", "relu", "loss"]
-    assert loss["ours"] == pytest.approx(
-        float(result["training"]["loss"].sel(network="relu", step=39).mean()), rel=1e-6
-    )
-    test = cells["trained", "relu", "test accuracy"]
-    assert test["ours"] == pytest.approx(
-        float(result["training"]["test_accuracy"].sel(network="relu", step=40).mean()), rel=1e-6
-    )
-
-
-def test_a_run_that_says_what_the_paper_says_agrees_with_it(runs):
-    """Put the published accuracies into a run, with the seeds scattered around them."""
-    side = sides.open_side(str(runs["first"]))
-    result = side.result.copy()
-    noise = np.array([-2, -1, -0.5, 0.5, 1, 2]) * 3e-5
+def test_what_cannot_be_compared(capsys, runs):
+    one = subset(runs["second"], "one", [0])
+    code, text = shown(capsys, one, runs["first"])
+    assert code == 2
+    assert "need two or more a side" in text
+    assert shown(capsys, "published", "published")[0] == 2
+    assert shown(capsys, runs["first"], "nowhere")[0] == 2
+    code, text = shown(capsys, runs["first"], "publishd")
+    assert (code, "did you mean 'published'?" in text) == (2, True)
+    code, text = shown(capsys, one, "published")
+    assert code == 2
+    assert "one seed has no standard error" in " ".join(text.split())
+    assert shown(capsys, one, one, "--images", "-1")[0] == 2
+    trained = copy(runs["second"], "trained")
+    result = jaxdist.load(trained)
     for family in families.PAPER:
-        group = result[family].to_dataset()
-        correct = group.correct.values.copy()
-        for cell in published.cells():
-            if cell.family == family:
-                at = int(np.abs(group.fraction.values - cell.row).argmin())
-                network = list(group.network.values).index(cell.network)
-                correct[network, :, 0, 0, at] = np.round(60_000 * (cell.accuracy + noise))
-        result[family] = group.assign(correct=(group.correct.dims, correct), total=("split", [60_000]))
-    agreeing = paper_cells.cells(result, side.config.statistics)
-    edited = agreeing[agreeing.table != "trained"]
-    assert edited.z.abs().max() < 0.5
-    trained = agreeing[agreeing.table == "trained"]
-    assert paper_cells.verdict(trained)[0] == "differ"
-    assert paper_cells.verdict(agreeing)[0] == "agree", "4 of 76 cells may lie far off"
-    few = paper_cells.verdict(agreeing.assign(seeds=5))
-    assert few[0] == "not shown"
-    assert "5 seeds are too few" in few[1]
-    assert paper_cells.verdict(agreeing[agreeing.network == "abs"].assign(z=0.0))[0] == "not shown"
-    assert paper_cells.verdict(agreeing.assign(z=np.nan))[0] == "cannot judge"
-
-
-def test_the_paper_as_a_config_file_is_the_published_protocol():
-    settings = config.load(Path(__file__).parents[1] / "configs" / "paper.toml")
-    assert settings == published.PROTOCOL
+        del result[family]
+    results.save(result, trained / "result.nc")
+    code, text = shown(capsys, trained, runs["first"])
+    assert code == 2
+    assert "holds no sweep to compare" in text

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from jaxdist import breakdowns, config, markdown, pictures, profiles, report, results, statistics, summary, tables
 from jaxdist.figures import looks
+from tests.figure_support import assert_legible, grey
 from tests.results_support import LONG, THRESHOLDS, TOTAL, made_up
-from tests.test_figures import assert_legible, grey
 
 OPTIONS = config.StatisticsConfig()
 SITES = ("dense0/pre", LONG, "all")
