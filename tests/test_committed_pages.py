@@ -179,6 +179,11 @@ def test_the_cells_that_differ_are_those_that_the_page_names(paper_run):
     less = one_sided[one_sided.label != "+100%"]
     assert (less["drop"] < less.paper_drop).all()
     assert (less.paper_drop - less["drop"]).idxmax() == less.index[(less.table == "scale") & (less.label == "1%")][0]
+    loss = paper_run["training"].to_dataset().loss.sel(network="relu").isel(step=-2).values
+    for one in one_sided[one_sided.network == "relu"].itertuples():
+        group = paper_run[one.table].to_dataset().sel(network="relu", split="train").squeeze("site")
+        at = int(np.abs(group.fraction.values - one.fraction).argmin())
+        assert stats.pearsonr(loss, group.unperturbed.values - group.correct.values[:, at]).pvalue > 0.05
     activations = paper_run["ranges"].to_dataset()
     assert float(activations.low.max()) < 0.03
 
