@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxdist import config as configs
-from jaxdist import data, devices
+from jaxdist import data, devices, products
 from jaxdist.devices import Examples
+from jaxdist.products import Backend
 
 FEATURES, CLASSES = 784, 10
 
@@ -70,11 +71,15 @@ def made_up(train: int, test: int) -> Images:
     return Images(*split(train), *split(test), f"made up, {train:,} training and {test:,} test images of MNIST's shape")
 
 
-def place(images: Images, *, seeds: int = 1, drop_unused: bool = True) -> tuple[Examples, Examples]:
-    """Lay both splits out over all of JAX's devices, as `jaxdist.experiment` does for so many seeds."""
+def place(
+    images: Images, *, seeds: int = 1, drop_unused: bool = True, backend: Backend = "float32"
+) -> tuple[Examples, Examples]:
+    """Lay both splits out over all of JAX's devices, as `jaxdist.experiment` does for so many seeds and a backend."""
     mesh = devices.make_mesh(seeds=seeds)
     kept = images.used if drop_unused else np.ones(images.train_x.shape[1], bool)
-    return (
-        devices.place(images.train_x[:, kept], images.train_y, mesh),
-        devices.place(images.test_x[:, kept], images.test_y, mesh),
-    )
+
+    def split(x: np.ndarray, y: np.ndarray) -> Examples:
+        stored = products.pack(products.as_pixels(x[:, kept]), backend)
+        return devices.place(stored, y, mesh, dtype=stored.dtype)
+
+    return split(images.train_x, images.train_y), split(images.test_x, images.test_y)

@@ -13,6 +13,7 @@ from benchmarks.parity import jaxdist_trainer
 from jaxdist import edits, mlp, ranges, sweep
 from jaxdist.config import SweepConfig
 from jaxdist.families import joined
+from jaxdist.products import Backend
 from jaxdist.types import Params, Ranges
 
 SITE = "dense0/pre"
@@ -116,9 +117,11 @@ def naive_train(params: Params, activation: str, images: Images, *, steps: int, 
     return run
 
 
-def jaxdist_train(params: Params, activation: str, images: Images, *, steps: int, learning_rate: float) -> Run:
+def jaxdist_train(
+    params: Params, activation: str, images: Images, *, steps: int, learning_rate: float, backend: Backend = "float32"
+) -> Run:
     """`jaxdist.training.train` of stacked networks; it measures once more than it updates."""
-    train = jaxdist_trainer(params, activation, images, steps=steps, learning_rate=learning_rate)
+    train = jaxdist_trainer(params, activation, images, steps=steps, learning_rate=learning_rate, backend=backend)
 
     def run() -> np.ndarray:
         metrics = train().metrics

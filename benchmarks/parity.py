@@ -23,6 +23,7 @@ from benchmarks.images import Images, place
 from benchmarks.machine import facts, have_torch
 from jaxdist import blocks, devices, mlp, training
 from jaxdist.devices import SEED, Examples, mesh_of
+from jaxdist.products import Backend
 from jaxdist.types import Params
 
 FACTOR = 3.0
@@ -163,13 +164,19 @@ def initial_weights(images: Images, seed: int, hidden: int = HIDDEN) -> dict[str
 
 
 def jaxdist_trainer(
-    params: Params, activation: str, images: Images, *, steps: int, learning_rate: float = LEARNING_RATE
+    params: Params,
+    activation: str,
+    images: Images,
+    *,
+    steps: int,
+    learning_rate: float = LEARNING_RATE,
+    backend: Backend = "float32",
 ) -> Callable[[], training.Trained]:
     """Training of stacked networks as a run of jaxdist does it, without the pixels that are zero everywhere.
 
     Calling it gives the parameters of the used pixels and the metrics [steps + 1, S].
     """
-    train_set, test_set = place(images, seeds=jax.tree.leaves(params)[0].shape[0])
+    train_set, test_set = place(images, seeds=jax.tree.leaves(params)[0].shape[0], backend=backend)
     return functools.partial(
         training.train,
         mlp.model(activation),
@@ -201,16 +208,21 @@ def jaxdist_gradient(images: Images, initial: Params, activation: str) -> dict[s
 
 
 def reference_gradient(
-    weights: Params, activation: str, images: Images, block: int = 5_000
+    weights: Params, activation: str, images: Images, *, side: np.ndarray | None = None, block: int = 5_000
 ) -> dict[str, dict[str, np.ndarray]]:
-    """The same gradient in NumPy float64, written out by hand; the chain rule of mean cross-entropy."""
+    """The same gradient in NumPy float64, written out by hand; the chain rule of mean cross-entropy.
+
+    `side` [N, H], bool, says on which side of the activation's kink each unit is taken to be, instead of where it is.
+    """
     w0, b0, w1, b1 = (weights[layer][leaf].astype(np.float64) for layer in weights for leaf in ("weight", "bias"))
     total = {name: {leaf: np.zeros(weights[name][leaf].shape) for leaf in ("weight", "bias")} for name in weights}
     for start in range(0, len(images.train_y), block):
         x = images.train_x[start : start + block].astype(np.float64)
         y = images.train_y[start : start + block]
         h = x @ w0.T + b0
-        a, slope = (np.maximum(h, 0), h > 0) if activation == "relu" else (np.abs(h), np.sign(h))
+        above = h > 0 if side is None else side[start : start + block]
+        slope = np.where(above, 1.0, 0.0 if activation == "relu" else -1.0)
+        a = h * slope
         logits = a @ w1.T + b1
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
         d_logits = odds / odds.sum(axis=1, keepdims=True)

@@ -21,6 +21,9 @@ _COLUMNS = {
     "share_of_floor": ("of floor", "{:.0%}"),
     "executed_share_of_gemm": ("of GEMM", "{:.0%}"),
     "largest_count_difference": ("counts off", "{}"),
+    "gradient_error": ("relative error", "{:.1e}"),
+    "largest_gradient_error": ("largest", "{:.1e}"),
+    "flips": ("sides flipped", "{:,}"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,12 +11,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import images as inputs
-from benchmarks import jax_contenders, machine, parity, show
+from benchmarks import jax_contenders, machine, parity, rounding, show
 from benchmarks.images import CLASSES, Images
 from benchmarks.parity import HIDDEN, LEARNING_RATE
-from benchmarks.timing import Contender, chosen, measure, report
+from benchmarks.timing import Contender, Row, chosen, measure, report
+from jaxdist.products import Backend
+from jaxdist.types import Params
 
 ACTIVATION = "relu"
+
+BACKENDS: dict[str, Backend] = {
+    "jaxdist": "float32",
+    "jaxdist_bfloat16": "bfloat16",
+    "jaxdist_digits": "digits",
+}
+"""How each contender of jaxdist makes the products of pixels; ``compute.precision = "exact"`` takes the fastest."""
+
+TRAINED_STEPS = 100
+"""Updates after which the rounding of gradients is measured."""
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -25,14 +38,50 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     least = work(images, int(images.used.sum()))
     measured = measure(contenders, options, least)
     for name, row in measured.rows.items():
-        if name != "floor":
+        # Parts of numbers are other operations than float32's, and more of them.
+        if name != "floor" and BACKENDS.get(name, "float32") == "float32":
             all_inputs = name in ("paper_torch", "naive_jax")
             executed = work(images, images.train_x.shape[1])[0] if all_inputs else least[0]
             row["executed_gflops"] = executed / measured.found[name].median_s / 1e9
             row["executed_share_of_gemm"] = executed / measured.found[name].median_s / measured.rates.gemm
     show.table(f"A training step, a network ({options.seeds} at once), {images.source}", measured.rows)
+    steps = 10 if options.quick else TRAINED_STEPS
+    exact = rounding_of(images, options.seeds, steps, [name for name in BACKENDS if name in contenders])
+    if exact:
+        show.table(f"Gradients after {steps} updates, beside float64, {options.seeds} networks", exact)
     what = f"training step with all that it records, seconds a network, {options.seeds} networks"
-    return report(measured, what, images.source, options.repeats, least)
+    return report(measured, what, images.source, options.repeats, least) | {"rounding": exact, "rounding_steps": steps}
+
+
+def rounding_of(images: Images, seeds: int, steps: int, names: Sequence[str]) -> dict[str, Row]:
+    """What rounding does to the gradients of trained networks in each of jaxdist's contenders.
+
+    The root mean square of the networks' errors, the largest, and all flips; see `benchmarks.rounding`.
+    """
+    if not names:
+        return {}
+    trained = jax_contenders.trained(initial_networks(images, seeds)[1], ACTIVATION, images, steps)
+    rows: dict[str, Row] = {}
+    for name in names:
+        found = [
+            rounding.measure(
+                jax.tree.map(lambda leaf, k=k: np.asarray(leaf[k]), trained), ACTIVATION, images, BACKENDS[name]
+            )
+            for k in range(seeds)
+        ]
+        errors = np.array([one.error for one in found])
+        rows[name] = {
+            "gradient_error": float(np.sqrt(np.mean(errors**2))),
+            "largest_gradient_error": float(errors.max()),
+            "flips": sum(one.flips for one in found),
+        }
+    return rows
+
+
+def initial_networks(images: Images, seeds: int) -> tuple[list[dict[str, dict[str, np.ndarray]]], Params]:
+    """The initial weights of each network, and all of them stacked."""
+    networks = [parity.initial_weights(images, seed=k) for k in range(seeds)]
+    return networks, jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *networks)
 
 
 def work(images: Images, features: int) -> tuple[float, float]:
@@ -49,8 +98,7 @@ def work(images: Images, features: int) -> tuple[float, float]:
 def make_contenders(images: Images, seeds: int, *, quick: bool) -> dict[str, Contender]:
     """Every contender that can run here, all from the same weights; one network at a time in the paper's way."""
     steps = 2
-    networks = [parity.initial_weights(images, seed=k) for k in range(seeds)]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *networks)
+    networks, stacked = initial_networks(images, seeds)
     contenders = {}
     if machine.have_torch():
         from benchmarks import chunked_torch, paper_torch
@@ -74,8 +122,9 @@ def make_contenders(images: Images, seeds: int, *, quick: bool) -> dict[str, Con
         jax_contenders.naive_train(stacked, ACTIVATION, images, steps=steps, learning_rate=LEARNING_RATE), steps * seeds
     )
     # jaxdist measures the last weights too, which is the work of one more step.
-    contenders["jaxdist"] = Contender(
-        jax_contenders.jaxdist_train(stacked, ACTIVATION, images, steps=steps, learning_rate=LEARNING_RATE),
-        (steps + 1) * seeds,
-    )
+    for name, backend in BACKENDS.items():
+        trains = jax_contenders.jaxdist_train(
+            stacked, ACTIVATION, images, steps=steps, learning_rate=LEARNING_RATE, backend=backend
+        )
+        contenders[name] = Contender(trains, (steps + 1) * seeds)
     return contenders

@@ -39,6 +39,10 @@ _TOP = 127 * 2.0**16
 _SMALLEST = 1e-30
 """Rows whose largest value is below this are scaled as if it were this, so that no scale underflows to 0."""
 
+_NEIGHBOURS, _FRACTION_BITS = 8, 4
+"""How many weights of a row round together, and what is kept for it of each beyond an integer: their sums stay below
+2**31. Sixteen neighbours would leave hardly less error."""
+
 MOST_TERMS = (2**31 - 1) // (128 * 255)
 """Terms a 32-bit sum of digits times pixels holds in any case: 65,793 inputs, or examples a block."""
 
@@ -141,17 +145,42 @@ def _digits(values: Array) -> tuple[Array, Array]:
     """Cut rows of values [H, K] into signed bytes [3, H, K] in base 256, highest first, and a scale [H, 1].
 
     The values are scaled to integers up to `_TOP` by their row's largest. Rounding to integers is the main error, about
-    6e-8 of the largest. Adding 128 to every digit makes plain bytes of them, which shifts and a mask cut.
+    6e-8 of the largest.
     """
+    scale = _scale(values)
+    return _bytes(jnp.round(values * (1 / scale)).astype(jnp.int32)), scale
+
+
+def _weight_digits(weight: Array) -> tuple[Array, Array]:
+    """Cut weights [H, D'] as `_digits` does values, with what rounding adds to one passed on to the next.
+
+    A weight's rounding is the same in every example, so it shifts a unit's preactivations in all of them alike, which
+    training's gradient shows more than rounding that averages out. Neighbouring pixels are nearly the same; so sums of
+    neighbouring weights are what is rounded, and a rounded weight is the difference of two. After 100 updates on MNIST
+    that halved the gradient's error. It is done in integers, which no program adds up differently.
+    """
+    scale = _scale(weight)
+    fixed = jnp.round(weight * (2**_FRACTION_BITS / scale)).astype(jnp.int32)
+    sums = jnp.cumsum(fixed.reshape(len(fixed), -1, _NEIGHBOURS), axis=2)
+    rounded = (sums + 2 ** (_FRACTION_BITS - 1)) >> _FRACTION_BITS
+    before = jnp.pad(rounded[:, :, :-1], ((0, 0), (0, 0), (1, 0)))
+    return _bytes((rounded - before).reshape(weight.shape)), scale
+
+
+def _scale(values: Array) -> Array:
+    """What rows of values [H, K] are divided by so that none is above `_TOP`, [H, 1]."""
     largest = jnp.maximum(jnp.max(jnp.abs(values), axis=1, keepdims=True), _SMALLEST)
     # Rounded up to 3 bits after the leading one; NaN and infinity stay. An exact scale differs from its rounded inverse
     # in one rounding, and bit operations keep XLA from making one division of `values * (1 / scale)` in some programs
     # and not in others, which would round weights differently.
     bits = lax.bitcast_convert_type(largest / _TOP, jnp.uint32)
-    scale = lax.bitcast_convert_type((bits + jnp.uint32(0xFFFFF)) & jnp.uint32(0xFFF00000), jnp.float32)
-    whole = jnp.round(values * (1 / scale)).astype(jnp.int32) + jnp.int32(0x808080)
+    return lax.bitcast_convert_type((bits + jnp.uint32(0xFFFFF)) & jnp.uint32(0xFFF00000), jnp.float32)
+
+
+def _bytes(whole: Array) -> Array:
+    """The digits [3, H, K] of integers [H, K]: plain bytes, once 128 is added to each, which shifts and a mask cut."""
     shifts = jnp.array([16, 8, 0], jnp.int32).reshape(3, 1, 1)
-    return (((whole[None] >> shifts) & 255) - _SHIFT).astype(jnp.int8), scale
+    return ((((whole + jnp.int32(0x808080))[None] >> shifts) & 255) - _SHIFT).astype(jnp.int8)
 
 
 def _joined(sums: Array, scale: Array) -> Array:
@@ -163,7 +192,7 @@ def _joined(sums: Array, scale: Array) -> Array:
 @jax.custom_vjp
 def _by_digits(weight: Array, x: Array) -> Array:
     # Padding first is faster than padding the bytes. The digits of padding are 0, so the column of ones adds nothing.
-    digits, scale = _digits(jnp.pad(weight, ((0, 0), (0, x.shape[1] - weight.shape[1]))))
+    digits, scale = _weight_digits(jnp.pad(weight, ((0, 0), (0, x.shape[1] - weight.shape[1]))))
     # sum(d * pixel) = sum(d * (pixel - 128)) + 128 * sum(d).
     shift = _SHIFT * jnp.sum(digits, axis=2, keepdims=True, dtype=jnp.int32)
     return _joined(_dot(digits, x, over_examples=False, to=jnp.int32) + shift, scale)

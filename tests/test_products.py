@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from benchmarks import images, parity, rounding
 from jaxdist import (
     backends,
-    blocks,
     config,
     data,
     devices,
@@ -57,6 +57,15 @@ def stored(digits, backend, count=301, used=2):
     return devices.place(packed, digits.train.labels[:count], mesh, dtype=packed.dtype)
 
 
+NO_TEST = (np.zeros((0, 1), np.float32), np.zeros(0, np.int32))
+
+
+def some_digits(digits, count=301):
+    """The first training digits as the benchmarks take images."""
+    x = digits.train.images[:count].reshape(count, -1).astype(np.float32)
+    return images.Images(x, digits.train.labels[:count], *NO_TEST, "digits")
+
+
 def errors(found, expected):
     """Each row's error, relative to its largest value."""
     largest = np.abs(expected).max(axis=1, keepdims=True)
@@ -94,6 +103,40 @@ def test_digits_are_signed_bytes_of_the_rounded_value():
     assert np.abs(whole).max() <= products._TOP + 1
 
 
+def test_what_rounding_adds_to_a_weight_it_takes_from_its_neighbours():
+    """In groups of eight, the sum of the first of them, however many, is off by half an integer at most."""
+    # A row's largest value gives a scale of 1, and the others have four bits beyond integers, so nothing else rounds.
+    weight = np.random.default_rng(8).integers(-(2**23), 2**23, (12, 128)) / 16
+    weight[:, 3], weight[:, 90:] = products._TOP, 0
+    digits, scale = jax.jit(products._weight_digits)(weight.astype(np.float32))
+    whole = np.einsum("k,khd->hd", [65536.0, 256.0, 1.0], np.asarray(digits, np.float64))
+    np.testing.assert_array_equal(scale, 1)
+    off = (whole - weight).reshape(12, -1, 8)
+    assert np.abs(off.cumsum(axis=2)).max() == 0.5
+    assert 0.5 < np.abs(off).max() <= 1
+    assert not whole[:, 90:].any()
+
+
+@pytest.mark.parametrize("name", ["noise", "mnist", "fashion_mnist"])
+def test_neighbours_that_round_together_shift_preactivations_less(name, request):
+    """Rounding shifts a unit's preactivations in all images alike: less than where each weight rounds by itself."""
+    if name == "noise":
+        pixels = RNG.integers(0, 256, (2000, 784), np.uint8)
+    else:
+        folder = str(request.getfixturevalue("shared") / "data" / name)
+        pixels = data.load(DataConfig(name=name, dir=folder)).train.images[:2000].reshape(2000, -1)
+    # Rows of all sizes between two powers of two, as their scale is rounded.
+    weight = np.random.default_rng(8).uniform(-1, 1, (256, 832)) * np.geomspace(0.02, 0.04, 256)[:, None]
+    weight[:, 784:] = 0
+    weight = weight.astype(np.float32)
+    shift = {}
+    for cut in (products._digits, products._weight_digits):
+        digits, scale = cut(jnp.asarray(weight))
+        rounded = np.einsum("k,khd->hd", [65536.0, 256.0, 1.0], np.asarray(digits, np.float64)) * np.asarray(scale)
+        shift[cut] = np.linalg.norm((rounded - weight)[:, :784] @ pixels.mean(axis=0))
+    assert shift[products._weight_digits] < 0.85 * shift[products._digits]
+
+
 def test_the_largest_sums_that_can_be_are_exact():
     """All pixels 255 and all weights at their row's largest, of either sign, where the digits' sums are largest."""
     x = jnp.asarray(products.pack(np.full((400, 900), 255, np.uint8), "digits"))
@@ -114,40 +157,15 @@ def test_what_is_not_finite_stays_so_and_tiny_values_do_not_become_so(backend):
     assert np.isfinite(products.product(jnp.asarray(weights(1e-36)), x)).all()
 
 
-def gradient_error(model, activation, params, x, y, backend):
-    """Relative error of the whole gradient with each unit's side of the kink held equal, and the sides that differ."""
-    packed = jnp.asarray(products.pack(x, backend))
-    part = blocks.Block(packed, jnp.asarray(y, jnp.int32), jnp.arange(len(y)), jnp.ones(len(y), bool), jnp.bool_(True))
-
-    def loss(params):
-        sides = {}
-
-        def tap(site, value):
-            sides[site] = value > 0
-            return value
-
-        watched = taps.Model(lambda p, x, _: model.apply(p, x, tap), unit_axis=0, class_axis=0)
-        return training.block_sums(watched, params, part)[0] / len(y), sides[SITE]
-
-    with jax.default_matmul_precision("float32"):
-        found, side = jax.jit(jax.grad(loss, has_aux=True))(params)
-    side, wide = np.asarray(side).T, to_numpy(params)
-    expected = gradient_on_sides(wide, activation, x, y, side)
-    flat = [np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)]) for tree in (to_numpy(found), expected)]
-    truth = x.astype(np.float64) @ wide["dense0"]["weight"].T + wide["dense0"]["bias"] > 0
-    return np.linalg.norm(flat[0] - flat[1]) / np.linalg.norm(flat[1]), (side != truth).sum()
-
-
 @pytest.mark.parametrize("backend", EXACT)
 @pytest.mark.parametrize("activation", ["relu", "abs"])
 def test_the_gradient_at_trained_weights_errs_at_most_twice_as_much_as_float32s(backend, activation, trained, digits):
     """Digits are cut at 24 bits of a row's largest, which shows most here: float32 rounds little in 64 inputs."""
-    x, y = digits.train.images[:301].reshape(301, -1), digits.train.labels[:301]
     errors_of = {"float32": [], backend: []}
     for seed in range(3):
-        one = jax.tree.map(lambda leaf, k=seed: leaf[k], trained[activation])
+        one = jax.tree.map(lambda leaf, k=seed: np.asarray(leaf[k]), trained[activation])
         for name, found in errors_of.items():
-            error, flips = gradient_error(mlp.model(activation), activation, one, x, y, name)
+            error, flips = rounding.measure(one, activation, some_digits(digits), name)
             found.append(error)
             assert flips <= 2
     ours, float32s = (np.sqrt(np.mean(np.square(errors_of[name]))) for name in (backend, "float32"))
@@ -158,37 +176,42 @@ def test_the_gradient_at_trained_weights_errs_at_most_twice_as_much_as_float32s(
 @pytest.mark.parametrize("backend", EXACT)
 def test_the_gradient_of_the_papers_network_on_mnist(backend, shared):
     x, y, params = papers_network(shared)
-    one = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), params)
-    part = np.s_[:4000]
-    ours, flips = gradient_error(mlp.model("relu"), "relu", one, x[part], y[part], backend)
-    float32s, _ = gradient_error(mlp.model("relu"), "relu", one, x[part], y[part], "float32")
+    one = jax.tree.map(lambda leaf: leaf[0], params)
+    some = images.Images(x[:4000].astype(np.float32), y[:4000], *NO_TEST, "MNIST")
+    ours, flips = rounding.measure(one, "relu", some, backend)
+    float32s, _ = rounding.measure(one, "relu", some, "float32")
     assert flips <= 4
     assert ours <= 2 * float32s
 
 
-def gradient_on_sides(params, activation, x, y, side):
-    """The float64 gradient with the side of the kink given [n, H]: relu is 0 or h, abs is -h or h."""
-    slope = np.where(side, 1.0, 0.0 if activation == "relu" else -1.0)
-    w0, b0, w1, b1 = (params[k][name] for k in ("dense0", "dense1") for name in ("weight", "bias"))
-    a = (x @ w0.T + b0) * slope
-    logits = a @ w1.T + b1
-    d = np.exp(logits - logits.max(axis=1, keepdims=True))
-    d /= d.sum(axis=1, keepdims=True)
-    d[np.arange(len(y)), y] -= 1
-    d /= len(y)
-    dh = (d @ w1) * slope
-    return {
-        "dense0": {"weight": dh.T @ x, "bias": dh.sum(axis=0)},
-        "dense1": {"weight": d.T @ a, "bias": d.sum(axis=0)},
-    }
-
-
 def test_the_float64_oracles_agree(trained, digits):
-    x, y = digits.train.images[:301].reshape(301, -1).astype(np.float64), digits.train.labels[:301]
+    """The reference of benchmarks, with sides given and without, and the oracle of the training tests."""
+    some = some_digits(digits)
+    x, y = some.train_x.astype(np.float64), some.train_y
     one = jax.tree.map(lambda leaf: leaf[0], to_numpy(trained["relu"]))
     side = x @ one["dense0"]["weight"].T + one["dense0"]["bias"] > 0
     _, expected, _ = numpy_loss_and_gradient(one, "relu", x, y)
-    jax.tree.map(np.testing.assert_allclose, gradient_on_sides(one, "relu", x, y, side), expected)
+    for given in (None, side):
+        found = parity.reference_gradient(one, "relu", some, side=given)
+        jax.tree.map(np.testing.assert_allclose, found, expected)
+    other = parity.reference_gradient(one, "relu", some, side=~side)
+    assert parity.errors_in_norm(other, expected)["dense0.weight"] > 0.1
+
+
+def test_a_unit_on_its_kink_is_counted_and_not_taken_for_an_error(trained, digits):
+    """A bias that puts one image's value within float32's rounding of the kink flips it, and only that."""
+    some = some_digits(digits)
+    one = jax.tree.map(lambda leaf: np.asarray(leaf[0]), trained["relu"])
+    weight = one["dense0"]["weight"]
+    exact = some.train_x.astype(np.float64) @ weight.T.astype(np.float64)
+    rounded = np.asarray(jax.jit(products.product)(weight, jnp.asarray(some.train_x))).T
+    # The value that float32 puts highest above the truth; half of that error below 0, float32 still sees it above.
+    row, unit = np.unravel_index(np.argmax(rounded - exact), exact.shape)
+    bias = one["dense0"]["bias"].copy()
+    bias[unit] = -np.float32((rounded[row, unit] + exact[row, unit]) / 2)
+    found = rounding.measure({**one, "dense0": {"weight": weight, "bias": bias}}, "relu", some, "float32")
+    assert found.flips >= 1
+    assert found.error < 1e-5
 
 
 def test_preactivations_by_digits_are_the_same_bits_on_any_devices_in_any_blocks(trained, digits):
