@@ -57,6 +57,20 @@ LONGEST = (
 )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Plain ``pytest`` leaves out the tests that are marked slow; of what is named, all are run."""
+    # Workers are given paths, and this option with them.
+    named = config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+    if not (named or config.option.markexpr or config.option.keyword):
+        config.option.markexpr = "not slow"
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say what is left out, and how it is run."""
+    left_out = config.option.markexpr == "not slow"
+    return "left out: what takes long; 'pytest tests jaxdist' runs everything" if left_out else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first; all others keep their order."""
     place_of = {name: k for k, name in enumerate(LONGEST)}

@@ -31,6 +31,7 @@ def without_torch(monkeypatch):
     monkeypatch.setattr(machine, "measure_rates", lambda: machine.Rates(1e11, 1e10))
 
 
+@pytest.mark.slow
 def test_without_pytorch_jax_is_timed_all_the_same(without_torch, few, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(images, "for_speed", lambda options: few)
     monkeypatch.setattr(

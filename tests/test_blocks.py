@@ -88,6 +88,7 @@ def test_splits_that_are_small_or_of_another_shape_lie_by_themselves():
         assert placed["test"].x.shape == other[0].shape
 
 
+@pytest.mark.slow
 def test_splits_of_shared_arrays_are_measured_as_if_they_lay_alone(digits, trained):
     """With values that would show in ranges and counts if a row of the other split were taken for one's own."""
     mesh, params, model = devices.make_mesh(jax.devices()[:2]), trained["relu"], mlp.model("relu")

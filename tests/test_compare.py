@@ -38,6 +38,7 @@ def runs(tmp_path_factory):
     }
 
 
+@pytest.mark.slow
 def test_a_run_agrees_with_itself(capsys, runs, drawn):
     code, text = shown(capsys, runs["first"], runs["first"] / "result.nc", "--json", "c.json", "--pictures", "p")
     assert code == 0
@@ -52,6 +53,7 @@ def test_a_run_agrees_with_itself(capsys, runs, drawn):
     assert drawn[1] == runs["first"] / "comparisons"
 
 
+@pytest.mark.slow
 def test_the_pictures_of_each_kind_of_comparison(runs):
     for other in ("first", "second"):
         found = compare(runs["first"], runs[other])
@@ -65,6 +67,7 @@ def test_the_pictures_of_each_kind_of_comparison(runs):
             assert min(image.size) > 800
 
 
+@pytest.mark.slow
 def test_results_on_different_images_are_said_to_be_experiments(capsys, runs):
     other = with_attrs(runs["second"], "other", {"data.name": "fashion_mnist"}, data_digest="f" * 64)
     _, text = shown(capsys, runs["first"], other, "--json", "c.json")
@@ -77,6 +80,7 @@ def test_results_on_different_images_are_said_to_be_experiments(capsys, runs):
     assert "(digits " in compare(runs["first"], again).notes[0]
 
 
+@pytest.mark.slow
 def test_a_changed_weight_is_found_and_the_points_are_named(capsys, runs):
     changed = copy(runs["first"], "changed")
     path = changed / "weights" / "abs.safetensors"
@@ -124,6 +128,7 @@ def test_seeds_that_were_trained_for_longer_are_not_called_the_same_networks(run
     assert compare(runs["first"], same).relation.startswith("the same networks, but their weights are not equal")
 
 
+@pytest.mark.slow
 def test_unlike_protocols_are_listed_and_evaluated(capsys, runs):
     other = copy(runs["first"], "other")
     assert cli.main(["sweep", str(other), "--sweep.clip_formula", "caption", "--sweep.families", "scale,clip"]) == 0
@@ -156,6 +161,7 @@ def with_further_families(run, name, more):
     return folder
 
 
+@pytest.mark.slow
 def test_classes_are_evaluated_of_single_affine_edits_only(capsys, runs):
     one = with_further_families(runs["first"], "one", 0)
     other = with_further_families(runs["first"], "other", 2.5)
@@ -183,6 +189,7 @@ def test_classes_are_evaluated_of_single_affine_edits_only(capsys, runs):
     assert len(drawn.axes) == 4
 
 
+@pytest.mark.slow
 def test_of_further_families_alone_no_class_is_evaluated(runs):
     folders = [with_further_families(runs["first"], name, 0) for name in ("one", "other")]
     for folder, draws in zip(folders, ("4", "8"), strict=True):
@@ -259,6 +266,7 @@ def test_ensembles_that_overlap_are_compared_on_the_seeds_in_common(runs):
     assert sorted(set(found.points.seed)) == [1, 4]
 
 
+@pytest.mark.slow
 def test_each_side_sees_the_images_in_its_own_scaling(runs):
     """The same weights on raw and on normalised pixels are two functions; only their weights are equal."""
     for name in ("raw", "standard"):
@@ -321,6 +329,7 @@ def test_a_stored_name_cannot_leave_the_folder(capsys, runs):
     assert not Path("a/escaped").exists()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared(capsys, runs):
     one = subset(runs["second"], "one", [0])
     code, text = shown(capsys, one, runs["first"])

@@ -32,6 +32,7 @@ def found(tmp_path_factory):
         }
 
 
+@pytest.mark.slow
 def test_seeds_come_first_and_no_row_of_the_mesh_is_idle(found):
     shapes = {name: tuple(of["mesh"].tolist()) for name, of in found.items()}
     assert shapes == {

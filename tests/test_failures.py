@@ -61,6 +61,7 @@ def assert_goes_on(folder: Path) -> None:
     assert set(results.load(folder).children) == {"training", "ranges", "scale"}
 
 
+@pytest.mark.slow
 def test_no_room_for_the_results(tmp_path):
     folder = tmp_path / "run"
     failed = run_with_quota(folder, 12_000)
@@ -84,6 +85,7 @@ def test_no_room_for_a_training_state(disk, capsys):
     assert_goes_on(folder / "run")
 
 
+@pytest.mark.slow
 def test_a_folder_that_becomes_read_only(disk, capsys):
     folder, remount = disk
     assert run(folder / "run") == 0

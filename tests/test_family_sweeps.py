@@ -154,6 +154,7 @@ def test_no_edit_has_no_dose_and_no_flip(both):
         assert (found.found.agree[..., here] == 301).all(), name
 
 
+@pytest.mark.slow
 def test_doses_do_not_depend_on_devices(both, trained, digits):
     alone = {"relu": Subject(mlp.model("relu"), trained["relu"])}
     single = swept(alone, context(place(digits, 301, devices_used=1), ("noise", "floor", "clip")))[1]
@@ -205,6 +206,7 @@ def gauged(trained, train_set):
     return found
 
 
+@pytest.mark.slow
 def test_signs_of_abs_units_change_what_edits_do_but_no_averaged_result_beyond_its_error(gauged):
     (as_is, turned), (as_is_flipped, turned_flipped) = gauged
     for family in GAUGED:
@@ -308,6 +310,7 @@ def test_nothing_is_matched_where_nothing_can_be(trained, train_set):
         assert match("relu", trained["relu"], train_set, names, **options)[0] == {}
 
 
+@pytest.mark.slow
 def test_networks_without_a_dose_are_never_matched(trained, train_set):
     params = jax.tree.map(jnp.array, trained["abs"])
     params["dense0"]["weight"] = params["dense0"]["weight"].at[0, 5].set(0.0)
@@ -317,6 +320,7 @@ def test_networks_without_a_dose_are_never_matched(trained, train_set):
     assert group.fraction.sel(level=0.2).isel(seed=slice(1, 3)).notnull().any("side").all()
 
 
+@pytest.mark.slow
 def test_matched_doses_are_met_on_both_sides_and_never_where_they_are_not_reached(trained, train_set):
     groups, found = match("relu", trained["relu"], train_set, MATCHED)
     assert set(groups) == {"matched_offset", "matched_clip_both", "matched_dead_zone", "matched_random_scale"}

@@ -187,6 +187,7 @@ AFTER = {
 """What follows each site; the first three of each are swept, since compiling takes seconds a site."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(AFTER))
 def test_ranges_and_counts_at_every_site_equal_a_forward_pass_by_hand(name, train_set, request):
     apply, params, by_hand = request.getfixturevalue(name)

@@ -30,6 +30,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_state_dict_becomes_a_run_that_sweeps_and_reports():
     module = network()
     torch.save(module.state_dict(), "mine.pt")
@@ -45,6 +46,7 @@ def test_a_state_dict_becomes_a_run_that_sweeps_and_reports():
     assert abs(int(result["scale"]["unperturbed"].sel(split="train").squeeze()) - correct) <= 1
 
 
+@pytest.mark.slow
 def test_an_export_that_cannot_be_whole_leaves_nothing(trained):
     broken = Path("broken")
     shutil.copytree(trained, broken)

@@ -190,6 +190,7 @@ class Linen(nn.Module):
         return nn.Dense(10, name="head")(nn.relu(nn.Dense(16, name="hidden")(x)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["linen", "nnx"])
 def test_a_sweep_of_a_flax_network_takes_turned_products(kind, monkeypatch):
     """And counts the same without."""

@@ -58,6 +58,7 @@ class TestList:
         assert cli.main(["list", *map(str, arguments)]) == 0
         return capsys.readouterr().out
 
+    @pytest.mark.slow
     def test_every_run_has_its_numbers(self, runs, capsys):
         found = json.loads(self.shown(capsys, runs, "--sort", "name", "--json"))["runs"]
         states = {Path(one["folder"]).name: one["state"] for one in found}

@@ -60,6 +60,7 @@ def test_inputs_that_are_never_lit_kept_these_weights_in_a_run_of_the_papers_cod
     assert (trained == drawn).all(axis=0).sum() == 67
 
 
+@pytest.mark.slow
 def test_training_from_them_is_that_of_the_papers_code(shared, tmp_path):
     """Its entry k of loss and training accuracy is ours of k - 1, of test accuracy ours of k."""
     mnist = ("--data.dir", str(shared / "data" / "mnist"), "--out", str(tmp_path / "run"))
@@ -73,6 +74,7 @@ def test_training_from_them_is_that_of_the_papers_code(shared, tmp_path):
     np.testing.assert_allclose(100 * ours.test_accuracy, theirs["test_acc"][:5], atol=2 / 100 + 1e-5)
 
 
+@pytest.mark.slow
 def test_a_grown_run_has_the_networks_of_one_made_at_once(tmp_path):
     few = ["--train.steps", "2", "--model.hidden", "6", *PAPER_CODE]
     for out, seeds in (("grown", "2"), ("grown", "3"), ("once", "3")):

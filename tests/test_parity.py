@@ -30,6 +30,7 @@ def digits_images() -> images.Images:
     return images.load(None, "digits")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_training_differs_from_pytorch_no_more_than_rounding_does(activation, digits_images):
     found = parity.compare(digits_images, activation, steps=30)
@@ -40,6 +41,7 @@ def test_training_differs_from_pytorch_no_more_than_rounding_does(activation, di
     assert found.final["jaxdist"]["test_accuracy"] == pytest.approx(found.final["torch"]["test_accuracy"], abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_the_first_gradient_of_real_mnist_is_float32_grade(activation, mnist):
     """All 60,000 images and 784 inputs, against NumPy float64."""

@@ -174,6 +174,7 @@ def test_integer_inputs_stay_integers(images):
     np.testing.assert_allclose(found["ranges"].high[0, 0, 0], table[np.unique(x.astype(int))].max(0), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_files_of_a_probe_are_read_and_reported_again(network, images, tmp_path, capsys):
     folder = tmp_path / "own"
     probed = jaxdist.probe(
@@ -308,6 +309,7 @@ def test_every_formula_in_use_is_checked_and_what_has_no_edge_has_no_radius(netw
 ERASING = ("restored_offset", "floor", "dead_zone", "clip_both")
 
 
+@pytest.mark.slow
 def test_doses_of_a_function_in_flax_layout_are_those_of_the_perceptron(network, images):
     options = {"families": ERASING, "dose": True, "layers": "each", "splits": ("test",)}
     given = {"train": images[0], "test": images[1], **options}

@@ -157,6 +157,7 @@ def test_what_is_not_finite_stays_so_and_tiny_values_do_not_become_so(backend):
     assert np.isfinite(products.product(jnp.asarray(weights(1e-36)), x)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", EXACT)
 @pytest.mark.parametrize("activation", ["relu", "abs"])
 def test_the_gradient_at_trained_weights_errs_at_most_twice_as_much_as_float32s(backend, activation, trained, digits):
@@ -259,6 +260,7 @@ def counted(model, params, examples, sweep_config=None):
     return sweep.sweep(model, params, {SITE: edits.concatenate(made)}, examples)
 
 
+@pytest.mark.slow
 def test_a_sweep_counts_as_float32s_does(trained, digits):
     activation = "relu"
     model, params = mlp.model(activation), jax.tree.map(np.asarray, trained[activation])
@@ -317,6 +319,7 @@ def test_the_choice_is_the_fastest_of_what_was_measured(digits):
     assert max(choice.error.values()) < 1e-6
 
 
+@pytest.mark.slow
 def test_a_run_notes_the_backend_of_each_stage(monkeypatch, tmp_path):
     chosen = backends.Choice("digits", {"digits": 0.1}, {"digits": 1e-7})
     monkeypatch.setattr(backends, "choose", lambda *_: chosen)

@@ -142,6 +142,7 @@ def test_the_result_says_how_it_came_about(result, digits):
     assert attrs["precision"] == "float32"
 
 
+@pytest.mark.slow
 def test_train_sweep_and_report_one_by_one_make_the_same_result(run, result, tmp_path, capsys, drawn):
     folder = tmp_path / "steps"
     assert cli.main(["train", "--out", str(folder), *SMALL]) == 0
@@ -160,6 +161,7 @@ def test_train_sweep_and_report_one_by_one_make_the_same_result(run, result, tmp
     assert (folder / "tables" / "points.csv").read_text() == (run / "tables" / "points.csv").read_text()
 
 
+@pytest.mark.slow
 def test_a_second_sweep_replaces_the_first_and_keeps_the_report_true(run, tmp_path, drawn):
     folder = shutil.copytree(run, tmp_path / "again")
     before = pd.read_csv(folder / "tables" / "points.csv")
@@ -172,6 +174,7 @@ def test_a_second_sweep_replaces_the_first_and_keeps_the_report_true(run, tmp_pa
     assert set(after.family) == {"clip"}
 
 
+@pytest.mark.slow
 def test_the_scale_shortcut_puts_every_count_where_the_whole_path_does(run, result, tmp_path, drawn):
     folder = shutil.copytree(run, tmp_path / "short")
     options = ["--sweep.families", "offset,scale", "--sweep.splits", "train", "--sweep.scale_shortcut", "true"]
@@ -236,6 +239,7 @@ def test_a_home_folder_is_understood(tmp_path, monkeypatch, drawn):
     assert not (tmp_path / "~").exists()
 
 
+@pytest.mark.slow
 def test_piped_output_is_plain_and_the_command_is_installed(tmp_path):
     """A process of its own: no control characters, the exit code, all from an empty folder."""
     command = [
@@ -265,6 +269,7 @@ def test_python_does_the_same_as_the_command_line(tmp_path, result, drawn):
     xr.testing.assert_equal(ours["offset"].to_dataset(), result["offset"].to_dataset())
 
 
+@pytest.mark.slow
 def test_two_hidden_layers_are_swept_each_by_itself(tmp_path, drawn):
     folder = tmp_path / "deep"
     deep = ["--model.hidden", "16,8", "--train.seeds", "2", "--train.steps", "3", "--model.activations", "abs"]
@@ -277,6 +282,7 @@ def test_two_hidden_layers_are_swept_each_by_itself(tmp_path, drawn):
     assert "figure1-dense1_pre" in drawn
 
 
+@pytest.mark.slow
 def test_networks_of_any_activation_and_form_run_side_by_side(tmp_path, capsys, drawn):
     folder, names = tmp_path / "kinds", ["gelu", "abs2_neg", "prelu"]
     kinds = ["--model.activations", ",".join(names), "--train.seeds", "2", "--train.steps", "3", "--model.hidden", "8"]

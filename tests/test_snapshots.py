@@ -84,6 +84,7 @@ def no_pictures(monkeypatch):
     monkeypatch.setattr(experiment.report, "write", lambda *_: [])
 
 
+@pytest.mark.slow
 def test_they_are_swept_by_their_own_ranges(run, digits):
     group = results.load(run)["snapshots_clip"].to_dataset()
     assert group["correct"].dims == ("network", "seed", "threshold", "site", "split", "fraction")

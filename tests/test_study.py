@@ -43,6 +43,7 @@ def layers(params, x):
     return first, found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "fraction"), [("scale", 0.1), ("clip", 0.2477), ("offset", -0.4), ("offset", 0.25)])
 def test_all_sites_together_are_edited_by_their_own_unedited_ranges(deep, digits, family, fraction):
     group = results.load(deep)[family].sel(network="relu", site="all", split="train", seed=1)

@@ -110,6 +110,7 @@ class TestProgress:
 
 @pytest.mark.usefixtures("in_an_empty_folder", "drawn")
 class TestQuietAndJson:
+    @pytest.mark.slow
     def test_quiet_says_nothing(self, capsys):
         assert cli.main(["train", "--quiet", "--out", "run", *SMALL]) == 0
         assert cli.main(["sweep", "run", "-q"]) == 0
@@ -161,6 +162,7 @@ class TestQuietAndJson:
         assert cli.main(arguments) == 2
         assert "expected a file that ends in .json" in capsys.readouterr().err
 
+    @pytest.mark.slow
     def test_verdicts_are_in_the_document_and_on_stdout(self, capsys, tmp_path):
         given = dose_support.made_up(splits=("test",))
         (tmp_path / "run").mkdir()
@@ -197,6 +199,7 @@ class TestQuietAndJson:
 
 
 class TestPipe:
+    @pytest.mark.slow
     def test_has_no_control_characters(self, tmp_path):
         compiled = {"JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir)}
         compiled["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"

@@ -71,6 +71,7 @@ def undisturbed(_short_calls, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls", [1, 3, 6, 12])
 def test_a_killed_run_goes_on_to_the_same_bits(calls, tmp_path, monkeypatch, undisturbed):
     """Killed after some calls of the compiled program that trains or sweeps; then the same command again."""
@@ -111,6 +112,7 @@ def test_a_sweep_goes_on_in_waves_of_another_size(tmp_path, monkeypatch, undistu
     assert_same(arrays(tmp_path / "run"), arrays(undisturbed))
 
 
+@pytest.mark.slow
 def test_work_that_nothing_tells_of_is_not_gone_on_with(tmp_path, monkeypatch, undisturbed):
     with monkeypatch.context() as patch:
         patch.setattr(experiment.folders, "save", lambda *_: (_ for _ in ()).throw(Killed))
@@ -149,6 +151,7 @@ def test_a_finished_run_is_rid_of_what_was_left_whoever_left_it(tmp_path, undist
     assert_same(arrays(folder), arrays(undisturbed))
 
 
+@pytest.mark.slow
 def test_other_statistics_change_no_run(tmp_path):
     experiment.run(config(tmp_path / "run", seeds=2))
     finished.report_folder(tmp_path / "run", {"statistics.margin": "0.02"})

@@ -191,6 +191,7 @@ class TestFigure:
 
 
 class TestFiles:
+    @pytest.mark.slow
     def test_a_report_has_them_where_the_result_has_doses(self, result, tmp_path, monkeypatch):
         drawn = []
         monkeypatch.setattr(report.figures, "save", lambda figure, folder, stem: drawn.append(stem) or [])
@@ -259,6 +260,7 @@ class TestCommand:
         assert set(pd.read_csv(tmp_path / "run/tables/doses.csv").site) == {"dense0/pre", "dense1/pre"}
         assert "keeps flips below 2.00 %" in (tmp_path / "run/tables/verdict.md").read_text()
 
+    @pytest.mark.slow
     def test_what_lacks_some_families_has_doses_to_show_and_no_verdict(self, folder, capsys, monkeypatch):
         monkeypatch.setattr(figures, "save", lambda *_: [])
         assert cli.main(["verdict", folder(made_up(left_out=("floor",)))]) == 0
