@@ -2,7 +2,7 @@
 
   parity   are training curves and gradients PyTorch's?
   sweep    speed of a sweep of all 325 points, beside every other way to do it
-  train    speed of a training step, beside every other way to do it
+  train    speed of a training step, beside every other way to do it, and how exact its gradients are
   scaling  how the cost grows with images, points, networks and devices
   adapters what named sites and Flax modules cost, beside a kernel written by hand
 

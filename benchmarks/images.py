@@ -74,12 +74,15 @@ def made_up(train: int, test: int) -> Images:
 def place(
     images: Images, *, seeds: int = 1, drop_unused: bool = True, backend: Backend = "float32"
 ) -> tuple[Examples, Examples]:
-    """Lay both splits out over all of JAX's devices, as `jaxdist.experiment` does for so many seeds and a backend."""
+    """Lay both splits out over all of JAX's devices, as `jaxdist.experiment` does for so many seeds and a backend.
+
+    Raises `InputError` if a backend other than float32 is to multiply what are no integers 0..255.
+    """
     mesh = devices.make_mesh(seeds=seeds)
     kept = images.used if drop_unused else np.ones(images.train_x.shape[1], bool)
 
     def split(x: np.ndarray, y: np.ndarray) -> Examples:
-        stored = products.pack(products.as_pixels(x[:, kept]), backend)
+        stored = x[:, kept] if backend == "float32" else products.pack(products.as_pixels(x[:, kept]), backend)
         return devices.place(stored, y, mesh, dtype=stored.dtype)
 
     return split(images.train_x, images.train_y), split(images.test_x, images.test_y)

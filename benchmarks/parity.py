@@ -208,20 +208,21 @@ def jaxdist_gradient(images: Images, initial: Params, activation: str) -> dict[s
 
 
 def reference_gradient(
-    weights: Params, activation: str, images: Images, *, side: np.ndarray | None = None, block: int = 5_000
+    weights: Params, activation: str, images: Images, *, signs: np.ndarray | None = None, block: int = 5_000
 ) -> dict[str, dict[str, np.ndarray]]:
     """The same gradient in NumPy float64, written out by hand; the chain rule of mean cross-entropy.
 
-    `side` [N, H], bool, says on which side of the activation's kink each unit is taken to be, instead of where it is.
+    `signs` [N, H] says on which side of the activation's kink each unit is taken to be, instead of where it is. The
+    activation is relu, or else abs.
     """
-    w0, b0, w1, b1 = (weights[layer][leaf].astype(np.float64) for layer in weights for leaf in ("weight", "bias"))
+    w0, b0, w1, b1 = (np.asarray(weights[layer][leaf], np.float64) for layer in weights for leaf in ("weight", "bias"))
     total = {name: {leaf: np.zeros(weights[name][leaf].shape) for leaf in ("weight", "bias")} for name in weights}
     for start in range(0, len(images.train_y), block):
         x = images.train_x[start : start + block].astype(np.float64)
         y = images.train_y[start : start + block]
         h = x @ w0.T + b0
-        above = h > 0 if side is None else side[start : start + block]
-        slope = np.where(above, 1.0, 0.0 if activation == "relu" else -1.0)
+        sign = np.sign(h) if signs is None else signs[start : start + block]
+        slope = np.maximum(sign, 0) if activation == "relu" else sign
         a = h * slope
         logits = a @ w1.T + b1
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -2,12 +2,14 @@
 
 Near a good fit a few examples carry most of the gradient, so that one unit which rounding moves to the other side of
 its activation's kink can change it more than all other rounding together. So the two are told apart: the error against
-float64 is taken with every unit on the side where the float32 program has it, and the units that are on another side in
-float64 are counted.
+float64 is taken with every unit on the side where the measured program has it, and the units that are on another side
+in float64 are counted.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -16,14 +18,11 @@ import numpy as np
 from jax import Array
 
 from benchmarks.images import Images
+from benchmarks.jax_contenders import SITE
 from benchmarks.parity import reference_gradient
 from jaxdist import blocks, mlp, products, taps, training
 from jaxdist.products import Backend
 from jaxdist.types import Params
-
-SITE = "dense0/pre"
-
-BLOCK = 2_000
 
 
 class Rounding(NamedTuple):
@@ -33,51 +32,63 @@ class Rounding(NamedTuple):
     flips: int  # of all N * H units' values, those on the other side of the kink than in float64
 
 
-def measure(params: Params, activation: str, images: Images, backend: Backend) -> Rounding:
-    """The gradient of one network's mean loss over all training images, as jaxdist computes it, against float64.
+def measure(params: Params, activation: str, images: Images, backend: Backend, *, networks: int = 1) -> Rounding:
+    """The gradient of one network's mean loss over all training images against float64.
+
+    It is training's own loss, one network and block after the other, on one device.
 
     Args:
       params: one network's weights, of all D inputs, float32.
+      activation: relu or abs.
+      networks: how many networks train together, which decides how large training's blocks are on an accelerator.
+
+    Raises:
+      InputError: if a backend other than float32 is to multiply what are no integers 0..255.
     """
-    found, side = gradient_and_sides(params, activation, images, backend)
-    expected = reference_gradient(params, activation, images, side=side)
+    weight, bias = params["dense0"]["weight"], params["dense0"]["bias"]
+    size = blocks.default_size(len(weight), networks)
+    found, signs = gradient_and_signs(params, activation, images, backend, size)
+    expected = reference_gradient(params, activation, images, signs=signs)
     ours, exact = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (found, expected))
-    error = np.linalg.norm(ours - exact) / np.linalg.norm(exact)
-    first = params["dense0"]
-    flips = 0
-    for start in range(0, len(side), BLOCK):
-        x = images.train_x[start : start + BLOCK].astype(np.float64)
-        truth = x @ first["weight"].astype(np.float64).T + first["bias"] > 0
-        flips += int(np.sum(truth != side[start : start + BLOCK]))
-    return Rounding(float(error), flips)
+    wide, flips = np.asarray(weight, np.float64).T, 0
+    for start in range(0, len(signs), 5_000):
+        here = slice(start, start + 5_000)
+        truth = np.sign(images.train_x[here].astype(np.float64) @ wide + bias)
+        flips += int(np.sum(truth != signs[here]))
+    return Rounding(float(np.linalg.norm(ours - exact) / np.linalg.norm(exact)), flips)
 
 
-def gradient_and_sides(
-    params: Params, activation: str, images: Images, backend: Backend
+def gradient_and_signs(
+    params: Params, activation: str, images: Images, backend: Backend, size: int
 ) -> tuple[dict[str, dict[str, np.ndarray]], np.ndarray]:
-    """The gradient of training's loss, block by block, and the sides of the kink [N, H] that it was taken on."""
+    """The gradient of training's loss in blocks of `size`, and the signs [N, H] of the units that it was taken at."""
+    x = images.train_x if backend == "float32" else products.pack(products.as_pixels(images.train_x), backend)
+    total = jax.tree.map(jnp.zeros_like, params)
+    signs = []
+    for start in range(0, len(x), size):
+        y = jnp.asarray(images.train_y[start : start + size])
+        part = blocks.Block(
+            jnp.asarray(x[start : start + size]), y, jnp.arange(len(y)), jnp.ones(len(y), bool), jnp.bool_(True)
+        )
+        with jax.default_matmul_precision("float32"):
+            grads, sign = _of_block(activation)(params, part)
+        total = jax.tree.map(jnp.add, total, grads)
+        signs.append(np.asarray(sign).T)
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64) / len(x), total), np.concatenate(signs)
+
+
+@functools.cache  # one function, so that networks share what is compiled
+def _of_block(activation: str) -> Callable[[Params, blocks.Block], tuple[Params, Array]]:
     model = mlp.model(activation)
 
     def loss(params: Params, part: blocks.Block) -> tuple[Array, Array]:
-        sides = {}
+        signs = {}
 
         def tap(site: str, value: Array) -> Array:
-            sides[site] = value > 0
+            signs[site] = jnp.sign(value).astype(jnp.int8)
             return value
 
         watched = taps.Model(lambda p, x, _: model.apply(p, x, tap), unit_axis=0, class_axis=0)
-        return training.block_sums(watched, params, part)[0], sides[SITE]
+        return training.block_sums(watched, params, part)[0], signs[SITE]
 
-    of_block = jax.jit(jax.grad(loss, has_aux=True))
-    stored = products.pack(products.as_pixels(images.train_x), backend)
-    total = jax.tree.map(jnp.zeros_like, params)
-    sides = []
-    for start in range(0, len(stored), BLOCK):
-        x = jnp.asarray(stored[start : start + BLOCK])
-        y = jnp.asarray(images.train_y[start : start + BLOCK])
-        part = blocks.Block(x, y, jnp.arange(len(y)), jnp.ones(len(y), bool), jnp.bool_(True))
-        with jax.default_matmul_precision("float32"):
-            grads, side = of_block(params, part)
-        total = jax.tree.map(jnp.add, total, grads)
-        sides.append(np.asarray(side).T)
-    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64) / len(stored), total), np.concatenate(sides)
+    return jax.jit(jax.grad(loss, has_aux=True))

@@ -21,9 +21,10 @@ _COLUMNS = {
     "share_of_floor": ("of floor", "{:.0%}"),
     "executed_share_of_gemm": ("of GEMM", "{:.0%}"),
     "largest_count_difference": ("counts off", "{}"),
-    "gradient_error": ("relative error", "{:.1e}"),
+    "rms_gradient_error": ("rms error", "{:.1e}"),
     "largest_gradient_error": ("largest", "{:.1e}"),
-    "flips": ("sides flipped", "{:,}"),
+    "flips": ("flipped", "{:,}"),
+    "values": ("of", "{:,}"),
 }
 
 
@@ -63,7 +64,7 @@ def figure(found: Mapping[str, Any], path: Path) -> None:
     axes.axvline(floor, color="black", linestyle="--", linewidth=1)
     axes.annotate(" floor", (floor, len(names) - 0.5), fontsize=8, va="bottom")
     axes.set_xscale("log")
-    axes.set_xlim(floor * 0.7, max(medians) * 4)
+    axes.set_xlim(min(floor, *medians) * 0.7, max(medians) * 4)
     axes.set_xlabel(found["what"])
     axes.spines[["top", "right"]].set_visible(False)
     fig.savefig(path, dpi=150)

@@ -15,6 +15,7 @@ from benchmarks import jax_contenders, machine, parity, rounding, show
 from benchmarks.images import CLASSES, Images
 from benchmarks.parity import HIDDEN, LEARNING_RATE
 from benchmarks.timing import Contender, Row, chosen, measure, report
+from jaxdist import mlp
 from jaxdist.products import Backend
 from jaxdist.types import Params
 
@@ -27,6 +28,8 @@ BACKENDS: dict[str, Backend] = {
 }
 """How each contender of jaxdist makes the products of pixels; ``compute.precision = "exact"`` takes the fastest."""
 
+EXACT = [name for name, backend in BACKENDS.items() if backend != "float32"]
+
 TRAINED_STEPS = 100
 """Updates after which the rounding of gradients is measured."""
 
@@ -38,42 +41,44 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     least = work(images, int(images.used.sum()))
     measured = measure(contenders, options, least)
     for name, row in measured.rows.items():
-        # Parts of numbers are other operations than float32's, and more of them.
-        if name != "floor" and BACKENDS.get(name, "float32") == "float32":
+        if name in EXACT:  # other operations than float32's, and more of them
+            row["share_of_floor"] = None
+        elif name != "floor":
             all_inputs = name in ("paper_torch", "naive_jax")
             executed = work(images, images.train_x.shape[1])[0] if all_inputs else least[0]
             row["executed_gflops"] = executed / measured.found[name].median_s / 1e9
             row["executed_share_of_gemm"] = executed / measured.found[name].median_s / measured.rates.gemm
     show.table(f"A training step, a network ({options.seeds} at once), {images.source}", measured.rows)
-    steps = 10 if options.quick else TRAINED_STEPS
-    exact = rounding_of(images, options.seeds, steps, [name for name in BACKENDS if name in contenders])
-    if exact:
-        show.table(f"Gradients after {steps} updates, beside float64, {options.seeds} networks", exact)
     what = f"training step with all that it records, seconds a network, {options.seeds} networks"
-    return report(measured, what, images.source, options.repeats, least) | {"rounding": exact, "rounding_steps": steps}
+    found = report(measured, what, images.source, options.repeats, least)
+    names = [name for name in BACKENDS if name in contenders]
+    if names:
+        steps = 10 if options.quick else TRAINED_STEPS
+        rounded = rounding_of(images, options.seeds, steps, names)
+        show.table(f"Gradients after {steps} updates, beside float64, {options.seeds} networks", rounded)
+        found["rounding"] = {"steps": steps, "networks": options.seeds, "contenders": rounded}
+    return found
 
 
 def rounding_of(images: Images, seeds: int, steps: int, names: Sequence[str]) -> dict[str, Row]:
-    """What rounding does to the gradients of trained networks in each of jaxdist's contenders.
+    """What rounding does to the gradients of networks after `steps` updates in each of jaxdist's contenders.
 
-    The root mean square of the networks' errors, the largest, and all flips; see `benchmarks.rounding`.
+    The root mean square of the networks' errors, the largest, and all flips, of so many values; without the pixels that
+    are zero everywhere, as they are trained. See `benchmarks.rounding`.
     """
-    if not names:
-        return {}
+    used = images.used
     trained = jax_contenders.trained(initial_networks(images, seeds)[1], ACTIVATION, images, steps)
+    networks = [jax.tree.map(lambda leaf, k=k: np.asarray(leaf[k]), mlp.narrow(trained, used)) for k in range(seeds)]
+    narrow = images._replace(train_x=images.train_x[:, used], test_x=images.test_x[:, used])
     rows: dict[str, Row] = {}
     for name in names:
-        found = [
-            rounding.measure(
-                jax.tree.map(lambda leaf, k=k: np.asarray(leaf[k]), trained), ACTIVATION, images, BACKENDS[name]
-            )
-            for k in range(seeds)
-        ]
+        found = [rounding.measure(one, ACTIVATION, narrow, BACKENDS[name], networks=seeds) for one in networks]
         errors = np.array([one.error for one in found])
         rows[name] = {
-            "gradient_error": float(np.sqrt(np.mean(errors**2))),
+            "rms_gradient_error": float(np.sqrt(np.mean(errors**2))),
             "largest_gradient_error": float(errors.max()),
             "flips": sum(one.flips for one in found),
+            "values": seeds * HIDDEN * len(images.train_y),
         }
     return rows
 

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import __main__ as command_line
 from benchmarks import adapters, images, jax_contenders, machine, parity, scaling, show, sweep, timing, train
-from jaxdist import families
+from jaxdist import families, products
 from jaxdist.errors import InputError
 
 ROW = {"median_s", "spread_s", "compile_s", "ratio_to_paper", "share_of_floor", "largest_count_difference"}
@@ -41,7 +41,14 @@ def test_without_pytorch_jax_is_timed_all_the_same(without_torch, few, monkeypat
     assert command_line.main() == 0
     found = json.loads((tmp_path / "f").read_text())
     rows = found["contenders"]
-    assert {"naive_jax", "jaxdist", "floor"} <= set(rows)
+    assert {"naive_jax", "jaxdist", "jaxdist_bfloat16", "jaxdist_digits", "floor"} <= set(rows)
+    rounded = found["rounding"]["contenders"]
+    assert set(rounded) == {"jaxdist", "jaxdist_bfloat16", "jaxdist_digits"}
+    for row in rounded.values():
+        assert 0 < row["rms_gradient_error"] <= row["largest_gradient_error"] < 1e-4
+        assert row["flips"] < 1e-3 * row["values"]
+    for name in rounded:
+        assert ("executed_gflops" in rows[name]) == (rows[name]["share_of_floor"] is not None) == (name == "jaxdist")
     assert not any("torch" in name for name in rows)
     for row in rows.values():
         assert set(row) >= ROW
@@ -62,9 +69,10 @@ def test_both_ways_in_jax_count_the_same(few):
     assert timing.largest_difference(ours, naive) <= 1
     steps = {"steps": 2, "learning_rate": 0.001}
     first = jax_contenders.naive_train(stacked, "relu", few, **steps)()
-    second = jax_contenders.jaxdist_train(stacked, "relu", few, **steps)()
-    assert first.shape == second.shape == (4,)
-    assert timing.largest_difference(first, second) <= 1
+    for backend in products.BACKENDS:
+        second = jax_contenders.jaxdist_train(stacked, "relu", few, **steps, backend=backend)()
+        assert first.shape == second.shape == (4,)
+        assert timing.largest_difference(first, second) <= 1
 
 
 def test_named_sites_and_flax_count_what_the_kernel_by_hand_counts(few):
