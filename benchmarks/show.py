@@ -34,7 +34,9 @@ def table(title: str, rows: Rows) -> None:
     made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     made.add_column("", no_wrap=True)
     for key in keys:
-        made.add_column(_COLUMNS[key][0], justify="right")
+        # A heading may wrap where there is little room; a number is never cut.
+        longest = max(len(_shown(key, row.get(key))) for row in rows.values())
+        made.add_column(_COLUMNS[key][0], justify="right", min_width=longest)
     for name, row in rows.items():
         made.add_row(name, *(_shown(key, row.get(key)) for key in keys))
     Console(width=80).print(made)

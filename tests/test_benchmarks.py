@@ -57,6 +57,7 @@ def test_without_pytorch_jax_is_timed_all_the_same(without_torch, few, monkeypat
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert any("jaxdist" in line for line in lines)
+    assert not any("…" in line for line in lines)
     show.figure(found, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 1000
 
