@@ -10,6 +10,7 @@ import numpy as np
 from jaxdist import config as configs
 from jaxdist import data, devices, products
 from jaxdist.devices import Examples
+from jaxdist.inputs import used_inputs
 from jaxdist.products import Backend
 
 FEATURES, CLASSES = 784, 10
@@ -26,8 +27,8 @@ class Images(NamedTuple):
 
     @property
     def used(self) -> np.ndarray:
-        """[D] bool: the inputs that are not zero in every image of both splits."""
-        return np.asarray(np.any([x.any(axis=0) for x in (self.train_x, self.test_x)], axis=0))
+        """[D] bool: the inputs that a run keeps, which leaves out what is zero in every image."""
+        return used_inputs((self.train_x, self.test_x))
 
     def first(self, count: int) -> Images:
         """The first `count` training images, and a sixth as many test images, MNIST's own proportion."""

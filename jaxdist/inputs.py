@@ -16,12 +16,15 @@ from jaxdist.devices import Examples
 from jaxdist.errors import InputError
 from jaxdist.products import Backend
 
+CACHE_LINE = 16
+"""Float32 values of a cache line. CPUs multiply rows of 720 inputs faster than those of 719, with AVX2 most of all."""
+
 
 class Inputs(NamedTuple):
     """A data set and its splits as the networks see them.
 
-    Inputs that are zero in every image, such as the corners of raw MNIST, are left out of the splits; `used` says
-    which are kept. Nothing but speed depends on it.
+    Inputs that are zero in every image, such as the corners of raw MNIST, are left out of the splits, all but a few;
+    `used` says which are kept, see `used_inputs`. Nothing but speed depends on it.
     """
 
     dataset: data.Dataset
@@ -41,7 +44,7 @@ def load_inputs(config: Config, backend: Backend | None = None, seeds: int | Non
     """
     dataset = data.load(config.data)
     flat = [x.reshape(len(x), -1) for x in data.scaled(dataset, config.data)]
-    used = np.any([x.any(axis=0) for x in flat], axis=0)
+    used = used_inputs(flat)
     if not used.any():
         raise InputError(f"{dataset.source} Every pixel of every image is 0; expected pictures, so check the files")
     stored = [x[:, used] for x in flat]
@@ -58,6 +61,16 @@ def load_inputs(config: Config, backend: Backend | None = None, seeds: int | Non
     labels = dataset.train.labels, dataset.test.labels
     pairs = dict(zip(("train", "test"), zip(stored, labels, strict=True), strict=True))
     return Inputs(dataset, devices.place_splits(pairs, mesh, dtype=stored[0].dtype), used, how)
+
+
+def used_inputs(splits: Iterable[np.ndarray]) -> np.ndarray:
+    """Which inputs of splits [n, D] to keep, [D] bool: all that are not zero in every image, in whole cache lines.
+
+    So the first few that are zero everywhere may be kept too. None are, where all are zero.
+    """
+    used = np.asarray(np.any([x.any(axis=0) for x in splits], axis=0))
+    used[np.flatnonzero(~used)[: -np.count_nonzero(used) % CACHE_LINE]] = True
+    return used
 
 
 def _check_alike(config: Config, dataset: data.Dataset, mesh: Mesh) -> None:

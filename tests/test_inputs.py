@@ -1,0 +1,59 @@
+"""What of the pictures the networks see: inputs that are zero everywhere are left out, which changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdist import config as configs
+from jaxdist import experiment, inputs, models, weights
+from tests.data.support import put
+
+
+@pytest.mark.parametrize(("used", "of", "kept"), [(0, 40, 0), (1, 40, 16), (16, 40, 16), (17, 40, 32), (35, 40, 40)])
+def test_used_inputs_fill_whole_cache_lines(used, of, kept):
+    rng = np.random.default_rng(used)
+    first, second = np.zeros((2, 5, of), np.float32)
+    places = rng.permutation(of)[:used]
+    # An input may be zero throughout one split only, or have values that cancel.
+    first[0, places[::2]] = 1
+    second[:2, places[1::2]] = [[-3], [3]]
+    found = inputs.used_inputs([first, second])
+    assert found.shape == (of,)
+    assert found[places].all()
+    assert found.sum() == kept
+
+
+def test_a_run_without_empty_pixels_is_that_with_all(digits, tmp_path, monkeypatch):
+    """Digits in a frame: of 144 pixels 61 are not zero everywhere, and 64 are kept."""
+    parts = []
+    for split in (digits.train, digits.test):
+        parts += [np.pad(split.images[:300], ((0, 0), (2, 2), (2, 2))), split.labels[:300].astype(np.uint8)]
+    folder = put(tmp_path / "framed", parts)
+    never = ~np.any([parts[k].any(axis=0) for k in (0, 2)], axis=0).ravel()
+    runs = []
+    for kept in (64, 144):
+        monkeypatch.setattr(inputs, "CACHE_LINE", kept)
+        config = configs.from_dict(
+            {
+                "out": str(tmp_path / str(kept)),
+                "data": {"name": "mnist", "dir": str(folder)},
+                "model": {"activations": ["abs"], "hidden": [8]},
+                "train": {"seeds": 2, "steps": 4},
+                "sweep": {"families": ["clip"]},
+            }
+        )
+        seen = inputs.load_inputs(config)
+        assert seen.splits["train"].x.shape[1] == seen.used.sum() == kept
+        experiment.train(config)
+        result = experiment.sweep_folder(Path(config.out))
+        params = weights.load(Path(config.out) / "weights" / "abs.safetensors")
+        initial = models.initial(config, seen, range(2), "abs")["dense0"]["weight"]
+        np.testing.assert_array_equal(params["dense0"]["weight"][..., never], initial[..., never])
+        runs.append((result, params))
+    (kept, trained), (whole, others) = runs
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), trained, others)
+    assert np.abs(kept["clip"]["correct"] - whole["clip"]["correct"]).max() <= 1
