@@ -18,6 +18,10 @@ class MeaninglessError(InputError):
     """A rule or a formula that means nothing for the values of a trained network."""
 
 
+DAMAGED = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, AssertionError, MemoryError)
+"""What libraries raise that read a damaged file; `InputError` and broken TOML or JSON are ValueErrors."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known name nearest to `name`, or the list of known names.
 

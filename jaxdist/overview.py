@@ -22,10 +22,7 @@ import numpy as np
 
 from jaxdist import config as configs
 from jaxdist import places
-from jaxdist.errors import InputError
-
-_BROKEN = (OSError, KeyError, ValueError, TypeError, AttributeError)
-"""What reading a damaged file raises; `InputError` and broken TOML or JSON are ValueErrors."""
+from jaxdist.errors import DAMAGED, InputError
 
 
 @dataclasses.dataclass
@@ -111,7 +108,7 @@ def _look(folder: Path) -> Overview:
         elif not result.is_file():  # killed while it saved, and begun again by the same command
             _take_config(configs.load(folder / places.CONFIG), one)
             one.date = _modified(folder / places.CONFIG)
-    except _BROKEN as error:
+    except DAMAGED as error:
         one.state, one.problem = "damaged", f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     return one
 
@@ -206,7 +203,7 @@ def _read_summary(path: Path, made: str, one: Overview) -> None:
             return
         margin = _number(known["margin"])
         _take_answers(known, networks)
-    except _BROKEN:
+    except DAMAGED:
         return
     one.margin, one.networks = margin, networks
 

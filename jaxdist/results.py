@@ -25,6 +25,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import h5py
 import jax
 import numpy as np
 import xarray as xr
@@ -32,7 +33,7 @@ import xarray as xr
 from jaxdist import config as configs
 from jaxdist import files, places
 from jaxdist.data import Dataset
-from jaxdist.errors import InputError
+from jaxdist.errors import DAMAGED, InputError
 from jaxdist.training import Metrics
 from jaxdist.types import Ranges
 from jaxdist.waves import Found
@@ -251,9 +252,12 @@ def load(path: str | Path) -> xr.DataTree:
     if not path.is_file():
         raise InputError(f"{path}: no such result; give a run folder that 'jaxdist run' or 'jaxdist train' made")
     try:
+        # h5netcdf, of a file whose root is damaged, also complains on stderr.
+        with h5py.File(path) as file:
+            list(file)
         with xr.open_datatree(path, engine="h5netcdf") as opened:
             result = opened.load()
-    except (OSError, ValueError, KeyError) as error:
+    except DAMAGED as error:
         raise InputError(
             f"{path}: not a readable result file ({type(error).__name__}: {error}); make the run again"
         ) from None

@@ -32,7 +32,7 @@ Tree = TypeVar("Tree")
 
 FOLDER = places.UNFINISHED
 
-_FORMAT = 1
+_FORMAT = 2
 """Which arrays are kept, in which order: another number when that changes."""
 
 _ROOM = 2**20

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import h5py
 import numpy as np
+import pytest
 import xarray as xr
 
 import jaxdist
-from jaxdist import results
+from jaxdist import overview, places, results
+from jaxdist.errors import InputError
 from tests import results_support
 
 
@@ -38,3 +40,33 @@ def test_large_arrays_are_compressed_and_small_ones_have_no_index(tmp_path):
             assert array.compression == "gzip"
             assert array.id.get_storage_size() < array.nbytes
         assert file["scale/total"].chunks is None
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    path = tmp_path_factory.mktemp("whole") / "a.nc"
+    results.save(results_support.made_up(networks=("relu",), seeds=1), path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
+def test_a_file_that_was_cut_is_refused(whole, tmp_path, share):
+    (tmp_path / places.RESULT).write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(InputError, match="not a readable result file"):
+        results.load(tmp_path)
+    assert overview.read(tmp_path).state == "damaged"
+
+
+def test_a_damaged_file_is_refused_or_read_and_never_ends_in_another_error(whole, tmp_path):
+    """Wherever the damage is, libraries find it in their own ways, which differ."""
+    rng, refused = np.random.default_rng(0), 0
+    for _ in range(40):
+        content = np.frombuffer(whole, np.uint8).copy()
+        content[rng.integers(0, len(content), 20)] = rng.integers(0, 256, 20)
+        (tmp_path / places.RESULT).write_bytes(content.tobytes())
+        try:
+            results.load(tmp_path)
+        except InputError:
+            refused += 1
+        overview.read(tmp_path)
+    assert refused >= 20
