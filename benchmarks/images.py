@@ -10,7 +10,7 @@ import numpy as np
 from jaxdist import config as configs
 from jaxdist import data, devices, products
 from jaxdist.devices import Examples
-from jaxdist.inputs import used_inputs
+from jaxdist.inputs import in_cache_lines, nonzero
 from jaxdist.products import Backend
 
 FEATURES, CLASSES = 784, 10
@@ -27,8 +27,13 @@ class Images(NamedTuple):
 
     @property
     def used(self) -> np.ndarray:
-        """[D] bool: the inputs that a run keeps, which leaves out what is zero in every image."""
-        return used_inputs((self.train_x, self.test_x))
+        """[D] bool: the inputs that a run keeps, of those that are zero in every image only a few."""
+        return in_cache_lines(self.nonzero)
+
+    @property
+    def nonzero(self) -> np.ndarray:
+        """[D] bool: the inputs that are not zero in every image of both splits."""
+        return nonzero((self.train_x, self.test_x))
 
     def first(self, count: int) -> Images:
         """The first `count` training images, and a sixth as many test images, MNIST's own proportion."""

@@ -172,7 +172,7 @@ def jaxdist_trainer(
     learning_rate: float = LEARNING_RATE,
     backend: Backend = "float32",
 ) -> Callable[[], training.Trained]:
-    """Training of stacked networks as a run of jaxdist does it, without the pixels that are zero everywhere.
+    """Training of stacked networks as a run of jaxdist does it, on the pixels that it uses.
 
     Calling it gives the parameters of the used pixels and the metrics [steps + 1, S].
     """

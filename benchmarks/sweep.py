@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         families = [(name, grid[::10]) for name, grid in families]
     contenders = chosen(make_contenders(images, families, quick=options.quick), options.only)
     points = sum(len(grid) for _, grid in families)
-    least = work(len(images.train_y), int(images.used.sum()), points)
+    least = work(len(images.train_y), int(images.nonzero.sum()), points)
     measured = measure(contenders, options, least)
     show.table(f"Sweep of {points} points, one network, {images.source}", measured.rows)
     return report(measured, f"sweep of {points} points, seconds a network", images.source, options.repeats, least)

@@ -38,14 +38,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Time every contender, print the table and return the numbers; seconds are those of a step and network."""
     images = inputs.for_speed(options)
     contenders = chosen(make_contenders(images, options.seeds, quick=options.quick), options.only)
-    least = work(images, int(images.used.sum()))
+    least = work(images, int(images.nonzero.sum()))
     measured = measure(contenders, options, least)
     for name, row in measured.rows.items():
         if name in EXACT:  # other operations than float32's, and more of them
             row["share_of_floor"] = None
         elif name != "floor":
             all_inputs = name in ("paper_torch", "naive_jax")
-            executed = work(images, images.train_x.shape[1])[0] if all_inputs else least[0]
+            executed = work(images, images.train_x.shape[1] if all_inputs else int(images.used.sum()))[0]
             row["executed_gflops"] = executed / measured.found[name].median_s / 1e9
             row["executed_share_of_gemm"] = executed / measured.found[name].median_s / measured.rates.gemm
     show.table(f"A training step, a network ({options.seeds} at once), {images.source}", measured.rows)
@@ -63,8 +63,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def rounding_of(images: Images, seeds: int, steps: int, names: Sequence[str]) -> dict[str, Row]:
     """What rounding does to the gradients of networks after `steps` updates in each of jaxdist's contenders.
 
-    The root mean square of the networks' errors, the largest, and all flips, of so many values; without the pixels that
-    are zero everywhere, as they are trained. See `benchmarks.rounding`.
+    The root mean square of the networks' errors, the largest, and all flips, of so many values; with the pixels that
+    they are trained on. See `benchmarks.rounding`.
     """
     used = images.used
     trained = jax_contenders.trained(initial_networks(images, seeds)[1], ACTIVATION, images, steps)

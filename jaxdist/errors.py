@@ -18,7 +18,7 @@ class MeaninglessError(InputError):
     """A rule or a formula that means nothing for the values of a trained network."""
 
 
-DAMAGED = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, AssertionError, MemoryError)
+DAMAGED = (OSError, EOFError, ValueError, ArithmeticError, TypeError, LookupError, AttributeError, RuntimeError)
 """What libraries raise that read a damaged file; `InputError` and broken TOML or JSON are ValueErrors."""
 
 

@@ -1,14 +1,16 @@
-"""Writing files so that nothing is ever half-written: aside first, then renamed."""
+"""Writing files so that nothing is ever half-written, aside first, then renamed, and so that damage is noticed."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+_SEAL = b"\njaxdist sha256 "
 _TEMPORARY = re.compile(r"\..+-[0-9a-f]{8}(\.\w+)?")
 
 
@@ -69,3 +71,15 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file as UTF-8."""
     with aside(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def sealed(content: bytes | memoryview[int]) -> bytes:
+    """Return a file's content with its checksum behind it, for formats whose readers ignore what follows, as HDF5's."""
+    return bytes(content) + _SEAL + hashlib.sha256(content).hexdigest().encode() + b"\n"
+
+
+def check_seal(path: Path) -> None:
+    """Raise `ValueError` for a file that no longer is what `sealed` made; one without a seal passes."""
+    content, seal, digest = path.read_bytes().rpartition(_SEAL)
+    if seal and digest != hashlib.sha256(content).hexdigest().encode() + b"\n":
+        raise ValueError("its content is not what was saved")

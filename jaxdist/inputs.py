@@ -1,4 +1,4 @@
-"""A config's data set as the networks see it: scaled, without empty pixels, stored and laid out for computing."""
+"""A config's data set as the networks see it: scaled, without most empty pixels, stored and laid out for computing."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ CACHE_LINE = 16
 class Inputs(NamedTuple):
     """A data set and its splits as the networks see them.
 
-    Inputs that are zero in every image, such as the corners of raw MNIST, are left out of the splits, all but a few;
-    `used` says which are kept, see `used_inputs`. Nothing but speed depends on it.
+    Inputs that are zero in every image, such as the corners of raw MNIST, are left out of the splits, all but the few
+    of `in_cache_lines`; `used` says which are kept. But for rounding, nothing depends on it.
     """
 
     dataset: data.Dataset
@@ -44,33 +44,39 @@ def load_inputs(config: Config, backend: Backend | None = None, seeds: int | Non
     """
     dataset = data.load(config.data)
     flat = [x.reshape(len(x), -1) for x in data.scaled(dataset, config.data)]
-    used = used_inputs(flat)
+    used = nonzero(flat)
     if not used.any():
         raise InputError(f"{dataset.source} Every pixel of every image is 0; expected pictures, so check the files")
-    stored = [x[:, used] for x in flat]
     mesh = devices.make_mesh(seeds=config.train.seeds if seeds is None else seeds)
     _check_alike(config, dataset, mesh)
     how: dict[str, Any] = {"backend": "float32"}
     if config.compute.precision == "exact":
-        pixels = [products.as_pixels(x) for x in stored]
+        pixels = [products.as_pixels(x[:, used]) for x in flat]
         if backend is None:
             how = backends.choose(pixels[0], config.model.hidden[0], mesh)._asdict()
         else:
             how = {"backend": backend}
+    if how["backend"] == "float32":
+        used = in_cache_lines(used)
+        stored = [x[:, used] for x in flat]
+    else:  # which fills the rows itself, where that helps
         stored = [products.pack(x, how["backend"]) for x in pixels]
     labels = dataset.train.labels, dataset.test.labels
     pairs = dict(zip(("train", "test"), zip(stored, labels, strict=True), strict=True))
     return Inputs(dataset, devices.place_splits(pairs, mesh, dtype=stored[0].dtype), used, how)
 
 
-def used_inputs(splits: Iterable[np.ndarray]) -> np.ndarray:
-    """Which inputs of splits [n, D] to keep, [D] bool: all that are not zero in every image, in whole cache lines.
+def nonzero(splits: Iterable[np.ndarray]) -> np.ndarray:
+    """Which inputs of splits [n, D] are not zero in every image, [D] bool."""
+    return np.asarray(np.any([x.any(axis=0) for x in splits], axis=0))
 
-    So the first few that are zero everywhere may be kept too. None are, where all are zero.
-    """
-    used = np.asarray(np.any([x.any(axis=0) for x in splits], axis=0))
-    used[np.flatnonzero(~used)[: -np.count_nonzero(used) % CACHE_LINE]] = True
-    return used
+
+def in_cache_lines(used: np.ndarray) -> np.ndarray:
+    """Use [D] bool the first of the other inputs too, until the rows fill whole cache lines or none is left."""
+    others = np.flatnonzero(~used)[: -np.count_nonzero(used) % CACHE_LINE]
+    filled = used.copy()
+    filled[others] = True
+    return filled
 
 
 def _check_alike(config: Config, dataset: data.Dataset, mesh: Mesh) -> None:

@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 
 from jaxdist import config as configs
-from jaxdist import places
+from jaxdist import files, places
 from jaxdist.errors import DAMAGED, InputError
 
 
@@ -77,9 +77,9 @@ def runs(root: Path, sort: str = "date") -> list[Overview]:
 
 def folders(root: Path) -> Iterator[Path]:
     """The run folders in a folder and below it; what lies in a run folder is no run."""
-    for path, below, files in os.walk(root):
+    for path, below, names in os.walk(root):
         folder = Path(path)
-        if places.RESULT in files or _noted(folder).is_file() or ({places.CONFIG} <= set(files) and "weights" in below):
+        if places.RESULT in names or _noted(folder).is_file() or ({places.CONFIG} <= set(names) and "weights" in below):
             below.clear()
             yield folder
         below[:] = [name for name in below if not name.startswith(".")]
@@ -124,8 +124,8 @@ def _modified(path: Path) -> str:
 def _last_modified(folder: Path) -> str:
     """When anything in a folder was last written; a run that goes on removes files while they are looked at."""
     times = []
-    for path, below, files in os.walk(folder):
-        for name in (*below, *files):
+    for path, below, here in os.walk(folder):
+        for name in (*below, *here):
             with contextlib.suppress(FileNotFoundError):
                 times.append((Path(path) / name).stat().st_mtime)
     return _said(max(times)) if times else ""
@@ -143,6 +143,7 @@ def _take_config(config: configs.Config, one: Overview) -> None:
 
 def _read_result(path: Path, one: Overview) -> str:
     """Take what the result file says; returns when its last stage was made, as far as it says."""
+    files.check_seal(path)
     with h5py.File(path) as file:
         schema = int(np.ravel(file.attrs.get("schema", 0))[0])
         if schema != places.SCHEMA:

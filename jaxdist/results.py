@@ -223,7 +223,7 @@ def joined(parts: Sequence[xr.DataTree], attrs: Mapping[str, Any]) -> xr.DataTre
 
 
 def save(result: xr.DataTree, path: Path) -> None:
-    """Write a result as one netCDF-4 file, its larger arrays compressed."""
+    """Write a result as one netCDF-4 file, its larger arrays compressed, with a checksum behind its end."""
     result = result.map_over_datasets(lambda group: group.drop_encoding())  # that of the file it was read from
     encoding = {
         node.path: {
@@ -237,7 +237,7 @@ def save(result: xr.DataTree, path: Path) -> None:
     # In memory first: the HDF5 library does not survive a disk that is full.
     content = result.to_netcdf(None, engine="h5netcdf", encoding=encoding)
     with files.aside(path) as temporary:
-        temporary.write_bytes(content)
+        temporary.write_bytes(files.sealed(content))
 
 
 def load(path: str | Path) -> xr.DataTree:
@@ -252,18 +252,20 @@ def load(path: str | Path) -> xr.DataTree:
     if not path.is_file():
         raise InputError(f"{path}: no such result; give a run folder that 'jaxdist run' or 'jaxdist train' made")
     try:
+        files.check_seal(path)  # the HDF5 library takes some damage for content, and never comes back from some
         # h5netcdf, of a file whose root is damaged, also complains on stderr.
         with h5py.File(path) as file:
             list(file)
         with xr.open_datatree(path, engine="h5netcdf") as opened:
             result = opened.load()
+        found = np.ravel(result.attrs.get("schema", "none")).tolist()
     except DAMAGED as error:
         raise InputError(
-            f"{path}: not a readable result file ({type(error).__name__}: {error}); make the run again"
+            f"{path}: not a readable result file ({type(error).__name__}: {error}); copy it or make the run again"
         ) from None
-    if result.attrs.get("schema") != SCHEMA:
-        found = result.attrs.get("schema", "none")
+    if found != [SCHEMA]:
         raise InputError(
-            f"{path}: expected a result of schema {SCHEMA}, got {found}; use the version of jaxdist that wrote it"
+            f"{path}: expected a result of schema {SCHEMA}, got {', '.join(map(str, found))}; "
+            "use the version of jaxdist that wrote it"
         )
     return result

@@ -14,6 +14,7 @@ import shutil
 import time
 import tomllib
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +26,7 @@ import tomli_w
 from jaxdist import config as configs
 from jaxdist import files, hosts, places
 from jaxdist.config import Config
-from jaxdist.errors import InputError
+from jaxdist.errors import DAMAGED, InputError
 from jaxdist.products import Backend
 
 Tree = TypeVar("Tree")
@@ -155,7 +156,9 @@ def _readable(path: Path) -> Iterator[None]:
     """Turn what a damaged file raises into one sentence."""
     try:
         yield
-    except (ValueError, KeyError, EOFError, FileNotFoundError, zipfile.BadZipFile) as error:
+    except (*DAMAGED, zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            raise  # of the disk, which may get well
         reason = (str(error).splitlines() or [""])[0][:200]
         raise InputError(
             f"{path}: is damaged ({type(error).__name__}: {reason}); delete it, then give the same command again"
