@@ -27,7 +27,7 @@ class Images(NamedTuple):
 
     @property
     def used(self) -> np.ndarray:
-        """[D] bool: the inputs that a run keeps, of those that are zero in every image only a few."""
+        """[D] bool: the inputs that a run in float32 keeps, of those that are zero in every image only a few."""
         return in_cache_lines(self.nonzero)
 
     @property

@@ -18,8 +18,11 @@ class MeaninglessError(InputError):
     """A rule or a formula that means nothing for the values of a trained network."""
 
 
-DAMAGED = (OSError, EOFError, ValueError, ArithmeticError, TypeError, LookupError, AttributeError, RuntimeError)
-"""What libraries raise that read a damaged file; `InputError` and broken TOML or JSON are ValueErrors."""
+DAMAGED = (EOFError, ValueError, ArithmeticError, TypeError, LookupError, AttributeError, RuntimeError)
+"""What libraries raise that read a damaged file, besides `OSError`, which may be the disk's.
+
+`InputError` and broken TOML or JSON are ValueErrors.
+"""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-_SEAL = b"\njaxdist sha256 "
+_MARK = b"\njaxdist sha256 "
 _TEMPORARY = re.compile(r"\..+-[0-9a-f]{8}(\.\w+)?")
 
 
@@ -75,11 +75,15 @@ def write_text(path: Path, text: str) -> None:
 
 def sealed(content: bytes | memoryview[int]) -> bytes:
     """Return a file's content with its checksum behind it, for formats whose readers ignore what follows, as HDF5's."""
-    return bytes(content) + _SEAL + hashlib.sha256(content).hexdigest().encode() + b"\n"
+    return bytes(content) + _seal(content)
 
 
 def check_seal(path: Path) -> None:
     """Raise `ValueError` for a file that no longer is what `sealed` made; one without a seal passes."""
-    content, seal, digest = path.read_bytes().rpartition(_SEAL)
-    if seal and digest != hashlib.sha256(content).hexdigest().encode() + b"\n":
+    content, mark, rest = path.read_bytes().rpartition(_MARK)
+    if mark and mark + rest != _seal(content):
         raise ValueError("its content is not what was saved")
+
+
+def _seal(content: bytes | memoryview[int]) -> bytes:
+    return _MARK + hashlib.sha256(content).hexdigest().encode() + b"\n"

@@ -72,7 +72,7 @@ def nonzero(splits: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def in_cache_lines(used: np.ndarray) -> np.ndarray:
-    """Use [D] bool the first of the other inputs too, until the rows fill whole cache lines or none is left."""
+    """Mark further inputs as used [D] (bool), the first that are not, until rows fill whole cache lines or all are."""
     others = np.flatnonzero(~used)[: -np.count_nonzero(used) % CACHE_LINE]
     filled = used.copy()
     filled[others] = True

@@ -108,7 +108,7 @@ def _look(folder: Path) -> Overview:
         elif not result.is_file():  # killed while it saved, and begun again by the same command
             _take_config(configs.load(folder / places.CONFIG), one)
             one.date = _modified(folder / places.CONFIG)
-    except DAMAGED as error:
+    except (OSError, *DAMAGED) as error:
         one.state, one.problem = "damaged", f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     return one
 
@@ -204,7 +204,7 @@ def _read_summary(path: Path, made: str, one: Overview) -> None:
             return
         margin = _number(known["margin"])
         _take_answers(known, networks)
-    except DAMAGED:
+    except (OSError, *DAMAGED):
         return
     one.margin, one.networks = margin, networks
 

@@ -259,9 +259,10 @@ def load(path: str | Path) -> xr.DataTree:
         with xr.open_datatree(path, engine="h5netcdf") as opened:
             result = opened.load()
         found = np.ravel(result.attrs.get("schema", "none")).tolist()
-    except DAMAGED as error:
+    except (OSError, *DAMAGED) as error:
         raise InputError(
-            f"{path}: not a readable result file ({type(error).__name__}: {error}); copy it or make the run again"
+            f"{path}: not a readable result file ({type(error).__name__}: {error}); "
+            "copy it again from where it is whole, or make the run again"
         ) from None
     if found != [SCHEMA]:
         raise InputError(

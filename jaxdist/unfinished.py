@@ -156,9 +156,7 @@ def _readable(path: Path) -> Iterator[None]:
     """Turn what a damaged file raises into one sentence."""
     try:
         yield
-    except (*DAMAGED, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-            raise  # of the disk, which may get well
+    except (FileNotFoundError, *DAMAGED, zipfile.BadZipFile, zlib.error) as error:
         reason = (str(error).splitlines() or [""])[0][:200]
         raise InputError(
             f"{path}: is damaged ({type(error).__name__}: {reason}); delete it, then give the same command again"
