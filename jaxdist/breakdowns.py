@@ -5,15 +5,16 @@ Data frames hold fractions, as in `jaxdist.tables`; a group that a result does n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import families, results, statistics, tables
+from jaxdist import families, fitness, results, statistics, tables, text
 from jaxdist.config import StatisticsConfig
+from jaxdist.fitness import Chance
 from jaxdist.series import series_of
 
 UNIT = ["network", "seed", "site", "split", "unit"]
@@ -22,7 +23,7 @@ RANKED = ["network", "seed", "site", "split", "family", "fraction"]
 
 
 class Pair(NamedTuple):
-    """Two families edited at once, on a grid of both fractions."""
+    """Two families edited at once, on a grid of both fractions; without networks at chance, which have no margin."""
 
     first: str
     second: str
@@ -36,7 +37,7 @@ def pairs(result: xr.DataTree) -> Iterator[Pair]:
     """Every pair of families that was swept together."""
     for name in (name for name in result.children if name.startswith("grid_")):
         group = result[name].to_dataset()
-        there = group.correct != results.MISSING
+        there = (group.correct != results.MISSING) & ~_left_out(group, fitness.chances(result))
         means = xr.Dataset(
             {
                 "accuracy": (group.correct / group.total).where(there).mean("seed"),
@@ -50,6 +51,15 @@ def pairs(result: xr.DataTree) -> Iterator[Pair]:
         frame["drop"] = frame["drop"].round(statistics.DECIMALS)
         identity = (group.attrs.get("identity_first"), group.attrs.get("identity_second"))
         yield Pair(str(group.attrs["first"]), str(group.attrs["second"]), identity, frame)
+
+
+def _left_out(group: xr.Dataset, chances: Mapping[tuple[str, str], Chance]) -> xr.DataArray:
+    """Which networks of a group have no verdict of accuracy, bool over (network, seed, split)."""
+    out = xr.zeros_like(group.unperturbed, bool)
+    for (network, split), chance in chances.items():
+        if not chance.control and network in group.network and split in group.split:
+            out.loc[{"network": network, "split": split}] = chance.of(group.seed)
+    return out
 
 
 def units(result: xr.DataTree) -> pd.DataFrame:
@@ -120,21 +130,36 @@ def along_training(result: xr.DataTree, options: StatisticsConfig) -> tuple[pd.D
     """Networks as they were when training first passed each threshold: points, and tolerance radii.
 
     The columns are those of `tables.tolerance` and, for points, the mean accuracy; both have the `threshold`, a
-    fraction of training accuracy. Means and medians are over the `seeds` that passed it, `of` all that the network has.
+    fraction of training accuracy. Means and medians are over the `seeds` that passed it, `of` all that the network has;
+    so many of them are `at_chance`, and count all the same.
     """
-    points, reach = [], []
+    points, reach, chances = [], [], fitness.chances(result)
     for family in (name for name in families.ALL if f"snapshots_{name}" in result.children):
         whole = result[f"snapshots_{family}"].to_dataset()
         passed = whole.step >= 0
         whole = whole.assign(correct=whole.correct.where(passed, results.MISSING))
         trained = _trained(result, whole)
         for threshold in whole.threshold.to_numpy():
-            for one in series_of(family, whole.sel(threshold=threshold)):
-                added = {"threshold": float(threshold), "of": trained[one.network]}
+            for one in series_of(family, whole.sel(threshold=threshold), {}):
+                chance = chances.get((one.network, one.split))
+                low = 0
+                if chance is not None:
+                    low = int(fitness.at_chance(one.correct_unperturbed, chance.total, chance.largest).sum())
+                added = {"threshold": float(threshold), "of": trained[one.network], "at_chance": low}
                 columns = {"fraction": one.fraction, "accuracy": one.accuracy.mean(axis=0), "seeds": len(one.seeds)}
                 points.append(pd.DataFrame({**one.labels, **columns, **added}))
                 reach += [{**row, **added} for row in tables.radii(one, options)]
     return pd.concat(points, ignore_index=True) if points else pd.DataFrame(), pd.DataFrame(reach)
+
+
+def stage_notes(points: pd.DataFrame) -> list[str]:
+    """Of how many snapshots in the points of `along_training` the accuracy is at chance, a sentence a network."""
+    notes = []
+    for (network, split), part in points[points.at_chance > 0].groupby(["network", "split"], sort=False):
+        counts = part.groupby("threshold").at_chance.first()
+        stages = text.listed([f"{count} trained to {100 * float(str(stage)):g} %" for stage, count in counts.items()])
+        notes.append(f"{network}: snapshots at chance on {split} images, shown as they are: {stages}")
+    return notes
 
 
 def _trained(result: xr.DataTree, whole: xr.Dataset) -> dict[str, int]:

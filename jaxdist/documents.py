@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 import jaxdist
-from jaxdist import dose_tables, dosed, results, tables, verdicts
+from jaxdist import dose_tables, dosed, fitness, results, tables, verdicts
 from jaxdist.config import StatisticsConfig
 from jaxdist.dose_tables import FairComparison
 from jaxdist.series import every_series
@@ -39,6 +39,7 @@ def main_numbers(result: xr.DataTree, options: StatisticsConfig, found: FairComp
         "networks": _networks(result, options),
         "tolerance": _tolerance(result, options),
         "verdicts": [] if found is None else _verdicts(result, found),
+        "notes": fitness.notes(result),
     }
 
 
@@ -73,9 +74,13 @@ def _tolerance(result: xr.DataTree, options: StatisticsConfig) -> list[dict[str,
         {name: str(row[name]) for name in places}
         | {"radius": _plain(row["median"]), **{name: _plain(row[name]) for name in numbers}}
         | {"censored": bool(np.isinf(row["median"])), "censored_seeds": int(row["censored"])}
-        | {"seeds": int(row["seeds"]), "interval_over": str(row["over"])}
+        | {"seeds": int(row["seeds"]), "interval_over": str(row["over"]), "left_out": _seeds(row["left_out"])}
         for row in reach.to_dict("records")
     ]
+
+
+def _seeds(numbers: str) -> list[int]:
+    return [int(number) for number in numbers.split(", ") if number]
 
 
 def _verdicts(result: xr.DataTree, found: FairComparison) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import dosed, families, one_network, preference, statistics
+from jaxdist import dosed, families, one_network, preference, statistics, tables
 from jaxdist.config import StatisticsConfig
 from jaxdist.dosed import Place, Swept
 from jaxdist.errors import InputError
@@ -24,7 +24,7 @@ from jaxdist.statistics import Values
 PLACE = ("network", "site", "split", "family", "gauge")
 COSTS = (*PLACE, "side", "level", *statistics.MedianInterval._fields, "reached", "seeds", "censored", "missing")
 EQUAL = (*PLACE, "side", "dose", "flips", "least", "most", "seeds")
-ROBUST = (*PLACE, "outcome", "margin", "low", "high", "over")
+ROBUST = (*PLACE, "outcome", "margin", "low", "high", "over", "left_out")
 """The columns of frames, which they have without rows too, as where every family edits everywhere."""
 EQUAL_DOSES = (0.05, 0.1, 0.2, 0.3, 0.5)
 FEW = {"clip": (0.75, 0.5, 0.25, 0.1), "offset": (-0.5, -0.1, 0.1, 0.5), "shift": (-0.5, -0.1, 0.1, 0.5)}
@@ -209,23 +209,27 @@ def equal_doses(found: Sequence[Swept]) -> pd.DataFrame:
 def robust(found: Sequence[Swept], options: StatisticsConfig) -> pd.DataFrame:
     """One row a family and outcome: the fractions around no edit over which the loss is shown to stay in the margin.
 
-    Over seeds, or over images of a single network. Each end holds with `options.confidence`.
+    Over seeds, or over images of a single network. Each end holds with `options.confidence`. Of accuracy without seeds
+    at chance, which `left_out` lists; NaN where there are no others.
     """
     rows = []
     for one in found:
         series = one.series
         if series.identity is None:
             continue
-        sides = families.get(series.family).sides
-        for outcome, margin, smallest in (
-            ("flips", options.flips, _flips_margin(one, options)),
-            ("accuracy", options.margin, _drop_margin(one, options)),
+        sides, judged = families.get(series.family).sides, series.judged
+        for outcome, margin, smallest, of in (
+            ("flips", options.flips, _flips_margin(one, options), series),
+            ("accuracy", options.margin, tables.corrected_of(judged, options).smallest_margin, judged),
         ):
-            low, high = preference.robust_over(
-                series.fraction, smallest < margin, identity=series.identity, sides=sides
-            )
-            over = "images" if series.images is not None else "seeds"
-            rows.append({**_labels(one), "outcome": outcome, "margin": margin, "low": low, "high": high, "over": over})
+            low = high = np.nan
+            if len(of.seeds):
+                low, high = preference.robust_over(
+                    series.fraction, smallest < margin, identity=series.identity, sides=sides
+                )
+            where = {"low": low, "high": high, "over": tables.over(of if len(of.seeds) else series)}
+            out = tables.left_out(series) if outcome == "accuracy" else ""
+            rows.append({**_labels(one), "outcome": outcome, "margin": margin, **where, "left_out": out})
     return pd.DataFrame(rows, columns=list(ROBUST))
 
 
@@ -233,16 +237,6 @@ def _flips_margin(one: Swept, options: StatisticsConfig) -> Values:
     if one.series.flipped is None:
         return preference.flips_margin(one.flips, options.confidence)
     return _over_images(one.series.flipped, options.flips, options)
-
-
-def _drop_margin(one: Swept, options: StatisticsConfig) -> Values:
-    series, images = one.series, one.series.images
-    if images is not None:
-        return _over_images(images, options.margin, options)
-    found = statistics.corrected(
-        series.accuracy, series.unperturbed, margin=options.margin, confidence=options.confidence
-    )
-    return found.smallest_margin
 
 
 def _over_images(images: one_network.Images, margin: float, options: StatisticsConfig) -> Values:

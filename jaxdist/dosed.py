@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import xarray as xr
 
-from jaxdist import families, preference, results
+from jaxdist import families, fitness, preference, results
 from jaxdist.preference import Path
 from jaxdist.series import Series, series_of
 from jaxdist.statistics import Values
@@ -54,7 +54,8 @@ class Swept(NamedTuple):
 
         Most networks decide: a unit that is dead on the training images is spared, and may not be dead on others.
         """
-        return bool(np.median(np.fmax.reduce(self.dose, axis=1)) < UNSEEN)
+        most = np.fmax.reduce(self.dose, axis=1)
+        return bool(np.median(most[~np.isnan(most)] if (~np.isnan(most)).any() else np.inf) < UNSEEN)
 
     def paths(self) -> Iterator[tuple[str, Path]]:
         """The sides that have points, walking outward; none of a family that edits at every fraction."""
@@ -74,14 +75,14 @@ def has_doses(result: xr.DataTree) -> bool:
 
 def swept(result: xr.DataTree) -> list[Swept]:
     """Every family of a result that has doses, in each gauge."""
-    found = []
+    found, chances = [], fitness.chances(result)
     for family, (gauge, prefix) in itertools.product(families.ALL, GAUGES.items()):
         if f"{prefix}{family}" not in result.children or not (
             family in result.children and "dose" in result[family].data_vars
         ):
             continue
         group = result[f"{prefix}{family}"].to_dataset()
-        for one in series_of(family, group):
+        for one in series_of(family, group, chances):
             if one.flips is None:
                 continue
             here = group.sel(network=one.network, site=one.site, split=one.split, seed=one.seeds)

@@ -21,6 +21,7 @@ from jaxdist import config as configs
 from jaxdist import (
     families,
     family_sweeps,
+    fitness,
     folders,
     hosts,
     mlp,
@@ -110,6 +111,8 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
                 for k, part in enumerate(parts):
                     if not is_swept(part.result):
                         parts[k] = part._replace(result=sweep_networks(config, inputs, part, show, store))
+                    elif fitness.GROUP not in part.result.children:  # an older version's, before what is added
+                        parts[k] = part._replace(result=_with_unedited(config, inputs, part))
             except MeaninglessError as error:
                 if earlier is not None and is_swept(earlier):
                     raise
@@ -303,10 +306,7 @@ def sweep_networks(config: Config, inputs: Inputs, part: Part, show: Show, store
         return store.once(f"from-{seeds[0]}-{name}", compute)
 
     context = Context(inputs.splits, models.targets_of(config), config.options, seeds, show, once)
-    subjects = {
-        name: Subject(models.model_of(config, name), mlp.narrow(whole, inputs.used))
-        for name, whole in part.networks.items()
-    }
+    subjects = _subjects(config, inputs, part)
     groups = {str(name): child.to_dataset() for name, child in part.result.children.items()}
     groups |= study.study(subjects, context)
     if part.passed:
@@ -319,6 +319,22 @@ def sweep_networks(config: Config, inputs: Inputs, part: Part, show: Show, store
     protocol |= _noted(protocol, "timings", {"sweep_s": time.perf_counter() - started})
     protocol |= _noted(protocol, "products", {"sweep": inputs.products})
     return results.tree(groups, protocol)
+
+
+def _subjects(config: Config, inputs: Inputs, part: Part) -> dict[str, Subject]:
+    """The ensembles of a part, to be measured."""
+    return {
+        name: Subject(models.model_of(config, name), mlp.narrow(whole, inputs.used))
+        for name, whole in part.networks.items()
+    }
+
+
+def _with_unedited(config: Config, inputs: Inputs, part: Part) -> xr.DataTree:
+    """The result of a swept part, with the group that tells what its networks are fit for."""
+    seeds, block = results.seeds_of(part.result), config.compute.block
+    group = study.unedited_group(_subjects(config, inputs, part), inputs.splits, seeds, block)
+    groups = {str(name): child.to_dataset() for name, child in part.result.children.items()}
+    return results.tree({**groups, fitness.GROUP: group}, _attrs(part.result))
 
 
 def _attrs(result: xr.DataTree) -> dict[str, Any]:

@@ -50,6 +50,7 @@ def published(points: pd.DataFrame, training: pd.DataFrame | None, options: Stat
             for network, part in training.groupby("network", sort=False)
         ]
         parts += ["## After training", grid(rows, ["network", *quantities.values()])]
+    parts += left_out(points, "t and p are")
     columns: dict[str, Callable[[pd.Series], str]] = {
         "accuracy %": lambda r: _pm(r.accuracy, r.sd),
         "t": lambda r: tables.number(r.published_t),
@@ -79,6 +80,7 @@ def corrected(points: pd.DataFrame, options: StatisticsConfig) -> str:
             f"points with its {level} % adjusted Wald interval (Bonett and Price 2012), p is McNemar's exact test, "
             "Holm-corrected over the points of the family; there is no d. " + noninferior
         )
+    parts += left_out(points, "All of it is")
     columns: dict[str, Callable[[pd.Series], str]] = {
         "drop": lambda r: f"{tables.percent(r['drop'])} [{tables.percent(r.drop_low)}, {tables.percent(r.drop_high)}]",
         "p (Holm)": lambda r: tables.p_value(r.p_holm),
@@ -113,21 +115,29 @@ def tolerance(reach: pd.DataFrame, options: StatisticsConfig, flips: pd.DataFram
         )
     if "refined" in reach.columns:
         parts.append("Refined: the same radius found by bisection between the grid's points, median and interval.")
+    parts += left_out(reach, "Radii are")
     if flips is None:
         return "\n\n".join([*parts, _radii(reach)]) + "\n"
     return "\n\n".join([*parts, "## Accuracy", _radii(reach), "## Flips", _radii(flips)]) + "\n"
 
 
+def left_out(frame: pd.DataFrame, what: str) -> list[str]:
+    """A paragraph that names the seeds at chance which a table's numbers are without; nothing where there are none."""
+    notes = "; ".join(tables.left_out_notes(frame))
+    return [f"**Note**: {what} without networks at chance, whose accuracy cannot fall: {notes}."] if notes else []
+
+
 def _radii(reach: pd.DataFrame) -> str:
-    refined = "refined" in reach.columns
+    refined, some_out = "refined" in reach.columns, (reach.left_out != "").any()
     rows = []
     for r in reach.itertuples():
         row = [r.network, r.site, r.split, tables.outward(r.family, r.side), *radius(r)]
         row += radius(r, "refined", "refined_low", "refined_high") if refined else ()
-        rows.append([*row, f"{r.censored}/{r.seeds}", r.reentered])
+        rows.append([*row, f"{r.censored}/{r.seeds}", r.reentered, *([r.left_out or "–"] if some_out else [])])
     headers = ["network", "site", "split", "edit", "median", "interval"]
     headers += ["refined", "refined interval"] if refined else []
-    return grid(rows, [*headers, "to end of grid", "re-entered"])
+    headers += ["to end of grid", "re-entered", *(["without seeds"] if some_out else [])]
+    return grid(rows, headers)
 
 
 def units(frame: pd.DataFrame) -> str:

@@ -164,9 +164,11 @@ def _read_result(path: Path, one: Overview) -> str:
             _take(group, columns, one)
         elif swept:
             group = file[swept[0]]
-            shares = group["unperturbed"][...] / group["total"][...]
+            right = group["unperturbed"][...]  # -1 where a network lacks a seed
+            counted = np.where(right >= 0, right, np.nan)
+            shares = np.nanmean(counted, axis=1) / group["total"][...]
             splits = group["split"].asstr()[...]
-            _take(group, {f"{split}_accuracy": shares[:, :, k].mean(1) for k, split in enumerate(splits)}, one)
+            _take(group, {f"{split}_accuracy": shares[:, k] for k, split in enumerate(splits)}, one)
     return last
 
 

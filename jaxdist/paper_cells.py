@@ -138,9 +138,9 @@ class _Tested(NamedTuple):
 
 def _edited(result: xr.DataTree, options: StatisticsConfig) -> list[dict[str, object]]:
     known = {
-        (one.family, one.network): _tested(one, options)
+        (one.family, one.network): _tested(one.judged, options)
         for one in every_series(result)
-        if (one.site, one.split) == (SITE, "train") and _printed(one)
+        if (one.site, one.split) == (SITE, "train") and _printed(one) and len(one.judged.seeds)
     }
     return [
         _cell(cell, known[cell.family, cell.network])

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from jaxdist import config as configs
-from jaxdist import counting, devices, folders, hosts, report, results, study, taps
+from jaxdist import counting, devices, folders, hosts, report, results, study, taps, unedited
 from jaxdist.config import Options
 from jaxdist.counting import Context
 from jaxdist.devices import Examples
@@ -92,7 +92,8 @@ def probe(
 
     def measured(show: Show) -> xr.DataTree:
         began = time.perf_counter()
-        mesh = devices.make_mesh(seeds=seeds)
+        # Networks that are not finite are left out, so the mesh is that of the others.
+        mesh = devices.make_mesh(seeds=unedited.not_finite_weights(params).count("") or seeds)
         splits = _placed(images, mesh)
         context = Context(splits, counting.targets_of(sites, chosen.sweep.layers), chosen, range(seeds), show, _at_once)
         groups = study.study({name: Subject(model, params)}, context)

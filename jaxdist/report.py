@@ -193,12 +193,13 @@ def _stages(points: pd.DataFrame, reach: pd.DataFrame, options: StatisticsConfig
         shown = points[(points.site == site) & (points.split == split)]
         over = f"over the seeds that passed ({_span(shown.seeds)})" if (shown.of > 1).any() else ""
         of = f"of {'all sites' if site == results.ALL else tables.shortened(site, 30)} along training, {split} images"
-        title = f"Edits {of}\n{f'Means {over}' if over else tables.only(shown)}"
+        low = "" if shown.at_chance.sum() == 0 else "; some are at chance, shown as they are"
+        title = f"Edits {of}\n{f'Means {over}' if over else tables.only(shown)}{low}"
         yield f"snapshots{suffix}", profiles.snapshots(shown, title=title)
         if not reach.empty:
             shown = reach[(reach.site == site) & (reach.split == split)]
             words = f"Medians {over}" if over else summary.interval_words(shown, options)
-            title = f"Where {tables.percent(options.margin, 1)} points of accuracy are lost: edits {of}\n{words}"
+            title = f"Where {tables.percent(options.margin, 1)} points of accuracy are lost: edits {of}\n{words}{low}"
             yield f"snapshots_tolerance{suffix}", profiles.radii_along_training(shown, title=title)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from jaxdist import families, one_network, results, statistics
+from jaxdist import families, fitness, one_network, results, statistics
+from jaxdist.fitness import Chance
 
 
 class Series(NamedTuple):
@@ -27,6 +28,7 @@ class Series(NamedTuple):
     agree: np.ndarray | None  # [S, P] images; None in a result that does not have it, such as the paper's own
     kept: np.ndarray | None  # [S, P] images, right with the edit and without; None as above
     correct_unperturbed: np.ndarray  # [S] images
+    chance: Chance | None = None  # what is known of accuracies at chance, if anything
 
     @property
     def accuracy(self) -> np.ndarray:
@@ -63,6 +65,22 @@ class Series(NamedTuple):
         same = self.total - np.rint(self.total - self.agree[0]).astype(int)
         return one_network.images(same, same, self.total, self.total)
 
+    @property
+    def at_chance(self) -> np.ndarray:
+        """[S] whether a network's accuracy is known to be at chance."""
+        return np.zeros(len(self.seeds), bool) if self.chance is None else self.chance.of(self.seeds)
+
+    @property
+    def judged(self) -> Series:
+        """The networks whose accuracy can fall, which alone have radii and verdicts of it; maybe none.
+
+        All of those that were declared untrained, which are shown as they are.
+        """
+        out = self.at_chance
+        if not out.any() or (self.chance is not None and self.chance.control):
+            return self
+        return self.take(np.flatnonzero(~out).tolist())
+
     def take(self, seeds: list[int]) -> Series:
         """The same of some seeds, given by their positions."""
         agree, kept = (None if counts is None else counts[seeds] for counts in (self.agree, self.kept))
@@ -82,12 +100,16 @@ class Series(NamedTuple):
 
 def every_series(result: xr.DataTree) -> Iterator[Series]:
     """Every series of a result, family by family."""
+    chances = fitness.chances(result)
     for family in (name for name in families.ALL if name in result.children):
-        yield from series_of(family, result[family].to_dataset())
+        yield from series_of(family, result[family].to_dataset(), chances)
 
 
-def series_of(family: str, group: xr.Dataset) -> Iterator[Series]:
-    """Every series of one family's group, without networks that a site or all seeds are missing of."""
+def series_of(family: str, group: xr.Dataset, chances: Mapping[tuple[str, str], Chance]) -> Iterator[Series]:
+    """Every series of one family's group, without networks that a site or all seeds are missing of.
+
+    `chances` are `fitness.chances` of the result; nothing where the networks are not those that it tells of.
+    """
     axes = (group[name].to_numpy() for name in ("network", "site", "split"))
     for network, site, split in itertools.product(*axes):
         here = group.sel(network=network, site=site, split=split)
@@ -107,4 +129,5 @@ def series_of(family: str, group: xr.Dataset) -> Iterator[Series]:
             here.agree.to_numpy() if "agree" in here else None,
             here.kept.to_numpy() if "kept" in here else None,
             here.unperturbed.to_numpy(),
+            chances.get((str(network), str(split))),
         )

@@ -121,6 +121,10 @@ class MedianInterval(NamedTuple):
     high: float
 
 
+NO_MEDIAN = MedianInterval(float("nan"), float("nan"), float("nan"))
+"""Of no values at all."""
+
+
 def mean_interval(values: Values, confidence: float) -> Interval:
     """Mean of values[S, ...] over seeds with its Student t interval, low and high NaN for a single seed.
 

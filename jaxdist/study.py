@@ -4,8 +4,8 @@ for besides.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,16 +16,19 @@ from jaxdist import (
     edits,
     families,
     family_sweeps,
+    fitness,
     groups,
     matched,
     radii,
     results,
     sensitivity,
     statistics,
+    unedited,
     units,
 )
 from jaxdist.counting import GRID, Context, Key
-from jaxdist.errors import MeaninglessError
+from jaxdist.devices import Examples
+from jaxdist.errors import InputError, MeaninglessError
 from jaxdist.kernel import Counts
 from jaxdist.results import Swept
 from jaxdist.taps import Model
@@ -33,18 +36,31 @@ from jaxdist.training import NEVER, THRESHOLDS, Passed
 from jaxdist.types import Ranges
 from jaxdist.waves import Subject
 
+COUNTED = ("correct", "agree", "kept", "unperturbed")
+"""The variables that hold counts, which are `results.MISSING` where there is no network."""
+
 
 def study(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr.Dataset]:
     """Measure ranges on the training images and count at every point of every family, target and split.
 
-    Returns the groups of `jaxdist.results`: ``ranges``, the families', and those that the options ask for.
+    Returns the groups of `jaxdist.results`: ``unedited``, ``ranges``, the families', and those that the options ask
+    for. Networks that are not finite are in the first alone.
 
     Raises:
-      InputError: if a model does not reach a site, or a rule or formula means nothing for a network.
+      InputError: if a model does not reach a site, a rule or formula means nothing for a network, or all of a network's
+        seeds are not finite.
     """
-    sweep_options = context.options.sweep
     for subject in subjects.values():
         family_sweeps.check(subject.model, context.targets, context.options)
+    counted = unedited_group(subjects, context.splits, context.seeds, context.options.compute.block)
+    fit = fit_subjects(subjects, context, counted)
+    measured = _measured(fit.subjects, fit.context)
+    return {fitness.GROUP: counted} | {name: fit.masked(group) for name, group in measured.items()}
+
+
+def _measured(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr.Dataset]:
+    """The groups of networks that are all fit to be measured."""
+    sweep_options = context.options.sweep
     measured = {name: counting.measure_ranges(subject, context, name) for name, subject in subjects.items()}
     rule = context.options.ranges
     found = {"ranges": results.ranges(measured, context.seeds, rule)}
@@ -58,6 +74,81 @@ def study(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr.Dat
     if sweep_options.refine:
         found |= refined(subjects, measured, found, context)
     return found
+
+
+def unedited_group(
+    subjects: Mapping[str, Subject], splits: Mapping[str, Examples], seeds: Sequence[int], block: int | None
+) -> xr.Dataset:
+    """What networks say unedited on every split, and which are not finite: the group of `jaxdist.fitness`."""
+    counts = {
+        name: {
+            split: unedited.measure(subject.model, subject.params, examples, block=block)
+            for split, examples in splits.items()
+        }
+        for name, subject in subjects.items()
+    }
+    weights = {name: unedited.not_finite_weights(subject.params) for name, subject in subjects.items()}
+    return fitness.group(counts, weights, seeds)
+
+
+class Fit(NamedTuple):
+    """Ensembles without the networks that are not finite, whose places are taken where other networks have the seed."""
+
+    subjects: dict[str, Subject]
+    context: Context
+    standing_in: dict[str, np.ndarray]
+    """Of each network, which of the remaining seeds another stands in for, bool [S]."""
+
+    def masked(self, group: xr.Dataset) -> xr.Dataset:
+        """A measured group with nothing in the places of networks that are not finite."""
+        if not any(places.any() for places in self.standing_in.values()):
+            return group
+        places = [self.standing_in[str(name)] for name in group.network.to_numpy()]
+        there = xr.DataArray(~np.array(places), dims=("network", "seed"))
+
+        def emptied(values: xr.DataArray) -> xr.DataArray:
+            if not {"network", "seed"} <= set(values.dims):
+                return values
+            # Counts that are means of draws are floats, and missing in the same way as others.
+            missing = results.MISSING if values.name in COUNTED else False if values.dtype == bool else np.nan
+            return values.where(there, missing).astype(values.dtype)
+
+        return group.assign({name: emptied(values) for name, values in group.data_vars.items()})
+
+
+def fit_subjects(subjects: Mapping[str, Subject], context: Context, counted: xr.Dataset) -> Fit:
+    """Take out the networks that are not finite, given their unedited counts.
+
+    A seed that is so in every network is left out. Where only some networks have lost it, another of their seeds is
+    measured in its place, so that all have as many and run one program; what is found of it is masked.
+
+    Raises:
+      InputError: if a network has no seed that is finite.
+    """
+    unfit = fitness.not_finite(counted).transpose("network", "seed").to_numpy()
+    for name, lost in zip(subjects, unfit, strict=True):
+        if lost.all():
+            why = fitness.why_not_finite(counted.sel(network=name))
+            raise InputError(
+                f"network '{name}': {why}; give weights of a training that did not diverge, and keep constants such as "
+                "infinite masks out of the parameters"
+            )
+    remaining: list[int] = np.flatnonzero(~unfit.all(axis=0)).tolist()
+    chosen: dict[str, Subject] = {}
+    for name, lost in zip(subjects, unfit[:, remaining], strict=True):
+        taken = np.where(lost, np.asarray(remaining)[~lost][0], remaining)
+        chosen[name] = _take(subjects[name], taken)
+    numbers = None if context.numbers is None else [context.numbers[k] for k in remaining]
+    seeds = [context.seeds[k] for k in remaining]
+    standing_in = dict(zip(subjects, unfit[:, remaining], strict=True))
+    return Fit(chosen, context._replace(seeds=seeds, numbers=numbers), standing_in)
+
+
+def _take(subject: Subject, seeds: np.ndarray) -> Subject:
+    """Some of an ensemble's networks, the ensemble itself where that is all of them."""
+    if np.array_equal(seeds, np.arange(jax.tree.leaves(subject.params)[0].shape[0])):
+        return subject
+    return subject._replace(params=jax.tree.map(lambda leaf: np.asarray(leaf)[seeds], subject.params))
 
 
 def every_family(

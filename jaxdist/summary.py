@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from jaxdist import breakdowns, dose_tables, dosed, families, formulas, markdown, results, tables, verdicts
+from jaxdist import breakdowns, dose_tables, dosed, families, fitness, formulas, markdown, results, tables, verdicts
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
 from jaxdist.types import Ranges
@@ -79,9 +79,11 @@ def interval_words(reach: pd.DataFrame, options: StatisticsConfig) -> str:
         return (
             f"{tables.only(reach)}: {level} interval over {'its' if reach.network.nunique() == 1 else 'their'} images"
         )
-    seeds = int(reach.seeds.max())
+    seeds, out = int(reach.seeds.max()), "; ".join(tables.left_out_notes(reach))
+    if seeds == 0:
+        return f"No radius: {out}"
     words = f" (too few for a {level} interval)" if reach.low.isna().all() else f" with {level} interval"
-    return f"Median of {seeds} seed{'s' if seeds > 1 else ''}{words}"
+    return f"Median of {seeds} seed{'s' if seeds > 1 else ''}{words}{f' ({out})' if out else ''}"
 
 
 def _notes(result: xr.DataTree, options: StatisticsConfig) -> list[str]:
@@ -97,11 +99,12 @@ def _notes(result: xr.DataTree, options: StatisticsConfig) -> list[str]:
             )
     elif swept:
         # Imported networks may have no history, but any family of their sweep has counted what they do unedited.
-        accuracy = (swept[0].unperturbed / swept[0].total).mean("seed")
+        counts = swept[0].unperturbed.where(swept[0].unperturbed != results.MISSING)
+        accuracy = (counts / swept[0].total).mean("seed")
         for network, split in itertools.product(accuracy.network.to_numpy(), accuracy.split.to_numpy()):
             share = float(accuracy.sel(network=network, split=split))
             notes.append(f"{network}: {split} accuracy {tables.percent(share)} % unedited")
-    notes += _dead_notes(result) + _unit_notes(result) + _snapshot_notes(result)
+    notes += fitness.notes(result) + _dead_notes(result) + _unit_notes(result) + _snapshot_notes(result, options)
     if dosed.has_doses(result):
         notes += verdicts.sentences(result, dose_tables.outline(result, options))
     return notes
@@ -139,11 +142,14 @@ def _meaningless_notes(network: str, measured: xr.Dataset, result: xr.DataTree) 
     return notes
 
 
-def _snapshot_notes(result: xr.DataTree) -> list[str]:
-    """Which networks' snapshots could not be swept."""
+def _snapshot_notes(result: xr.DataTree, options: StatisticsConfig) -> list[str]:
+    """Which networks' snapshots could not be swept, and which are at chance."""
     for name, group in result.children.items():
         if name.startswith("snapshots_"):
-            return [f"not swept along training: {said}" for said in np.atleast_1d(group.attrs.get("refused", []))]
+            refused = [f"not swept along training: {said}" for said in np.atleast_1d(group.attrs.get("refused", []))]
+            points, _ = breakdowns.along_training(result, options)
+            shown = points if points.empty else points[points.split == tables.main_split(points)]
+            return refused + ([] if shown.empty else breakdowns.stage_notes(shown))
     return []
 
 

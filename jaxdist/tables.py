@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import families, one_network, preference, published, statistics
+from jaxdist import families, fitness, one_network, preference, published, statistics
 from jaxdist.config import StatisticsConfig
 from jaxdist.series import Series, every_series
 from jaxdist.statistics import Values
@@ -46,24 +46,23 @@ Outcome = Literal["accuracy", "flips"]
 def points(result: xr.DataTree, options: StatisticsConfig) -> pd.DataFrame:
     """One row a series and point: accuracy with its interval, the published analysis, the corrected one.
 
-    Statistics are over the seeds or, as the column `over` says, over the images of a single network. Empty where no
-    family was swept.
+    Statistics are over the seeds or, as the column `over` says, over the images of a single network. Seeds at chance
+    count for `accuracy` and `agree`, but for no test or drop: `left_out` lists them, `judged` says how many are left.
+    Empty where no family was swept.
     """
     frames = []
     for one in every_series(result):
-        published, images = _published(one, options), one.images
-        if images is None:
-            corrected = statistics.corrected(
-                one.accuracy, one.unperturbed, margin=options.margin, confidence=options.confidence
-            )
-            low, high = published.low, published.high
-        else:
-            corrected = one_network.corrected(images, margin=options.margin, confidence=options.confidence)
-            low, high = corrected.low, corrected.high
+        judged, published = one.judged, _published(one, options)
+        corrected = corrected_of(judged, options)
+        low, high = published.low, published.high
+        if one.images is not None:
+            low, high = one_network.wilson(one.images.correct, one.total, options.confidence)
         columns = {
             "fraction": one.fraction,
             "unedited": one.fraction == one.identity,
             "seeds": len(one.accuracy),
+            "judged": len(judged.seeds),
+            "left_out": left_out(one),
             "accuracy": published.mean,
             "sd": published.sd,
             "low": low,
@@ -73,10 +72,48 @@ def points(result: xr.DataTree, options: StatisticsConfig) -> pd.DataFrame:
             "published_t": published.t,
             "published_p": published.p,
             **{name: getattr(corrected, name) for name in corrected._fields if name not in ("mean", "low", "high")},
-            "over": "seeds" if images is None else "images",
+            "over": over(judged if len(judged.seeds) else one),
         }
         frames.append(pd.DataFrame({**one.labels, **columns}))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def corrected_of(judged: Series, options: StatisticsConfig) -> statistics.Corrected:
+    """Edited against unedited accuracy, over seeds, or over the images of a single one; undefined without any."""
+    if not len(judged.seeds):
+        undefined = np.full(len(judged.fraction), np.nan)
+        return statistics.Corrected(*[undefined] * len(statistics.Corrected._fields))._replace(
+            noninferior=np.zeros(len(undefined), bool)
+        )
+    if judged.images is None:
+        return statistics.corrected(
+            judged.accuracy, judged.unperturbed, margin=options.margin, confidence=options.confidence
+        )
+    return one_network.corrected(judged.images, margin=options.margin, confidence=options.confidence)
+
+
+def left_out(one: Series) -> str:
+    """The numbers of the seeds that have no radius and no verdict of accuracy, as text; empty if there are none."""
+    return ", ".join(map(str, one.seeds[~np.isin(one.seeds, one.judged.seeds)]))
+
+
+def over(one: Series) -> Literal["seeds", "images"]:
+    """What the statistics of a series are over."""
+    return "seeds" if one.images is None else "images"
+
+
+def left_out_notes(frame: pd.DataFrame) -> list[str]:
+    """Which seeds have no part in the radii or tests of a frame, a phrase for each network and split; often none."""
+    notes = []
+    for (network, split, numbers), part in frame.groupby(["network", "split", "left_out"], sort=False):
+        if numbers:
+            seeds = str(numbers).split(", ")
+            left = int((part.judged if "judged" in part else part.seeds).max())
+            words = fitness.seed_words(seeds).removesuffix(" are").removesuffix(" is")
+            notes.append(
+                f"{network}, {split} images: without {words}, at chance; {left} of {left + len(seeds)} are left"
+            )
+    return notes
 
 
 def _flips_margin(one: Series, options: StatisticsConfig) -> Values | float:
@@ -90,12 +127,13 @@ def _flips_margin(one: Series, options: StatisticsConfig) -> Values | float:
 
 def _published(one: Series, options: StatisticsConfig) -> statistics.Published:
     """The published analysis; without tests where a grid of the user's own is too short for its baseline."""
-    index = options.published_baseline_index
-    if index < len(one.fraction):
-        return statistics.as_published(one.accuracy, baseline_index=index, confidence=options.confidence)
+    index, judged = options.published_baseline_index, one.judged
     mean, low, high, sd = statistics.mean_interval(one.accuracy, options.confidence)
     undefined = np.full(len(mean), np.nan)
-    return statistics.Published(mean, sd, low, high, t=undefined, p=undefined)
+    if index >= len(one.fraction) or not len(judged.seeds):
+        return statistics.Published(mean, sd, low, high, t=undefined, p=undefined)
+    tested = statistics.as_published(judged.accuracy, baseline_index=index, confidence=options.confidence)
+    return tested._replace(mean=mean, sd=sd, low=low, high=high)
 
 
 def tolerance(result: xr.DataTree, options: StatisticsConfig, outcome: Outcome = "accuracy") -> pd.DataFrame:
@@ -104,7 +142,8 @@ def tolerance(result: xr.DataTree, options: StatisticsConfig, outcome: Outcome =
     Of accuracy the margin is `options.margin`, of predictions that stay as they were `options.flips`. Infinite values
     are censored: the outcome is kept to the end of the grid. Of a single network the interval is over
     its images (`one_network.radius_interval`), as the column `over` says. Where radii were refined by bisection, at
-    the same margin, `refined` is their median, with its interval over seeds.
+    the same margin, `refined` is their median, with its interval over seeds. Seeds at chance, which `left_out` lists,
+    have no radius; where there are no others the median is NaN.
     """
     frame = pd.DataFrame([row for one in every_series(result) for row in radii(one, options, outcome)])
     refined = outcome == "accuracy" and "radii" in result.children
@@ -116,7 +155,8 @@ def radii(one: Series, options: StatisticsConfig, outcome: Outcome = "accuracy")
 
     There are none where its family edits at every fraction, nor of flips that were not counted.
     """
-    family = families.get(one.family)
+    family, every = families.get(one.family), one
+    one = one.judged
     kept, before, images, margin = one.accuracy, one.unperturbed, one.images, options.margin
     if outcome == "flips":
         if one.flips is None:
@@ -125,6 +165,12 @@ def radii(one: Series, options: StatisticsConfig, outcome: Outcome = "accuracy")
     if one.identity is None:
         return
     for side in family.sides:
+        labels = {**one.labels, "side": side, "outcome": outcome, "margin": margin}
+        grid_end = one.fraction[0 if side == "below" else -1]
+        if not len(one.seeds):
+            numbers = {"seeds": 0, "censored": 0, "reentered": 0, "over": over(every), "left_out": left_out(every)}
+            yield {**labels, **statistics.NO_MEDIAN._asdict(), "grid_end": grid_end, **numbers}
+            continue
         found = statistics.tolerance(
             one.fraction,
             kept,
@@ -147,16 +193,14 @@ def radii(one: Series, options: StatisticsConfig, outcome: Outcome = "accuracy")
             )
             middle = middle._replace(low=low, high=high)
         yield {
-            **one.labels,
-            "side": side,
-            "outcome": outcome,
-            "margin": margin,
+            **labels,
             **middle._asdict(),
-            "grid_end": one.fraction[0 if side == "below" else -1],
+            "grid_end": grid_end,
             "seeds": len(found.exit),
             "censored": int(found.censored.sum()),
             "reentered": int(found.reentered.sum()),
             "over": "seeds" if images is None else "images",
+            "left_out": left_out(every),
         }
 
 
@@ -185,11 +229,12 @@ def _with_refined(frame: pd.DataFrame, refined: xr.Dataset, options: StatisticsC
     for row in frame.itertuples():
         edge, place = f"{row.family} {row.side}", {"network": row.network, "site": row.site, "split": row.split}
         known = edge in refined.edge and all(value in refined[name] for name, value in place.items())
-        values = exits.sel({**place, "edge": edge}).to_numpy() if known else np.zeros(0)
+        out = refined.seed.astype(str).isin(str(row.left_out).split(", "))
+        values = exits.sel({**place, "edge": edge})[~out.to_numpy()].to_numpy() if known else np.zeros(0)
         values = values[~np.isnan(values)]
         values = np.where(np.isinf(values) & (row.side == "below"), -np.inf, values)
-        missing = statistics.MedianInterval(np.nan, np.nan, np.nan)
-        middles.append(statistics.median_interval(values, options.confidence) if len(values) else missing)
+        middle = statistics.median_interval(values, options.confidence) if len(values) else statistics.NO_MEDIAN
+        middles.append(middle)
     median, low, high = np.transpose(middles)
     return frame.assign(refined=median, refined_low=low, refined_high=high)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
-from jaxdist import dose_tables, dosed, markdown, tables, verdicts
+from jaxdist import dose_tables, dosed, fitness, markdown, tables, verdicts
 from jaxdist.config import StatisticsConfig
 from jaxdist.dose_tables import FairComparison, Finding, Rho
 from jaxdist.preference import EQUIVALENT, LEVELS
@@ -24,6 +24,7 @@ def verdict(result: xr.DataTree, found: FairComparison, options: StatisticsConfi
         "*Intensity* is the mirror. Each is an intersection-union of one-sided paired t tests, wrong with probability "
         f"{tables.percent(1 - options.confidence, 1)} % at most; nothing is corrected over networks and sites.",
         *verdicts.sentences(result, found),
+        *fitness.notes(result),
     ]
     for one in found.findings:
         parts += [f"## {one.network}, {one.site}, {one.split} images", *_finding(found, one, options)]
@@ -93,10 +94,20 @@ def _finding(found: FairComparison, one: Finding, options: StatisticsConfig) -> 
         "one-sided tests that stop at the first failure. Each end holds by itself:"
     )
     rows = [
-        [str(family), *(f"[{100 * low:.4g}, {100 * high:.4g}]" for low, high in part[["low", "high"]].to_numpy())]
+        [str(family), *(_around(low, high) for low, high in part[["low", "high"]].to_numpy())]
         for family, part in robust.groupby("family", sort=False)
     ]
     yield markdown.grid(rows, ["family", "flips", "accuracy"])
+    yield from markdown.left_out(robust.assign(seeds=one.seeds - robust.left_out.map(_count)), "Of accuracy it is")
+
+
+def _around(low: float, high: float) -> str:
+    """Fractions around no edit, in percent; – where no network could be judged."""
+    return "–" if np.isnan(low) else f"[{100 * low:.4g}, {100 * high:.4g}]"
+
+
+def _count(numbers: str) -> int:
+    return len(numbers.split(", ")) if numbers else 0
 
 
 def gauges(found: FairComparison, options: StatisticsConfig, title: str = "# Gauges") -> str:

@@ -14,7 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from jaxdist import dose_tables, dosed, preference, tables
+from jaxdist import dose_tables, dosed, fitness, preference, tables
 from jaxdist.config import StatisticsConfig
 from jaxdist.dose_tables import FairComparison, Finding, Rho
 from jaxdist.preference import EQUIVALENT, LEVELS, Ratio
@@ -73,6 +73,11 @@ def sentence(result: xr.DataTree, found: FairComparison, one: Finding) -> str:
             if one.weighted
             else "; dose unweighted: the site is not known to reach the logits through one linear map."
         )
+    low = next((each.series.at_chance for each in found.swept if each.place == one[:3]), np.zeros(1, bool))
+    if low.any():
+        text += (
+            f" At chance on these images: {np.count_nonzero(low)} of {len(low)}; flips and doses count all the same."
+        )
     return text
 
 
@@ -93,7 +98,7 @@ def rendered(result: xr.DataTree, found: FairComparison, options: StatisticsConf
     """The sentences and compact tables of them, in at most 80 columns."""
     split = dosed.chosen_split(found.swept)
     parts: list[RenderableType] = []
-    for sentence in sentences(result, found):
+    for sentence in [*sentences(result, found), *fitness.notes(result)]:
         parts += [Text(sentence), Text()]
     for one in (each for each in found.findings if each.split == split):
         parts.append(_table(found, one, options))
@@ -177,6 +182,7 @@ def json_of(result: xr.DataTree, found: FairComparison, options: StatisticsConfi
         "accuracy_margin": options.margin,
         "equivalent": list(EQUIVALENT),
         "verdicts": verdicts,
+        "notes": fitness.notes(result),
         **{name: json.loads(frame.to_json(orient="records", double_precision=15)) for name, frame in frames.items()},
     }
     return json.dumps(whole, indent=1, allow_nan=False) + "\n"

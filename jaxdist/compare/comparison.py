@@ -119,7 +119,7 @@ def compare(
     networks = (sides.networks(first), sides.networks(second))
     relation = sides.relate(first, second, *networks, weights)
     differences = protocol.between(first, second)
-    notes = protocol.on_other_images(first, second) + notes
+    notes = protocol.on_other_images(first, second) + sides.fitness_notes(first, second) + notes
     if relation.seeds:
         mine, theirs = relation.seeds
         pairs = {key: (one.take(mine), other.take(theirs)) for key, (one, other) in pairs.items()}
@@ -129,7 +129,7 @@ def compare(
         notes += _agreement(points, (first, second), networks, pairs, relation, differences, chosen.get("data.dir"))
         verdicts = counts.verdicts(points, images)
     else:
-        points = means.points(pairs, options)
+        points = means.points({key: (one.judged, other.judged) for key, (one, other) in pairs.items()}, options)
         verdicts = means.verdicts(points, options)
     return Comparison(
         mode="shared" if relation.shared else "independent",
@@ -166,7 +166,9 @@ def _with_published(side: Side, changes: Mapping[str, str]) -> Comparison:
         verdicts=[Verdict("the published tables", verdict, words)],
         points=cells,
         curves=pairing.curves(side.series().values(), options.confidence),
-        notes=protocol.on_other_images_than_published(side) + ([f"not in this run: {absent}"] if absent else []),
+        notes=protocol.on_other_images_than_published(side)
+        + sides.fitness_notes(side)
+        + ([f"not in this run: {absent}"] if absent else []),
         images=IMAGES,
         margin=options.margin,
         folder=side.folder,

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from jaxdist import families, folders, interop, results
+from jaxdist import families, fitness, folders, interop, results
 from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.interop import transfer
@@ -206,3 +206,8 @@ def _distance(first: dict[str, Params], second: dict[str, Params], both: list[st
                 count = f"{int((apart != 0).sum())} of {apart.size} in {network} {name}"
                 worst, where = relative, f"{count}, most at seed {seed} {index} ({values})"
     return _Distance((square / max(norm, 1e-30)) ** 0.5, equal / max(size, 1), where)
+
+
+def fitness_notes(*sides: Side) -> list[str]:
+    """What has to be known of networks of either side that are not finite or at chance."""
+    return [f"{side.name}: {note}" for side in sides for note in fitness.notes(side.result)]

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 import pandas as pd
 import xarray as xr
 
-from jaxdist import dose_figures, dose_tables, dosed, families, paper_cells, results, tables, verdicts
+from jaxdist import dose_figures, dose_tables, dosed, families, fitness, paper_cells, results, tables, verdicts
 from jaxdist.config import StatisticsConfig
 from jaxdist.dose_tables import FairComparison
 from jaxdist.errors import InputError
@@ -53,6 +53,8 @@ def page(runs: Sequence[Run], options: StatisticsConfig) -> Page:
     ]
     title = ", ".join(run.name for run in runs)
     answer = list(_answer(runs, compared, reach, options))
+    notes = [(run.name, note) for run in runs for note in fitness.notes(run.result)]
+    answer += [f"{name}: {note}." if len(runs) > 1 else f"{note}." for name, note in notes]
     if len({str(run.result.attrs.get("data_digest")) for run in runs}) > 1:
         answer.append("These runs are of different images, so that their numbers differ by more than the networks.")
     return Page(title, "; ".join(map(_of, runs)), answer, known.all(), sections)
@@ -93,6 +95,8 @@ def _answer(runs: Sequence[Run], compared: Compared, reach: pd.DataFrame, option
     margin = f"{tables.percent(options.margin, 1)} points of {split} accuracy"
     shown = reach[(reach.split == split) & reach.family.isin(families.PAPER)]
     for (name, site), one in shown.groupby(["label", "site"], sort=False):
+        if one.seeds.max() == 0:
+            continue  # the notes say why
         far = [f"{tables.outward(r.family, r.side)} {listings.radius(r)}" for r in one.itertuples()]
         far = [words.replace("> ", "more than ").replace("< ", "less than ") for words in far]
         where = f"{name}, {site}" if reach.site.nunique() > 1 else name
@@ -162,6 +166,8 @@ def _radii(reach: pd.DataFrame, flips: pd.DataFrame, options: StatisticsConfig, 
         f"its {level} % interval over {over}{' (too few for one)' if reach.low.isna().all() else ''}. A triangle is "
         "the end of the grid: it goes further than was swept."
     )
+    out = tables.left_out_notes(reach)
+    said += f" Networks at chance have none: {'; '.join(out)}." if out else ""
     listed = [listings.radii(reach, "Until accuracy is lost", options)]
     if not flips.empty:
         listed.append(
@@ -223,6 +229,8 @@ def _statistics(points: pd.DataFrame, options: StatisticsConfig, experiment: boo
                 "Accuracies and drops in percent and percentage points."
             )
             # The paper's analysis says nothing of a network that is not of its experiment.
+            out = tables.left_out_notes(one)
+            words += f" Tests and drops are without networks at chance: {'; '.join(out)}." if out else ""
             both = [*([listings.published(one)] if experiment else []), listings.corrected(one)]
             first = split == tables.main_split(points)
             yield Section(f"Statistics: {site}, {split} images", [words], tables=both, open=bool(first))

@@ -25,8 +25,9 @@ def radii(reach: pd.DataFrame, caption: str, options: StatisticsConfig) -> Table
         "edit": lambda r: Cell(tables.outward(r.family, r.side)),
         "median": lambda r: Cell(radius(r), r.median),
         f"{tables.percent(options.confidence, 0)} % interval": lambda r: Cell(interval(r), r.low),
-        "seeds to the end of the grid": lambda r: Cell(f"{r.censored} of {r.seeds}", r.censored / r.seeds),
+        "seeds to the end of the grid": lambda r: Cell(f"{r.censored} of {r.seeds}", r.censored / max(r.seeds, 1)),
         "re-entered": lambda r: Cell(str(r.reentered), r.reentered),
+        **({"without seeds": lambda r: Cell(r.left_out or "–")} if (reach.left_out != "").any() else {}),
         **_over(reach),
     }
     return table(caption, reach, columns)

@@ -1,0 +1,191 @@
+"""What a network is fit for: whether its numbers enter statements at all, and whether its accuracy can fall.
+
+- A network is *not finite* if its weights, or its largest logit for some example, are no finite numbers. It is fit for
+  nothing: it enters no number. An ensemble of such networks alone is an error.
+- A network is *at chance* on a split if it is not shown to be right more often than the split's largest class is
+  frequent, by a one-sided binomial test over the images counted; so is every network that gives all of them one class.
+  Its accuracy has nothing to lose, so it has no tolerance radius and no verdict of accuracy; counts, flips and doses
+  stand.
+- Networks that were declared untrained (``train.steps`` 0) are controls: their numbers stand, and are said to be so.
+
+The group ``unedited`` of a result holds what this follows from: `correct` and `not_finite` over (network, seed, split),
+`predicted` over (network, seed, split, class), `labels` over (split, class), and over (network, seed) the name of an
+array that is not finite, `not_finite_weights`. A result without that group, of an older version or of the paper's own
+code, does not say how frequent its classes are: there no network is known to be at chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from scipy import stats
+
+from jaxdist import results
+from jaxdist.text import listed
+from jaxdist.unedited import Unedited
+
+GROUP = "unedited"
+
+LEVEL = 0.05
+"""Of the one-sided binomial test: one in twenty networks at chance passes for better."""
+
+_LISTED = 8
+"""So many seeds are named; of more, their number is said."""
+
+Flags: TypeAlias = npt.NDArray[np.bool_]
+
+
+class Chance(NamedTuple):
+    """One network's ensemble on one split, beside what always saying the largest class would get right."""
+
+    seeds: npt.NDArray[np.int64]  # [S] their numbers
+    at_chance: Flags  # [S]
+    one_class: Flags  # [S] whether all images are given the same class
+    largest: int  # images of the largest class
+    total: int  # images
+    control: bool  # whether the networks were declared untrained
+
+    def of(self, seeds: npt.ArrayLike) -> Flags:
+        """Which of these seeds, by their numbers, are at chance."""
+        return np.isin(np.asarray(seeds), self.seeds[self.at_chance])
+
+    @property
+    def share(self) -> float:
+        """Of the largest class, a fraction."""
+        return self.largest / self.total
+
+
+def at_chance(correct: npt.ArrayLike, total: int, largest: int) -> Flags:
+    """Whether accuracies, images right of `total`, are not shown to be above the share of the `largest` class.
+
+    >>> at_chance([10, 14, 19, 90], 100, 10)
+    array([ True,  True, False, False])
+    """
+    # The probability that a network right with the largest class's frequency is right on as many images or more.
+    return np.asarray(stats.binom.sf(np.asarray(correct) - 1, total, largest / total) > LEVEL)
+
+
+def group(
+    counts: Mapping[str, Mapping[str, Unedited]], weights: Mapping[str, Sequence[str]], seeds: Sequence[int]
+) -> xr.Dataset:
+    """Label what was counted of each network and split, and the names of arrays that are not finite by network."""
+    splits = list(next(iter(counts.values())))
+    by_split = ("network", "seed", "split")
+
+    def stacked(name: str) -> np.ndarray:
+        return np.stack([np.stack([getattr(by[split], name) for split in splits], 1) for by in counts.values()])
+
+    first = next(iter(counts.values()))
+    labels = np.stack([first[split].labels for split in splits])
+    named = np.empty((len(counts), len(seeds)), object)
+    named[...] = list(weights.values())
+    return xr.Dataset(
+        {
+            "correct": (by_split, stacked("correct")),
+            "predicted": ((*by_split, "class"), stacked("predicted")),
+            "not_finite": (by_split, stacked("not_finite")),
+            "not_finite_weights": (by_split[:2], named),
+            "labels": (("split", "class"), labels),
+        },
+        coords={"network": list(counts), "seed": list(seeds), "split": splits, "class": np.arange(labels.shape[1])},
+        attrs={"made": results.made()},
+    )
+
+
+def not_finite(measured: xr.Dataset) -> xr.DataArray:
+    """Which networks are not finite, bool over (network, seed)."""
+    return (measured.not_finite_weights != "") | (measured.not_finite > 0).any("split")
+
+
+def is_control(result: xr.DataTree) -> bool:
+    """Whether a result is of networks that were declared untrained."""
+    trained_here = "config" in result.attrs and "origin" not in result.attrs
+    return trained_here and results.config_of(result).train.steps == 0
+
+
+def chances(result: xr.DataTree) -> dict[tuple[str, str], Chance]:
+    """What is known of accuracies at chance, by network and split; nothing where the result does not tell of labels."""
+    if GROUP not in result.children:
+        return {}
+    measured, control = result[GROUP].to_dataset(), is_control(result)
+    measured = measured.isel(seed=~not_finite(measured).all("network").to_numpy())
+    by_place = {}
+    for split in measured.split.to_numpy():
+        labels = measured.labels.sel(split=split)
+        total, largest = int(labels.sum()), int(labels.max())
+        for network in measured.network.to_numpy():
+            part = measured.sel(network=network, split=split)
+            part = part.isel(seed=~not_finite(measured.sel(network=network)).to_numpy())
+            by_place[str(network), str(split)] = Chance(
+                part.seed.to_numpy(),
+                at_chance(part.correct.to_numpy(), total, largest),
+                ((part.predicted > 0).sum("class") <= 1).to_numpy(),
+                largest,
+                total,
+                control,
+            )
+    return by_place
+
+
+def notes(result: xr.DataTree) -> list[str]:
+    """What a reader has to know of networks that are not finite or at chance, a sentence each; none in most results."""
+    if GROUP not in result.children:
+        return []
+    return [*_notes_not_finite(result[GROUP].to_dataset()), *_notes_at_chance(chances(result))]
+
+
+def _notes_not_finite(measured: xr.Dataset) -> list[str]:
+    sentences = []
+    for network in measured.network.to_numpy():
+        part = measured.sel(network=network)
+        unfit = not_finite(part).to_numpy()
+        if unfit.any():
+            left = f"{np.count_nonzero(~unfit)} of {len(unfit)} seeds are left"
+            sentences.append(f"{network}: {why_not_finite(part.isel(seed=unfit))}; it enters no number, {left}")
+    return sentences
+
+
+def why_not_finite(part: xr.Dataset) -> str:
+    """Which of some seeds of a network, none of them finite, and why: "seed 2 is not finite (weights 'w')"."""
+    named = [name for name in part.not_finite_weights.to_numpy() if name]
+    reason = f"weights '{named[0]}'" if named else "logits of " + _images(part.not_finite.isel(seed=0))
+    return f"{seed_words(part.seed.to_numpy())} not finite ({reason})"
+
+
+def _images(counts: xr.DataArray) -> str:
+    return " and ".join(f"{int(counts.sel(split=split))} {split} images" for split in counts.split.to_numpy())
+
+
+def _notes_at_chance(by_place: Mapping[tuple[str, str], Chance]) -> list[str]:
+    sentences = []
+    for (network, split), chance in by_place.items():
+        seeds = chance.seeds[chance.at_chance]
+        if not len(seeds):
+            continue
+        one_class = chance.one_class[chance.at_chance]
+        reason = f"not above the largest class's {100 * chance.share:.1f} %"
+        if one_class.all():
+            reason = "one class for all images"
+        elif one_class.any():
+            reason += f", {one_class.sum()} of them with one class for all images"
+        counted = f"{network}: {seed_words(seeds)} at chance on {split} images ({reason})"
+        left = f"{len(chance.seeds) - len(seeds)} of {len(chance.seeds)} seeds are left"
+        done = f"no radius and no verdict of accuracy; {left}"
+        sentences.append(f"{counted}: {'untrained, shown as controls' if chance.control else done}")
+    return sentences
+
+
+def seed_words(seeds: Sequence[int] | Sequence[str] | npt.NDArray[np.int64]) -> str:
+    """Name some seeds as the subject of a sentence.
+
+    >>> seed_words([2]), seed_words([2, 5]), seed_words(range(20))
+    ('seed 2 is', 'seeds 2 and 5 are', '20 seeds are')
+    """
+    numbers = [str(seed) for seed in seeds]
+    if len(numbers) == 1:
+        return f"seed {numbers[0]} is"
+    return f"{len(numbers)} seeds are" if len(numbers) > _LISTED else f"seeds {listed(numbers)} are"

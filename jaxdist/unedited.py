@@ -1,0 +1,92 @@
+"""What networks say without any edit: how many examples each class is given, and which outputs are not numbers."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxdist import blocks, elementwise, taps
+from jaxdist.devices import DATA, SEED, Examples, mesh_of, spread, to_host
+from jaxdist.types import AnyArray, Params
+
+
+class Unedited(NamedTuple):
+    """Numbers of examples, int32."""
+
+    correct: AnyArray  # [S] whose largest logit is their label's
+    predicted: AnyArray  # [S, C] whose largest logit is that of the class
+    not_finite: AnyArray  # [S] whose largest logit is no finite number; they count for no class
+    labels: AnyArray  # [C] whose label is the class
+
+
+def block_counts(model: taps.Model, params: Params, part: blocks.Block) -> Unedited:
+    """Count one block of examples for one network.
+
+    A logit of -inf is a class that the network rules out; NaN, and a largest logit that is infinite, say nothing.
+    """
+    logits = model.apply(params, part.x, taps.identity)
+    largest = jnp.max(logits, model.class_axis)  # NaN wherever one is
+    finite = jnp.isfinite(largest)
+    none = jnp.zeros(logits.shape[model.class_axis], jnp.int32)
+
+    def by_class(classes: Array, counted: Array) -> Array:
+        return none.at[classes].add(counted.astype(jnp.int32))
+
+    classes, counted = elementwise.argmax(logits, model.class_axis), part.valid & finite
+    correct = jnp.sum(counted & (classes == part.y), dtype=jnp.int32)
+    not_finite = jnp.sum(part.valid & ~finite, dtype=jnp.int32)
+    return Unedited(correct, by_class(classes, counted), not_finite, by_class(part.y, part.valid))
+
+
+def measure(
+    model: taps.Model, params: Params, examples: Examples, *, precision: str = "float32", block: int | None = None
+) -> Unedited:
+    """Count an ensemble's classes (stacked parameters, leading S) over all examples, and fetch the counts."""
+    width = taps.widest(taps.sites_for_one(model.apply, params, examples.x))
+    mesh = mesh_of(examples)
+    size = block or blocks.default_size(width)
+    counts = _measure(spread(params, mesh), examples, model=model, precision=precision, size=size, mesh=mesh)
+    seeds = jax.tree.leaves(params)[0].shape[0]
+    correct, predicted, not_finite, labels = (leaf[:seeds] for leaf in to_host(counts))
+    return Unedited(correct, predicted, not_finite, labels[0])
+
+
+@functools.partial(jax.jit, static_argnames=("model", "precision", "size", "mesh"))
+def _measure(
+    params: Params, examples: Examples, *, model: taps.Model, precision: str, size: int, mesh: Mesh
+) -> Unedited:
+    def network(params: Params, examples: Examples) -> Unedited:
+        logits = jax.eval_shape(lambda p, x: model.apply(p, x, taps.identity), params, examples.x[:1])
+        by_class = jnp.zeros(logits.shape[model.class_axis], jnp.int32)
+
+        def step(total: Unedited, part: blocks.Block) -> Unedited:
+            return jax.tree.map(jnp.add, total, block_counts(model, params, part))
+
+        return blocks.fold(step, Unedited(jnp.int32(0), by_class, jnp.int32(0), by_class), examples, size)
+
+    def ensemble(params: Params, examples: Examples) -> Unedited:
+        return lax.psum(lax.map(lambda p: network(p, examples), params), DATA)
+
+    with jax.default_matmul_precision(precision):
+        specs = (PartitionSpec(SEED), blocks.specs(examples))
+        return jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))(params, examples)
+
+
+def not_finite_weights(params: Params) -> list[str]:
+    """For each network of stacked parameters, the name of an array that holds NaN or infinity; empty if none does."""
+    seeds = jax.tree.leaves(params)[0].shape[0]
+    names = [""] * seeds
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            continue
+        values = np.asarray(leaf)
+        finite = np.isfinite(values if values.dtype.kind in "fc" else values.astype(np.float32))
+        for seed in np.flatnonzero(~finite.reshape(seeds, -1).all(axis=1)):
+            names[seed] = names[seed] or jax.tree_util.keystr(path, simple=True, separator=".") or "params"
+    return names

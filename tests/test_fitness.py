@@ -1,0 +1,362 @@
+"""Networks that are not finite enter no number; those at chance have no radius and no verdict of accuracy."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from scipy import stats
+
+import jaxdist
+from jaxdist import (
+    breakdowns,
+    config,
+    counting,
+    devices,
+    documents,
+    dose_tables,
+    fitness,
+    markdown,
+    report,
+    results,
+    study,
+    summary,
+    tables,
+    taps,
+    unedited,
+    verdicts,
+)
+from jaxdist.errors import InputError
+from jaxdist.progress import silent
+from jaxdist.waves import Subject
+from tests import results_support
+
+OPTIONS = config.StatisticsConfig()
+FRAMES = {
+    "points": lambda r: tables.points(r, OPTIONS),
+    "tolerance": lambda r: tables.tolerance(r, OPTIONS),
+    "flips": lambda r: tables.tolerance(r, OPTIONS, "flips"),
+    "units": breakdowns.units,
+    "matched": breakdowns.matched,
+    "grid": lambda r: next(breakdowns.pairs(r)).points,
+    "doses": lambda r: dose_tables.compare(r, OPTIONS).doses,
+    "costs": lambda r: dose_tables.compare(r, OPTIONS).costs,
+    "robust": lambda r: dose_tables.compare(r, OPTIONS).robust,
+    "rhos": lambda r: dose_tables.rho_frame(dose_tables.compare(r, OPTIONS).rhos),
+}
+EVERYTHING = {"dose": True, "units": True, "matched": (0.2,), "grid": True, "refine": True, "sensitivity": True}
+
+
+@pytest.fixture(scope="module")
+def images():
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(4, 8))
+    y = np.repeat(np.arange(4), (90, 70, 70, 70))
+    return (centres[y] + 0.6 * rng.normal(size=(300, 8))).astype(np.float32), y
+
+
+def apply(params, x, tap):
+    return jax.nn.relu(tap("h", x @ params["w"] + params["b"][None])) @ params["v"]
+
+
+@pytest.fixture(scope="module")
+def networks(images):
+    """Seven networks whose last layers are fitted, [7, ...]."""
+    x, y = images
+
+    def one(seed):
+        rng = np.random.default_rng(seed)
+        w, b = rng.normal(size=(8, 6)).astype(np.float32), np.full(6, 0.1, np.float32)
+        hidden = np.maximum(x @ w + b, 0)
+        return {"w": w, "b": b, "v": np.linalg.lstsq(hidden, np.eye(4)[y], rcond=None)[0].astype(np.float32)}
+
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *map(one, range(7)))
+
+
+def probed(networks, images, **options):
+    families = options.pop("families", ("scale", "clip", "offset"))
+    return jaxdist.probe(
+        apply, networks, train=images, post={"h": jax.nn.relu}, stacked=True, families=families, **options
+    )
+
+
+def without(networks, seed):
+    return jax.tree.map(lambda leaf: np.delete(leaf, seed, axis=0), networks)
+
+
+def changed(networks, seed, **leaves):
+    copied = jax.tree.map(np.copy, networks)
+    for name, value in leaves.items():
+        copied[name][seed] = value
+    return copied
+
+
+def renumbered(frame, seed):
+    """The seeds of an ensemble that one was taken from, numbered as before."""
+    return frame.assign(seed=frame.seed + (frame.seed >= seed)) if "seed" in frame else frame
+
+
+@pytest.fixture(scope="module")
+def reference(networks, images):
+    return {seed: probed(without(networks, seed), images, **EVERYTHING) for seed in (2, 6)}
+
+
+NOT_FINITE = {
+    "nan in all weights": {"w": np.nan, "b": np.nan, "v": np.nan},
+    "nan in one bias": {"b": np.array([0, 0, np.nan, 0, 0, 0])},
+    "infinite outgoing weights": {"v": np.inf},
+    "a weight of minus infinity": {"b": np.array([-np.inf, 0, 0, 0, 0, 0])},
+    "finite weights whose products overflow": {"w": 1e30, "v": 1e30},
+}
+
+
+class TestNotFinite:
+    @pytest.mark.parametrize("seed", [2, 6])
+    @pytest.mark.parametrize("leaves", NOT_FINITE.values(), ids=list(NOT_FINITE))
+    def test_every_number_equals_that_of_the_ensemble_without_it(self, leaves, seed, networks, images, reference):
+        result = probed(changed(networks, seed, **leaves), images, **EVERYTHING)
+        for name, frame in FRAMES.items():
+            # Where only the logits tell, the examples already lie on the mesh of all seven.
+            exactly = {} if leaves.keys() == {"w", "v"} else {"check_exact": True}
+            pd.testing.assert_frame_equal(frame(result), renumbered(frame(reference[seed]), seed), **exactly, obj=name)
+        (note,) = fitness.notes(result)
+        assert note.startswith(f"network: seed {seed} is not finite (")
+        assert note.endswith("6 of 7 seeds are left")
+        reasons = [*(f"weights '{name}'" for name in leaves), "logits of "]
+        assert any(reason in note for reason in reasons)
+
+    def test_an_ensemble_of_nothing_else_is_refused_in_a_sentence(self, networks, images):
+        broken = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), networks)
+        with pytest.raises(InputError, match=r"network 'network': seeds 0, 1, .* and 6 are not finite \(weights 'b'\)"):
+            probed(broken, images)
+
+    def test_a_single_network_is_refused_whatever_is_measured(self, networks, images):
+        one = jax.tree.map(lambda leaf: leaf[0], changed(networks, 0, v=np.nan))
+        for families in (("scale",), ("offset",), ("noise",)):
+            with pytest.raises(InputError, match=r"seed 0 is not finite \(weights 'v'\)"):
+                jaxdist.probe(apply, one, train=images, post={"h": jax.nn.relu}, families=families)
+
+    def test_classes_that_a_network_rules_out_are_no_fault(self, networks, images):
+        def ruling_out(params, x, tap):
+            return jnp.pad(apply(params, x, tap), ((0, 0), (0, 1)), constant_values=-jnp.inf)
+
+        options = {"train": images, "post": {"h": jax.nn.relu}, "stacked": True, "families": ("scale",)}
+        result, plain = (jaxdist.probe(each, networks, **options) for each in (ruling_out, apply))
+        assert fitness.notes(result) == []
+        np.testing.assert_array_equal(result["scale"].correct, plain["scale"].correct)
+
+    def test_where_another_network_has_the_seed_its_place_is_empty(self, networks, images):
+        """Two networks of the same seeds, each of which has lost another: as each measured without it."""
+        lost = {"first": 1, "second": 4}
+        ensembles = {name: changed(networks, seed, w=np.nan) for name, seed in lost.items()}
+        measured = _studied(ensembles, images)
+        for name, seed in lost.items():
+            alone = _studied({name: without(networks, seed)}, images)
+            for key, frame in FRAMES.items():
+                if key in ("grid", "matched"):
+                    continue
+                here, there = frame(measured), renumbered(frame(alone), seed)
+                here = here[here.network == name].reset_index(drop=True)
+                if key == "rhos":
+                    here = here[here.against == ""].reset_index(drop=True)
+                pd.testing.assert_frame_equal(here, there, check_exact=False, rtol=1e-6, obj=f"{name} {key}")
+        assert [note.split(" is ")[0] for note in fitness.notes(measured)] == ["first: seed 1", "second: seed 4"]
+
+
+def _studied(ensembles, images):
+    options = config.options_by_name(
+        {"families": ("scale", "clip", "offset"), "dose": True, "units": True, "splits": ("train",)}, where="test"
+    )
+    model = taps.Model(apply, (("h", jax.nn.relu),))
+    seeds = len(next(iter(ensembles.values()))["w"])
+    splits = devices.place_splits({"train": images}, devices.make_mesh(seeds=seeds))
+    subjects = {name: Subject(model, params) for name, params in ensembles.items()}
+    context = counting.Context(
+        splits, counting.targets_of(["h"], "each"), options, range(seeds), silent, lambda _, compute: compute()
+    )
+    attrs = {"schema": results.SCHEMA, "options": json.dumps(config.to_dict(options))}
+    return results.tree(study.study(subjects, context), attrs)
+
+
+AT_CHANCE = {
+    "one class by its logits": {"v": 0.0},
+    "one class by its bias, which no unit gets over": {"w": 0.0, "v": np.eye(6, 4)},
+    "classes in another order": None,
+}
+
+
+@pytest.fixture(scope="module", params=AT_CHANCE)
+def result(request, networks, images):
+    leaves = AT_CHANCE[request.param]
+    if leaves is None:
+        leaves = {"v": np.roll(networks["v"][6], 1, axis=1)}
+    return probed(changed(networks, 6, **leaves), images, **EVERYTHING)
+
+
+class TestAtChance:
+    def test_every_radius_and_verdict_of_accuracy_is_that_of_the_ensemble_without_it(self, result, reference):
+        for name in ("tolerance", "flips", "grid"):
+            with_it, alone = FRAMES[name](result), FRAMES[name](reference[6])
+            pd.testing.assert_frame_equal(
+                with_it.drop(columns="left_out", errors="ignore"), alone.drop(columns="left_out", errors="ignore")
+            )
+            assert name == "grid" or set(with_it.left_out) == {"6"}
+        with_it, alone = tables.points(result, OPTIONS), tables.points(reference[6], OPTIONS)
+        judged = ["drop", "drop_low", "drop_high", "t", "p", "p_holm", "effect_size", "noninferiority_p"]
+        judged += ["noninferior", "smallest_margin", "published_t", "published_p", "judged"]
+        pd.testing.assert_frame_equal(with_it[judged], alone[judged])
+        with_it, alone = (FRAMES["robust"](each) for each in (result, reference[6]))
+        of_accuracy = with_it.outcome == "accuracy"
+        pd.testing.assert_frame_equal(
+            with_it[of_accuracy].drop(columns="left_out"), alone[of_accuracy].drop(columns="left_out")
+        )
+
+    def test_counts_flips_and_doses_stand(self, result, reference):
+        counts, others = result["clip"].to_dataset(), reference[6]["clip"].to_dataset()
+        assert counts.sizes["seed"] == 7
+        for name in ("correct", "agree", "kept"):
+            np.testing.assert_array_equal(counts[name].isel(seed=slice(6)), others[name])
+        points = tables.points(result, OPTIONS)
+        assert (points.seeds == 7).all()
+        clip = points[points.family == "clip"]
+        np.testing.assert_allclose(clip.accuracy, counts.correct.mean("seed").squeeze() / 300)
+        np.testing.assert_allclose(clip.agree, counts.agree.mean("seed").squeeze() / 300)
+        assert set(FRAMES["doses"](result).seed) == set(range(7))
+
+    def test_every_place_that_it_would_have_entered_says_so(self, result, capsys, tmp_path):
+        (note,) = fitness.notes(result)
+        assert note.startswith("network: seed 6 is at chance on train images (")
+        assert note.endswith("6 of 7 seeds are left")
+        beside = "without seed 6, at chance; 6 of 7 are left"
+        summary.show(result)
+        printed = " ".join(capsys.readouterr().out.split())
+        assert note in printed
+        assert beside in printed
+        points, reach = tables.points(result, OPTIONS), tables.tolerance(result, OPTIONS)
+        for text in (markdown.corrected(points, OPTIONS), markdown.tolerance(reach, OPTIONS)):
+            assert beside in text
+        found = dose_tables.compare(result, OPTIONS)
+        assert note in json.loads(verdicts.json_of(result, found, OPTIONS))["notes"]
+        numbers = documents.main_numbers(result, OPTIONS)
+        assert numbers["notes"] == [note]
+        assert all(row["left_out"] == [6] for row in numbers["tolerance"])
+        report.write(result, OPTIONS, tmp_path)
+        for name in ("report.html", "tables/verdict.md", "tables/corrected.md", "tables/tolerance.md"):
+            assert beside in (tmp_path / name).read_text(encoding="utf-8"), name
+
+    def test_alone_it_is_a_note_and_no_error(self, networks, images, capsys):
+        one = jax.tree.map(lambda leaf: leaf[6], changed(networks, 6, v=0.0))
+        result = jaxdist.probe(apply, one, train=images, post={"h": jax.nn.relu}, families=("offset",), dose=True)
+        reach = tables.tolerance(result, OPTIONS)
+        assert reach["median"].isna().all()
+        assert (reach.seeds == 0).all()
+        points = tables.points(result, OPTIONS)
+        assert points["drop"].isna().all()
+        assert not points.noninferior.any()
+        np.testing.assert_allclose(points.accuracy, result["offset"].correct.squeeze() / 300)
+        summary.show(result)
+        assert "no radius and no verdict of accuracy" in " ".join(capsys.readouterr().out.split())
+
+
+class TestDefinition:
+    @pytest.mark.parametrize(("total", "largest"), [(10, 1), (300, 90), (60000, 6742), (20, 20), (7, 4)])
+    def test_at_chance_is_the_one_sided_binomial_test(self, total, largest):
+        correct = np.unique(np.linspace(0, total, 41).astype(int))
+        p = [stats.binomtest(int(k), total, largest / total, alternative="greater").pvalue for k in correct]
+        np.testing.assert_array_equal(fitness.at_chance(correct, total, largest), np.array(p) > 0.05)
+
+    def test_whoever_gives_all_images_one_class_is_at_chance(self):
+        for labels in np.random.default_rng(1).multinomial(200, [0.4, 0.3, 0.2, 0.1], size=50):
+            assert fitness.at_chance(labels, 200, labels.max()).all()
+
+    @pytest.mark.parametrize("block", [None, 1, 7, 300])
+    def test_counts_are_those_of_numpy_whatever_the_blocks(self, block, networks, images):
+        x, y = images
+        examples = devices.place(x, y, devices.make_mesh(seeds=7))
+        counts = unedited.measure(taps.Model(apply), changed(networks, 3, w=np.nan), examples, block=block)
+        hidden = np.maximum(np.einsum("nd,sdh->snh", x.astype(float), networks["w"]) + networks["b"][:, None], 0)
+        classes = np.einsum("snh,shc->snc", hidden, networks["v"]).argmax(-1)
+        fine = np.arange(7) != 3
+        np.testing.assert_array_equal(counts.correct[fine], (classes == y).sum(1)[fine])
+        expected = np.stack([np.bincount(row, minlength=4) for row in classes])
+        np.testing.assert_array_equal(counts.predicted[fine], expected[fine])
+        np.testing.assert_array_equal(counts.labels, np.bincount(y))
+        np.testing.assert_array_equal(counts.not_finite, np.where(fine, 0, 300))
+        assert counts.correct[3] == 0
+        assert not counts.predicted[3].any()
+
+    def test_an_older_result_says_nothing_of_chance(self):
+        result = results_support.made_up()
+        assert fitness.notes(result) == []
+        assert fitness.chances(result) == {}
+        assert (tables.tolerance(result, OPTIONS).left_out == "").all()
+
+
+def with_unedited(result, correct, labels):
+    """A made-up result with the group that judges its networks; `correct` [network, seed] on every split."""
+    clip = result["clip"].to_dataset()
+    splits, seeds, names = clip.split.to_numpy(), clip.seed.to_numpy(), clip.network.to_numpy()
+    counts = {
+        name: {
+            split: unedited.Unedited(np.array(of), np.tile(labels, (len(seeds), 1)), np.zeros(len(seeds), int), labels)
+            for split in splits
+        }
+        for name, of in zip(names, correct, strict=True)
+    }
+    group = fitness.group(counts, {name: [""] * len(seeds) for name in names}, seeds)
+    groups = {str(name): child.to_dataset() for name, child in result.children.items()}
+    return results.tree({**groups, fitness.GROUP: group}, result.attrs)
+
+
+class TestControlsAndSnapshots:
+    LABELS = np.array([300, 250, 250])
+
+    @pytest.fixture
+    def low(self):
+        result = results_support.made_up(full=True)
+        return with_unedited(result, [[310] * 6, [700] * 5 + [300]], self.LABELS)
+
+    def test_a_network_all_of_whose_seeds_are_at_chance_has_no_radius_and_others_keep_theirs(self, low, tmp_path):
+        reach = tables.tolerance(low, OPTIONS)
+        relu, abs_ = (reach[reach.network == name] for name in ("relu", "abs"))
+        assert relu["median"].isna().all()
+        assert (relu.seeds == 0).all()
+        assert abs_["median"].notna().all()
+        assert (abs_.seeds == 5).all()
+        report.write(low, OPTIONS, tmp_path)
+        assert "relu: seeds 0, 1, 2, 3, 4 and 5 are at chance" in (tmp_path / "report.html").read_text("utf-8")
+
+    def test_declared_controls_are_shown_with_the_note(self, low):
+        low.attrs["config"] = config.to_toml(config.from_dict({"train": {"steps": 0, "seeds": 6}}, where="test"))
+        reach, plain = tables.tolerance(low, OPTIONS), tables.tolerance(results_support.made_up(full=True), OPTIONS)
+        pd.testing.assert_frame_equal(reach, plain)
+        assert all("untrained, shown as controls" in note for note in fitness.notes(low))
+
+    def test_snapshots_at_chance_are_shown_and_counted(self, low):
+        points, reach = breakdowns.along_training(low, OPTIONS)
+        plain_points, plain_reach = breakdowns.along_training(results_support.made_up(full=True), OPTIONS)
+        shown = points.drop(columns="at_chance"), reach.drop(columns="at_chance")
+        for frame, plain in zip(shown, (plain_points, plain_reach), strict=True):
+            pd.testing.assert_frame_equal(frame, plain.drop(columns="at_chance"))
+        # Of 800 images at most a tenth, where the largest class has three eighths.
+        assert (points[points.threshold == 0.1].at_chance == 6).all()
+        assert (points[points.threshold > 0.6].at_chance == 0).all()
+        assert any("6 trained to 10 %" in note for note in breakdowns.stage_notes(points))
+
+
+def test_growing_a_run_of_an_older_version_judges_all_of_its_networks(tmp_path):
+    out = str(tmp_path / "run")
+    small = {"train": {"steps": 4, "seeds": 2}, "model": {"hidden": [8], "activations": ["relu"]}, "out": out}
+    first = jaxdist.run(config.from_dict(small, where="test"))
+    groups = {str(k): v.to_dataset() for k, v in first.children.items() if k != fitness.GROUP}
+    results.save(results.tree(groups, first.attrs), tmp_path / "run" / results.FILE)
+    small["train"]["seeds"] = 3
+    grown = jaxdist.run(config.from_dict(small, where="test"))
+    whole = jaxdist.run(config.from_dict({**small, "out": f"{out}-whole"}, where="test"))
+    for name in ("correct", "predicted", "labels", "not_finite"):
+        xr.testing.assert_equal(grown[fitness.GROUP][name], whole[fitness.GROUP][name])
