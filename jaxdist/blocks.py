@@ -24,15 +24,25 @@ TILE = 64
 those of 500 or 1,000 examples."""
 
 CPU_VALUES, ACCELERATOR_VALUES = 3 * 2**14, 2**24
-"""Float32 values of a block's widest site: on a CPU, what stays in a core's second-level cache beside what is made of
-it, one network at a time, and no power of two, whose rows would share a cache's sets; elsewhere, enough to keep the
-device busy, 64 MB."""
+"""Float32 values of a block's widest site, or of its logits: on a CPU, what stays in a core's second-level cache beside
+what is made of it, one network at a time, and no power of two, whose rows would share a cache's sets; elsewhere, enough
+to keep the device busy, 64 MB."""
+
+CPU_MOST, ACCELERATOR_MOST = 2**25, 2**28
+"""The most values of a block anywhere in a model, such as its inputs: 128 MB for each core, 1 GB on an accelerator. They
+bind only where something is far wider than the sites and logits are, as images or feature maps that no site holds."""
 
 
-def default_size(width: int, networks: int = 1) -> int:
-    """Examples a block, where the widest site has `width` values an example and so many networks run together."""
-    values = CPU_VALUES if jax.default_backend() == "cpu" else ACCELERATOR_VALUES // networks
-    return max(TILE, values // width // TILE * TILE)
+def default_size(width: int, networks: int = 1, widest: int = 1) -> int:
+    """Examples a block, where so many networks run together.
+
+    Of each example `width` values are read and written at every point, at the widest site or as logits, and `widest`
+    are the most that there are at once.
+    """
+    cpu = jax.default_backend() == "cpu"
+    values, most = (CPU_VALUES, CPU_MOST) if cpu else (ACCELERATOR_VALUES // networks, ACCELERATOR_MOST // networks)
+    fast, bound = max(TILE, values // width // TILE * TILE), max(1, most // widest)
+    return min(fast, bound // TILE * TILE or bound)
 
 
 class Block(NamedTuple):
@@ -43,6 +53,13 @@ class Block(NamedTuple):
     number: Array  # [n] position in the whole split, the same whatever the blocks and devices
     valid: Array  # [n] bool
     counted: Array  # [] bool: False where the block is a rehearsal
+
+
+def even_size(examples: Examples, size: int, *, rehearse: bool = False) -> int:
+    """Examples in each block where `fold` walks in blocks of at most `size`."""
+    least = examples.least
+    size = min(size, max(TILE, least // 8)) if rehearse else size
+    return min(size, least, -(-least // -(-least // size) // TILE) * TILE)
 
 
 def fold(
@@ -57,9 +74,7 @@ def fold(
     comes before all others, with no row valid, for what has to be known from the start; blocks are then an eighth of
     the smallest share at most.
     """
-    least = examples.least
-    size = min(size, max(TILE, least // 8)) if rehearse else size
-    size = min(size, least, -(-least // -(-least // size) // TILE) * TILE)
+    size = even_size(examples, size, rehearse=rehearse)
     share = -(-examples.total // lax.axis_size(DATA))
 
     def body(k: Array, carry: Carry) -> Carry:

@@ -55,8 +55,8 @@ class Affine(NamedTuple):
 
     def apply(self, value: Array, example_index: Array, unit_axis: int) -> Array:  # noqa: ARG002  (Edit's form)
         """Apply to a value whose axis `unit_axis` has H entries."""
-        scale, offset, low, high = (beside(leaf, value, unit_axis) for leaf in self)
-        edited = elementwise.at_most(elementwise.at_least(scale * _wide(value, scale) + offset, low), high)
+        wide, (scale, offset, low, high) = _alike(value, self, unit_axis)
+        edited = elementwise.at_most(elementwise.at_least(scale * wide + offset, low), high)
         return edited.astype(value.dtype)  # what follows computes as it does without an edit
 
     def flipped(self, signs: Array) -> Affine:
@@ -101,8 +101,7 @@ class Fill:
 
     def apply(self, value: Array, example_index: Array, unit_axis: int) -> Array:  # noqa: ARG002  (Edit's form)
         """Apply to a value whose axis `unit_axis` has H entries."""
-        threshold, fill = (beside(leaf, value, unit_axis) for leaf in (self.threshold, self.fill))
-        wide = _wide(value, threshold)
+        wide, (threshold, fill) = _alike(value, (self.threshold, self.fill), unit_axis)
         size = wide if self.activation is None else self.activation(wide)
         return jnp.where(size > threshold, wide, fill).astype(value.dtype)
 
@@ -135,15 +134,17 @@ class Noise:
         return self._added(value, drawn[self.which], unit_axis)
 
     def _added(self, value: Array, normal: Array, unit_axis: int) -> Array:
-        sd = beside(self.sd, value, unit_axis)
-        return (_wide(value, sd) + sd * normal).astype(value.dtype)
+        wide, (sd,) = _alike(value, (self.sd,), unit_axis)
+        return (wide + sd * normal.astype(sd.dtype)).astype(value.dtype)
 
 
 def _normal(key_data: Array, value: Array, example_index: Array, unit_axis: int) -> Array:
     """Standard normal numbers of a value's shape; an example's depend on the key and its number alone."""
     key, axis = jax.random.wrap_key_data(key_data), 1 if unit_axis % value.ndim == 0 else 0
     shape = value.shape[:axis] + value.shape[axis + 1 :]
-    return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), shape), out_axes=axis)(example_index)
+    return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), shape, jnp.float32), out_axes=axis)(
+        example_index
+    )
 
 
 def beside(leaf: Array, value: Array, unit_axis: int) -> Array:
@@ -151,14 +152,15 @@ def beside(leaf: Array, value: Array, unit_axis: int) -> Array:
     return jnp.expand_dims(leaf, [axis for axis in range(value.ndim) if axis != unit_axis % value.ndim])
 
 
-def _wide(value: Array, leaf: Array) -> Array:
-    """The value in the edit's own precision where that is more than the value's."""
-    return value.astype(leaf.dtype) if value.dtype.itemsize < leaf.dtype.itemsize else value
+def _alike(value: Array, leaves: Sequence[Array], unit_axis: int) -> tuple[Array, list[Array]]:
+    """The value and the edit's leaves [H] to lie along its units, all in the finer precision of both."""
+    dtype = max(value.dtype, leaves[0].dtype, key=lambda each: each.itemsize)
+    return value.astype(dtype), [beside(leaf, value, unit_axis).astype(dtype) for leaf in leaves]
 
 
 def unedited(units: int) -> Affine:
     """The edit of H units that changes nothing."""
-    one = jnp.ones(units)
+    one = jnp.ones(units, jnp.float32)
     return Affine(one, 0 * one, -jnp.inf * one, jnp.inf * one)
 
 

@@ -15,6 +15,11 @@ MOST_UNROLLED = 32
 """Classes up to which `argmax` is written out."""
 
 
+def single(values: Array) -> Array:
+    """Values of half precision or less in float32, in which they add up; others as they are."""
+    return values.astype(jnp.float32) if values.dtype.itemsize < 4 else values
+
+
 def at_least(value: Array, low: Array | float) -> Array:
     """``maximum(value, low)``, or the value where `low` is NaN; broadcasts."""
     return jnp.where(low > value, low, value)
@@ -48,7 +53,7 @@ def argmax(values: Array, axis: int) -> Array:
     XLA reduces pairs of value and index one lane at a time, so a few values are compared by whole rows instead.
     """
     if values.shape[axis] > MOST_UNROLLED:
-        return jnp.argmax(jnp.where(jnp.isnan(values), -jnp.inf, values), axis)
+        return jnp.argmax(jnp.where(jnp.isnan(values), -jnp.inf, values), axis).astype(jnp.int32)
     rows = jnp.moveaxis(values, axis, 0)
     largest = jnp.where(jnp.isnan(rows[0]), -jnp.inf, rows[0])
     index = jnp.zeros(rows.shape[1:], jnp.int32)

@@ -212,7 +212,8 @@ def build(
     )
     if isinstance(made, Noise) and keys is not None:
         draws = np.shape(keys)[-2]
-        which = jnp.broadcast_to(jnp.repeat(jnp.arange(draws), made.which.shape[-1] // draws), made.which.shape)
+        of_points = jnp.repeat(jnp.arange(draws, dtype=jnp.int32), made.which.shape[-1] // draws)
+        which = jnp.broadcast_to(of_points, made.which.shape)
         made = dataclasses.replace(made, which=which, draws=draws)
     return made
 

@@ -40,10 +40,10 @@ class Layer:
 def _draw(key: Array, inputs: int, units: int, scheme: str) -> dict[str, Array]:
     if scheme == "pytorch":
         bound = 1 / math.sqrt(inputs)
-        both = jax.random.uniform(key, (units, inputs + 1), minval=-bound, maxval=bound)
+        both = jax.random.uniform(key, (units, inputs + 1), jnp.float32, minval=-bound, maxval=bound)
         return {"weight": both[:, :-1], "bias": both[:, -1]}
     draw = getattr(jax.nn.initializers, scheme)(in_axis=1, out_axis=0)
-    return {"weight": draw(key, (units, inputs)), "bias": jnp.zeros(units)}
+    return {"weight": draw(key, (units, inputs), jnp.float32), "bias": jnp.zeros(units, jnp.float32)}
 
 
 def _draw_unbiased(key: Array, inputs: int, units: int, scheme: str) -> dict[str, Array]:
@@ -52,7 +52,7 @@ def _draw_unbiased(key: Array, inputs: int, units: int, scheme: str) -> dict[str
 
 
 def _draw_points(key: Array, inputs: int, units: int, scheme: str) -> dict[str, Array]:  # noqa: ARG001  (Layer.init)
-    offset = 0.1 * jax.random.normal(key, (units, inputs))
+    offset = 0.1 * jax.random.normal(key, (units, inputs), jnp.float32)
     return {"alpha": jnp.ones_like(offset), "offset": offset}
 
 

@@ -82,7 +82,7 @@ def random_offset(ranges: Ranges, fraction: Array, options: SweepConfig, key: Ar
 
 def random_scale(ranges: Ranges, fraction: Array, options: SweepConfig, key: Array) -> Affine:
     """Every unit times exp(p*z), with z its own normal number."""
-    factors = jnp.exp(fraction * jax.random.normal(jax.random.wrap_key_data(key), ranges.low.shape))
+    factors = jnp.exp(fraction * jax.random.normal(jax.random.wrap_key_data(key), ranges.low.shape, jnp.float32))
     return _spare(_none(ranges)._replace(scale=factors), ranges.dead, options)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import blocks, taps
+from jaxdist import blocks, elementwise, taps
 from jaxdist.devices import DATA, SEED, Examples, mesh_of, spread, to_host
 from jaxdist.errors import InputError
 from jaxdist.types import Params
@@ -85,12 +85,14 @@ def departure(model: taps.Model, site: str, params: Params, x: Array) -> Array:
     logits, values = taps.read(model.apply, params, x, (site,))
     value = values[site]
     before = behind(model, site, params, x, value)
-    size = jnp.sqrt(jnp.mean(value * value))
+    wide = elementwise.single(value)
+    size = jnp.sqrt(jnp.mean(wide * wide))
 
     def one(of: tuple[Array, Array]) -> Array:
         scale, key = of
         step, choice = jax.random.split(key)
-        moved = value + scale * size * jax.random.normal(step, value.shape)
+        apart = scale.astype(wide.dtype) * size * jax.random.normal(step, value.shape, jnp.float32).astype(wide.dtype)
+        moved = (wide + apart).astype(value.dtype)
         after = behind(model, site, params, x, moved)
         some = jax.random.bernoulli(choice, shape=value.shape)
         mixed = behind(model, site, params, x, jnp.where(some, moved, value))

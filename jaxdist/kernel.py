@@ -142,7 +142,7 @@ def block_sums(
     if before is None or factors is None or rows is None:
         return Sums(found, None)
     power = moments.of_block(before, rows, model.unit_axis)
-    rest, overlap = (jnp.zeros((0, len(power))),) * 2 if compared is None else compared
+    rest, overlap = (jnp.zeros((0, len(power)), jnp.float32),) * 2 if compared is None else compared
     return Sums(found, Moments(factors, rest, overlap, power))
 
 

@@ -38,8 +38,8 @@ class Moments(NamedTuple):
 
 def none(points: int, units: int) -> Moments:
     """Of one network, before any image."""
-    zeros = jnp.zeros((points, units))
-    return Moments(jnp.zeros(points), zeros, zeros, jnp.zeros(units))
+    zeros = jnp.zeros((points, units), jnp.float32)
+    return Moments(jnp.zeros(points, jnp.float32), zeros, zeros, jnp.zeros(units, jnp.float32))
 
 
 def of_point(before: Array, after: Array, factor: Array, rows: Array, unit_axis: int) -> tuple[Array, Array]:

@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import blocks, rules, taps
+from jaxdist import blocks, rules, sizes, taps
 from jaxdist.devices import DATA, SEED, Examples, mesh_of, same, spread, to_host
 from jaxdist.errors import InputError
 from jaxdist.rules import Rule
@@ -151,7 +151,7 @@ def measure(
         kind=rule.kind,
         deviations=rule.deviations if rule.kind == "sd" else 0.0,
         precision=precision,
-        size=block or blocks.default_size(taps.widest(found)),
+        size=sizes.of_block(block, model, params, examples.x),
         mesh=mesh,
     )
     seeds = jax.tree.leaves(params)[0].shape[0]

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import blocks, taps
+from jaxdist import blocks, elementwise, sizes, taps
 from jaxdist.devices import DATA, SEED, Examples, mesh_of, spread, to_host
 from jaxdist.edits import Affine, Edit
 from jaxdist.kernel import predictor
@@ -39,7 +39,7 @@ def moved(
         model=model,
         sites=tuple(site.name for site in found if site.name in edits),
         precision=precision,
-        size=block or blocks.default_size(taps.widest(found)),
+        size=sizes.of_block(block, model, params, examples.x),
         mesh=mesh,
     )
     return np.asarray(to_host(found_moves))[: jax.tree.leaves(params)[0].shape[0]]
@@ -75,13 +75,14 @@ def _moved(
 
             def point(edit: Mapping[str, Edit]) -> Array:
                 # Class by class of the difference, which is small where the edit is.
-                moved = jnp.moveaxis(logits_and_after(edit)[0] - logits, model.class_axis, 0)
+                difference = elementwise.single(logits_and_after(edit)[0]) - elementwise.single(logits)
+                moved = jnp.moveaxis(difference, model.class_axis, 0)
                 return jnp.where(part.valid, moved, 0).astype(jnp.float32).sum(1)
 
             return total + lax.map(point, edits)
 
         classes = jax.eval_shape(lambda p, x: model.apply(p, x, taps.identity), params, examples.x[:1])
-        start = jnp.zeros((points, classes.shape[model.class_axis]))
+        start = jnp.zeros((points, classes.shape[model.class_axis]), jnp.float32)
         return blocks.fold(step, start, examples, size)
 
     def ensemble(params: Params, edits: Mapping[str, Edit], examples: Examples) -> Array:

@@ -132,8 +132,8 @@ def check(rule: Rule, counts: Mapping[str, int]) -> None:
 def empty(kind: str, units: int) -> Extremes | Moments:
     """What no block gives."""
     if kind == "sd":
-        return Moments(jnp.int32(0), jnp.zeros(units), jnp.zeros(units))
-    return Extremes(jnp.full(units, jnp.inf), jnp.full(units, -jnp.inf))
+        return Moments(jnp.int32(0), jnp.zeros(units, jnp.float32), jnp.zeros(units, jnp.float32))
+    return Extremes(jnp.full(units, jnp.inf, jnp.float32), jnp.full(units, -jnp.inf, jnp.float32))
 
 
 def at_most(value: Array, thresholds: Array, valid: Array, unit_axis: int) -> Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import blocks, taps
+from jaxdist import blocks, elementwise, sizes, taps
 from jaxdist.devices import DATA, SEED, Examples, mesh_of, spread, to_host
 from jaxdist.types import AnyArray, Params
 
@@ -33,7 +33,9 @@ class Small(NamedTuple):
         """Edit a value whose axis `unit_axis` has H entries."""
         others = [axis for axis in range(value.ndim) if axis != unit_axis % value.ndim]
         offset, log_scale = (jnp.expand_dims(leaf, others) for leaf in self)
-        return jnp.exp(log_scale) * value + offset
+        wide = elementwise.single(value)
+        edited = jnp.exp(log_scale).astype(wide.dtype) * wide + offset.astype(wide.dtype)
+        return edited.astype(value.dtype)
 
 
 def margins(logits: Array, labels: Array) -> Array:
@@ -45,8 +47,8 @@ def margins(logits: Array, labels: Array) -> Array:
 def block_margin(model: taps.Model, site: str, params: Params, edit: Small, part: blocks.Block) -> Array:
     """The sum of one network's margins over a block's valid examples."""
     logits = taps.edit(model.apply, params, part.x, {site: functools.partial(edit.apply, unit_axis=model.unit_axis)})
-    found = margins(jnp.moveaxis(logits, model.class_axis, 0), part.y)
-    return jnp.where(part.valid, found, 0).sum()
+    found = margins(elementwise.single(jnp.moveaxis(logits, model.class_axis, 0)), part.y)
+    return jnp.where(part.valid, found, 0).astype(jnp.float32).sum()
 
 
 def measure(
@@ -65,7 +67,7 @@ def measure(
     Raises:
       InputError: if the model does not reach the site exactly once.
     """
-    found = taps.sites_for_one(model.apply, params, examples.x, [site])
+    taps.sites_for_one(model.apply, params, examples.x, [site])
     mesh = mesh_of(examples)
     result = _measure(
         spread(params, mesh),
@@ -73,7 +75,7 @@ def measure(
         model=model,
         site=site,
         precision=precision,
-        size=block or blocks.default_size(taps.widest(found)),
+        size=sizes.of_block(block, model, params, examples.x),
         mesh=mesh,
     )
     seeds = jax.tree.leaves(params)[0].shape[0]
@@ -93,7 +95,7 @@ def _measure(
 ) -> Sensitivity:
     def network(params: Params, examples: Examples) -> Sensitivity:
         value = jax.eval_shape(lambda p, x: taps.read(model.apply, p, x, (site,))[1][site], params, examples.x[:1])
-        none = jnp.zeros(value.shape[model.unit_axis])
+        none = jnp.zeros(value.shape[model.unit_axis], jnp.float32)
         # Free to differ between devices, so that a gradient is each one's own.
         here = blocks.varying(Small(none, none), (SEED, DATA))
 

@@ -11,12 +11,12 @@ import difflib
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
-from jax.ad_checkpoint import checkpoint_name
 from jax.extend import core
 
 from jaxdist.errors import InputError
@@ -56,7 +56,12 @@ class _WithLogits:
     axis: int
 
     def __call__(self, params: Params, x: Array, tap: Tap) -> Array:
-        logits = jnp.moveaxis(self.apply(params, x, tap), self.class_axis, self.axis)
+        def theirs(site: str, value: Array) -> Array:
+            if site == LOGITS:
+                raise InputError(f"site '{LOGITS}': edits that restore the logits use this name; give the site another")
+            return tap(site, value)
+
+        logits = jnp.moveaxis(self.apply(params, x, theirs), self.class_axis, self.axis)
         return jnp.moveaxis(tap(LOGITS, logits), self.axis, self.class_axis)
 
 
@@ -113,6 +118,7 @@ def _listing(found: list[Site], tap: Tap) -> Tap:
     outside = core.get_opaque_trace_state(convention="flax")
 
     def noting(site: str, value: Array) -> Array:
+        _refuse_unless_named_array(site, value)
         # Within a transformation of the model's own, a value belongs to a trace that ends before the model's does.
         within = core.get_opaque_trace_state(convention="flax") != outside
         found.append(Site(site, value.shape, within))
@@ -121,33 +127,65 @@ def _listing(found: list[Site], tap: Tap) -> Tap:
     return noting
 
 
-_MARK = "jaxdist site "
-"""What the names of marked values begin with, in the program that `check` traces."""
+_MARK = core.Primitive("jaxdist_site")
+"""Marks the value at a site in the program that `check` traces; a primitive of its own, which no model can hold,
+whatever names its values and sites have."""
+
+
+@_MARK.def_abstract_eval
+def _same(value: Any, *, site: str) -> Any:  # noqa: ARG001  (the mark's parameter)
+    return value
+
+
+def trace(
+    apply: Apply, params: Params, x: Array | jax.ShapeDtypeStruct, tap: Tap = identity
+) -> tuple[tuple[Site, ...], core.ClosedJaxpr]:
+    """List the sites as `sites` does, with the traced program, of which nothing is computed.
+
+    The values within reach are passed through `tap`.
+    """
+    found: list[Site] = []
+    traced: core.ClosedJaxpr = jax.make_jaxpr(lambda p, b: apply(p, b, _listing(found, tap)))(params, x)
+    return tuple(found), traced
 
 
 def check(apply: Apply, params: Params, x: Array | jax.ShapeDtypeStruct, names: Iterable[str] = ()) -> tuple[Site, ...]:
     """List the sites as `sites` does, and refuse those of `names` that cannot be edited; one trace, nothing computed.
 
     Raises:
-      InputError: if a named site is not reached, is reached twice or within a transformation, or if the logits do not
-        depend on its value; it lists the sites.
+      InputError: if a named site is not reached, is reached twice or within a transformation, if its value is not of
+        floating-point numbers, or if the logits do not depend on it; it lists the sites.
     """
     names = tuple(names)
-    found: list[Site] = []
+    types: dict[str, jnp.dtype] = {}
 
     def marking(site: str, value: Array) -> Array:
-        return checkpoint_name(value, _MARK + site) if site in names else value
+        if site not in names:
+            return value
+        types[site] = value.dtype
+        marked: Array = _MARK.bind(value, site=site)
+        return marked
 
-    traced = jax.make_jaxpr(lambda p, b: apply(p, b, _listing(found, marking)))(params, x)
+    found, traced = trace(apply, params, x, marking)
     used = _marked_in_use(traced.jaxpr)
     for site in names:
         _refuse_unless_editable(site, found)
+        if not jnp.issubdtype(types[site], jnp.floating):
+            raise InputError(
+                f"site '{site}': its value is of {types[site]}, where edits need floating-point numbers; take a site "
+                f"whose value is of such, as in front of the step that makes {types[site]} of it"
+            )
+        if not math.prod(shape_of(site, found)):
+            raise InputError(
+                f"site '{site}': its value has shape {shape_of(site, found)}, so there is nothing to edit; take a site "
+                "with at least one unit"
+            )
         if site not in used:
             raise InputError(
                 f"site '{site}': its value does not reach the logits, so no edit of it could change them; "
                 f"the model's sites are {_listed(found)}"
             )
-    return tuple(found)
+    return found
 
 
 def _marked_in_use(jaxpr: core.Jaxpr) -> set[str]:
@@ -158,9 +196,20 @@ def _marked_in_use(jaxpr: core.Jaxpr) -> set[str]:
         if needed.isdisjoint(equation.outvars):
             continue
         needed.update(var for var in equation.invars if not isinstance(var, core.Literal))
-        if equation.primitive.name == "name":
-            used.add(equation.params["name"].removeprefix(_MARK))
+        if equation.primitive is _MARK:
+            used.add(equation.params["site"])
     return used
+
+
+def _refuse_unless_named_array(site: object, value: object) -> None:
+    if not isinstance(site, str) or not isinstance(value, (Array, np.ndarray)):
+        raise InputError(
+            f"tap: expected a site's name and one array, as tap('hidden', value), got {_kind(site)} and {_kind(value)}"
+        )
+
+
+def _kind(value: object) -> str:
+    return repr(value) if isinstance(value, str) else f"a {type(value).__name__}"
 
 
 def _refuse_unless_editable(site: str, found: Sequence[Site]) -> None:
@@ -204,11 +253,6 @@ def sites_for_one(apply: Apply, params: Params, x: Array, names: Iterable[str] =
 def shape_of(site: str, found: Iterable[Site]) -> tuple[int, ...]:
     """The shape of a site's value, one of those found."""
     return next(each.shape for each in found if each.name == site)
-
-
-def widest(found: Iterable[Site]) -> int:
-    """The most values at any of the sites."""
-    return max((math.prod(site.shape) for site in found), default=1)
 
 
 def edit(apply: Apply, params: Params, x: Array, actions: Mapping[str, Action]) -> Array:

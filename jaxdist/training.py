@@ -14,7 +14,7 @@ import optax
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import blocks, elementwise, taps
+from jaxdist import blocks, elementwise, sizes
 from jaxdist.devices import DATA, SEED, Examples, mesh_of, same, spread, to_host
 from jaxdist.errors import TrainingDivergedError
 from jaxdist.taps import Model, identity
@@ -156,7 +156,7 @@ def train(
     step_flops = 6.0 * sum(leaf.size for leaf in leaves) * int(to_host(train_set.total))
     rows = mesh.shape[SEED]
     length, together = _steps_together(step_flops), _seeds_together(-(-count // rows), step_flops / rows)
-    width = taps.widest(taps.sites_for_one(model.apply, params, train_set.x))
+    size = sizes.of_block(block, model, params, train_set.x, together)
     while step <= steps:
         state, measured = _steps(
             state,
@@ -168,7 +168,7 @@ def train(
             length=length,
             together=together,
             precision=precision,
-            size=block or blocks.default_size(width, together),
+            size=size,
             mesh=mesh,
         )
         last = min(step + length, steps + 1)
@@ -288,7 +288,7 @@ def _steps(
 
     def run(state: State, train_set: Examples, test_set: Examples) -> tuple[State, Metrics]:
         seeds = jax.tree.leaves(state.params)[0].shape[0]
-        idle = Metrics(*(blocks.varying(jnp.zeros(seeds), SEED) for _ in Metrics._fields))
+        idle = Metrics(*(blocks.varying(jnp.zeros(seeds, jnp.float32), SEED) for _ in Metrics._fields))
 
         def body(state: State, _: None) -> tuple[State, Metrics]:
             return lax.cond(state.step <= steps, lambda s: one_step(s, train_set, test_set), lambda s: (s, idle), state)

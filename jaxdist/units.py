@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import blocks, elementwise, heads, taps
+from jaxdist import blocks, elementwise, heads, sizes, taps
 from jaxdist.devices import DATA, SEED, Examples, mesh_of, spread, to_host
 from jaxdist.edits import Edit
 from jaxdist.errors import InputError
@@ -66,7 +66,7 @@ def sweep(
         site=site,
         linear=linear,
         precision=precision,
-        size=block or blocks.default_size(taps.widest(found)),
+        size=sizes.of_block(block, model, params, examples.x),
         mesh=mesh,
     )
     return jax.tree.map(lambda leaf: leaf[:seeds], to_host(counts))

@@ -28,6 +28,7 @@ LAYERS = (
     "blocks",
     "layouts",
     "taps",
+    "sizes",
     "adapters",
     "edits",
     "formulas",
