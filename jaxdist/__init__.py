@@ -38,6 +38,11 @@ _EXPORTS = {
 __all__ = ["Config", "Model", "from_linen", "from_nnx", "load", "probe", "run", "show", "sites"]
 
 
+def __dir__() -> list[str]:
+    """What completion offers: the public names, also those that are not imported yet."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """Import public names on first use, so that the command line answers before JAX has loaded."""
     if name not in _EXPORTS:

@@ -29,8 +29,8 @@ what is made of it, one network at a time, and no power of two, whose rows would
 to keep the device busy, 64 MB."""
 
 CPU_MOST, ACCELERATOR_MOST = 2**25, 2**28
-"""The most values of a block anywhere in a model, such as its inputs: 128 MB for each core, 1 GB on an accelerator. They
-bind only where something is far wider than the sites and logits are, as images or feature maps that no site holds."""
+"""The most values of a block anywhere in a model, such as its inputs: 128 MB for each core, 1 GB on an accelerator.
+They bind only where something is far wider than the sites and logits, as images or feature maps that no site holds."""
 
 
 def default_size(width: int, networks: int = 1, widest: int = 1) -> int:

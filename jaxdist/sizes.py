@@ -54,12 +54,7 @@ def _widths(
 
 def _sizes(jaxpr: core.Jaxpr) -> Iterator[int]:
     """How many values each equation's results have, those of inner programs included, in their order."""
-    for equation in jaxpr.eqns:
-        yield from (math.prod(_shape(var)) for var in equation.outvars)
-        for parameter in equation.params.values():
-            for program in parameter if isinstance(parameter, (tuple, list)) else [parameter]:
-                if isinstance(program, (core.Jaxpr, core.ClosedJaxpr)):
-                    yield from _sizes(getattr(program, "jaxpr", program))
+    return (math.prod(_shape(var)) for equation in taps.equations(jaxpr) for var in equation.outvars)
 
 
 def _shape(atom: Any) -> tuple[int, ...]:

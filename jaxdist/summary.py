@@ -23,10 +23,16 @@ def show(result: xr.DataTree, options: StatisticsConfig | None = None) -> None:
     """Print the summary of a swept result, by its own statistics unless others are given.
 
     Raises:
-      InputError: for anything else, such as a path.
+      InputError: for anything else, such as a path or one of a result's groups.
     """
     if not isinstance(result, xr.DataTree):
         raise InputError(f"show: expected a result, as run, probe and load return it, got {result!r}")
+    if result.parent is not None or not result.children:
+        name = f", {result.name!r}" if result.name else ""
+        raise InputError(
+            f"show: expected a whole result, got one group{name}; give the result as run, probe and load return it, "
+            "and read a group as the xarray dataset that it is"
+        )
     shown = summary(result, options or results.options_of(result).statistics)
     Console(width=WIDTH, markup=False, emoji=False).print(shown)  # networks' names are no markup
 

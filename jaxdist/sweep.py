@@ -97,7 +97,8 @@ def sums(
 
 def check_edit(model: taps.Model, found: tuple[taps.Site, ...], site: str, edit: Edit, seeds: int) -> None:
     """Raise `ValueError` for leaves that do not fit the ensemble and the site, one of those found."""
-    units = taps.shape_of(site, found)[model.unit_axis]
+    shape = taps.shape_of(site, found)
+    units = shape[model.unit_axis % len(shape)]  # the logits may have fewer axes than other sites
     # The numbers of draws, and keys, are no unit's.
     for leaf in (edit.sd,) if isinstance(edit, Noise) else jax.tree.leaves(edit):
         if leaf.ndim != 3 or (leaf.shape[0], leaf.shape[2]) != (seeds, units):

@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -186,6 +186,16 @@ def check(apply: Apply, params: Params, x: Array | jax.ShapeDtypeStruct, names: 
                 f"the model's sites are {_listed(found)}"
             )
     return found
+
+
+def equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
+    """All equations of a traced program, each followed by those of the programs within it."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for parameter in equation.params.values():
+            for program in parameter if isinstance(parameter, (tuple, list)) else [parameter]:
+                if isinstance(program, (core.Jaxpr, core.ClosedJaxpr)):
+                    yield from equations(getattr(program, "jaxpr", program))
 
 
 def _marked_in_use(jaxpr: core.Jaxpr) -> set[str]:

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import blocks, elementwise, taps
+from jaxdist import blocks, elementwise, sizes, taps
 from jaxdist.devices import DATA, SEED, Examples, mesh_of, spread, to_host
 from jaxdist.types import AnyArray, Params
 
@@ -48,9 +48,7 @@ def measure(
     model: taps.Model, params: Params, examples: Examples, *, precision: str = "float32", block: int | None = None
 ) -> Unedited:
     """Count an ensemble's classes (stacked parameters, leading S) over all examples, and fetch the counts."""
-    width = taps.widest(taps.sites_for_one(model.apply, params, examples.x))
-    mesh = mesh_of(examples)
-    size = block or blocks.default_size(width)
+    mesh, size = mesh_of(examples), sizes.of_block(block, model, params, examples.x)
     counts = _measure(spread(params, mesh), examples, model=model, precision=precision, size=size, mesh=mesh)
     seeds = jax.tree.leaves(params)[0].shape[0]
     correct, predicted, not_finite, labels = (leaf[:seeds] for leaf in to_host(counts))

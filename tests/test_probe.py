@@ -218,7 +218,7 @@ def test_the_files_of_a_probe_are_read_and_reported_again(network, images, tmp_p
         ),
         ({"train": (np.zeros((5, 64)), np.full(5, 2**32))}, "train: expected labels from 0 to 9, .* got 4294967296"),
         ({"train": (np.zeros((5, 64)), np.zeros(4, int))}, "train: expected one integer label for each of 5 inputs"),
-        ({"train": (np.zeros((5, 64)), np.zeros(5))}, "train: expected one integer label for each of 5 inputs"),
+        ({"train": (np.zeros((5, 64)), np.full(5, 0.5))}, "train: the labels are float64 and not all whole"),
         ({"train": (np.full((5, 64), np.nan), np.zeros(5, int))}, "train: the inputs hold values that are not finite"),
         ({"train": (np.zeros((5, 64)), np.full(5, 10))}, "train: expected labels from 0 to 9, .* got 10 to 10"),
         ({"train": np.zeros((5, 64))}, r"train: expected inputs and labels, as \(train_x, train_y\)"),

@@ -1,0 +1,235 @@
+"""Whether each example's logits are its own: the same whatever other examples its block holds, wherever it stands.
+
+Where they are not, as with batch statistics, experts of limited capacity or comparisons within a block, counts would
+depend on how blocks are cut. So the same examples are looked at in blocks as the sweep cuts them, in another order with
+other partners, and among few. Rounding differs as well, and more in half precision, in deep networks and where two
+experts are nearly equal. Hence what differs is compared with what a network's own rounding does: with how far the
+same example's logits move where all weights move by about a unit in the last place.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxdist import blocks, elementwise, taps
+from jaxdist.errors import InputError
+from jaxdist.types import Params
+
+LOOKED_AT = 2048
+"""Examples that are looked at, where there are as many: more where blocks are large, fewer where they are tiny, so that
+there are never many thousands of them."""
+
+LEAST_PAIRS = 4
+"""Pairs of blocks, at least, spread over the split."""
+
+FLOOR = 2e-4
+"""Differences, relative to an example's largest logit, that change no count that means anything."""
+
+UNITS, DRAWS, FACTOR = 32, 16, 4.0
+"""By how many units in the last place of float32 weights are moved, or by one of a coarser type; how often; and the
+largest ratio of what differs to what the worst of these does that is still taken for rounding."""
+
+SHIFTS = (0.0, 10.0)
+"""By how many times its root mean square a site's value is moved, once it is cut. Moved far, all examples become much
+alike: experts that have room for all of the unedited examples have none for these."""
+
+MOST_SUSPECTS = 32
+"""Examples that are looked at again, those that differ most."""
+
+
+class _Way(NamedTuple):
+    """Another way to cut blocks."""
+
+    words: str
+    size: int
+
+
+class _Edit(NamedTuple):
+    """The values at one site are cut, then moved."""
+
+    site: np.int32  # its place among the sites, -1 for none
+    cut: np.float32
+    shift: np.float32
+
+
+class _Network(NamedTuple):
+    """One network, its sites edited in one way: from a block x[n, ...] to logits [n, C], float32 at least."""
+
+    logits: Callable[[Params, np.ndarray], np.ndarray]
+    params: Params
+    unit: float  # relative size of rounding
+
+
+def check(
+    model: taps.Model, params: Params, x: np.ndarray, sites: tuple[str, ...], size: int, *, split: str = "train"
+) -> None:
+    """Refuse one network whose logits for an example of x[N, ...] depend on others, in blocks of `size` or fewer.
+
+    Of every example in some pairs of blocks, spread over the split (all examples where there are few), the logits are
+    compared in three arrangements: consecutive blocks of `size`, as the sweep has them; the pair's examples shuffled;
+    and shuffled blocks of few, or of 64 where `size` is less. So they are twice more with each of `sites` edited. No
+    more is held at once than a pair of blocks and their logits.
+
+    Raises:
+      InputError: for the first example whose logits differ by more than rounding explains.
+    """
+    total, params = len(x), jax.tree.map(jnp.asarray, params)
+    size, rng = min(size, total), np.random.default_rng(0)
+    other = _other(size, total)
+    ways = (_Way(f"in another order, in blocks of {size}", size), _Way(f"in blocks of {other}", other))
+    unit = _rounding(model, params, x)
+    none = _Edit(np.int32(-1), np.float32(0), np.float32(0))
+    _, found = _edited(params, x[:size], none, model=model, sites=sites)
+    edits = [none] + [
+        _Edit(np.int32(k), np.float32(cut), np.float32(cut * shift))
+        for k, cut in enumerate(np.asarray(found).tolist())
+        for shift in SHIFTS
+        if np.isfinite(cut * shift)
+    ]
+    for edit, rows in itertools.product(edits, _pairs(total, size, other)):
+        network = _Network(functools.partial(_logits, model, sites, edit), params, unit)
+        part = x[rows]
+        straight = _in_blocks(network, part, size)
+        for way in ways:
+            order = rng.permutation(len(rows))
+            again = np.empty_like(straight)
+            again[order] = _in_blocks(network, part[order], way.size)
+            dependent = _dependent(network, part, straight, again, other, rng)
+            if dependent is not None:
+                edited = f", where site '{sites[edit.site]}' is edited," if edit.site >= 0 else ""
+                raise InputError(
+                    "apply: the logits of an example depend on the other examples of its block, as with batch "
+                    "statistics, or on its place in it, as with experts of limited capacity: those of example "
+                    f"{rows[dependent]} of '{split}'{edited} differ between consecutive blocks of {size} and "
+                    f"{way.words}; give the network in evaluation mode, or without what couples examples"
+                )
+
+
+def _other(size: int, total: int) -> int:
+    """A size of blocks that gives each example other partners: fewer, or more where `size` is small."""
+    if size >= 2 * blocks.TILE:
+        return blocks.TILE
+    if size >= blocks.TILE // 2:
+        return blocks.TILE // 4
+    return min(blocks.TILE, total) if total > size else max(1, size // 2)
+
+
+def _pairs(total: int, size: int, other: int) -> list[np.ndarray]:
+    """The rows of the pairs of blocks to look at."""
+    half = max(size, -(-other // 2))
+    if total <= 2 * half:
+        return [np.arange(total)]
+    wanted = min(LOOKED_AT, max(LOOKED_AT // 8, size * blocks.TILE))
+    count = min(max(LEAST_PAIRS, wanted // (2 * half)), total // (2 * half))
+    starts = np.linspace(0, total - half, 2 * count).astype(int)
+    # From far apart, since examples may be sorted.
+    return [np.concatenate([np.arange(half) + start for start in starts[[k, k + count]]]) for k in range(count)]
+
+
+def _in_blocks(network: _Network, x: np.ndarray, size: int) -> np.ndarray:
+    """Logits [N, C] in consecutive blocks; the last starts early."""
+    size = min(size, len(x))
+    starts = [min(start, len(x) - size) for start in range(0, len(x), size)]
+    parts = [network.logits(network.params, x[start : start + size]) for start in starts]
+    made = np.empty((len(x), parts[0].shape[1]), parts[0].dtype)
+    for start, part in zip(starts, parts, strict=True):
+        made[start : start + size] = part
+    return made
+
+
+def _dependent(
+    network: _Network, x: np.ndarray, straight: np.ndarray, again: np.ndarray, size: int, rng: np.random.Generator
+) -> int | None:
+    """The row whose logits [N, C] differ most beyond rounding, if any's do."""
+    apart = _apart(straight, again)
+    largest = np.abs(np.nan_to_num(straight)).max(1)
+    suspect = (apart > FLOOR * largest) | ((apart > 0) & (_classes(straight) != _classes(again)))
+    rows = np.flatnonzero(suspect)
+    rows = rows[np.argsort(-apart[rows] / np.maximum(largest[rows], np.finfo(np.float32).tiny))][:MOST_SUSPECTS]
+    if not len(rows):
+        return None
+    moved = np.zeros(len(rows))
+    filled = np.resize(rows, -(-len(rows) // size) * size)
+
+    def among_few(params: Params) -> np.ndarray:
+        return _in_blocks(network._replace(params=params), x[filled], size)[: len(rows)]
+
+    unmoved = among_few(network.params)
+    for _ in range(DRAWS):
+        params = jax.tree.map(lambda leaf: _moved(leaf, network.unit, rng), network.params)
+        moved = np.maximum(moved, _apart(unmoved, among_few(params)))
+        unexplained = apart[rows] > FACTOR * moved
+        if not unexplained.any():
+            return None
+    return int(rows[unexplained][0])
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The largest difference of each row's logits; infinite where only one of the two is finite, or they disagree."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = np.abs(one - other)
+    alike = (one == other) | (np.isnan(one) & np.isnan(other))
+    return np.where(alike, 0, np.where(np.isnan(difference), np.inf, difference)).max(1)
+
+
+def _classes(logits: np.ndarray) -> np.ndarray:
+    return np.where(np.isnan(logits), -np.inf, logits).argmax(1)
+
+
+def _moved(leaf: Array, unit: float, rng: np.random.Generator) -> Array:
+    """Weights moved relative to their size, each by itself and all of a row, column and so on together.
+
+    Since the sum of many weights moved apart moves less than its own rounding.
+    """
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        return leaf
+    factor = 1 + unit * rng.choice((-1.0, 1.0), leaf.shape)
+    for axis, length in enumerate(leaf.shape):
+        along = [1] * leaf.ndim
+        along[axis] = length
+        factor += unit * rng.choice((-1.0, 1.0), along)
+    return jnp.asarray((np.asarray(leaf).astype(np.float64) * factor).astype(leaf.dtype))
+
+
+def _rounding(model: taps.Model, params: Params, x: np.ndarray) -> float:
+    """The unit of the coarsest type of floating-point numbers that the network computes with."""
+    _, traced = taps.trace(model.apply, params, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
+    values = [var.aval for equation in taps.equations(traced.jaxpr) for var in equation.outvars]
+    types = {getattr(value, "dtype", None) for value in [*values, *jax.tree.leaves(params)]}
+    units = [float(jnp.finfo(kind).eps) for kind in types if kind is not None and jnp.issubdtype(kind, jnp.floating)]
+    return max(units, default=0.0) if max(units, default=0.0) > UNITS * _SINGLE else UNITS * _SINGLE
+
+
+_SINGLE = float(np.finfo(np.float32).eps)
+
+
+def _logits(model: taps.Model, sites: tuple[str, ...], edit: _Edit, params: Params, x: np.ndarray) -> np.ndarray:
+    return np.asarray(_edited(params, x, edit, model=model, sites=sites)[0])
+
+
+@functools.partial(jax.jit, static_argnames=("model", "sites"))
+def _edited(params: Params, x: Array, edit: _Edit, *, model: taps.Model, sites: tuple[str, ...]) -> tuple[Array, Array]:
+    """Logits [n, C], and the root mean square of each site's unedited value."""
+    sizes = {}
+
+    def acting(k: int, site: str) -> taps.Action:
+        def act(value: Array) -> Array:
+            wide = elementwise.single(value)
+            sizes[site] = jnp.sqrt(jnp.mean(wide * wide)).astype(jnp.float32)
+            cut, shift = (jnp.asarray(each).astype(wide.dtype) for each in (edit.cut, edit.shift))
+            return jnp.where(edit.site == k, (jnp.minimum(wide, cut) + shift).astype(value.dtype), value)
+
+        return act
+
+    with jax.default_matmul_precision("float32"):
+        logits = taps.edit(model.apply, params, x, {site: acting(k, site) for k, site in enumerate(sites)})
+    wide = elementwise.single(jnp.moveaxis(logits, model.class_axis, 1))
+    return wide, jnp.stack([sizes[site] for site in sites])

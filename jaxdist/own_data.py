@@ -1,0 +1,146 @@
+"""A user's inputs and labels, as people hold them in Python, made into arrays; what they mean is never guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdist.errors import InputError
+
+Labelled: TypeAlias = Sequence[Any]
+"""Two arrays, or what NumPy makes arrays of: inputs [N, ...] and labels [N]."""
+
+
+def pair(given: Labelled, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs [N, ...] of the type JAX gives them, and labels as they are, to be checked by `labels`.
+
+    Raises:
+      InputError: for what is no pair of arrays, no input at all, and inputs that are not finite numbers.
+    """
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        count = f" of {len(given)}" if isinstance(given, (tuple, list, Mapping)) else ""
+        raise InputError(
+            f"{split}: expected inputs and labels, as ({split}_x, {split}_y), got {type(given).__name__}{count}"
+        )
+    x, y = (array(part, f"{split}: the {name}") for part, name in zip(given, ("inputs", "labels"), strict=True))
+    if not x.ndim:
+        raise InputError(f"{split}: expected inputs [N, ...] of numbers, got {x.dtype} of shape {x.shape}")
+    x = numbers(x, f"{split}: the inputs", finite=True)
+    if not x.size:
+        raise InputError(f"{split}: expected at least one example, with values, got inputs of shape {x.shape}")
+    return x, y
+
+
+def array(value: Any, where: str) -> np.ndarray:
+    """A NumPy array of the machine's byte order, without changing a value.
+
+    Raises:
+      InputError: starting with `where`; for what NumPy cannot read, and for masked values.
+    """
+    try:
+        made = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        said = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        raise InputError(
+            f"{where} cannot be read as an array from {type(value).__name__} ({said}); give a NumPy array, "
+            "of a PyTorch tensor tensor.detach().cpu().float().numpy()"
+        ) from None
+    if np.ma.is_masked(value):
+        raise InputError(f"{where} are masked in places; give the examples without masked values")
+    return made.astype(made.dtype.newbyteorder("="), copy=False)
+
+
+def numbers(values: np.ndarray, where: str, *, finite: bool) -> np.ndarray:
+    """Numbers of the type that JAX gives them, as float32 for float64 unless it has 64 bits.
+
+    Raises:
+      InputError: starting with `where`; for what is no number, does not fit that type, or is not `finite` where wanted.
+    """
+    try:
+        dtype = jax.dtypes.canonicalize_dtype(values.dtype)
+    except TypeError:
+        dtype = None
+    if dtype is None or not (jnp.issubdtype(dtype, jnp.number) or dtype.kind == "b"):
+        raise InputError(f"{where} are of {values.dtype}; expected an array of numbers that JAX has, such as float32")
+    inexact = jnp.issubdtype(dtype, jnp.inexact)
+    if finite and inexact and not np.isfinite(values).all():
+        raise InputError(f"{where} hold values that are not finite; expected finite numbers")
+    with np.errstate(over="ignore"):
+        made = values.astype(dtype, copy=False)
+    if made.dtype != values.dtype:
+        lost = np.isinf(made) & np.isfinite(values) if inexact else made != values
+        if lost.any():
+            raise InputError(
+                f"{where} hold {values[lost].ravel()[0]}, which {made.dtype} cannot hold; expected smaller numbers, or "
+                "JAX with 64 bits (jax_enable_x64)"
+            )
+    return made
+
+
+def labels(given: np.ndarray, rows: int, classes: int, split: str) -> np.ndarray:
+    """The classes of `rows` examples, int32 [N], from whole numbers of any type, also [N, 1], or truth values of two.
+
+    Raises:
+      InputError: for everything else, with the way to class numbers.
+    """
+    y = given[:, 0] if given.shape == (rows, 1) else given
+    if y.shape != (rows,):
+        raise InputError(
+            f"{split}: expected one integer label for each of {rows} inputs, got {given.dtype} of shape {given.shape}"
+            f"{_way_out(given, rows)}"
+        )
+    y = _whole(y, classes, split)
+    if y.min() < 0 or y.max() >= classes:
+        hint = "; where they count from 1, give labels - 1" if y.min() == 1 and y.max() == classes else ""
+        raise InputError(
+            f"{split}: expected labels from 0 to {classes - 1}, one of the network's {classes} classes, "
+            f"got {y.min()} to {y.max()}{hint}"
+        )
+    return y.astype(np.int32)
+
+
+def _way_out(given: np.ndarray, rows: int) -> str:
+    if given.ndim != 2 or len(given) != rows:
+        return ""
+    if given.dtype.kind in "biuf" and ((given == 0) | (given == 1)).all() and (given.sum(1) == 1).all():
+        return "; of one-hot labels give labels.argmax(1)"
+    return "; labels of several tokens or outputs an example are not counted: give the class of each example"
+
+
+def _whole(y: np.ndarray, classes: int, split: str) -> np.ndarray:
+    """Labels [N] as integers."""
+    kinds = {type(label) for label in y.tolist()} if y.dtype.kind == "O" else set()
+    if y.dtype.kind in "iu":
+        return y
+    if y.dtype == bool:
+        if classes == 2:
+            return y.astype(np.int32)
+        raise InputError(
+            f"{split}: the labels are truth values, which name two classes, where the network has {classes}; give the "
+            "class of each example as an integer"
+        )
+    if jnp.issubdtype(y.dtype, jnp.floating):
+        wide = y.astype(np.float64)
+        if (np.isfinite(wide) & (wide == np.round(wide)) & (np.abs(wide) < 2**53)).all():
+            return wide.astype(np.int64)
+        raise InputError(
+            f"{split}: the labels are {y.dtype} and not all whole numbers; expected one integer label for each input, "
+            "as only classes are counted, not values that a regression gives"
+        )
+    if kinds and all(issubclass(kind, (int, np.integer)) and kind is not bool for kind in kinds):
+        return np.array([int(label) for label in y.tolist()], object)
+    if y.dtype.kind in "US" or kinds == {str}:
+        integers = "np.array(labels).astype(int)"
+        try:
+            y.astype(int)
+        except (ValueError, OverflowError):
+            integers = "np.unique(labels, return_inverse=True)[1] where the network's classes are in sorted order"
+        raise InputError(f"{split}: the labels are text, such as {str(y[0])!r}; expected integers, give {integers}")
+    of = " of " + ", ".join(sorted(kind.__name__ for kind in kinds)) if kinds else ""
+    raise InputError(
+        f"{split}: expected one integer label for each input, got {y.dtype}{of}; give the class of each example"
+    )

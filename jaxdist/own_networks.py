@@ -1,0 +1,257 @@
+"""A user's own network: what its function is given, what it returns, and where its sites have units and examples."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxdist import own_data, taps
+from jaxdist.errors import InputError
+from jaxdist.taps import Action, Model
+from jaxdist.types import Apply, Params, Tap
+
+
+class Traced(NamedTuple):
+    """What a network has for so many examples: its logits, and its sites in the order in which it reaches them."""
+
+    logits: Any  # shape and type
+    sites: tuple[taps.Site, ...]
+
+
+def model(
+    apply: Apply | Model, post: Mapping[str, Action | str] | None, unit_axis: int | None, class_axis: int | None
+) -> Model:
+    """The model of a function and what is said of it.
+
+    Raises:
+      InputError: for what is no function, or cannot be told from another; for axes that are no integers.
+    """
+    if post is not None and not isinstance(post, Mapping):
+        raise InputError(f"post: expected what follows each site, as {{site: activation}}, got {post!r}")
+    for site, follows in (post or {}).items():
+        if not isinstance(site, str) or not (callable(follows) or isinstance(follows, str)):
+            raise InputError(
+                f"post: expected the name of a site with a function, or the name of the site behind it, got "
+                f"{site!r}: {follows!r}"
+            )
+    if not callable(apply) and not isinstance(apply, Model):
+        raise InputError(
+            f"apply: expected a function apply(params, x, tap) or a jaxdist.Model, got {type(apply).__name__}; of a "
+            "Flax module from_linen or from_nnx makes one"
+        )
+    if not isinstance(apply, Model):
+        axes = (-1 if axis is None else axis for axis in (unit_axis, class_axis))
+        made = Model(apply, (), *axes)
+    elif unit_axis is not None or class_axis is not None:
+        raise InputError("probe: a Model has axes of its own; leave out unit_axis and class_axis")
+    else:
+        made = apply
+    axes = (_axis("unit_axis", made.unit_axis), _axis("class_axis", made.class_axis))
+    made = Model(made.apply, tuple({**dict(made.post), **(post or {})}.items()), *axes)
+    try:
+        hash(made)
+    except TypeError as error:
+        raise InputError(
+            f"probe: apply and the functions in post must be hashable, so that they are compiled once ({error}); "
+            "give functions, or frozen dataclasses"
+        ) from None
+    return made
+
+
+def _axis(name: str, axis: object) -> int:
+    try:
+        if not isinstance(axis, (bool, np.bool_)):
+            return operator.index(axis)  # type: ignore[arg-type]  # what it refuses is what is asked
+    except TypeError:
+        pass
+    raise InputError(f"{name}: expected an integer, got {axis!r}")
+
+
+def stacked(params: Params, *, several: bool) -> tuple[Params, int]:
+    """Parameters with a leading S, as arrays of the types JAX gives them, and S: 1 unless they are of `several` seeds.
+
+    Raises:
+      InputError: for a leaf that is no array of numbers, and for several seeds without an axis in common.
+    """
+    leaves, tree = jax.tree_util.tree_flatten_with_path(params)
+    if not leaves:
+        raise InputError("params: expected a pytree of at least one array, got none; pass the weights to apply in it")
+    arrays = []
+    for path, leaf in leaves:
+        where = f"params: the values at params{jax.tree_util.keystr(path)}"
+        values = own_data.numbers(own_data.array(leaf, where), where, finite=False)
+        arrays.append(values if several else values[None])
+    leading = {values.shape[:1] for values in arrays}
+    if several and (len(leading) != 1 or () in leading or (0,) in leading):
+        sizes = sorted("no axis" if not size else str(size[0]) for size in leading)
+        listed = isinstance(params, (list, tuple)) and len(params) > 1
+        raise InputError(
+            f"params: expected arrays that share a leading seed axis, got leading sizes {', '.join(sizes)}; "
+            + (
+                "of a list of networks give jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)"
+                if listed and len({jax.tree.structure(each) for each in params}) == 1
+                else "for one network leave out stacked=True"
+            )
+        )
+    return jax.tree.unflatten(tree, arrays), len(arrays[0]) if several else 1
+
+
+def traced(made: Model, params: Params, x: np.ndarray, split: str, *, several: bool) -> tuple[Traced, Traced]:
+    """The network on one example and on two; what apply itself raises gets a note of what it was called with.
+
+    Raises:
+      InputError: for anything but one array of logits, with the way to it.
+    """
+
+    def apply(params: Params, x: Array, tap: Tap) -> Array:
+        logits = made.apply(params, x, tap)
+        _refuse_unless_array(logits)
+        return logits
+
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
+
+    def of(rows: int) -> Traced:
+        block = jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype)
+        try:
+            sites, program = taps.trace(apply, one, block)
+        except InputError:
+            raise
+        except Exception as error:
+            axis = "each without its leading seed axis" if several else "for several seeds give stacked=True"
+            error.add_note(
+                f"probe ran apply(params, x, tap) on {split} x of shape {block.shape} {block.dtype}; {axis}; of a Flax "
+                "module from_linen or from_nnx makes apply and params"
+            )
+            raise
+        return Traced(program.out_avals[0], sites)
+
+    double = of(2)
+    return of(1), double
+
+
+def _refuse_unless_array(logits: object) -> None:
+    if isinstance(logits, (Array, np.ndarray)):
+        return
+    kind, pick = "None" if logits is None else f"a {type(logits).__name__}", ""
+    fields = getattr(logits, "_fields", None) or (
+        [field.name for field in dataclasses.fields(logits)] if dataclasses.is_dataclass(logits) else []
+    )
+    # What is picked has the logits' usual name, or comes first.
+    if fields:
+        pick = f".{'logits' if 'logits' in fields else fields[0]}"
+    elif isinstance(logits, Mapping) and logits:
+        kind += f" with {', '.join(map(repr, logits))}"
+        pick = f"[{'logits' if 'logits' in logits else next(iter(logits))!r}]"
+    elif isinstance(logits, (tuple, list)) and logits:
+        kind, pick = f"{kind} of {len(logits)}", "[0]"
+    way_out = f"pick them, as by lambda params, x, tap: apply(params, x, tap){pick}" if pick else "return them as one"
+    raise InputError(f"apply: expected logits [n, C] for x[n, ...] as one array, got {kind}; {way_out}")
+
+
+def classes(made: Model, single: Traced, double: Traced) -> int:
+    """How many classes the logits are of.
+
+    Raises:
+      InputError: for logits of another shape or type, and for those of a single class.
+    """
+    shape, axis = tuple(double.logits.shape), made.class_axis
+    if not -2 <= axis < 2:
+        raise InputError(f"class_axis: expected an axis of the logits' two, from -2 to 1, got {axis}")
+    axis %= 2
+    alone = tuple(single.logits.shape)
+    wrong = {
+        rows: got
+        for rows, got in {"two examples": shape, "one": alone}.items()
+        if len(got) != 2 or got[1 - axis] != (2 if got is shape else 1)
+    }
+    if wrong:
+        hint = ""
+        if len(shape) == 1 and shape == (2,):
+            hint = "; of one logit z for two classes give jnp.stack([jnp.zeros_like(z), z], -1)"
+        elif len(shape) == 3 and shape[0] == 2:
+            hint = "; where each token has logits, give those of one position, as logits[:, -1]"
+        elif len(shape) == 2 and shape[axis] == 2 and shape[1 - axis] != 2:
+            hint = f"; where classes come on the other axis, give class_axis={-1 if axis == 0 else 0}"
+        raise InputError(
+            f"apply: expected logits {'[n, C]' if axis else '[C, n]'} for x[n, ...], got shape "
+            f"{' and '.join(f'{got} for {rows}' for rows, got in wrong.items())}{hint}"
+        )
+    count = shape[axis]
+    if alone[axis] != count:
+        raise InputError(
+            f"apply: expected as many classes for any number of examples, got logits of shape {alone} for one example "
+            f"and {shape} for two; give logits that do not compare the examples of a block"
+        )
+    if not jnp.issubdtype(double.logits.dtype, jnp.floating):
+        raise InputError(
+            f"apply: expected logits of floating-point numbers, got {double.logits.dtype}; return them as such, as "
+            "logits.astype(jnp.float32) where they are real"
+        )
+    if count < 2:
+        raise InputError(
+            f"apply: expected logits of at least two classes, got {count}, of which the largest is always the same; of "
+            f"one logit z for two classes return jnp.concatenate([jnp.zeros_like(z), z], {made.class_axis})"
+        )
+    return count
+
+
+def check_sites(
+    made: Model, params: Params, x: np.ndarray, sites: Sequence[str], traced: tuple[Traced, Traced]
+) -> None:
+    """Refuse sites that the network does not reach, or that do not have examples and units where they should.
+
+    Raises:
+      InputError: for the first of them, with what follows it.
+    """
+    single, double = ({site.name: site.shape for site in each.sites} for each in traced)
+    if isinstance(sites, str) or not sites or not all(isinstance(site, str) for site in sites):
+        listed = ", ".join(single) or "none"
+        raise InputError(
+            f"sites: expected a list of the model's sites, which are {listed}, got {sites!r}; or say what follows them "
+            "with post={site: activation}"
+        )
+    taps.sites_for_one(made.apply, params, x, sites)
+    for site in sites:
+        _check_axes(site, single[site], double[site], made.unit_axis)
+        behind = made.after(site)
+        if isinstance(behind, str):
+            if behind in single and single[behind] != single[site]:
+                raise InputError(
+                    f"post: '{behind}' has shape {single[behind]} for one example where '{site}' has {single[site]}; "
+                    "expected the site right behind its activation"
+                )
+        elif behind is not None:
+            _check_activation(site, behind, double[site])
+
+
+def _check_axes(site: str, single: tuple[int, ...], double: tuple[int, ...], unit_axis: int) -> None:
+    problem = None
+    if len(double) < 2:
+        problem = "expected an axis of examples and one of units; pass tap value[:, None] where there is one unit"
+    elif not -len(double) <= unit_axis < len(double):
+        problem = f"it has no axis {unit_axis}; the last, -1, is the default"
+    else:
+        rows = 1 if unit_axis % len(double) == 0 else 0
+        if (single[rows], double[rows]) != (1, 2) or single[unit_axis] != double[unit_axis]:
+            problem = f"with unit_axis {unit_axis} its axis {rows} is that of examples, one entry each; " + (
+                "where units come last, leave unit_axis out" if unit_axis != -1 else "pass the tap such a value"
+            )
+    if problem:
+        raise InputError(f"site '{site}': its value has shape {double} for two examples, and {problem}")
+
+
+def _check_activation(site: str, action: Action, shape: tuple[int, ...]) -> None:
+    after = jax.eval_shape(action, jax.ShapeDtypeStruct(shape, jnp.float32))
+    got = (getattr(after, "shape", None), getattr(after, "dtype", jnp.dtype(complex)))
+    if got[0] != shape or jnp.issubdtype(got[1], jnp.complexfloating):
+        raise InputError(
+            f"post: what follows '{site}' makes {got[1]} of shape {got[0]} of its values of shape {shape}; expected an "
+            "activation, which gives a real number for each"
+        )
