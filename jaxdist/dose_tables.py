@@ -19,6 +19,7 @@ from jaxdist.config import StatisticsConfig
 from jaxdist.dosed import Place, Swept
 from jaxdist.errors import InputError
 from jaxdist.preference import LEVELS, Doses, Ratio, Verdict
+from jaxdist.series import Series
 from jaxdist.statistics import Values
 
 PLACE = ("network", "site", "split", "family", "gauge")
@@ -209,28 +210,41 @@ def equal_doses(found: Sequence[Swept]) -> pd.DataFrame:
 def robust(found: Sequence[Swept], options: StatisticsConfig) -> pd.DataFrame:
     """One row a family and outcome: the fractions around no edit over which the loss is shown to stay in the margin.
 
-    Over seeds, or over images of a single network. Each end holds with `options.confidence`. Of accuracy without seeds
-    at chance, which `left_out` lists; NaN where there are no others.
+    Over seeds, or over images of a single network. Each end holds with `options.confidence`. Where all of several seeds
+    lose alike, within the margin, there is no test: the walk passes over such points and does not end on them. Of
+    accuracy without seeds at chance, which `left_out` lists; NaN where there are no others.
     """
     rows = []
     for one in found:
         series = one.series
         if series.identity is None:
             continue
-        sides, judged = families.get(series.family).sides, series.judged
-        for outcome, margin, smallest, of in (
-            ("flips", options.flips, _flips_margin(one, options), series),
-            ("accuracy", options.margin, tables.corrected_of(judged, options).smallest_margin, judged),
+        judged = series.judged
+        drops = np.round(judged.unperturbed[:, None] - judged.accuracy, statistics.DECIMALS)
+        for outcome, margin, smallest, of, losses in (
+            ("flips", options.flips, _flips_margin(one, options), series, one.flips),
+            ("accuracy", options.margin, tables.corrected_of(judged, options).smallest_margin, judged, drops),
         ):
-            low = high = np.nan
-            if len(of.seeds):
-                low, high = preference.robust_over(
-                    series.fraction, smallest < margin, identity=series.identity, sides=sides
-                )
+            low, high = _robust_over(series, series.identity, losses, smallest, margin)
             where = {"low": low, "high": high, "over": tables.over(of if len(of.seeds) else series)}
             out = tables.left_out(series) if outcome == "accuracy" else ""
             rows.append({**_labels(one), "outcome": outcome, "margin": margin, **where, "left_out": out})
     return pd.DataFrame(rows, columns=list(ROBUST))
+
+
+def _robust_over(
+    series: Series, identity: float, losses: Values, smallest: Values, margin: float
+) -> tuple[float, float]:
+    """`preference.robust_over` of losses [S, P] with their smallest margins [P]; NaN without seeds."""
+    if not len(losses):
+        return np.nan, np.nan
+    untested = np.isnan(smallest) & (len(losses) > 1) & (losses[0] < margin)
+    return preference.robust_over(
+        series.fraction[~untested],
+        (smallest < margin)[~untested],
+        identity=identity,
+        sides=families.get(series.family).sides,
+    )
 
 
 def _flips_margin(one: Swept, options: StatisticsConfig) -> Values:

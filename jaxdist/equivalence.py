@@ -6,14 +6,13 @@ equal numbers do not mean equal networks.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from jaxdist.errors import InputError
-from jaxdist.statistics import DECIMALS, Flags, Values
+from jaxdist.statistics import DECIMALS, Flags, Values, shows_spread
 
 
 class Equivalence(NamedTuple):
@@ -37,7 +36,8 @@ def welch(first: Values, second: Values, *, margin: float, confidence: float) ->
     """Compare first[S, P] with second[S', P], which need not have equally many seeds.
 
     Intervals are Welch's at `confidence`; equivalence is judged at 1 - `confidence` a side, which matches the interval
-    at 2 `confidence` - 1 lying inside the margin. Where neither sample varies, the difference is known exactly.
+    at 2 `confidence` - 1 lying inside the margin. Where the seeds of either sample are all alike, its spread is not
+    known (`statistics.shows_spread`): there all but the difference is NaN, and nothing is equivalent.
 
     Raises:
       InputError: for fewer than two seeds on a side, or unlike numbers of points.
@@ -48,19 +48,13 @@ def welch(first: Values, second: Values, *, margin: float, confidence: float) ->
             f"expected samples [S, P] of at least two seeds at the same points, got {first.shape} and {second.shape}"
         )
     difference = np.round(second.mean(axis=0) - first.mean(axis=0), DECIMALS)
-    low, high = difference.copy(), difference.copy()
-    p = np.where(difference == 0, 1.0, 0.0)
-    p_equivalent = np.where(np.abs(difference) < margin, 0.0, 1.0)
-    smallest = np.abs(difference)
-    varied = (first != first[0]).any(axis=0) | (second != second[0]).any(axis=0)
+    low, high, p, p_equivalent, smallest = (np.full(difference.shape, np.nan) for _ in range(5))
+    varied = shows_spread(first) & shows_spread(second)
     if varied.any():
         a, b = first[:, varied], second[:, varied]
-        with warnings.catch_warnings():
-            # One of the samples may be constant, which SciPy takes for a loss of precision.
-            warnings.simplefilter("ignore", RuntimeWarning)
-            test: Any = stats.ttest_ind(b, a, equal_var=False)
-            below: Any = stats.ttest_ind(b - margin, a, equal_var=False, alternative="less")
-            above: Any = stats.ttest_ind(b + margin, a, equal_var=False, alternative="greater")
+        test: Any = stats.ttest_ind(b, a, equal_var=False)
+        below: Any = stats.ttest_ind(b - margin, a, equal_var=False, alternative="less")
+        above: Any = stats.ttest_ind(b + margin, a, equal_var=False, alternative="greater")
         interval = test.confidence_interval(confidence)
         one_sided = test.confidence_interval(2 * confidence - 1)
         smallest[varied] = np.maximum(np.abs(one_sided.low), np.abs(one_sided.high))

@@ -71,7 +71,7 @@ class Ratio(NamedTuple):
     The mean lies between `at_least` and `at_most`, equal unless some of the `seeds` are `censored`; `missing` ones are
     left out. `low` and `high` bound it with the two-sided confidence. `p_less` and `p_greater` are one-sided, of "at
     least 1" and "at most 1"; `p_equivalent` is the larger of the two one-sided tests of "outside `EQUIVALENT`". With
-    fewer than two seeds interval and tests are NaN.
+    fewer than two seeds, or ratios that are all alike (`statistics.shows_spread`), interval and tests are NaN.
     """
 
     seeds: int
@@ -85,6 +85,11 @@ class Ratio(NamedTuple):
     p_greater: float
     p_equivalent: float
     equivalent: bool
+
+    @property
+    def tested(self) -> bool:
+        """Whether there is a test of every claim."""
+        return not np.isnan([self.p_less, self.p_greater, self.p_equivalent]).any()
 
 
 _NAN = float("nan")
@@ -181,7 +186,7 @@ def over(first: LogRatio, second: LogRatio) -> LogRatio:
 
 
 def summarise(ratio: LogRatio, confidence: float) -> Ratio:
-    """Mean, interval and tests of log-ratios over seeds; see `Ratio`. Without variance the answers are exact."""
+    """Mean, interval and tests of log-ratios over seeds; see `Ratio`."""
     known = ~(np.isnan(ratio.low) | np.isnan(ratio.high))
     low, high = (np.round(end[known], DECIMALS) for end in ratio)
     seeds, missing = len(low), int((~known).sum())
@@ -198,7 +203,7 @@ def summarise(ratio: LogRatio, confidence: float) -> Ratio:
     p = np.ones(4)
     if finite.any():
         p[finite] = statistics.one_sample_t(columns[:, finite], 0.0, "less")[1]
-    p_equivalent = float(max(p[2:]))
+    p_equivalent = float(np.max(p[2:]))
     return Ratio(
         seeds,
         censored,
@@ -217,10 +222,11 @@ def summarise(ratio: LogRatio, confidence: float) -> Ratio:
 def flips_margin(flips: Values, confidence: float) -> Values:
     """The smallest margin [P] below which the mean of flips [S, P] is shown to lie: its upper one-sided bound.
 
-    Unedited networks flip nothing, so flips are paired differences as they are. NaN of a single seed.
+    Unedited networks flip nothing, so flips are paired differences as they are. NaN where seeds show no spread
+    (`statistics.shows_spread`), as a single one does not, but 0 where no network flips anything.
     """
     rounded = np.round(np.asarray(flips, np.float64), DECIMALS).astype(np.float64)
-    return statistics.upper_bound(rounded, confidence)
+    return statistics.upper_bound(rounded, confidence, exact=(rounded == 0).all(axis=0))
 
 
 def robust_over(
@@ -287,6 +293,10 @@ def _reason(costs: list[Doses], comparisons: tuple[Comparison, ...], confidence:
     if seeds < 2:
         one = len(costs[0].dose) < 2
         return "one seed, and tests are over seeds" if one else "doses are defined for fewer than two seeds"
+    untested = [comparison for comparison in comparisons if not comparison.ratio.tested]
+    if untested:
+        places = ", ".join(f"{each.first} over {each.second} at {100 * each.level:g} %" for each in untested)
+        return f"no test, since ratios of doses are alike in all {seeds} seeds: {places}"
     alpha = 1 - confidence
     against = [one for one in comparisons if one.second == LARGE]
     if all(one.ratio.equivalent for one in against):

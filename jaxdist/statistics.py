@@ -1,13 +1,13 @@
 """Means, intervals, tests and tolerance radii over the seeds of a sweep, as published and corrected.
 
 Pure NumPy and SciPy. Every accuracy, drop and margin is a fraction. Seeds are the first axis (S), sweep points the
-second (P); see `jaxdist.types`. Undefined quantities, such as the interval of a single seed, are NaN; a sample without
-variance has a defined answer everywhere.
+second (P); see `jaxdist.types`. Undefined quantities, such as the interval of a single seed, are NaN. So are intervals
+and tests of seeds that are all alike, whose spread is not known (`shows_spread`); orders need no spread, so medians have
+their intervals.
 """
 
 from __future__ import annotations
 
-import gc
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -25,7 +25,7 @@ DECIMALS = 12
 """Differences of accuracies, and margins, are rounded so: 0.12 - 0.11 is 0.01, as the image counts behind it say.
 
 Distinct counts of N images differ by 1/N, far more; the rounding error of one subtraction is far less. So equal count
-differences are equal numbers, a drop of exactly the margin reaches it, and constant differences have zero variance.
+differences are equal numbers, a drop of exactly the margin reaches it, and constant differences are seen to be constant.
 """
 
 
@@ -125,54 +125,69 @@ NO_MEDIAN = MedianInterval(float("nan"), float("nan"), float("nan"))
 """Of no values at all."""
 
 
-def mean_interval(values: Values, confidence: float) -> Interval:
-    """Mean of values[S, ...] over seeds with its Student t interval, low and high NaN for a single seed.
+def shows_spread(values: Values) -> Flags:
+    """Whether values[S, ...] over seeds tell how far seeds lie apart, each [...]: two at least that are not all alike.
 
-    The interval's standard error has ddof 1, the reported standard deviation ddof 0: the paper prints both so. Raises
-    `InputError` without seeds or for a confidence outside (0, 1).
+    A single value says nothing about spread, and equal ones do not say that the next is equal too. Every interval of a
+    mean and every t test rests on this, and there is none without it.
+    """
+    values = np.asarray(values)
+    spread: Flags = (values != values[:1]).any(axis=0)
+    return spread
+
+
+def mean_interval(values: Values, confidence: float, *, exact: Flags | None = None) -> Interval:
+    """Mean of values[S, ...] over seeds with its Student t interval, low and high NaN where they show no spread.
+
+    Where `exact` [...] says that values are what they are by definition, as the drop without an edit is, equal values
+    of several seeds are their own interval. The interval's standard error has ddof 1, the reported standard deviation
+    ddof 0: the paper prints both so. Raises `InputError` without seeds or for a confidence outside (0, 1).
     """
     values = np.asarray(values, dtype=np.float64)
     _check_confidence(confidence)
     if values.ndim == 0 or len(values) == 0:
         raise InputError(f"values: expected at least one seed on the first axis, got shape {values.shape}")
     # The mean of equal numbers can differ from them by a rounding error, which would give them a variance.
-    constant = (values == values[0]).all(axis=0)
-    mean = np.where(constant, values[0], values.mean(axis=0))
-    sd = np.where(constant, 0.0, values.std(axis=0))
-    half = _t_quantile((1 + confidence) / 2, len(values)) * _standard_error(sd, len(values))
+    varied = shows_spread(values)
+    mean = np.where(varied, values.mean(axis=0), values[0])
+    sd = np.where(varied, values.std(axis=0), 0.0)
+    half = _t_quantile((1 + confidence) / 2, len(values)) * _standard_error(values, sd, exact)
     return Interval(mean, mean - half, mean + half, sd)
 
 
-def upper_bound(values: Values, confidence: float) -> Values:
-    """The upper one-sided Student t bound of the mean of values[S, ...] over seeds; NaN for a single seed."""
+def upper_bound(values: Values, confidence: float, *, exact: Flags | None = None) -> Values:
+    """The upper one-sided t bound of the mean of values[S, ...] over seeds, NaN where `mean_interval` has no interval."""
     mean, _, _, sd = mean_interval(values, confidence)
-    return mean + _t_quantile(confidence, len(values)) * _standard_error(sd, len(values))
+    return mean + _t_quantile(confidence, len(values)) * _standard_error(np.asarray(values), sd, exact)
 
 
-def paired_t(reference: Values, values: Values) -> PairedT:
+def paired_t(reference: Values, values: Values, *, exact: Flags | None = None) -> PairedT:
     """Two-sided paired t test of values[S, P] against reference[S], accuracies as fractions.
 
-    The sign is the paper's, ``ttest_rel(reference, values)``. Identical pairs give t = 0 and p = 1, a constant
-    difference t = +-inf and p = 0, fewer than two seeds NaN. Raises `InputError` where the seeds do not match.
+    The sign is the paper's, ``ttest_rel(reference, values)``. Where the differences show no spread there is no test: NaN
+    (`shows_spread`), but t = 0 and p = 1 where `exact` [P] says that values are the reference itself. Raises
+    `InputError` where the seeds do not match.
     """
-    return PairedT(*one_sample_t(_drop(reference, values), 0.0, "two-sided"))
+    return PairedT(*one_sample_t(_drop(reference, values), 0.0, "two-sided", exact=exact))
 
 
 def one_sample_t(
-    differences: Values, expected: float, alternative: Literal["two-sided", "less"]
+    differences: Values, expected: float, alternative: Literal["two-sided", "less"], *, exact: Flags | None = None
 ) -> tuple[Values, Values]:
     """t and p, each [P], of differences[S, P] whose mean is `expected` under the hypothesis.
 
-    Constant differences, for which SciPy divides by zero, get the limit: t = 0 on `expected` itself, else +-inf.
+    NaN where they show no spread. Equal ones of several seeds that `exact` [P] says to be so by definition get the
+    limit: t = 0 and p = 1 on `expected` itself, else t = +-inf and p = 0, or 1 on the hypothesis' side.
     """
     seeds, points = differences.shape
-    if seeds < 2:
-        return np.full(points, np.nan), np.full(points, np.nan)
-    excess = differences[0] - expected
-    t = np.where(excess == 0, 0.0, np.copysign(np.inf, excess))
-    # On the edge of "less" the hypothesis "at least `expected`" is true, so nothing is evidence against it: p = 1.
-    p = np.where(excess == 0, 1.0, 0.0) if alternative == "two-sided" else np.where(excess < 0, 0.0, 1.0)
-    varied = (differences != differences[0]).any(axis=0)
+    t, p = np.full(points, np.nan), np.full(points, np.nan)
+    varied = shows_spread(differences)
+    if exact is not None and seeds > 1:
+        limit = exact & ~varied
+        excess = differences[0, limit] - expected
+        t[limit] = np.where(excess == 0, 0.0, np.copysign(np.inf, excess))
+        # On the edge of "less" the hypothesis "at least `expected`" is true, so nothing is evidence against it: p = 1.
+        p[limit] = np.where(excess == 0, 1.0, 0.0) if alternative == "two-sided" else np.where(excess < 0, 0.0, 1.0)
     if varied.any():
         result: Any = stats.ttest_1samp(differences[:, varied], expected, alternative=alternative)
         t[varied], p[varied] = result.statistic, result.pvalue
@@ -183,7 +198,8 @@ def as_published(accuracy: Values, *, baseline_index: int, confidence: float) ->
     """The paper's own analysis of accuracy[S, P]: paired t tests against one grid point, nothing corrected.
 
     The paper's code takes grid index 50 as its baseline, which is not the unperturbed network; `corrected` is the
-    analysis to trust. Source: arXiv:2411.17932, appendix tables and the code that printed them. Raises `InputError`
+    analysis to trust. Where seeds differ from the baseline by the same, SciPy's test, which the paper's code calls,
+    divides by zero; here there is no test (NaN), but t = 0 and p = 1 of the baseline itself. Source: arXiv:2411.17932, appendix tables and the code that printed them. Raises `InputError`
     for accuracies that are not fractions or an index outside the grid.
     """
     accuracy = _fractions("accuracy", accuracy, 2)
@@ -193,7 +209,8 @@ def as_published(accuracy: Values, *, baseline_index: int, confidence: float) ->
             f"baseline_index: expected an index of the grid's {points} points, 0 to {points - 1}, got {baseline_index}"
         )
     mean, low, high, sd = mean_interval(accuracy, confidence)
-    return Published(mean, sd, low, high, *paired_t(accuracy[:, baseline_index], accuracy))
+    baseline = np.arange(points) == baseline_index
+    return Published(mean, sd, low, high, *paired_t(accuracy[:, baseline_index], accuracy, exact=baseline))
 
 
 def corrected(accuracy: Values, unperturbed: Values, *, margin: float, confidence: float) -> Corrected:
@@ -202,8 +219,9 @@ def corrected(accuracy: Values, unperturbed: Values, *, margin: float, confidenc
     Intervals are two-sided Student t at `confidence`. Cohen's d_z is the mean drop over its standard deviation
     (ddof 1), t / sqrt(S) (Lakens 2013, eq. 7). Non-inferiority is the one-sided paired t test at level 1 - confidence;
     `smallest_margin` is the drop's upper one-sided confidence bound, or 0 where that is negative, and a point is
-    non-inferior where it is below `margin`. Without variance a mean drop equal to the margin fails. With one seed
-    all but `mean` and `drop` is NaN and nothing is non-inferior.
+    non-inferior where it is below `margin`. Where drops show no spread (`shows_spread`) all but `mean` and `drop` is
+    NaN, and nothing is non-inferior; such points count among those that `p_holm` is corrected for. Only where no
+    network's accuracy changes at all, as by definition without an edit, the interval is 0 and p is 1.
 
     Raises `InputError` for accuracies that are not fractions, seeds that do not match, a margin that is not positive.
     """
@@ -211,11 +229,12 @@ def corrected(accuracy: Values, unperturbed: Values, *, margin: float, confidenc
     drops = _drop(_fractions("unperturbed", unperturbed, 1), accuracy)
     margin = _margin(margin)
     seeds = len(drops)
+    exact = (drops == 0).all(axis=0)
     mean, low, high, _ = mean_interval(accuracy, confidence)
-    drop, drop_low, drop_high, _ = mean_interval(drops, confidence)
-    t, p = one_sample_t(drops, 0.0, "two-sided")
-    _, noninferiority_p = one_sample_t(drops, margin, "less")
-    smallest_margin = np.maximum(upper_bound(drops, confidence), 0.0)
+    drop, drop_low, drop_high, _ = mean_interval(drops, confidence, exact=exact)
+    t, p = one_sample_t(drops, 0.0, "two-sided", exact=exact)
+    _, noninferiority_p = one_sample_t(drops, margin, "less", exact=exact)
+    smallest_margin = np.maximum(upper_bound(drops, confidence, exact=exact), 0.0)
     return Corrected(
         mean=mean,
         low=low,
@@ -225,7 +244,7 @@ def corrected(accuracy: Values, unperturbed: Values, *, margin: float, confidenc
         drop_high=drop_high,
         t=t,
         p=p,
-        p_holm=holm(p),
+        p_holm=holm(p, hypotheses=len(p)),
         effect_size=t / np.sqrt(seeds),
         noninferiority_p=noninferiority_p,
         noninferior=smallest_margin < margin,
@@ -233,20 +252,19 @@ def corrected(accuracy: Values, unperturbed: Values, *, margin: float, confidenc
     )
 
 
-def holm(p: Values) -> Values:
-    """Holm's step-down correction of p[P] (Holm 1979) over the p-values that are not NaN; NaN stays NaN."""
-    # The only use of statsmodels, which takes about a second to import.
-    from statsmodels.stats.multitest import multipletests
+def holm(p: Values, hypotheses: int | None = None) -> Values:
+    """Holm's step-down correction of p[P] (Holm 1979) over the p-values that are not NaN; NaN stays NaN.
 
+    Of more `hypotheses` than have a p-value, those without one count as not rejected. Raises `InputError` for fewer.
+    """
     adjusted = np.array(p, dtype=np.float64)
-    tested = ~np.isnan(adjusted)
-    if tested.any():
-        # It ends by collecting garbage, a tenth of a second where JAX is loaded; frozen objects are passed over.
-        gc.freeze()
-        try:
-            adjusted[tested] = multipletests(adjusted[tested], method="holm")[1]
-        finally:
-            gc.unfreeze()
+    tested = np.flatnonzero(~np.isnan(adjusted))
+    count = len(tested) if hypotheses is None else hypotheses
+    if count < len(tested):
+        raise InputError(f"hypotheses: expected at least the {len(tested)} that have a p-value, got {count}")
+    ascending = tested[np.argsort(adjusted[tested], kind="stable")]
+    steps = adjusted[ascending] * np.arange(count, count - len(ascending), -1)
+    adjusted[ascending] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return adjusted
 
 
@@ -311,7 +329,7 @@ def median_interval(values: Values, confidence: float) -> MedianInterval:
     """Median of values[S] with its distribution-free interval between two order statistics.
 
     The interval (Conover 1999, section 3.2) is NaN where the sample is too small for it: fewer than 6 values for
-    95 %. Values may be infinite on one side, censored there; the median of an even number is halfway between the
+    95 %. It takes no spread from the sample, so it holds of equal values too. Values may be infinite on one side, censored there; the median of an even number is halfway between the
     middle two, so infinite where either is. Raises `InputError` without values, for NaN, and for infinities of both
     signs.
     """
@@ -336,9 +354,16 @@ def _drop(reference: Values, values: Values) -> Values:
     return np.round(reference[:, None] - values, DECIMALS)
 
 
-def _standard_error(sd: Values, seeds: int) -> Values:
-    """Standard error of a mean from the population standard deviation: sd (ddof 1) / sqrt(S) is sd / sqrt(S - 1)."""
-    return sd / np.sqrt(seeds - 1) if seeds > 1 else np.full_like(sd, np.nan)
+def _standard_error(values: Values, sd: Values, exact: Flags | None) -> Values:
+    """Standard error of the mean of values[S, ...], NaN where they show no spread, unless they are `exact`.
+
+    From the population standard deviation: sd (ddof 1) / sqrt(S) is sd / sqrt(S - 1).
+    """
+    seeds = len(values)
+    if seeds < 2:
+        return np.full_like(sd, np.nan)
+    known = shows_spread(values) if exact is None else shows_spread(values) | exact
+    return np.where(known, sd / np.sqrt(seeds - 1), np.nan)
 
 
 def _t_quantile(probability: float, seeds: int) -> float:

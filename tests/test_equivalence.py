@@ -1,4 +1,4 @@
-"""Two independent samples of networks: Welch, equivalence, and answers where nothing varies."""
+"""Two independent samples of networks: Welch, equivalence, and no answer where a sample shows no spread."""
 
 from __future__ import annotations
 
@@ -23,14 +23,17 @@ def test_is_welchs_test_and_tost():
     np.testing.assert_allclose(found.difference, second.mean(0) - first.mean(0), atol=1e-12)
 
 
-def test_samples_that_do_not_vary_have_an_answer():
-    first = np.full((3, 3), 0.5)
-    second = np.stack([np.full(4, 0.5), np.full(4, 0.6), np.array([0.5, 0.5, 0.5, 0.6])], axis=1)
-    found = equivalence.welch(first, second, margin=0.05, confidence=0.95)
-    np.testing.assert_array_equal(found.equivalent[:2], [True, False])
-    np.testing.assert_array_equal(found.p[:2], [1, 0])
-    np.testing.assert_allclose(found.difference, [0, 0.1, 0.025])
-    assert np.isfinite(found.low).all()
+@pytest.mark.parametrize("seeds", [2, 4, 12])
+def test_a_sample_that_does_not_vary_has_a_difference_and_nothing_else(seeds):
+    varied = np.random.default_rng(seeds).uniform(0.5, 0.51, seeds)
+    first = np.stack([np.full(3, 0.5), np.full(3, 0.5), np.full(3, 0.5), np.array([0.5, 0.5, 0.51])], axis=1)
+    second = np.stack([np.full(seeds, 0.5), np.full(seeds, 0.6), varied, varied], axis=1)
+    for samples, sign in (((first, second), 1), ((second, first), -1)):
+        welch = equivalence.welch(*samples, margin=0.5, confidence=0.95)
+        np.testing.assert_allclose(welch.difference[:3], sign * np.array([0, 0.1, varied.mean() - 0.5]))
+        for name in ("low", "high", "p", "p_equivalent", "smallest_margin"):
+            np.testing.assert_array_equal(np.isnan(getattr(welch, name)), [True, True, True, False], name)
+        assert welch.equivalent.tolist()[:3] == [False] * 3
 
 
 def test_finds_equivalence_at_the_promised_rate():

@@ -112,13 +112,14 @@ class TestRatio:
         )
         assert (one.p_less, one.p_equivalent) == pytest.approx((other.p_greater, other.p_equivalent))
 
-    @pytest.mark.parametrize(("ratio", "less", "greater", "equal"), [(1, 1, 1, 0), (0.8, 0, 1, 1), (1.1, 1, 0, 0)])
-    def test_without_variance_answers_are_exact(self, ratio, less, greater, equal):
-        found = preference.summarise(
-            preference.log_ratio(exact([0.1, 0.2, 0.3] * np.array(ratio)), exact([0.1, 0.2, 0.3])), 0.95
-        )
-        assert (found.p_less, found.p_greater, found.p_equivalent) == (less, greater, equal)
-        assert found.low == pytest.approx(found.high) == pytest.approx(ratio)
+    @pytest.mark.parametrize("doses", [[0.1, 0.2, 0.3], [0.1, 0.1], [0.2, 0.4, 0.1, 0.3, 0.7, 0.5]])
+    @pytest.mark.parametrize("ratio", [1, 0.8, 1.1, 40, 0.001])
+    def test_ratios_that_are_alike_have_a_mean_and_no_test(self, ratio, doses):
+        alike = preference.summarise(preference.log_ratio(exact(np.array(doses) * ratio), exact(doses)), 0.95)
+        assert np.isnan([alike.p_less, alike.p_greater, alike.p_equivalent, alike.low, alike.high]).all()
+        assert not alike.equivalent
+        assert not alike.tested
+        assert alike.at_least == alike.at_most == pytest.approx(ratio)
 
     def test_one_seed_has_a_ratio_and_nothing_else(self):
         found = preference.summarise(preference.log_ratio(exact([0.1]), exact([0.2])), 0.95)
@@ -175,7 +176,7 @@ class TestRobust:
         flips = np.array([[0.0, 0.01, 0.02], [0.0, 0.03, 0.02], [0.0, 0.02, 0.02]])
         found = preference.flips_margin(flips, 0.95)
         expected = 0.02 + stats.t.ppf(0.95, 2) * np.std([0.01, 0.02, 0.03], ddof=1) / np.sqrt(3)
-        np.testing.assert_allclose(found, [0, expected, 0.02])
+        np.testing.assert_allclose(found, [0, expected, np.nan])
         assert np.isnan(preference.flips_margin(flips[:1], 0.95)).all()
 
     @pytest.mark.parametrize(
@@ -214,6 +215,21 @@ READS = {
 
 
 class TestVerdict:
+    @pytest.mark.parametrize("answer", list(READS))
+    @pytest.mark.parametrize("seeds", [2, 6])
+    def test_ratios_without_a_spread_support_no_claim(self, answer, seeds):
+        verdict = preference.verdict(study(READS[answer], seeds=seeds, spread=0.0), 0.95)
+        assert verdict.answer == "neither"
+        assert np.isnan([verdict.p_distance, verdict.p_intensity]).all()
+        assert verdict.reason.startswith(f"no test, since ratios of doses are alike in all {seeds} seeds: floor over")
+
+    def test_a_single_comparison_without_a_spread_is_named(self):
+        costs = study(READS["distance"], spread=0.05)
+        costs["floor", LEVELS[1]] = exact(0.1 * costs["clip_both", LEVELS[1]].dose)
+        verdict = preference.verdict(costs, 0.95)
+        assert (verdict.answer, verdict.p_distance) == ("neither", pytest.approx(np.nan, nan_ok=True))
+        assert verdict.reason == "no test, since ratios of doses are alike in all 6 seeds: floor over clip_both at 10 %"
+
     @pytest.mark.parametrize("answer", list(READS))
     def test_is_right_of_networks_that_read_one_the_other_or_neither(self, answer):
         found = preference.verdict(study(READS[answer], spread=0.05), 0.95)

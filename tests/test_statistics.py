@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from jaxdist import statistics
 from jaxdist.errors import InputError
@@ -109,29 +110,52 @@ def test_t_is_positive_where_accuracy_is_below_the_reference() -> None:
     assert t[0] > 0 > t[1]
 
 
-def test_paired_t_without_variance() -> None:
+def test_paired_t_of_differences_without_a_spread_is_no_test() -> None:
     # 0.12 - 0.11, 0.97 - 0.96 and 0.5 - 0.49 differ in their last bits; as counts of images they are one drop.
     reference = np.array([0.12, 0.97, 0.5])
     lower = np.array([0.11, 0.96, 0.49])
     assert len(set(reference - lower)) > 1
-    t, p = statistics.paired_t(reference, np.stack([reference, lower, reference + 0.25], axis=1))
-    assert t.tolist() == [0, math.inf, -math.inf]
-    assert p.tolist() == [1, 0, 0]
+    values = np.stack([reference, lower, reference + 0.25], axis=1)
+    assert np.isnan(statistics.paired_t(reference, values)).all()
+    t, p = statistics.paired_t(reference, values, exact=np.array([True, False, False]))
+    np.testing.assert_array_equal(t, [0, np.nan, np.nan])
+    np.testing.assert_array_equal(p, [1, np.nan, np.nan])
 
 
-def test_corrected_without_variance() -> None:
-    unperturbed = np.array([0.12, 0.97, 0.5])
-    drops = np.array([0.0, 0.005, 0.01, 0.02, -0.02])
-    result = statistics.corrected(unperturbed[:, None] - drops, unperturbed, margin=0.01, confidence=0.95)
-    inf = math.inf
-    assert result.t.tolist() == [0, inf, inf, inf, -inf]
-    assert result.effect_size.tolist() == [0, inf, inf, inf, -inf]
-    assert result.p.tolist() == result.p_holm.tolist() == [1, 0, 0, 0, 0]
-    for edge in (result.drop, result.drop_low, result.drop_high):
-        assert edge.tolist() == drops.tolist()
-    assert result.smallest_margin.tolist() == [0, 0.005, 0.01, 0.02, 0]
-    assert result.noninferiority_p.tolist() == [0, 0, 1, 1, 0], "a drop of exactly the margin is not below it"
-    assert result.noninferior.tolist() == [True, True, False, False, True]
+@pytest.mark.parametrize("seeds", [2, 3, 6, 20])
+def test_seeds_that_lose_alike_have_a_drop_and_nothing_else(seeds: int) -> None:
+    unperturbed = np.random.default_rng(seeds).integers(300, 970, seeds) / 1000
+    drops = np.array([0.0, 0.005, 0.01, 0.02, -0.02, 0.15])
+    accuracy = unperturbed[:, None] - drops
+    result = statistics.corrected(accuracy, unperturbed, margin=0.01, confidence=0.95)
+    np.testing.assert_allclose(result.drop, drops, atol=1e-12)
+    for name in ("t", "p", "p_holm", "effect_size", "drop_low", "drop_high", "noninferiority_p", "smallest_margin"):
+        assert np.isnan(getattr(result, name)[1:]).all(), name
+    assert not result.noninferior[1:].any()
+    # No change of any network is what no edit is.
+    assert [float(values[0]) for values in (result.t, result.p, result.drop_low, result.drop_high)] == [0, 1, 0, 0]
+    assert result.noninferior[0]
+    published = statistics.as_published(accuracy, baseline_index=0, confidence=0.95)
+    assert (published.t[0], published.p[0]) == (0, 1)
+    assert np.isnan([published.t[1:], published.p[1:]]).all()
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_whatever_the_sample_no_statistic_is_infinite_or_certain(seeds: int) -> None:
+    """Accuracies of few images, where seeds are often alike."""
+    rng = np.random.default_rng(seeds)
+    unperturbed = rng.integers(14, 17, seeds) / 20
+    accuracy = rng.integers(12, 15, (seeds, 400)) / 20
+    result = statistics.corrected(accuracy, unperturbed, margin=0.2, confidence=0.95)
+    alike = np.ptp(np.round(unperturbed[:, None] - accuracy, 9), axis=0) == 0
+    changed = np.abs(result.drop) > 1e-9
+    assert (alike & changed).sum() > 3
+    assert not np.isinf([*result[:-3], result.smallest_margin]).any()
+    for p in (result.p, result.p_holm, result.noninferiority_p):
+        assert ((p[changed] > 0) | np.isnan(p[changed])).all()
+    np.testing.assert_array_equal(np.isnan(result.p), alike & changed)
+    tested = ~np.isnan(result.p)
+    np.testing.assert_allclose(result.p_holm[tested], statistics.holm(result.p[tested], hypotheses=400))
 
 
 def test_one_seed_has_means_but_no_inference() -> None:
@@ -150,13 +174,30 @@ def test_one_seed_has_means_but_no_inference() -> None:
     assert np.isnan(list(undefined.values())).all()
 
 
-def test_mean_interval_of_equal_values_is_the_value() -> None:
+def test_equal_values_have_a_mean_and_no_interval() -> None:
     # numpy's mean of three 0.1 is not 0.1.
     assert np.full(3, 0.1).mean() != 0.1
-    mean, low, high, sd = statistics.mean_interval(np.full((3, 2), 0.1), 0.95)
-    for edge in (mean, low, high):
-        assert (edge == 0.1).all()
+    values = np.full((3, 2), 0.1)
+    mean, low, high, sd = statistics.mean_interval(values, 0.95)
+    assert (mean == 0.1).all()
+    assert np.isnan([low, high, statistics.upper_bound(values, 0.95)]).all()
     assert (sd == 0).all()
+    _, low, high, _ = statistics.mean_interval(values, 0.95, exact=np.array([True, False]))
+    assert low[0] == high[0] == 0.1
+    assert np.isnan([low[1], high[1]]).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "spread"),
+    [
+        ([[0.5]], [False]),
+        ([[0.5, 0.5], [0.5, 0.6]], [False, True]),
+        ([[1.0, 0.0], [1.0, 0.0], [1.0, 1e-9]], [False, True]),
+        (np.zeros((0, 3)), [False] * 3),
+    ],
+)
+def test_a_spread_takes_two_seeds_that_are_not_alike(values: object, spread: list[bool]) -> None:
+    assert statistics.shows_spread(np.array(values)).tolist() == spread
 
 
 def test_mean_interval_keeps_trailing_axes() -> None:
@@ -178,6 +219,37 @@ def test_holm_by_hand() -> None:
 def test_holm_leaves_nan_out_of_the_count() -> None:
     np.testing.assert_allclose(statistics.holm(np.array([0.01, np.nan, 0.04])), [0.02, np.nan, 0.04])
     assert np.isnan(statistics.holm(np.full(2, np.nan))).all()
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 7, 40])
+def test_holm_is_that_of_statsmodels(size: int) -> None:
+    """With ties, certainties and p-values that are not defined."""
+    rng = np.random.default_rng(size)
+    for draw in range(25):
+        p = rng.uniform(size=size) ** 3
+        if draw % 2:
+            p = np.round(p, 1)
+        p[rng.uniform(size=size) < 0.2 * (draw % 3)] = np.nan
+        tested = ~np.isnan(p)
+        expected = p.copy()
+        if tested.any():
+            expected[tested] = multipletests(p[tested], method="holm")[1]
+        given = p.copy()
+        np.testing.assert_allclose(statistics.holm(p), expected, rtol=1e-12)
+        np.testing.assert_array_equal(p, given, "what was given is as it was")
+        # Hypotheses without a p-value count as not rejected, as those of p = 1 do.
+        padded = np.concatenate([p[tested], np.ones(size - tested.sum() + 2)])
+        adjusted = multipletests(padded, method="holm")[1][: tested.sum()]
+        np.testing.assert_allclose(statistics.holm(p, hypotheses=size + 2)[tested], adjusted, rtol=1e-12)
+
+
+def test_holm_refuses_fewer_hypotheses_than_there_are_p_values() -> None:
+    with pytest.raises(InputError, match="at least the 3 that have a p-value, got 2"):
+        statistics.holm(np.array([0.1, 0.2, np.nan, 0.3]), hypotheses=2)
+
+
+def test_a_median_of_equal_values_has_its_interval_which_takes_no_spread() -> None:
+    assert statistics.median_interval(np.full(6, 0.3), 0.95) == (0.3, 0.3, 0.3)
 
 
 def test_noninferiority_error_rate_at_the_margin() -> None:
