@@ -21,6 +21,7 @@ from jaxdist.config import StatisticsConfig
 from jaxdist.dose_tables import FairComparison, Rho
 from jaxdist.dosed import Swept
 from jaxdist.figures import LOOKS, Values, new_figure, settle, style
+from jaxdist.text import TWO_SEEDS
 
 LARGE, SMALL, MOVED, CONTROL = "#084f9a", "#dc3b2f", "#56bd95", "#000000"
 """Colours of edits that erase large values, that erase small ones, that move the boundary, and of random controls."""
@@ -95,6 +96,8 @@ def figure(found: FairComparison, options: StatisticsConfig) -> Figure:
     first = shown[0].series
     where = f"Edits of {tables.shortened(first.site, 30)} at equal dose, {first.split} images"
     title = f"{where}: {over}" if len(drawn) > 1 else f"{where}\n{over}"
+    if seeds == 2 and any(np.isfinite(rho.low).any() for panel in drawn for rho in panel.rhos):
+        title += f"\nBand of ρ {TWO_SEEDS}"
     return draw(drawn, options.flips, resolution=1 / first.total, title=title)
 
 

@@ -211,7 +211,7 @@ def robust(found: Sequence[Swept], options: StatisticsConfig) -> pd.DataFrame:
     """One row a family and outcome: the fractions around no edit over which the loss is shown to stay in the margin.
 
     Over seeds, or over images of a single network. Each end holds with `options.confidence`. Where all of several seeds
-    lose alike, within the margin, there is no test: the walk passes over such points and does not end on them. Of
+    lose alike there is no test: the walk passes over such points within the margin, and does not end on one. Of
     accuracy without seeds at chance, which `left_out` lists; NaN where there are no others.
     """
     rows = []
@@ -238,13 +238,10 @@ def _robust_over(
     """`preference.robust_over` of losses [S, P] with their smallest margins [P]; NaN without seeds."""
     if not len(losses):
         return np.nan, np.nan
-    untested = np.isnan(smallest) & (len(losses) > 1) & (losses[0] < margin)
-    return preference.robust_over(
-        series.fraction[~untested],
-        (smallest < margin)[~untested],
-        identity=identity,
-        sides=families.get(series.family).sides,
-    )
+    alike = np.isnan(smallest) & (len(losses) > 1)
+    within = np.where(alike, losses[0], smallest) < margin
+    sides = families.get(series.family).sides
+    return preference.robust_over(series.fraction, within, identity=identity, sides=sides, untested=alike)
 
 
 def _flips_margin(one: Swept, options: StatisticsConfig) -> Values:
@@ -281,6 +278,7 @@ def gauges(found: Sequence[Swept], options: StatisticsConfig) -> pd.DataFrame:
         apart = np.ptp([interval.mean for interval in means.values()], axis=0)
         for at in dict.fromkeys(int(np.abs(grid - wanted).argmin()) for wanted in FEW.get(family, ())):
             row = {"network": network, "site": site, "split": split, "family": family, "fraction": float(grid[at])}
+            row["seeds"] = min(len(one.flips) for one in by_gauge.values())
             for gauge, interval in means.items():
                 row |= {gauge: interval.mean[at], f"{gauge}_low": interval.low[at], f"{gauge}_high": interval.high[at]}
             rows.append({**row, "apart": apart[at], "most_apart": apart.max()})

@@ -24,6 +24,7 @@ from matplotlib.lines import Line2D
 
 from jaxdist import files
 from jaxdist.errors import InputError, nearest
+from jaxdist.text import TWO_SEEDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,6 +66,9 @@ FURTHER_COLOURS = ("#009e73", "#e69f00", "#cc79a7", "#000000", "#56b4e9")
 # Six markers against five colours: thirty networks before a pair repeats.
 FURTHER_MARKERS = ("^", "D", "v", "P", "X", "<")
 
+
+TWO_SEEDS_BAND = f"bands {TWO_SEEDS}, cut at 0 and 100 %"
+"""What is said of bands that are intervals of two seeds, which go far beyond what an accuracy can be."""
 
 FEW = 30
 """Points of a curve up to which each has a marker."""
@@ -274,7 +278,8 @@ def _draw(ax: Axes, panel: Panel, shown: Curves, look: Mapping[str, Look]) -> No
         ax.text(0.5, 0.5, "not measured", transform=ax.transAxes, ha="center", va="center", color="0.4")
     for family in drawn:
         for name, curve in shown[family].items():
-            x, low, high = 100 * curve.fraction, 100 * curve.low, 100 * curve.high
+            # Intervals of few seeds reach beyond what an accuracy can be.
+            x, low, high = 100 * curve.fraction, 100 * np.clip(curve.low, 0, 1), 100 * np.clip(curve.high, 0, 1)
             banded = np.isfinite(low) & np.isfinite(high)
             if banded.any():
                 ax.fill_between(x, low, high, where=banded, color=look[name].colour, alpha=0.2, linewidth=0)

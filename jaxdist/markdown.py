@@ -38,6 +38,9 @@ def published(points: pd.DataFrame, training: pd.DataFrame | None, options: Stat
     ]
     if (points.seeds == 1).any():
         parts.append("This analysis needs several seeds: of a single one there is neither t nor p.")
+    # A grid of the user's own may be too short for the baseline, and then nothing on it is tested.
+    with_baseline = points.groupby(["family", "network", "site", "split"]).published_p.transform("count") > 0
+    parts += tables.cautions(points[with_baseline], "published_p")
     if training is not None:
         quantities = {"train_accuracy": "train accuracy %", "test_accuracy": "test accuracy %", "loss": "loss"}
         rows = [
@@ -81,12 +84,13 @@ def corrected(points: pd.DataFrame, options: StatisticsConfig) -> str:
             "Holm-corrected over the points of the family; there is no d. " + noninferior
         )
     parts += left_out(points, "All of it is")
+    parts += tables.cautions(points, "p")
     columns: dict[str, Callable[[pd.Series], str]] = {
         "drop": lambda r: f"{tables.percent(r['drop'])} [{tables.percent(r.drop_low)}, {tables.percent(r.drop_high)}]",
         "p (Holm)": lambda r: tables.p_value(r.p_holm),
         "d": lambda r: tables.number(r.effect_size),
         "smallest margin": lambda r: tables.percent(r.smallest_margin),
-        "non-inferior": lambda r: "yes" if r.noninferior else "no",
+        "non-inferior": tables.noninferior,
     }
     if tables.over_images(points):
         columns.pop("d")

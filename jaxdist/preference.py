@@ -20,6 +20,7 @@ import numpy as np
 from jaxdist import statistics
 from jaxdist.errors import InputError
 from jaxdist.statistics import DECIMALS, Flags, Values
+from jaxdist.text import all_seeds
 
 LEVELS = (0.01, 0.1)
 """The flips at which doses are compared: where an edit begins to matter, and where it has done much."""
@@ -230,21 +231,28 @@ def flips_margin(flips: Values, confidence: float) -> Values:
 
 
 def robust_over(
-    fractions: Values, passes: Flags, *, identity: float, sides: Sequence[str] = ("below", "above")
+    fractions: Values,
+    passes: Flags,
+    *,
+    identity: float,
+    sides: Sequence[str] = ("below", "above"),
+    untested: Flags | None = None,
 ) -> tuple[float, float]:
-    """The fractions around `identity` up to the last that passes before the first that fails, on each side.
+    """The fractions [P] around `identity` up to the last that passes before the first that fails, on each side.
 
     Walking outward and stopping there, each end holds with the confidence of a single point, without correction for
-    their number (Hsu and Berger 1999): to err, the walk has to pass the first point that should fail.
+    their number (Hsu and Berger 1999): to err, the walk has to pass the first point that should fail. Of the points
+    that pass, some may be `untested` [P]: they are walked over, and are no end.
     """
+    tested = passes if untested is None else passes & ~untested
     ends = {"below": identity, "above": identity}
     for side in sides:
         beyond = fractions > identity if side == "above" else fractions < identity
         outward = np.flatnonzero(beyond)[:: 1 if side == "above" else -1]
         failed = np.flatnonzero(~passes[outward])
-        last = (failed[0] if len(failed) else len(outward)) - 1
-        if last >= 0:
-            ends[side] = float(fractions[outward[last]])
+        within = outward[: failed[0]] if len(failed) else outward
+        if tested[within].any():
+            ends[side] = float(fractions[within[tested[within]][-1]])
     return ends["below"], ends["above"]
 
 
@@ -295,8 +303,11 @@ def _reason(costs: list[Doses], comparisons: tuple[Comparison, ...], confidence:
         return "one seed, and tests are over seeds" if one else "doses are defined for fewer than two seeds"
     untested = [comparison for comparison in comparisons if not comparison.ratio.tested]
     if untested:
-        places = ", ".join(f"{each.first} over {each.second} at {100 * each.level:g} %" for each in untested)
-        return f"no test, since ratios of doses are alike in all {seeds} seeds: {places}"
+        words = f"no test, since {all_seeds(seeds)} have the same ratios of doses"
+        if len(untested) == len(comparisons):
+            return words
+        places = ", ".join(f"{each.first} to {each.second} at {100 * each.level:g} %" for each in untested)
+        return f"{words} of {places}"
     alpha = 1 - confidence
     against = [one for one in comparisons if one.second == LARGE]
     if all(one.ratio.equivalent for one in against):

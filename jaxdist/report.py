@@ -140,6 +140,8 @@ def _figures1(points: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     }
     for site, suffix in _sites(points):
         title = f"{tables.only(points)}: bands over images" if tables.over_images(points) else None
+        if ((points.site == site) & (points.over == "seeds") & (points.seeds == 2)).any():
+            title = figures.TWO_SEEDS_BAND.capitalize().replace(", cut", ",\ncut")  # the single panels are narrow
         if suffix:
             where = "All sites" if site == results.ALL else tables.shortened(site, 30)
             what = f"{where}, {tables.main_split(points)} images"

@@ -2,8 +2,8 @@
 
 Pure NumPy and SciPy. Every accuracy, drop and margin is a fraction. Seeds are the first axis (S), sweep points the
 second (P); see `jaxdist.types`. Undefined quantities, such as the interval of a single seed, are NaN. So are intervals
-and tests of seeds that are all alike, whose spread is not known (`shows_spread`); orders need no spread, so medians have
-their intervals.
+and tests of seeds that are all alike, whose spread is not known (`shows_spread`); an order needs no spread, so medians
+have their intervals.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DECIMALS = 12
 """Differences of accuracies, and margins, are rounded so: 0.12 - 0.11 is 0.01, as the image counts behind it say.
 
 Distinct counts of N images differ by 1/N, far more; the rounding error of one subtraction is far less. So equal count
-differences are equal numbers, a drop of exactly the margin reaches it, and constant differences are seen to be constant.
+differences are equal numbers, a drop of exactly the margin reaches it, and constant differences are seen to be so.
 """
 
 
@@ -156,7 +156,7 @@ def mean_interval(values: Values, confidence: float, *, exact: Flags | None = No
 
 
 def upper_bound(values: Values, confidence: float, *, exact: Flags | None = None) -> Values:
-    """The upper one-sided t bound of the mean of values[S, ...] over seeds, NaN where `mean_interval` has no interval."""
+    """The upper one-sided t bound of the mean of values[S, ...] over seeds, NaN where there is no `mean_interval`."""
     mean, _, _, sd = mean_interval(values, confidence)
     return mean + _t_quantile(confidence, len(values)) * _standard_error(np.asarray(values), sd, exact)
 
@@ -164,8 +164,8 @@ def upper_bound(values: Values, confidence: float, *, exact: Flags | None = None
 def paired_t(reference: Values, values: Values, *, exact: Flags | None = None) -> PairedT:
     """Two-sided paired t test of values[S, P] against reference[S], accuracies as fractions.
 
-    The sign is the paper's, ``ttest_rel(reference, values)``. Where the differences show no spread there is no test: NaN
-    (`shows_spread`), but t = 0 and p = 1 where `exact` [P] says that values are the reference itself. Raises
+    The sign is the paper's, ``ttest_rel(reference, values)``. Where the differences show no spread (`shows_spread`)
+    there is no test: NaN, but t = 0 and p = 1 where `exact` [P] says that values are the reference itself. Raises
     `InputError` where the seeds do not match.
     """
     return PairedT(*one_sample_t(_drop(reference, values), 0.0, "two-sided", exact=exact))
@@ -199,8 +199,9 @@ def as_published(accuracy: Values, *, baseline_index: int, confidence: float) ->
 
     The paper's code takes grid index 50 as its baseline, which is not the unperturbed network; `corrected` is the
     analysis to trust. Where seeds differ from the baseline by the same, SciPy's test, which the paper's code calls,
-    divides by zero; here there is no test (NaN), but t = 0 and p = 1 of the baseline itself. Source: arXiv:2411.17932, appendix tables and the code that printed them. Raises `InputError`
-    for accuracies that are not fractions or an index outside the grid.
+    divides by zero; here there is no test (NaN), but t = 0 and p = 1 of the baseline itself. Source: arXiv:2411.17932,
+    appendix tables and the code that printed them. Raises `InputError` for accuracies that are not fractions or an
+    index outside the grid.
     """
     accuracy = _fractions("accuracy", accuracy, 2)
     points = accuracy.shape[1]
@@ -328,10 +329,10 @@ def tolerance(
 def median_interval(values: Values, confidence: float) -> MedianInterval:
     """Median of values[S] with its distribution-free interval between two order statistics.
 
-    The interval (Conover 1999, section 3.2) is NaN where the sample is too small for it: fewer than 6 values for
-    95 %. It takes no spread from the sample, so it holds of equal values too. Values may be infinite on one side, censored there; the median of an even number is halfway between the
-    middle two, so infinite where either is. Raises `InputError` without values, for NaN, and for infinities of both
-    signs.
+    The interval (Conover 1999, section 3.2) is NaN where the sample is too small for it: fewer than 6 values for 95 %.
+    It takes no spread from the sample, so it holds of equal values too. Values may be infinite on one side, censored
+    there; the median of an even number is halfway between the middle two, so infinite where either is. Raises
+    `InputError` without values, for NaN, and for infinities of both signs.
     """
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     _check_confidence(confidence)

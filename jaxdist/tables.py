@@ -6,13 +6,13 @@ Data frames hold fractions, for machines; the Markdown made from them holds perc
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import families, fitness, one_network, preference, published, statistics
+from jaxdist import families, fitness, one_network, preference, published, statistics, text
 from jaxdist.config import StatisticsConfig
 from jaxdist.series import Series, every_series
 from jaxdist.statistics import Values
@@ -261,6 +261,14 @@ def at_paper_rows(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def cautions(points: pd.DataFrame, column: str) -> list[str]:
+    """Sentences on a column of p-values over seeds, in the rows that `at_paper_rows` lists, as `text.cautions`."""
+    listed = at_paper_rows(points[(points.over == "seeds") & (points.seeds > 1)])
+    listed = listed[~listed.unedited]
+    untested = listed[column].isna()
+    return text.cautions(listed.seeds[~untested], listed.seeds[untested])
+
+
 def nearest(grid: np.ndarray, row: float) -> float:
     """The grid point that the paper's tables show in the row of that fraction."""
     return float(grid[np.abs(grid - row).argmin()])
@@ -330,6 +338,17 @@ def p_value(value: float) -> str:
     if np.isnan(value):
         return "–"
     return f"{value:.2g}" if value >= 1e-3 or value == 0 else f"{value:.1e}"
+
+
+def noninferior(row: Any) -> str:
+    """Whether a row of points is non-inferior; neither is said where there is no test.
+
+    >>> noninferior(pd.Series({"noninferior": False, "smallest_margin": float("nan")}))
+    '–'
+    """
+    if np.isnan(row.smallest_margin):
+        return "–"
+    return "yes" if row.noninferior else "no"
 
 
 def reach(median: float, grid_end: float, side: str) -> str:

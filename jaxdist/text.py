@@ -1,8 +1,38 @@
-"""Words for narrow places."""
+"""Words that several places share: for narrow ones, of numbers, and of samples that allow little."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+TWO_SEEDS = "from two seeds, 1 degree of freedom"
+"""Said of intervals and tests where a sample is no larger: they are wide, and hang on how near the two happen to be."""
+
+
+def cautions(tested: Iterable[int], untested: Iterable[int]) -> list[str]:
+    """Sentences on the intervals and tests of a table, from the seeds behind each row that has them, or has not.
+
+    None where all have them, of more than two seeds; one seed is spoken of elsewhere.
+
+    >>> print(*cautions([6, 6, 2], [6, 1]), sep="\\n")
+    Intervals and tests are from two seeds, 1 degree of freedom.
+    – where all 6 seeds are alike: no test, no interval.
+    >>> cautions([], [2, 2])
+    ['– where both seeds are alike: no test, no interval.']
+    """
+    sentences = [f"Intervals and tests are {TWO_SEEDS}."] if 2 in set(tested) else []
+    alike = sorted({seeds for seeds in untested if seeds > 1})
+    if alike:
+        sentences.append(f"– where {' or '.join(map(all_seeds, alike))} are alike: no test, no interval.")
+    return sentences
+
+
+def all_seeds(count: int) -> str:
+    """All of several seeds.
+
+    >>> all_seeds(2), all_seeds(6)
+    ('both seeds', 'all 6 seeds')
+    """
+    return "both seeds" if count == 2 else f"all {count} seeds"
 
 
 def shortened(text: str, width: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
-from jaxdist import dose_tables, dosed, fitness, markdown, tables, verdicts
+from jaxdist import dose_tables, dosed, fitness, markdown, tables, text, verdicts
 from jaxdist.config import StatisticsConfig
 from jaxdist.dose_tables import FairComparison, Finding, Rho
 from jaxdist.preference import EQUIVALENT, LEVELS
@@ -26,6 +26,7 @@ def verdict(result: xr.DataTree, found: FairComparison, options: StatisticsConfi
         *verdicts.sentences(result, found),
         *fitness.notes(result),
     ]
+    parts += _cautions(found)
     for one in found.findings:
         parts += [f"## {one.network}, {one.site}, {one.split} images", *_finding(found, one, options)]
     if found.rhos:
@@ -41,6 +42,14 @@ def verdict(result: xr.DataTree, found: FairComparison, options: StatisticsConfi
         ]
     parts += [gauges(found, options, "## Gauges")] if not found.gauges.empty else []
     return "\n\n".join(parts).rstrip() + "\n"
+
+
+def _cautions(found: FairComparison) -> list[str]:
+    """What is to be said of ratios of two seeds, and of those that have no test."""
+    ratios = [one.ratio for one in found.rhos]
+    ratios += [comparison.ratio for one in found.findings for comparison in one.verdict.comparisons]
+    untested = [ratio.seeds for ratio in ratios if not ratio.tested]
+    return text.cautions((ratio.seeds for ratio in ratios if ratio.tested), untested)
 
 
 def _finding(found: FairComparison, one: Finding, options: StatisticsConfig) -> Iterator[str]:
@@ -91,7 +100,8 @@ def _finding(found: FairComparison, one: Finding, options: StatisticsConfig) -> 
     yield (
         f"Robust over these fractions, in percent: every point from no edit outward keeps flips below "
         f"{tables.percent(options.flips)} % and the drop of accuracy below {tables.percent(options.margin)} points, by "
-        "one-sided tests that stop at the first failure. Each end holds by itself:"
+        "one-sided tests that stop at the first failure. Each end holds by itself. Points where several seeds lose "
+        "alike have no test and are passed where that loss is less:"
     )
     rows = [
         [str(family), *(_around(low, high) for low, high in part[["low", "high"]].to_numpy())]
@@ -114,12 +124,14 @@ def gauges(found: FairComparison, options: StatisticsConfig, title: str = "# Gau
     """How far apart flips are when the units of an even activation are signed otherwise, in Markdown."""
     frame = found.gauges
     names = [name for name in dosed.GAUGES if name in frame]
+    untested = frame[[f"{name}_low" for name in names]].isna().any(axis=1)
     parts = [
         title,
         "An even activation does not see the sign of a unit, these edits do. Percentage of predictions changed, mean "
         f"with {tables.percent(options.confidence, 0)} % interval over seeds, where units are as they were trained, "
         "averaged over random signs, or edited in absolute value; apart is the largest difference of the means, in "
         "points, there and at any fraction that all were swept at.",
+        *text.cautions(frame.seeds[~untested], frame.seeds[untested]),
     ]
     rows = []
     for row in frame.to_dict("records"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from jaxdist import dose_tables, dosed, fitness, preference, tables
 from jaxdist.config import StatisticsConfig
 from jaxdist.dose_tables import FairComparison, Finding, Rho
 from jaxdist.preference import EQUIVALENT, LEVELS, Ratio
+from jaxdist.text import TWO_SEEDS
 
 NO_INFORMATION = "The common scale{of} carries no information on this: its angular dose is 0 by construction."
 
@@ -67,6 +68,8 @@ def sentence(result: xr.DataTree, found: FairComparison, one: Finding) -> str:
     if one.verdict.comparisons:
         missing = max(comparison.ratio.missing for comparison in one.verdict.comparisons)
         over = f"Medians of {one.seeds} seeds" if one.seeds > 1 else "One seed"
+        if any(comparison.ratio.seeds == 2 and comparison.ratio.tested for comparison in one.verdict.comparisons):
+            over += ", whose tests have 1 degree of freedom"
         text += f" {over}{f', {missing} without a defined dose left out' if missing else ''}"
         text += (
             "."
@@ -135,8 +138,10 @@ def _rho_table(shown: Sequence[Rho], options: StatisticsConfig) -> Table:
         box=SIMPLE,
         padding=(0, 1, 0, 0),
         title="Rho: dose of clip over dose of offset, for equal flips",
-        caption=f"Geometric means over seeds with {tables.percent(options.confidence, 0)} % interval; equal: shown to "
-        f"be within {EQUIVALENT[0]} to {EQUIVALENT[1]}; less, more: than 1; open: none of these",
+        caption=f"Geometric means over seeds with {tables.percent(options.confidence, 0)} % interval"
+        f"{_of_two(each.ratio for each in shown)}; equal: shown to "
+        f"be within {EQUIVALENT[0]} to {EQUIVALENT[1]}; less, more: than 1; open: none of these"
+        f"{_untested(each.ratio for each in shown)}",
     )
     several = len({each.site for each in shown}) > 1
     table.add_column("network, offset")
@@ -145,6 +150,16 @@ def _rho_table(shown: Sequence[Rho], options: StatisticsConfig) -> Table:
     for label, cells in _rho_rows(shown, options, several):
         table.add_row(label, *cells)
     return table
+
+
+def _of_two(ratios: Iterable[Ratio]) -> str:
+    """What is said of intervals, some of which are of two seeds."""
+    return f" ({TWO_SEEDS})" if any(ratio.seeds == 2 and ratio.tested for ratio in ratios) else ""
+
+
+def _untested(ratios: Iterable[Ratio]) -> str:
+    """What is said of answers, some of which there is no test for."""
+    return "; –: no test, since all seeds are alike" if any(r.seeds > 1 and not r.tested for r in ratios) else ""
 
 
 def _rho_rows(shown: Sequence[Rho], options: StatisticsConfig, several_sites: bool) -> Iterator[tuple[str, list[str]]]:
@@ -219,13 +234,18 @@ def ratio_words(ratio: Ratio) -> str:
         text = f"> {ratio.at_least:.2f}" if ratio.at_least > 0 else "–"
     else:
         text = f"< {ratio.at_most:.2f}" if ratio.at_least == 0 else f"{ratio.at_least:.2f} to {ratio.at_most:.2f}"
-    if np.isnan(ratio.low) or text == "–":
+    if np.isnan([ratio.low, ratio.high]).any() or text == "–":
         return text
     return f"{text} [{ratio.low:.2f}, {'∞' if np.isinf(ratio.high) else f'{ratio.high:.2f}'}]"
 
 
 def answer(ratio: Ratio, options: StatisticsConfig, sides: int = 1) -> str:
-    """What the tests of a ratio say, in a word: of a claim made beforehand, one side, or of either, 2."""
+    """What the tests of a ratio say, in a word: of a claim made beforehand, one side, or of either, 2.
+
+    Nothing, "–", where seeds that are all alike allow no test.
+    """
+    if ratio.seeds > 1 and not ratio.tested:
+        return "–"
     alpha = (1 - options.confidence) / sides
     if ratio.equivalent:
         return "equal"

@@ -165,6 +165,16 @@ class TestRobust:
         # Where they flip alike at the last point too, the walk ends at the last that was tested.
         assert row[row.outcome == "flips"].high.tolist() == [end if beyond != 0.002 else 0.2]
 
+    def test_seeds_that_flip_alike_everywhere_show_no_robustness(self):
+        given = made_up({"relu": DISTANCE}, seeds=2)
+        for one in dosed.swept(given):
+            alike = one._replace(flips=one.flips[[0, 0]])
+            row = dose_tables.robust([alike], dataclasses.replace(OPTIONS, flips=0.02))
+            ends = row[row.outcome == "flips"][["low", "high"]].to_numpy().ravel()
+            # But where none changes at all, as where a clip cuts nothing.
+            still = one.series.fraction[(alike.flips == 0).all(axis=0)]
+            assert np.isin(ends, [one.series.identity, *still]).all()
+
     def test_one_network_is_judged_over_its_images(self):
         found = dose_tables.compare(made_up(seeds=1), OPTIONS)
         assert (found.robust.over == "images").all()

@@ -191,6 +191,22 @@ class TestRobust:
         found = preference.robust_over(np.arange(-2.0, 3.0), np.array(passes, bool), identity=0.0)
         assert found == expected
 
+    @pytest.mark.parametrize(
+        ("untested", "expected"),
+        [
+            ([0, 0, 0, 0, 0], (-2, 1)),
+            ([0, 1, 0, 1, 0], (-2, 0)),
+            ([1, 1, 0, 0, 0], (0, 1)),
+            ([1, 0, 0, 0, 0], (-1, 1)),
+            ([0, 1, 0, 0, 0], (-2, 1)),
+        ],
+    )
+    def test_points_without_a_test_are_walked_over_and_no_end(self, untested, expected):
+        ends = preference.robust_over(
+            np.arange(-2.0, 3.0), np.array([1, 1, 1, 1, 0], bool), identity=0.0, untested=np.array(untested, bool)
+        )
+        assert ends == expected
+
     def test_a_side_without_edits_is_not_walked(self):
         found = preference.robust_over(np.arange(3.0), np.ones(3, bool), identity=1.0, sides=("below",))
         assert found == (0, 1)
@@ -221,14 +237,17 @@ class TestVerdict:
         verdict = preference.verdict(study(READS[answer], seeds=seeds, spread=0.0), 0.95)
         assert verdict.answer == "neither"
         assert np.isnan([verdict.p_distance, verdict.p_intensity]).all()
-        assert verdict.reason.startswith(f"no test, since ratios of doses are alike in all {seeds} seeds: floor over")
+        whole = {2: "both seeds", 6: "all 6 seeds"}[seeds]
+        assert verdict.reason == f"no test, since {whole} have the same ratios of doses"
 
     def test_a_single_comparison_without_a_spread_is_named(self):
         costs = study(READS["distance"], spread=0.05)
         costs["floor", LEVELS[1]] = exact(0.1 * costs["clip_both", LEVELS[1]].dose)
         verdict = preference.verdict(costs, 0.95)
         assert (verdict.answer, verdict.p_distance) == ("neither", pytest.approx(np.nan, nan_ok=True))
-        assert verdict.reason == "no test, since ratios of doses are alike in all 6 seeds: floor over clip_both at 10 %"
+        assert (
+            verdict.reason == "no test, since all 6 seeds have the same ratios of doses of floor to clip_both at 10 %"
+        )
 
     @pytest.mark.parametrize("answer", list(READS))
     def test_is_right_of_networks_that_read_one_the_other_or_neither(self, answer):

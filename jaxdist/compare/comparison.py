@@ -131,6 +131,7 @@ def compare(
     else:
         points = means.points({key: (one.judged, other.judged) for key, (one, other) in pairs.items()}, options)
         verdicts = means.verdicts(points, options)
+        notes += means.cautions(points)
     return Comparison(
         mode="shared" if relation.shared else "independent",
         a=first.words,

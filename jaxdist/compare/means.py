@@ -8,13 +8,14 @@ from jaxdist import equivalence, statistics
 from jaxdist.compare.pairs import Pairs, Verdict, by_series
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
+from jaxdist.text import TWO_SEEDS
 
 
 def points(pairs: Pairs, options: StatisticsConfig) -> pd.DataFrame:
     """One row a pair and point: mean accuracies of both sides, their difference b minus a with interval and tests.
 
     Accuracies and differences are fractions. `p_holm` is corrected over all points of all series, since any of them
-    decides the verdict.
+    decides the verdict. `seeds` are those of the smaller side; where all seeds of a side are alike there is no test.
 
     Raises:
       InputError: if a side has fewer than two seeds.
@@ -32,6 +33,7 @@ def points(pairs: Pairs, options: StatisticsConfig) -> pd.DataFrame:
                 {
                     **a.labels,
                     "fraction": a.fraction,
+                    "seeds": min(len(a.seeds), len(b.seeds)),
                     "a": a.accuracy.mean(axis=0),
                     "b": b.accuracy.mean(axis=0),
                     **found._asdict(),
@@ -39,7 +41,12 @@ def points(pairs: Pairs, options: StatisticsConfig) -> pd.DataFrame:
             )
         )
     together = pd.concat(frames, ignore_index=True)
-    return together.assign(p_holm=statistics.holm(together.p.to_numpy()))
+    return together.assign(p_holm=statistics.holm(together.p.to_numpy(), hypotheses=len(together)))
+
+
+def cautions(points: pd.DataFrame) -> list[str]:
+    """What is to be said of all intervals and tests, in words."""
+    return [f"intervals and tests are, on a side, {TWO_SEEDS}"] if (points.seeds == 2).any() else []
 
 
 def verdicts(points: pd.DataFrame, options: StatisticsConfig) -> list[Verdict]:
@@ -56,7 +63,10 @@ def verdicts(points: pd.DataFrame, options: StatisticsConfig) -> list[Verdict]:
             f"largest mean difference B - A {100 * worst.difference:+.2f} points, at {100 * worst.fraction:.3g} %; "
             f"shown within {margin} at {part.equivalent.sum()} of {len(part)} points"
         )
-        if not part.equivalent.all():
+        untested = part.p.isna()
+        if untested.any():
+            words += f"; no test at {untested.sum()}, where all seeds of a side are alike"
+        elif not part.equivalent.all():
             words += f"; a margin of {100 * part.smallest_margin.max():.1f} would pass"
         differs = (part.p_holm < 1 - options.confidence) & ~part.equivalent
         verdict = "agree" if part.equivalent.all() else "differ" if differs.any() else "not shown"

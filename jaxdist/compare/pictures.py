@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxdist import figures, paper_cells, published
 from jaxdist.compare.comparison import Comparison
+from jaxdist.text import TWO_SEEDS
 
 _MARKS = {"clip": "x"}
 
@@ -54,6 +55,8 @@ def figure1(comparison: Comparison) -> Figure:
     )
     fewest, most = cells.seeds.min(), cells.seeds.max()
     seeds = f"{fewest} seeds" if fewest == most else f"{fewest} to {most} seeds"
+    if fewest == 2:
+        seeds += f"\n{figures.TWO_SEEDS_BAND}"
     sides = {f"the paper's tables, {published.SEEDS} seeds": paper, f"this run, {seeds}": ours}
     return figures.figure1_beside({name: figures.curves_of(frame) for name, frame in sides.items()})
 
@@ -124,7 +127,9 @@ def _draw(
     above.plot(100 * mean.index, 100 * mean, **marks, markeredgewidth=1.0, markevery=every)
     share = 100 * part.fraction
     if comparison.mode == "independent":
-        below.fill_between(share, 100 * part.low, 100 * part.high, color=look.colour, alpha=0.2, linewidth=0)
+        # Intervals of few seeds reach beyond what a difference of accuracies can be.
+        band = (100 * part[end].clip(-1, 1) for end in ("low", "high"))
+        below.fill_between(share, *band, color=look.colour, alpha=0.2, linewidth=0)
         below.plot(share, 100 * part.difference, color=look.colour, linestyle=dash)
     elif comparison.mode == "shared":
         # A difference of a few images is a matter of single points, which a line would only join.
@@ -154,6 +159,8 @@ def _title(comparison: Comparison) -> str:
     below = {"shared": "grey: as many images as may differ", "independent": "grey: the margin"}.get(comparison.mode)
     if comparison.mode == "published" and comparison.points.se.notna().any():
         below = f"bars: {paper_cells.NEAR:g} standard errors"
+    if comparison.mode == "independent" and (comparison.points.seeds == 2).any():
+        below = f"{below}\nBands, on a side, {TWO_SEEDS}"
     first, second = (side.split(":")[0] for side in (comparison.a, comparison.b))
     return f"A (lines): {first}    B (markers): {second}" + (f"    below, {below}" if below else "")
 

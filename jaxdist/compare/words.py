@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxdist import paper_cells, tables
+from jaxdist.compare import cell_tables
 from jaxdist.compare.comparison import Comparison
 from jaxdist.compare.pairs import by_series
 from jaxdist.summary import WIDTH
@@ -30,6 +31,7 @@ def rendered(comparison: Comparison) -> RenderableType:
     ]
     if comparison.mode == "published":
         parts += _cells(comparison.points)
+        parts += [Text(sentence) for sentence in cell_tables.cautions(comparison.points)]
     elif comparison.mode == "shared":
         parts += _beyond(comparison)
     verdicts = _filled("Verdicts", ("what", "verdict", "found"), comparison.verdicts)

@@ -9,7 +9,18 @@ from typing import NamedTuple, TypeAlias
 import pandas as pd
 import xarray as xr
 
-from jaxdist import dose_figures, dose_tables, dosed, families, fitness, paper_cells, results, tables, verdicts
+from jaxdist import (
+    dose_figures,
+    dose_tables,
+    dosed,
+    families,
+    figures,
+    fitness,
+    paper_cells,
+    results,
+    tables,
+    verdicts,
+)
 from jaxdist.config import StatisticsConfig
 from jaxdist.dose_tables import FairComparison
 from jaxdist.errors import InputError
@@ -114,6 +125,8 @@ def _edits(points: pd.DataFrame, known: Choices) -> Iterator[Section]:
             f"Means with their interval over {over}, of the values at {place}: intensity edits scale or clip what a "
             "unit gives, distance edits move where it is zero. Point at a line for its numbers."
         )
+        if ((here.over == "seeds") & (here.seeds == 2)).any():
+            said += f" {figures.TWO_SEEDS_BAND.capitalize()}."
         if (here.family.isin(families.PAPER)).any():
             yield Section(f"Accuracy under edits{where}", [said], charts=list(charts.figure1(here, known)))
         others = list(charts.controls(here, known))
@@ -228,12 +241,13 @@ def _statistics(points: pd.DataFrame, options: StatisticsConfig, experiment: boo
                 "network's own unedited accuracy, with Holm's correction, effect sizes and a non-inferiority test. "
                 "Accuracies and drops in percent and percentage points."
             )
+            cautions = tables.cautions(points[(points.split == split) & (points.site == site)], "p")
             # The paper's analysis says nothing of a network that is not of its experiment.
             out = tables.left_out_notes(one)
             words += f" Tests and drops are without networks at chance: {'; '.join(out)}." if out else ""
             both = [*([listings.published(one)] if experiment else []), listings.corrected(one)]
             first = split == tables.main_split(points)
-            yield Section(f"Statistics: {site}, {split} images", [words], tables=both, open=bool(first))
+            yield Section(f"Statistics: {site}, {split} images", [words, *cautions], tables=both, open=bool(first))
 
 
 def _paper(runs: Sequence[Run], options: StatisticsConfig) -> Iterator[Section]:

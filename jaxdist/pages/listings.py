@@ -68,7 +68,7 @@ def corrected(points: pd.DataFrame) -> Table:
         "p (Holm)": lambda r: Cell(tables.p_value(r.p_holm), r.p_holm),
         "d": lambda r: Cell(tables.number(getattr(r, "effect_size", np.nan)), getattr(r, "effect_size", np.nan)),
         "smallest margin": lambda r: Cell(tables.percent(r.smallest_margin), r.smallest_margin),
-        "non-inferior": lambda r: Cell("yes" if r.noninferior else "no"),
+        "non-inferior": lambda r: Cell(tables.noninferior(r)),
         **_over(points),
     }
     return table("Corrected", points, columns)
