@@ -30,7 +30,11 @@ def main_numbers(result: xr.DataTree, options: StatisticsConfig, found: FairComp
         "jaxdist": jaxdist.__version__,
         "made": max((json.loads(group.attrs.get("made", "{}")).get("at", "") for group in groups), default=""),
         "state": "swept" if swept else "trained",
-        "data": {"name": result.attrs.get("data_name"), "digest": result.attrs.get("data_digest")},
+        "data": {
+            "name": result.attrs.get("data_name"),
+            "digest": result.attrs.get("data_digest"),
+            "notes": results.data_notes_of(result),
+        },
         "seeds": max((group.sizes.get("seed", 0) for group in groups), default=0),
         "steps": results.config_of(result).train.steps if told else None,
         "unknown": list(unknown),

@@ -20,6 +20,10 @@ CACHE_LINE = 16
 """Float32 values of a cache line. CPUs multiply rows of 720 inputs faster than those of 719, with AVX2 most of all."""
 
 
+SMALLEST = np.finfo(np.float32).tiny
+"""The smallest number that processors need not take for 0: smaller ones, with fewer digits, are flushed."""
+
+
 class Inputs(NamedTuple):
     """A data set and its splits as the networks see them.
 
@@ -45,8 +49,7 @@ def load_inputs(config: Config, backend: Backend | None = None, seeds: int | Non
     dataset = data.load(config.data)
     flat = [x.reshape(len(x), -1) for x in data.scaled(dataset, config.data)]
     used = nonzero(flat)
-    if not used.any():
-        raise InputError(f"{dataset.source} Every pixel of every image is 0; expected pictures, so check the files")
+    _refuse_empty(dataset, flat, used)
     mesh = devices.make_mesh(seeds=config.train.seeds if seeds is None else seeds)
     _check_alike(config, dataset, mesh)
     how: dict[str, Any] = {"backend": "float32"}
@@ -64,6 +67,18 @@ def load_inputs(config: Config, backend: Backend | None = None, seeds: int | Non
     labels = dataset.train.labels, dataset.test.labels
     pairs = dict(zip(("train", "test"), zip(stored, labels, strict=True), strict=True))
     return Inputs(dataset, devices.place_splits(pairs, mesh, dtype=stored[0].dtype), used, how)
+
+
+def _refuse_empty(dataset: data.Dataset, flat: Iterable[np.ndarray], used: np.ndarray) -> None:
+    """Raise `InputError` for images [n, D] of which nothing can be told."""
+    if not used.any():
+        raise InputError(f"{dataset.source} Every pixel of every image is 0; expected pictures, so check the files")
+    if max(max(x.max(), -x.min()) for x in flat) < SMALLEST:
+        raise InputError(
+            f"{dataset.source} No pixel is as large as {SMALLEST:.2g}, and smaller ones count as 0 in float32 products; "
+            "expected larger ones, so give data.normalisation 'unit'"
+        )
+    _ = dataset.notes  # raises where the images or their labels are all the same
 
 
 def nonzero(splits: Iterable[np.ndarray]) -> np.ndarray:

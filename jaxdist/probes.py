@@ -34,6 +34,7 @@ from jaxdist import (
 from jaxdist import config as configs
 from jaxdist.config import Options
 from jaxdist.counting import Context
+from jaxdist.data import oddities
 from jaxdist.devices import Examples
 from jaxdist.errors import InputError
 from jaxdist.own_data import Labelled
@@ -79,21 +80,24 @@ def probe(
         ``families=("offset",)``, ``grid=True``, ``rule="quantile"``; `ranges` is short for `rule`.
 
     Raises:
-      InputError: for a site that the network does not reach exactly once, labels or logits that do not fit, logits of
-        an example that depend on others (`independence.check`), an unknown option, or a range rule that means nothing
-        at a site.
+      InputError: for a site that the network does not reach exactly once, labels or logits that do not fit, training
+        inputs that are all the same, logits of an example that depend on others (`independence.check`), an unknown
+        option, or a range rule that means nothing at a site.
     """
     chosen = _options(options, test)
     model = own_networks.model(apply, post, unit_axis, class_axis)
     params, seeds = own_networks.stacked(params, several=stacked)
     given = {name: own_data.pair(both, name) for name, both in (("train", train), ("test", test)) if both is not None}
     images: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    classes = 0
     for split, (x, y) in given.items():
         traced = own_networks.traced(model, params, x, split, several=stacked)
-        images[split] = x, own_data.labels(y, len(x), own_networks.classes(model, *traced), split)
+        classes = own_networks.classes(model, *traced)
+        images[split] = x, own_data.labels(y, len(x), classes, split)
         if split == "train":
             sites = tuple(dict(model.post)) if sites is None else sites
             own_networks.check_sites(model, params, x, sites, traced)
+    odd = oddities.notes(images, classes, what="examples", one_class=True)
     targets = counting.targets_of(sites, chosen.sweep.layers)
     # Networks that are not finite are left out, so the mesh is that of the others.
     finite = [not array for array in unedited.not_finite_weights(params)]
@@ -104,7 +108,8 @@ def probe(
         began = time.perf_counter()
         context = Context(splits, targets, chosen, range(seeds), show, _at_once)
         groups = study.study({name: Subject(model, params)}, context)
-        return results.tree(groups, _attrs(chosen, images, time.perf_counter() - began))
+        attrs = _attrs(chosen, images, time.perf_counter() - began) | results.data_notes(odd)
+        return results.tree(groups, attrs)
 
     bars = _bars(show)
     if out is None:

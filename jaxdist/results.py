@@ -9,7 +9,7 @@ several `draws` (an attribute) counts are means, with standard deviations `corre
 so on are of other gauges. The
 site "all" edits all sites together. Group ``ranges`` has `low`, `high` and `dead` over (network, seed, site, unit);
 `jaxdist.groups` tells of further ones. Accuracies are fractions. The root's attributes hold the protocol: config, data
-digest, precision, timings, in `products` how each stage computed the first layer's, and of imported networks their
+digest, what is odd of the data in `data_notes`, precision, timings, in `products` how each stage computed the first layer's, and of imported networks their
 origin; of a user's own network, in place of the config, the options of the measurement. Each group's attribute `made`
 says when, on what device and with which versions it was computed.
 """
@@ -63,7 +63,18 @@ def provenance(config: configs.Config, dataset: Dataset | None) -> dict[str, Any
         "data_source": dataset.source if dataset else "not known",
         "data_digest": dataset.digest if dataset else UNKNOWN_DATA,
         "precision": config.compute.precision,
+        **data_notes(dataset.notes if dataset else ()),
     }
+
+
+def data_notes(notes: Sequence[str]) -> dict[str, list[str]]:
+    """What is odd of a result's data, as the attribute that says so; no attribute where nothing is."""
+    return {"data_notes": list(notes)} if notes else {}
+
+
+def data_notes_of(result: xr.DataTree) -> list[str]:
+    """The sentences on what is odd of a result's data."""
+    return [str(note) for note in np.atleast_1d(result.attrs.get("data_notes", []))]
 
 
 def config_of(result: xr.DataTree) -> configs.Config:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxdist.data import oddities
 from jaxdist.errors import InputError
 
 KNOWN_CLASSES = {"digits": 10, "mnist": 10, "fashion_mnist": 10}
@@ -40,7 +41,8 @@ class Dataset:
     """A data set with its train and test splits.
 
     `classes` is the number of classes, `largest` the largest possible pixel in stored units (255 for uint8; the largest
-    of the training images where the type sets no limit), `source` one sentence on where it came from.
+    of the training images where the type sets no limit), `source` one sentence on where it came from, `train_at` where
+    the training images and labels lie.
     """
 
     name: str
@@ -49,6 +51,12 @@ class Dataset:
     classes: int
     largest: float
     source: str
+    train_at: tuple[str, str] = ("train", "train")
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what is odd of it; raises `InputError` where there is nothing to learn, as `oddities.notes`."""
+        return oddities.notes({"train": self.train, "test": self.test}, self.classes, train_at=self.train_at)
 
     @cached_property
     def digest(self) -> str:
@@ -87,10 +95,11 @@ def assemble(name: str, train: RawSplit, test: RawSplit, source: str, *, largest
             )
     classes = KNOWN_CLASSES.get(name) or _count_classes(train)
     for split in (train, test):
-        _check_labels(split, classes)
+        _check_labels(split, classes, name)
     if largest is None:
         largest = _largest(train.images)
-    return Dataset(name, _frozen(train), _frozen(test), classes, largest, source)
+    where = (train.images_at, train.labels_at)
+    return Dataset(name, _frozen(train), _frozen(test), classes, largest, source, where)
 
 
 def _checked(raw: RawSplit) -> RawSplit:
@@ -110,7 +119,7 @@ def _checked(raw: RawSplit) -> RawSplit:
     if labels.ndim != 1 or labels.dtype.kind not in "ui":
         raise InputError(
             f"{raw.labels_at}: {labels.dtype} of shape {labels.shape} is not a list of labels; "
-            "expected one whole number an image, so use a label file"
+            f"expected one whole number an image, so {_instead_of(labels)}"
         )
     if len(images) != len(labels):
         raise InputError(
@@ -122,6 +131,17 @@ def _checked(raw: RawSplit) -> RawSplit:
     if images.ndim == 4 and images.shape[-1] == 1:
         images = images[..., 0]
     return raw._replace(images=images)
+
+
+def _instead_of(labels: np.ndarray) -> str:
+    """What to do about an array that is not a list of labels."""
+    if labels.ndim == 1:
+        return "save them as integers" if (labels == np.round(labels)).all() else "use a label file"
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        return "save its one column, labels[:, 0]"
+    if labels.ndim == 2 and ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all():
+        return "save the classes instead of one-hot rows, labels.argmax(1)"
+    return "save the column with the classes alone" if labels.ndim == 2 else "use a label file"
 
 
 def _check_finite(images: np.ndarray, where: str) -> None:
@@ -142,14 +162,16 @@ def _count_classes(train: RawSplit) -> int:
     return classes
 
 
-def _check_labels(raw: RawSplit, classes: int) -> None:
+def _check_labels(raw: RawSplit, classes: int, name: str) -> None:
     most = min(classes, _MOST_CLASSES) - 1
     bad = (raw.labels < 0) | (raw.labels > most)
     if bad.any():
         index = int(bad.argmax())
+        bad_label = int(raw.labels[index])
         raise InputError(
-            f"{raw.labels_at}: label {raw.labels[index]} at index {index} is not a class; "
+            f"{raw.labels_at}: label {bad_label} at index {index} is not a class; "
             f"expected 0 to {most}, so repair the file or use the files of one data set"
+            + (f", or give data.name another name than '{name}'" if name in KNOWN_CLASSES and bad_label > most else "")
         )
 
 

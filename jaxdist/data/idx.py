@@ -31,15 +31,36 @@ _CHUNK = 1 << 20
 
 
 def find(folder: Path, stem: str) -> Path | None:
-    """Return the file of a standard name in `folder`: with a dot for the second dash, or '.gz' at the end, or both."""
-    spellings = (stem, stem.replace("-idx", ".idx"))
-    candidates = (folder / f"{spelling}{suffix}" for suffix in ("", ".gz") for spelling in spellings)
-    return next((path for path in candidates if path.exists()), None)
+    """Return the file of a standard name in `folder`, the first of `_spelled`; a folder if nothing else has the name."""
+    paths = _spelled(folder, stem)
+    return next((path for path in paths if path.is_file()), paths[0] if paths else None)
 
 
 def present(folder: Path) -> bool:
     """Whether `folder` holds any of the four IDX files."""
     return any(find(folder, stem) for stems in STEMS.values() for stem in stems)
+
+
+def below(folder: Path) -> Path | None:
+    """The first folder inside `folder` that holds the four IDX files, at most three levels down; None if none does."""
+    level = [folder]
+    for _ in range(3):
+        level = [inner for outer in level for inner in sorted(outer.iterdir()) if inner.is_dir()]
+        for inner in level:
+            if all(find(inner, stem) for stems in STEMS.values() for stem in stems):
+                return inner
+    return None
+
+
+def _spelled(folder: Path, stem: str) -> list[Path]:
+    """What has a standard name in `folder`: with a dot for the second dash, or '.gz' at the end, or both.
+
+    Some archives unpack to a folder of that name with the file inside, which then stands for it.
+    """
+    names = [f"{spelling}{suffix}" for suffix in ("", ".gz") for spelling in (stem, stem.replace("-idx", ".idx"))]
+    paths = [folder / name for name in names if (folder / name).exists()]
+    inside = {path: [path / name for name in names if (path / name).is_file()] for path in paths if path.is_dir()}
+    return [each for path in paths for each in inside.get(path) or [path]]
 
 
 def read_split(folder: Path, split: Literal["train", "test"]) -> RawSplit:
@@ -53,11 +74,10 @@ def read(path: Path) -> np.ndarray:
     with _opened(path) as file:
         start = _up_to(file, 4)
         if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in _TYPES or not start[3]:
-            packed = start[:2] == b"\x1f\x8b"
             raise InputError(
                 f"{path}: starts with '{start.hex(' ')}', which is not an IDX header; expected '00 00', "
                 f"a type of 08, 09, 0b, 0c, 0d or 0e, and the number of dimensions, "
-                f"so {'end its name in .gz, as it is compressed' if packed else 'get the file again'}"
+                f"so {_instead_of(start, packed=path.suffix == '.gz')}"
             )
         kind = np.dtype(_TYPES[start[2]]).newbyteorder(">")
         sizes = _up_to(file, 4 * start[3])
@@ -71,9 +91,28 @@ def read(path: Path) -> np.ndarray:
         amount = f"only {len(values):,}" if len(values) < expected else "more"
         raise InputError(
             f"{path}: its header declares {' x '.join(map(str, shape))} values of {kind.itemsize} bytes, "
-            f"so expected {expected:,} bytes after it, got {amount}; get the file again"
+            f"so expected {expected:,} bytes after it, got {amount}; "
+            + ("write its sizes big-endian" if _swapped(sizes) * kind.itemsize == len(values) else "get the file again")
         )
     return np.frombuffer(values, kind).reshape(shape).astype(kind.newbyteorder("="), copy=False)
+
+
+def _swapped(sizes: bytearray) -> int:
+    """How many values the sizes [dimensions] of a header declare if they are read little-endian."""
+    return math.prod(int(n) for n in np.frombuffer(sizes, "<u4"))
+
+
+def _instead_of(start: bytes | bytearray, *, packed: bool) -> str:
+    """What to do about a file by its first bytes, decompressed where the file is `packed`."""
+    if bytes(start[:2]) == b"\x1f\x8b":
+        return "decompress it once, as it is compressed twice" if packed else "end its name in .gz, as it is compressed"
+    if bytes(start).lower() in (b"<!do", b"<htm"):
+        return "get the file again, as it is a web page, such as one that reports an error"
+    if bytes(start) == b"vers":
+        return "fetch the file itself with 'git lfs pull', as it is a pointer of Git LFS"
+    if len(start) == 4 and bytes(start[2:]) == b"\0\0" and start[1] in _TYPES:
+        return "write its header big-endian"
+    return "get the file again"
 
 
 def digest(path: Path) -> str:
@@ -89,10 +128,30 @@ def _required(folder: Path, stem: str) -> Path:
     path = find(folder, stem)
     if path is None:
         names = ", ".join(name for stems in STEMS.values() for name in stems)
+        others = ", ".join(other.name for other in sorted(folder.iterdir()) if _like(other.name, stem))
         raise InputError(
-            f"{folder}: no file {stem}, with or without .gz; expected the four IDX files {names}, so add it"
+            f"{folder}: no file {stem}, with or without .gz; expected the four IDX files {names}, so "
+            + (f"give {others} that name, if it is the one" if others else "add it")
         )
+    if path.is_file():
+        _refuse_another(path, _spelled(folder, stem))
     return path
+
+
+def _like(name: str, stem: str) -> bool:
+    """Whether a file's name may stand for a standard one, as test-images-idx3-ubyte does for t10k-images-idx3-ubyte."""
+    split, kind = stem.split("-")[:2]
+    return {"t10k": "test"}.get(split, split) in name and kind in name
+
+
+def _refuse_another(path: Path, spelled: list[Path]) -> None:
+    """Raise `InputError` where a second file, by another spelling of the name, is not the same data."""
+    for other in spelled:
+        if other != path and other.is_file() and digest(other) != digest(path):
+            raise InputError(
+                f"{path} ({path.stat().st_size:,} bytes) and {other.name} ({other.stat().st_size:,} bytes) beside it are "
+                "not the same data; expected one file, so delete the one that is wrong"
+            )
 
 
 @contextmanager
@@ -104,9 +163,19 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     except EOFError:
         raise InputError(f"{path}: the gzip data is cut short; expected a whole file, so get it again") from None
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{path}: not intact gzip data ({error}); expected gzip, so get the file again") from None
+        way_out = _instead_of_gzip(path)
+        raise InputError(f"{path}: not intact gzip data ({error}); expected gzip, so {way_out}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected a readable IDX file") from None
+
+
+def _instead_of_gzip(path: Path) -> str:
+    """What to do about a file whose name ends in .gz, but which is not intact gzip data."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start[:2] == b"\0\0" and start[2:3] and start[2] in _TYPES:
+        return "take .gz off its name, as it is not compressed"
+    return "get the file again" if start[:2] == b"\x1f\x8b" else _instead_of(start, packed=True)
 
 
 def _up_to(file: BinaryIO, size: int) -> bytearray:

@@ -67,9 +67,24 @@ def _from_folder(name: str, folder: Path) -> Dataset:
             _unconfigured(name, folder)
             or f"{folder}: {'neither IDX files nor TFDS data' if folder.is_dir() else 'no such folder'}; "
             f"expected train-images-idx3-ubyte and its three companions (.gz or not), or a prepared TFDS data set "
-            f"'{name}' with array_record files, so correct data.dir"
+            f"'{name}' with array_record files, so {_instead_of(folder)}"
         )
     return _from_prepared(name, found)
+
+
+def _instead_of(folder: Path) -> str:
+    """What to do about a folder that holds no data."""
+    if not folder.is_dir():
+        return "correct data.dir"
+    if inside := idx.below(folder):
+        return f"give data.dir {inside}, which holds the four files"
+    held = sorted(path.name for path in folder.iterdir() if path.is_file())
+    some = f"{', '.join(held[:4])}{f' and {len(held) - 4} more' if len(held) > 4 else ''}"
+    if sum("images" in name and "idx" in name for name in held) >= 2:
+        return f"give its files ({some}) these names"
+    if held:
+        return f"correct data.dir, or write what its files ({some}) hold as those four"
+    return "correct data.dir"
 
 
 def _from_prepared(name: str, folder: Path) -> Dataset:

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from jaxdist import results
 from jaxdist.pages.parts import Cell, Section, Table
 
 
 def sections(name: str, result: xr.DataTree, folder: Path) -> Iterator[Section]:
     """The protocol of one result."""
-    facts = dict(_facts(result))
-    rows = [[Cell(key), Cell(value)] for key, value in facts.items()]
+    rows = [[Cell(key), Cell(value)] for key, value in _facts(result)]
     code = []
     if "config" in result.attrs:
         code.append(("Config", str(result.attrs["config"])))
@@ -45,6 +45,8 @@ def _facts(result: xr.DataTree) -> Iterator[tuple[str, str]]:
     ):
         if key in attrs:
             yield label, str(attrs[key])
+    for note in results.data_notes_of(result):
+        yield "note on the data", note
     if unknown := json.loads(attrs.get("origin", "{}")).get("unknown"):
         yield "imported", f"what the config says of {', '.join(unknown)} is not known of these networks"
     for stage, seconds in json.loads(attrs.get("timings", "{}")).items():

@@ -1,0 +1,110 @@
+"""What is odd of labelled examples: refused where nothing could be told from them, otherwise a sentence for the result.
+
+The real MNIST, Fashion-MNIST and digits have nothing odd.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from jaxdist.errors import InputError
+
+MOST_NAMED = 10
+"""Classes that a sentence names one by one; of more it says how many."""
+
+Arrays = tuple[np.ndarray, np.ndarray]
+"""Inputs [N, ...] and labels [N]."""
+
+
+def notes(
+    splits: Mapping[str, Arrays],
+    classes: int,
+    *,
+    what: str = "images",
+    train_at: tuple[str, str] = ("train", "train"),
+    one_class: bool = False,
+) -> tuple[str, ...]:
+    """Sentences on what is odd of the splits' inputs [N, ...] and labels (whole numbers below `classes`), often none.
+
+    Args:
+      what: the examples, as sentences call them.
+      train_at: where the training inputs and labels come from, for messages.
+      one_class: whether training labels that are all alike are noted instead of refused.
+
+    Raises:
+      InputError: if the training inputs are all the same, or, without `one_class`, the training labels.
+    """
+    x, y = splits["train"]
+    if not one_class and y.min() == y.max():
+        raise InputError(
+            f"{train_at[1]}: every label is {y.flat[0]}, so there is nothing to tell apart; expected {what} of two "
+            "classes or more, so give more of them, or the labels that belong to these"
+        )
+    distinct = {split: count_distinct(inputs) for split, (inputs, _) in splits.items()}
+    if len(x) > 1 and distinct["train"] == 1:
+        raise InputError(
+            f"{train_at[0]}: all {len(x):,} {what} are the same, so there is nothing to tell apart; expected different "
+            f"{what}, so check where they come from"
+        )
+    return (*_repeats(splits, distinct, what), *_constant(x, what), *_classes(splits, classes, what))
+
+
+def count_distinct(x: np.ndarray) -> int:
+    """How many of the examples x[N, ...] differ from all before them; counting ends at half of them."""
+    seen: set[bytes] = set()
+    for row in np.ascontiguousarray(x).reshape(len(x), -1):
+        # Of digests, so that the memory does not depend on the size of an example.
+        seen.add(hashlib.blake2b(row.tobytes(), digest_size=16).digest())
+        if 2 * len(seen) >= len(x) and len(seen) > 1:
+            break
+    return len(seen)
+
+
+def _repeats(splits: Mapping[str, Arrays], distinct: Mapping[str, int], what: str) -> Iterator[str]:
+    for split, (x, _) in splits.items():
+        if 2 * distinct[split] < len(x):
+            yield f"only {distinct[split]:,} of the {len(x):,} {split} {what} are distinct"
+        elif len(x) == 1:
+            yield f"{split} is a single example"
+
+
+def _constant(x: np.ndarray, what: str) -> Iterator[str]:
+    """Inputs that never change, but for a background such as the corners of MNIST, which is its smallest value."""
+    if len(x) == 1:
+        return
+    low = x.min(axis=0)
+    constant = low == x.max(axis=0)
+    count, marked = np.count_nonzero(constant), np.count_nonzero(constant & (low != low.min()))
+    inputs = "pixels" if what == "images" else "inputs"
+    if 2 * count > constant.size:
+        yield f"{count:,} of the {constant.size:,} {inputs} are the same in all train {what}"
+    elif marked:
+        yield f"{marked:,} of the {constant.size:,} {inputs} are the same in all train {what}, and are no background"
+
+
+def _classes(splits: Mapping[str, Arrays], classes: int, what: str) -> Iterator[str]:
+    present = {split: np.bincount(y.ravel(), minlength=classes)[:classes] > 0 for split, (_, y) in splits.items()}
+    for split, (_, y) in splits.items():
+        if y.min() == y.max():
+            yield f"every {split} label is {y.flat[0]}"
+    anywhere = np.any(list(present.values()), axis=0)
+    if not anywhere.all():
+        yield f"{_listed(np.flatnonzero(~anywhere))} of the {classes:,} classes, counted from 0, never occur{_s(~anywhere)}"
+    if "test" in present:
+        for here, there in (("test", "train"), ("train", "test")):
+            only = present[here] & ~present[there]
+            if only.any():
+                yield f"{_listed(np.flatnonzero(only))} of the {classes:,} classes occur{_s(only)} among the {here} {what} only"
+
+
+def _s(which: np.ndarray) -> str:
+    return "s" if np.count_nonzero(which) == 1 else ""
+
+
+def _listed(numbers: Sequence[int] | np.ndarray) -> str:
+    if len(numbers) > MOST_NAMED:
+        return f"{len(numbers):,}"
+    return f"{'class' if len(numbers) == 1 else 'classes'} {', '.join(map(str, numbers))}"
