@@ -40,6 +40,7 @@ from jaxdist.counting import Context
 from jaxdist.devices import mesh_of
 from jaxdist.errors import InputError, MeaninglessError, TrainingDivergedError
 from jaxdist.inputs import Inputs, load_inputs, refuse_unlike
+from jaxdist.interop import transfer
 from jaxdist.progress import Show, silent
 from jaxdist.training import Metrics, Passed, Snapshot
 from jaxdist.types import Params
@@ -209,10 +210,11 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
         inputs = load_inputs(config, store.backend)
         _check_data(earlier, inputs, folder)
         part = _load_part(config, inputs, folder, earlier)
+        checked = _check_imported(part, config, inputs)
         leaves = (np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((part.networks, part.passed)))
         refuse_unlike(leaves, mesh_of(inputs.splits["train"]), "weights")
         kept = {name: child.to_dataset() for name, child in earlier.children.items() if name == "training"}
-        attrs = {**_attrs(earlier), **results.provenance(config, inputs.dataset)}
+        attrs = {**_attrs(earlier), **results.provenance(config, inputs.dataset), **checked}
         store.begin(inputs.dataset.digest, inputs.products["backend"])
         part = part._replace(result=results.tree(kept, attrs))
         try:
@@ -225,6 +227,16 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
         if (folder / "tables").exists():
             report.write(result, config.statistics, folder)
     return result
+
+
+def _check_imported(part: Part, config: Config, inputs: Inputs) -> dict[str, str]:
+    """Refuse imported networks at chance, unless that is settled; the attribute that says how often they are right."""
+    origin = json.loads(part.result.attrs.get("origin", "{}"))
+    if not origin or "unedited" in origin or "allow_chance" not in origin:
+        return {}
+    seeds = results.seeds_of(part.result)
+    right = transfer.check_unedited(part.networks, config, inputs.dataset, origin, seeds)
+    return {"origin": json.dumps({**origin, "unedited": right})}
 
 
 def changed(result: xr.DataTree, changes: Mapping[str, str], allowed: tuple[str, ...]) -> Config:
@@ -274,7 +286,9 @@ def train_networks(config: Config, inputs: Inputs, show: Show, seeds: range, sto
                     snapshots=config.train.snapshots,
                 )
             except TrainingDivergedError as error:
-                raise TrainingDivergedError(f"network '{name}': {error}") from None
+                large = config.data.normalisation == "raw" and inputs.dataset.largest > 255
+                other = f", or data.normalisation 'unit', as pixels reach {inputs.dataset.largest:g}" if large else ""
+                raise TrainingDivergedError(f"network '{name}': {error}{other}") from None
         networks[name] = mlp.widen(trained.params, inputs.used, initial)
         metrics[name] = trained.metrics
         if trained.passed is not None:

@@ -75,7 +75,7 @@ def _refuse_empty(dataset: data.Dataset, flat: Iterable[np.ndarray], used: np.nd
         raise InputError(f"{dataset.source} Every pixel of every image is 0; expected pictures, so check the files")
     if max(max(x.max(), -x.min()) for x in flat) < SMALLEST:
         raise InputError(
-            f"{dataset.source} No pixel is as large as {SMALLEST:.2g}, and smaller ones count as 0 in float32 products; "
+            f"{dataset.source} No pixel is as large as {SMALLEST:.2g}, and smaller ones count as 0 in float32; "
             "expected larger ones, so give data.normalisation 'unit'"
         )
     _ = dataset.notes  # raises where the images or their labels are all the same

@@ -9,9 +9,9 @@ several `draws` (an attribute) counts are means, with standard deviations `corre
 so on are of other gauges. The
 site "all" edits all sites together. Group ``ranges`` has `low`, `high` and `dead` over (network, seed, site, unit);
 `jaxdist.groups` tells of further ones. Accuracies are fractions. The root's attributes hold the protocol: config, data
-digest, what is odd of the data in `data_notes`, precision, timings, in `products` how each stage computed the first layer's, and of imported networks their
-origin; of a user's own network, in place of the config, the options of the measurement. Each group's attribute `made`
-says when, on what device and with which versions it was computed.
+digest, what is odd of the data (`data_notes`), precision, timings, in `products` how each stage computed the first
+layer's, and of imported networks their origin; of a user's own network, in place of the config, the options of the
+measurement. Each group's attribute `made` says when, on what device and with which versions it was computed.
 """
 
 from __future__ import annotations

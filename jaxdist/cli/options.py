@@ -99,6 +99,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def truth(text: str) -> bool:
+    """True or false, as in a config."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+    return text.lower() == "true"
+
+
 def fraction(text: str) -> float:
     """A fraction between 0 and 1."""
     try:

@@ -5,8 +5,8 @@ TensorFlow Datasets is imported only when a data set must be decoded or written.
 """
 
 from jaxdist.data.dataset import Dataset, Split
-from jaxdist.data.loading import EMBEDDED, known_names, load
+from jaxdist.data.loading import EMBEDDED, available, known_names, load
 from jaxdist.data.preparing import prepare
 from jaxdist.data.scaling import scaled
 
-__all__ = ["EMBEDDED", "Dataset", "Split", "known_names", "load", "prepare", "scaled"]
+__all__ = ["EMBEDDED", "Dataset", "Split", "available", "known_names", "load", "prepare", "scaled"]

@@ -31,7 +31,7 @@ _CHUNK = 1 << 20
 
 
 def find(folder: Path, stem: str) -> Path | None:
-    """Return the file of a standard name in `folder`, the first of `_spelled`; a folder if nothing else has the name."""
+    """Return the file of a standard name in `folder`, the first of `_spelled`; a folder if no file has the name."""
     paths = _spelled(folder, stem)
     return next((path for path in paths if path.is_file()), paths[0] if paths else None)
 
@@ -148,9 +148,10 @@ def _refuse_another(path: Path, spelled: list[Path]) -> None:
     """Raise `InputError` where a second file, by another spelling of the name, is not the same data."""
     for other in spelled:
         if other != path and other.is_file() and digest(other) != digest(path):
+            sizes = [f"{each.stat().st_size:,} bytes" for each in (path, other)]
             raise InputError(
-                f"{path} ({path.stat().st_size:,} bytes) and {other.name} ({other.stat().st_size:,} bytes) beside it are "
-                "not the same data; expected one file, so delete the one that is wrong"
+                f"{path} ({sizes[0]}) and {other.name} ({sizes[1]}) beside it are not the same data; expected one, so "
+                "delete the wrong one"
             )
 
 

@@ -15,6 +15,7 @@ from jaxdist.errors import InputError, nearest
 EMBEDDED = ("digits",)
 """The data sets that come with the packages."""
 
+_NAME = r"[a-z][a-z0-9_]*(/\w[\w.+-]*)?"
 _KNOWN = tuple(KNOWN_CLASSES)
 _DIGITS_TRAIN = 1437  # four fifths of the 1,797 images, rounded down
 
@@ -25,13 +26,21 @@ def known_names() -> tuple[str, ...]:
 
 
 @accessible()
+def available(config: DataConfig) -> bool:
+    """Whether there is a data set where `config` says, or by default; false only where one must be prepared first."""
+    if config.dir or config.name in EMBEDDED or not re.fullmatch(_NAME, config.name):
+        return True
+    return prepared.find(prepared.default_dir(), config.name) is not None
+
+
+@accessible()
 def load(config: DataConfig) -> Dataset:
     """Return the data set that `config` names, from its folder or the default place; never uses the network.
 
     Raises `InputError`, one sentence, for a data set that is missing, not prepared, malformed or inconsistent.
     """
     name = config.name
-    if not re.fullmatch(r"[a-z][a-z0-9_]*(/\w[\w.+-]*)?", name):
+    if not re.fullmatch(_NAME, name):
         raise InputError(
             f"data.name: '{name}' is not the name of a data set; expected lower_snake_case, "
             f"with /config where TFDS has one{nearest(name, _KNOWN)}"

@@ -90,14 +90,15 @@ def _classes(splits: Mapping[str, Arrays], classes: int, what: str) -> Iterator[
     for split, (_, y) in splits.items():
         if y.min() == y.max():
             yield f"every {split} label is {y.flat[0]}"
-    anywhere = np.any(list(present.values()), axis=0)
-    if not anywhere.all():
-        yield f"{_listed(np.flatnonzero(~anywhere))} of the {classes:,} classes, counted from 0, never occur{_s(~anywhere)}"
+    of = f"of the {classes:,} classes"
+    absent = ~np.any(list(present.values()), axis=0)
+    if absent.any():
+        yield f"{_listed(np.flatnonzero(absent))} {of}, counted from 0, never occur{_s(absent)}"
     if "test" in present:
         for here, there in (("test", "train"), ("train", "test")):
             only = present[here] & ~present[there]
             if only.any():
-                yield f"{_listed(np.flatnonzero(only))} of the {classes:,} classes occur{_s(only)} among the {here} {what} only"
+                yield f"{_listed(np.flatnonzero(only))} {of} occur{_s(only)} among the {here} {what} only"
 
 
 def _s(which: np.ndarray) -> str:

@@ -8,16 +8,19 @@ attributes and has no behaviour. Neither the paper's source nor the user's is ne
 from __future__ import annotations
 
 import re
+import types
 import warnings
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from jaxdist.errors import InputError
+from jaxdist.errors import DAMAGED, InputError
 from jaxdist.interop import modules
 
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
@@ -25,8 +28,8 @@ TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 LEAST_TORCH = (2, 10)
 """The weights-only loaders before it could be made to corrupt memory by a crafted file."""
 
-NESTED = ("model", "state_dict", "model_state_dict")
-"""Keys under which training scripts keep the state_dict beside the epoch, the optimiser's state and so on."""
+PROGRESS = ("epoch", "epochs", "global_step", "step", "steps", "iteration", "iter")
+"""Keys under which training scripts keep how far the training is."""
 
 _BATCH_NORM = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -34,10 +37,15 @@ _NUMPY = ("multiarray._reconstruct", "multiarray.scalar")
 
 
 class Checkpoint(NamedTuple):
-    """The tensors of one file by name, in the file's order, and the activation that its modules name, if any."""
+    """The tensors of one file by name, and what else it says."""
 
     tensors: dict[str, np.ndarray]
-    activation: str | None
+    activation: str | None = None
+    """That its modules name, if any."""
+    certain: bool = False
+    """Whether the order of the tensors is that in which a module computes its layers."""
+    progress: Mapping[str, float] = types.MappingProxyType({})
+    """How far the training was, by the names of `PROGRESS`."""
 
 
 def read(path: Path) -> Checkpoint:
@@ -47,6 +55,8 @@ def read(path: Path) -> Checkpoint:
       InputError: for a missing or broken file, one that names anything not on the list, tensors that are not float32
         numbers or finite, or torch not installed where the file needs it.
     """
+    if path.is_file() and (wrong := _no_checkpoint(path)):
+        raise InputError(f"{path}: {wrong}")
     found = _read_safetensors(path) if path.suffix == ".safetensors" else _tensors_of(load_torch(path), path)
     for name, tensor in found.tensors.items():
         # A clip of infinity is the paper's way to say that nothing is clipped.
@@ -55,12 +65,12 @@ def read(path: Path) -> Checkpoint:
     return found
 
 
-def load_torch(path: Path, *, arrays: bool = False) -> Any:
-    """Load a PyTorch file with the weights-only loader, with NumPy arrays in it if `arrays`; raises as `read` does."""
+def load_torch(path: Path) -> Any:
+    """Load a PyTorch file, with what is on the list, by the weights-only loader; raises as `read` does."""
     torch = require_torch(f"reading {path}")
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a PyTorch or safetensors file, or a folder of them")
-    allowed = _numpy_globals() if arrays else [(stand_in, name) for name, stand_in in modules.STAND_INS.items()]
+    allowed = [*_numpy_globals(), *((stand_in, name) for name, stand_in in modules.STAND_INS.items())]
     try:
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             # PyTorch remarks on the pickle protocol of files that others wrote; here they load or are refused.
@@ -79,7 +89,7 @@ def load_torch(path: Path, *, arrays: bool = False) -> Any:
         reason = said[1].strip() if said else "no reason given"
         raise InputError(
             f"{path}: not a readable PyTorch file ({type(error).__name__}: {reason}); nothing in it was executed; "
-            "copy or save it again"
+            "copy it again, or save it with torch.save(model.state_dict(), FILE)"
         ) from None
 
 
@@ -112,37 +122,66 @@ def _numpy_globals() -> list[Any]:
 
 def _tensors_of(content: Any, path: Path) -> Checkpoint:
     """The tensors of a loaded object, by their names in a state_dict."""
+    progress: Mapping[str, float] = {}
     if isinstance(content, Mapping):
+        progress = _progress_in(content)
         content = _network_in(content, path)
-    if isinstance(content, modules.StandIn):
+    activation = None
+    if certain := isinstance(content, modules.StandIn):
         entries, activation = modules.layers_of(content, str(path))
     elif isinstance(content, Mapping):
-        entries, activation = dict(content), None
+        entries = dict(content)
     else:
-        raise InputError(f"{path}: expected a state_dict or a module, got {type(content).__name__}; save a state_dict")
+        raise InputError(
+            f"{path}: expected a state_dict or a module, got {type(content).__name__}; save the network's alone, with "
+            "torch.save(model.state_dict(), FILE)"
+        )
     _refuse_batch_norm(map(str, entries), path)
-    return Checkpoint(
-        {str(name): _array(tensor, f"{path}: tensor {name!r}") for name, tensor in entries.items()}, activation
-    )
+    tensors = {str(name): _array(tensor, f"{path}: tensor {name!r}") for name, tensor in entries.items()}
+    return Checkpoint(tensors, activation, certain, progress)
+
+
+def _progress_in(content: Mapping[Any, Any]) -> dict[str, float]:
+    """How far the training was that saved a dictionary."""
+    numbers = {str(key): value for key, value in content.items() if str(key) in PROGRESS}
+    numbers = {key: value.item() if getattr(value, "size", None) == 1 else value for key, value in numbers.items()}
+    return {key: float(value) for key, value in numbers.items() if isinstance(value, int | float)}
 
 
 def _network_in(content: Mapping[Any, Any], path: Path) -> Any:
     """The network in what a training script saved, or the content itself if it is not under a usual key."""
     torch = require_torch(f"reading {path}")
 
-    def holds_network(value: Any) -> bool:
-        tensors = isinstance(value, Mapping) and any(isinstance(each, torch.Tensor) for each in value.values())
-        return tensors or isinstance(value, modules.StandIn)
+    def is_weight(value: Any) -> bool:
+        return isinstance(value, torch.Tensor | np.ndarray) and value.ndim > 1
 
+    def holds_network(value: Any) -> bool:
+        weights = isinstance(value, Mapping) and any(map(is_weight, value.values()))
+        return weights or isinstance(value, modules.StandIn)
+
+    if "param_groups" in content and "state" in content:
+        raise InputError(
+            f"{path}: is an optimiser's state; expected a network, so give the file that holds its weights"
+        )
     networks = [key for key, value in content.items() if holds_network(value)]
-    if not any(key in NESTED for key in networks):
+    if not networks or any(map(is_weight, content.values())):
         return content
-    if len(networks) > 1:
+    if not all(_same(content[key], content[networks[0]]) for key in networks):
         raise InputError(
             f"{path}: holds several networks, under {' and '.join(map(repr, networks))}; expected one, so save the "
             "state_dict of the one to import alone"
         )
     return content[networks[0]]
+
+
+def _same(first: Any, second: Any) -> bool:
+    """Whether two state_dicts hold the same tensors."""
+    if first is second:
+        return True
+    if not (isinstance(first, Mapping) and isinstance(second, Mapping)) or list(first) != list(second):
+        return False
+    pairs = [(np.asarray(first[key]), np.asarray(second[key])) for key in first]
+    return all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
 
 
 def _refuse_batch_norm(names: Iterable[str], path: Path) -> None:
@@ -157,12 +196,19 @@ def _refuse_batch_norm(names: Iterable[str], path: Path) -> None:
 
 def _array(tensor: Any, where: str) -> np.ndarray:
     torch = require_torch("reading tensors")
+    if isinstance(tensor, np.ndarray) and tensor.dtype.kind in "fiu":
+        tensor = torch.from_numpy(np.array(tensor, tensor.dtype.newbyteorder("=")))
     if isinstance(tensor, list):
         raise InputError(f"{where} is a list; if these are the paper's sweep results, give them to 'jaxdist compare'")
     if not isinstance(tensor, torch.Tensor):
         raise InputError(f"{where} is a {type(tensor).__name__}; expected a tensor, so save model.state_dict() alone")
+    if not tensor.is_floating_point():
+        raise InputError(
+            f"{where} is {tensor.dtype}, so it is not the weight or bias of a linear layer; expected only those, so "
+            "save the layers without it"
+        )
     if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        raise InputError(f"{where} is {tensor.dtype}, expected float32; save model.float()")
+        raise InputError(f"{where} is {tensor.dtype}, expected float32; save model.float().state_dict()")
     plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
     # A tensor that claims more numbers than its file holds would only fill the memory.
     if not plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
@@ -183,9 +229,47 @@ def _read_safetensors(path: Path) -> Checkpoint:
         ) from None
     _refuse_batch_norm(tensors, path)
     for name, tensor in tensors.items():
-        if tensor.dtype not in (np.float32, np.float16):
-            raise InputError(f"{path}: tensor {name!r} is {tensor.dtype}, expected float32; save model.float()")
-    return Checkpoint({name: tensor.astype(np.float32) for name, tensor in tensors.items()}, None)
+        # NumPy has bfloat16 from the package that JAX has it from.
+        if tensor.dtype not in (np.float32, np.float16, jnp.bfloat16):
+            raise InputError(
+                f"{path}: tensor {name!r} is {tensor.dtype}, expected float32; save model.float().state_dict()"
+            )
+    return Checkpoint({name: tensor.astype(np.float32) for name, tensor in tensors.items()})
+
+
+def _no_checkpoint(path: Path) -> str | None:
+    """What a file is by its first bytes, with what to do, where no loader can read it; None if one may."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start:
+        return "is empty; expected a checkpoint, so copy or save it again"
+    if start.lstrip()[:5].lower() in (b"<!doc", b"<html"):
+        return "is a web page, such as one that reports an error; expected a checkpoint, so download it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS; expected a checkpoint, so fetch the file itself with 'git lfs pull'"
+    if start.startswith(b"\x89HDF"):
+        return (
+            "is an HDF5 file, as Keras has them; expected a PyTorch or safetensors file, so save its weights, "
+            "transposed to [units, inputs], under names such as fc1.weight and fc1.bias with safetensors"
+        )
+    members = _members(path) if start[:2] == b"PK" else []
+    if any(name.endswith(".npy") for name in members):
+        return "holds NumPy arrays; expected PyTorch or safetensors, so save them with safetensors.numpy.save_file"
+    if any("/code/" in name or name.endswith("/archive_format") for name in members):
+        return (
+            "is a program that torch.jit or torch.export saved; expected weights, so load it where it is trusted and "
+            "save them, with torch.save(module.state_dict(), FILE)"
+        )
+    return None
+
+
+def _members(path: Path) -> list[str]:
+    """The names in a zip archive; none if it is damaged, which its loader says."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (OSError, *DAMAGED, zipfile.BadZipFile):
+        return []
 
 
 def natural(name: str) -> list[tuple[int, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -18,10 +19,20 @@ class StandIn:
 
     role: Role
     activation: str | None = None
+    settings: Mapping[str, Any] = types.MappingProxyType({})
+    """Attributes with the values that make it the activation of that name."""
 
 
-def _stand_in(name: str, role: Role, activation: str | None = None) -> type[StandIn]:
-    return type(name.rpartition(".")[2], (StandIn,), {"role": role, "activation": activation})
+def _stand_in(name: str, role: Role, activation: str | None = None, **settings: Any) -> type[StandIn]:
+    attributes = {"role": role, "activation": activation, "settings": settings}
+    return type(name.rpartition(".")[2], (StandIn,), attributes)
+
+
+class Inert:
+    """What else training scripts save becomes: an object that can do nothing."""
+
+    def __init__(self, *parts: Any) -> None:
+        """Take what the pickled object was made of, and leave it."""
 
 
 _ROLES: dict[str, Role] = {
@@ -31,14 +42,40 @@ _ROLES: dict[str, Role] = {
     "flatten.Flatten": "nothing",
     "dropout.Dropout": "nothing",
 }
+_ACTIVATIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("ReLU", "relu", {}),
+    ("LeakyReLU", "leaky_relu", {"negative_slope": 0.01}),
+    ("ELU", "elu", {"alpha": 1.0}),
+    ("GELU", "gelu", {"approximate": "none"}),
+    ("SiLU", "silu", {}),
+    ("Softplus", "softplus", {"beta": 1.0, "threshold": 20.0}),
+    ("Tanh", "tanh", {}),
+    ("Sigmoid", "sigmoid", {}),
+)
+"""PyTorch's activations without learned numbers: their classes, our names, and the settings with which they agree."""
+
 _PAPER: dict[str, Role] = {
     "Model_PerturbationReLU": "network",
     "Model_PerturbationAbs": "network",
     "PerturbationLayer": "edit",
 }
-STAND_INS: dict[str, type[StandIn]] = {
+STAND_INS: dict[str, type[StandIn | Inert]] = {
+    **{
+        name: type(name.rpartition(".")[2], (Inert,), {})
+        for name in (
+            "argparse.Namespace",
+            *(
+                f"pathlib{part}.{kind}"
+                for part in ("", "._local")
+                for kind in ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
+            ),
+        )
+    },
     **{f"torch.nn.modules.{name}": _stand_in(name, role) for name, role in _ROLES.items()},
-    "torch.nn.modules.activation.ReLU": _stand_in("ReLU", "activation", "relu"),
+    **{
+        f"torch.nn.modules.activation.{name}": _stand_in(name, "activation", activation, **settings)
+        for name, activation, settings in _ACTIVATIONS
+    },
     # The classes of the paper's code, by the names under which its scripts import them.
     **{
         f"{module}.{name}": stand_in
@@ -66,6 +103,13 @@ def layers_of(module: StandIn, where: str) -> tuple[dict[str, Any], str]:
     if len(leaves) > _MOST:
         raise InputError(f"{where}: holds more than {_MOST} modules; expected a perceptron")
     computed = [leaf for _, leaf in leaves if type(leaf).role != "edit"]
+    for leaf in computed:
+        for key, expected in type(leaf).settings.items():
+            if (value := vars(leaf).get(key, expected)) != expected:
+                raise InputError(
+                    f"{where}: its {type(leaf).__name__} has {key} {value!r}; expected {expected!r}, as '"
+                    f"{type(leaf).activation}' has it here, so measure the network as a JAX function with jaxdist.probe"
+                )
     kinds = [type(leaf).activation or type(leaf).role for leaf in computed]
     acts = set(kinds[1::2])
     if len(kinds) < 3 or len(kinds) % 2 == 0 or set(kinds[::2]) != {"linear"} or len(acts) != 1 or "linear" in acts:

@@ -94,7 +94,7 @@ def read_result(path: Path) -> xr.DataTree:
     Raises:
       InputError: if the file is not what the paper's code writes.
     """
-    content = checkpoints.load_torch(path, arrays=True)
+    content = checkpoints.load_torch(path)
     expected = (
         f"{path}: expected sweep results, a dictionary {{model: [run, ...]}} of the paper's PerturbationReLU and "
         "PerturbationAbs; if it is a network, make a run of it with 'jaxdist import-torch'"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxdist import forms
 from jaxdist.errors import InputError
+from jaxdist.interop import order
 from jaxdist.types import Params
 
 _ALIASES = {"linear0.": "layers.0.", "perturb_layer.": "layers.1."}
@@ -18,30 +19,34 @@ _NEUTRAL = {"s": 1.0, "t": 0.0, "clip": np.inf}
 """The paper's edit layer as it is saved: slope, offset and clip that change nothing."""
 
 
-def from_tensors(tensors: Mapping[str, np.ndarray], where: str) -> Params:
+def from_tensors(
+    tensors: Mapping[str, np.ndarray], where: str, *, layers: Sequence[str] = (), certain: bool = False
+) -> Params:
     """Build one perceptron's parameters, ``{"dense0": {"weight": [H, D], "bias": [H]}, ...}``, from named tensors.
 
-    The linear layers are taken in the order given; a missing bias is 0. Stacked tensors, with a leading S, are kept so.
+    The linear layers are taken in the order of `order.of`, which `layers` may say; a missing bias is 0. Stacked
+    tensors, with a leading S, are kept so.
 
     Raises:
-      InputError: if anything but linear layers is there, they do not follow one another, two names of one tensor
-        disagree, or the paper's edit layer holds an edit.
+      InputError: if anything but linear layers is there, they do not follow one another, in which order is not
+        certain, two names of one tensor disagree, or the paper's edit layer holds an edit.
     """
     left = _without_aliases(tensors, where)
     _check_neutral(left, where)
-    layers: dict[str, dict[str, np.ndarray]] = {}
+    by_name: dict[str, dict[str, np.ndarray]] = {}
     for name, tensor in left.items():
         layer, _, kind = name.rpartition(".")
         if kind in _NEUTRAL:
             continue
         if kind not in ("weight", "bias"):
             raise InputError(
-                f"{where}: tensor {name!r} is not the weight or bias of a linear layer; expected only those"
+                f"{where}: tensor {name!r} is not the weight or bias of a linear layer; expected only those, named as "
+                f"fc1.weight [units, inputs] and fc1.bias [units], so {_instead_of(name)}"
             )
-        layers.setdefault(layer, {})[kind] = tensor
-    if not layers:
+        by_name.setdefault(layer, {})[kind] = tensor
+    if not by_name:
         raise InputError(f"{where}: holds no weights; expected the linear layers of a perceptron")
-    return {f"dense{k}": layer for k, layer in enumerate(_chain(layers, where))}
+    return {f"dense{k}": layer for k, layer in enumerate(_chain(by_name, where, layers, certain=certain))}
 
 
 def to_tensors(params: Params) -> dict[str, np.ndarray]:
@@ -69,14 +74,21 @@ def refuse_other_layers(network: str, where: str) -> None:
         )
 
 
-def network_of(tensors: Mapping[str, np.ndarray], network: str, where: str) -> Params:
+def network_of(
+    tensors: Mapping[str, np.ndarray],
+    network: str,
+    where: str,
+    *,
+    layers: Sequence[str] = (),
+    certain: bool = False,
+) -> Params:
     """Build the parameters of a network of that name from named tensors of linear layers, as `from_tensors` does.
 
     Raises:
       InputError: as `from_tensors`, and if the network has other layers, or no last bias where one is not 0.
     """
     refuse_other_layers(network, where)
-    params = from_tensors(tensors, where)
+    params = from_tensors(tensors, where, layers=layers, certain=certain)
     last = f"dense{len(params) - 1}"
     kept = forms.get(network).layers(len(params))[-1][0].parameters
     for kind, leaf in params[last].items():
@@ -122,19 +134,55 @@ def _check_neutral(tensors: Mapping[str, np.ndarray], where: str) -> None:
             )
 
 
-def _chain(layers: Mapping[str, Mapping[str, np.ndarray]], where: str) -> list[dict[str, np.ndarray]]:
+def without_bias(tensors: Mapping[str, np.ndarray]) -> list[str]:
+    """The layers that have no bias where others have one."""
+    layers = dict.fromkeys(name.rpartition(".")[0] for name in tensors if name.endswith("weight"))
+    absent = [layer for layer in layers if (f"{layer}.bias" if layer else "bias") not in tensors]
+    return absent if len(absent) < len(layers) else []
+
+
+def _instead_of(name: str) -> str:
+    """What to do about a tensor that belongs to no linear layer."""
+    if "parametrizations." in name or name.endswith(("weight_g", "weight_v", "weight_orig", "weight_u")):
+        return "first make plain weights of it, as torch.nn.utils.parametrize.remove_parametrizations does"
+    return (
+        "save the layers without it if no output depends on it, or measure the network as a JAX function with "
+        "jaxdist.probe"
+    )
+
+
+def _shape(name: str, layer: Mapping[str, np.ndarray], where: str) -> order.Shape:
+    """A layer's shape; refused unless it is that of a linear layer."""
+    if "weight" not in layer or layer["weight"].ndim not in (2, 3):
+        shape = list(layer["weight"].shape) if "weight" in layer else "none"
+        raise InputError(
+            f"{where}: layer {name!r} has a weight of shape {shape}; expected [units, inputs] of a linear layer, so "
+            "measure a network that has other layers as a JAX function with jaxdist.probe"
+        )
+    *seeds, units, inputs = layer["weight"].shape
+    bias = layer.get("bias")
+    if bias is not None and bias.shape != (*seeds, units):
+        turned = bias.shape == (*seeds, inputs)
+        raise InputError(
+            f"{where}: layer {name!r} has a bias of shape {list(bias.shape)}; expected [{units}], as its weight is "
+            f"{[*seeds, units, inputs]}, [units, inputs]"
+            + ("; transpose the weights, if they are [inputs, units] as Keras and Flax have them" if turned else "")
+        )
+    return order.Shape(inputs, units, bool(seeds))
+
+
+def _chain(
+    layers: Mapping[str, Mapping[str, np.ndarray]], where: str, asked: Sequence[str], *, certain: bool
+) -> list[dict[str, np.ndarray]]:
     """The layers in their order, each with weight and bias; refused unless each fits the one before."""
     chain: list[dict[str, np.ndarray]] = []
     before: Any = None
-    for name, layer in layers.items():
-        if "weight" not in layer or layer["weight"].ndim not in (2, 3):
-            shape = list(layer["weight"].shape) if "weight" in layer else "none"
-            raise InputError(f"{where}: layer {name!r} has a weight of shape {shape}; expected [units, inputs]")
+    shapes = {name: _shape(name, layer, where) for name, layer in layers.items()}
+    for name in order.of(shapes, where, asked=asked, certain=certain):
+        layer = layers[name]
         weight = layer["weight"]
         *seeds, units, inputs = weight.shape
         bias = layer.get("bias", np.zeros((*seeds, units), np.float32))
-        if bias.shape != (*seeds, units):
-            raise InputError(f"{where}: layer {name!r} has a bias of shape {list(bias.shape)}; expected [{units}]")
         if before is not None and (seeds, inputs) != before[1:]:
             raise InputError(
                 f"{where}: layer {name!r} expects {inputs} inputs, but {before[0]!r} before it gives {before[2]}; "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,9 +11,14 @@ from jaxdist import config as configs
 from jaxdist import folders, forms
 from jaxdist.config import Config
 from jaxdist.errors import InputError
-from jaxdist.interop import checkpoints, paper
+from jaxdist.interop import checkpoints, lineage, names, paper
 
 SUFFIXES = (".safetensors", *checkpoints.TORCH_SUFFIXES)
+
+_DEEPEST = 3
+"""Folders inside the one that was given, in which files are looked for."""
+
+_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 
 HISTORY = ("model.init", "train.steps", "train.optimizer", "train.learning_rate")
 """Config fields that files of weights alone say nothing of."""
@@ -34,6 +39,8 @@ class Located(NamedTuple):
     """Config fields that are not known."""
     models: Path | None = None
     """The paper's tree."""
+    left_out: tuple[Path, ...] = ()
+    """Files beside them that hold something else, such as an optimiser's state."""
 
 
 def locate(paths: Sequence[Path]) -> Located:
@@ -58,9 +65,10 @@ def _files(paths: Sequence[Path]) -> Located:
     resolved = [path.resolve() for path in paths]
     if twice := next((path for path in paths if resolved.count(path.resolve()) > 1), None):
         raise InputError(f"{twice}: is given twice; expected a file for each seed")
-    base = Path(os.path.commonpath([path.absolute().parent for path in paths]))
+    base = lineage.base_of(paths)
     kind = "files" if len(paths) > 1 else "file"
-    return Located(kind, ", ".join(map(str, paths)), base, {"": dict(enumerate(paths))}, Config(), HISTORY)
+    places = {path: path.absolute().relative_to(base) for path in paths}
+    return Located(kind, ", ".join(map(str, paths)), base, _by_network(places, numbered=False), Config(), HISTORY)
 
 
 def _folder(path: Path) -> Located:
@@ -74,9 +82,52 @@ def _folder(path: Path) -> Located:
         config = configs.load(file)
         return Located("exported", str(path), path, _exported(path, config.model.activations), config)
     if exported := _exported(path, ()):
+        _refuse_beside(exported, path)
         return Located("exported", str(path), path, exported, Config(), HISTORY)
-    plain = {"": dict(enumerate(_plain(path)))}
-    return Located("files", str(path), path, plain if plain[""] else {}, Config(), HISTORY)
+    files = _below(path)
+    left_out = tuple(file for file in files if names.companion(file))
+    places = {file: file.relative_to(path) for file in files if file not in left_out}
+    by_network = _by_network(places, numbered=True) if places else {}
+    return Located("files", str(path), path, by_network, Config(), HISTORY, left_out=left_out)
+
+
+def _refuse_beside(exported: Mapping[str, Mapping[int, Path]], path: Path) -> None:
+    """Raise `InputError` for files beside numbered ones that are no seeds by their names."""
+    for by_seed in exported.values():
+        folder = next(iter(by_seed.values())).parent
+        stems = {file.stem for file in by_seed.values()}
+        for file in _by_preference(folder):
+            if file.stem not in stems and not names.companion(file):
+                raise InputError(
+                    f"{path}: holds {file.relative_to(path)} beside the numbered files there; expected a number for "
+                    "each seed, so move it away if it is none, or give the files one by one"
+                )
+
+
+def _by_network(places: Mapping[Path, Path], *, numbered: bool) -> dict[str, dict[int, Path]]:
+    """Files by the activation that their places tell, "" for all where none does, and by seed.
+
+    Seeds have the numbers in their places, where they are `numbered` so, or else their numbers in the order given.
+    """
+    by_name: dict[str, list[Path]] = {}
+    for file, place in places.items():
+        by_name.setdefault(names.told(place).activation, []).append(file)
+    if "" in by_name and len(by_name) > 1:
+        telling = next(files[0] for name, files in by_name.items() if name)
+        raise InputError(
+            f"{by_name[''][0]}: does not say its activation by its name or folder, as {telling} does; expected all to "
+            "say it or none, so give files of one kind"
+        )
+    found: dict[str, dict[int, Path]] = {}
+    for name in (each for each in ("", *forms.names()) if each in by_name):
+        files = by_name[name]
+        numbers = [names.told(places[file]).number for file in files]
+        if numbered and None not in numbers and len(set(numbers)) == len(numbers):
+            by_number = {number: file for number, file in zip(numbers, files, strict=True) if number is not None}
+            found[name] = dict(sorted(by_number.items()))
+        else:
+            found[name] = dict(enumerate(files))
+    return found
 
 
 def _exported(path: Path, order: tuple[str, ...]) -> dict[str, dict[int, Path]]:
@@ -90,13 +141,28 @@ def _exported(path: Path, order: tuple[str, ...]) -> dict[str, dict[int, Path]]:
     return found
 
 
-def _plain(path: Path) -> list[Path]:
-    """The files of a folder by name, seed10 after seed9; of two with one stem, the one that needs no torch."""
-    by_stem = {file.stem: file for file in _by_preference(path)}
-    return [by_stem[stem] for stem in sorted(by_stem, key=checkpoints.natural)]
+def _below(path: Path) -> list[Path]:
+    """The files in a folder and those inside it by name, seed10 after seed9; of one stem, that which needs no torch."""
+    folders_ = [path]
+    for depth in range(_DEEPEST):
+        folders_ += [each for each in path.glob("/".join("*" * (depth + 1))) if each.is_dir()]
+    folders_ = [each for each in folders_ if not any(part.startswith(".") for part in each.relative_to(path).parts)]
+    by_stem = {file.with_suffix(""): file for folder in folders_ for file in _by_preference(folder)}
+    files = sorted(by_stem.values(), key=lambda file: checkpoints.natural(str(file.relative_to(path))))
+    if shard := next((file for file in files if _SHARD.search(file.stem)), None):
+        raise InputError(
+            f"{shard}: is a part of a network that was saved in several files; expected one file for each seed, so "
+            "save the network's state_dict alone"
+        )
+    return files
 
 
 def _by_preference(folder: Path) -> list[Path]:
     """The files of networks in a folder, those that need no torch last."""
-    there = [file for file in sorted(folder.glob("*")) if file.suffix in SUFFIXES and file.is_file()]
-    return sorted(there, key=lambda file: -SUFFIXES.index(file.suffix))
+    there = [file for file in sorted(folder.glob("*")) if _suffix(file) in SUFFIXES and file.is_file()]
+    return sorted(there, key=lambda file: -SUFFIXES.index(_suffix(file)))
+
+
+def _suffix(file: Path) -> str:
+    """What a file's name ends in; some scripts write .pth.tar, which is no archive."""
+    return Path(file.stem).suffix if file.suffix == ".tar" else file.suffix

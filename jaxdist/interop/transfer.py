@@ -14,10 +14,11 @@ import xarray as xr
 from safetensors.numpy import save as to_safetensors
 
 from jaxdist import config as configs
-from jaxdist import files, folders, forms, results
+from jaxdist import data, files, folders, forms, results
 from jaxdist.config import Config
 from jaxdist.errors import InputError
-from jaxdist.interop import checkpoints, paper, perceptrons, sources
+from jaxdist.interop import checkpoints, lineage, paper, perceptrons, sources, unedited
+from jaxdist.interop.lineage import Source
 from jaxdist.training import Metrics
 from jaxdist.types import Params
 
@@ -36,10 +37,19 @@ class Imported(NamedTuple):
     seeds: list[int]
     metrics: dict[str, Metrics]  # [steps + 1, S]; empty where none came with the networks
     origin: dict[str, Any]
-    """Kind, path, digests of the files, config fields that are not known, and notes for the user."""
+    """Kind, path, digests of the files, config fields that are not known, notes for the user, and what was said."""
+    named: bool
+    """Whether the activation is known from the user alone."""
 
 
-def import_run(path: Path | Sequence[Path], changes: Mapping[str, str]) -> xr.DataTree:
+def import_run(
+    path: Path | Sequence[Path],
+    changes: Mapping[str, str],
+    *,
+    layers: Sequence[str] = (),
+    as_seeds: bool = False,
+    allow_chance: bool = False,
+) -> xr.DataTree:
     """Turn PyTorch networks into a new run folder ``out`` that can be swept, reported and compared.
 
     `path` is the paper's result tree, a folder that `export_run` made, or a state_dict (``.pt``), whole pickled
@@ -47,11 +57,27 @@ def import_run(path: Path | Sequence[Path], changes: Mapping[str, str]) -> xr.Da
     order or by name. `changes` overrides config fields: where the data is, how to sweep, and ``model.activations``
     where the files do not tell the activation.
 
+    Args:
+      layers: the names of the layers in the order in which they are computed, where the files do not tell it.
+      as_seeds: the files are a training each, though they look like moments of one.
+      allow_chance: networks that are right no more often than by chance are what is wanted.
+
+    The result's attribute `origin` holds under `unedited` how often each network is right, by split, where the images
+    are to be had; otherwise that is found out before the first sweep.
+
     Raises:
-      InputError: for files that are missing, broken, hostile or not a perceptron's, networks of unlike shapes or
-        activations, an unknown activation, or a folder in use; nothing is written then.
+      InputError: for files that are missing, broken, hostile or not a perceptron's, layers whose order is not certain,
+        files of one training or of the same weights, networks of unlike shapes or activations, an unknown activation,
+        images that do not fit, networks at chance, or a folder in use; nothing is written then.
     """
-    found = read(path, changes)
+    found = read(path, changes, layers=layers, as_seeds=as_seeds)
+    found.origin["allow_chance"] = allow_chance
+    if data.available(found.config.data):
+        dataset = data.load(found.config.data)
+        found.origin["unedited"] = check_unedited(found.networks, found.config, dataset, found.origin, found.seeds)
+        if found.origin["unknown"] and not found.origin["models"]:
+            more = unedited.advice(found.networks, found.config, dataset, activation=found.named)
+            found.origin["notes"] = [*found.origin["notes"], *more]
     folder = folders.new(found.config)
     attrs = {
         **results.provenance(found.config, None),
@@ -68,25 +94,61 @@ def import_run(path: Path | Sequence[Path], changes: Mapping[str, str]) -> xr.Da
     return result
 
 
-def read(path: Path | Sequence[Path], changes: Mapping[str, str]) -> Imported:
-    """Read networks and their protocol; writes nothing. Raises as `import_run` does."""
+def check_unedited(
+    networks: Mapping[str, Params],
+    config: Config,
+    dataset: data.Dataset,
+    origin: Mapping[str, Any],
+    seeds: Sequence[int],
+) -> dict[str, Any]:
+    """How often imported networks (leading S) are right: by network and split, counts [S]; and the images a split.
+
+    Raises:
+      InputError: if they do not fit the images or, unless that was allowed, are right no more often than by chance.
+    """
+    measured = unedited.measure(networks, config, dataset)
+    if not origin.get("allow_chance"):
+        unedited.refuse_chance(measured, networks, config, dataset, where=origin["path"], seeds=seeds)
+    return {
+        "total": dict(next(iter(measured.values())).total),
+        "correct": {name: dict(each.correct) for name, each in measured.items()},
+        "words": [unedited.words(name, each) for name, each in measured.items()],
+    }
+
+
+def read(
+    path: Path | Sequence[Path], changes: Mapping[str, str], *, layers: Sequence[str] = (), as_seeds: bool = False
+) -> Imported:
+    """Read networks and their protocol; writes nothing. Raises as `import_run` does, but for the images."""
     paths = [Path(each).expanduser() for each in ([path] if isinstance(path, str | Path) else path)]
     named = tuple(name for name in changes.get("model.activations", "").split(",") if name)
     found = sources.locate(paths)
     by_network, base = found.by_network, found.config
     if named and "" not in by_network:
-        by_network = {name: by_network[name] for name in named if name in by_network}
+        by_network = _chosen(by_network, named)
     if not by_network:
         raise InputError(
             f"{found.where}: holds no networks{' of ' + ', '.join(named) if named else ''}; expected the paper's tree "
             "(models/PerturbationReLU/0/PerturbationReLU.pt), an exported run (relu/0.pt), or a file a seed (a.pt)"
         )
     seeds = _common_seeds(by_network, found.where)
-    stacked = dict(_network(name, by_seed, named) for name, by_seed in by_network.items())
+    stacked: dict[str, Params] = {}
+    notes: list[str] = []
+    for name, by_seed in by_network.items():
+        read_from = _read(by_seed, found.base)
+        if not as_seeds:
+            lineage.check_places(read_from, found.where)
+        network, params = _network(name, read_from, named, layers)
+        lineage.check_weights(read_from, params, found.where, as_seeds=as_seeds)
+        stacked[network] = params
+        notes += [note for note in map(_without_bias, read_from) if note]
     shapes = {name: _shapes(params) for name, params in stacked.items()}
     if len(set(shapes.values())) > 1 or len(next(iter(stacked.values()))) < 2:
         raise InputError(f"{found.where}: expected networks of one shape, with a hidden layer at least, got {shapes}")
-    metrics, notes = _metrics(by_network, base.train.steps) if found.models else ({}, [])
+    metrics, said = _metrics(by_network, base.train.steps) if found.models else ({}, [])
+    notes += said
+    if found.left_out:
+        notes.append(f"not read, as they hold no network: {', '.join(file.name for file in found.left_out)}")
     if found.unknown and not found.models and "data.normalisation" not in changes:
         notes = [*notes, UNSCALED]
     hidden = perceptrons.hidden_of(next(iter(stacked.values())))
@@ -109,8 +171,10 @@ def read(path: Path | Sequence[Path], changes: Mapping[str, str]) -> Imported:
         "sha256": digests,
         "unknown": found.unknown,
         "notes": notes,
+        "layers": list(layers),
     }
-    return Imported(config, stacked, seeds if len(seeds) == count else list(range(count)), metrics, origin)
+    numbers = seeds if len(seeds) == count else list(range(count))
+    return Imported(config, stacked, numbers, metrics, origin, bool(named) and "" in by_network)
 
 
 def export_run(run: Path, out: Path) -> list[Path]:
@@ -160,21 +224,55 @@ def _common_seeds(by_network: Mapping[str, Mapping[int, Path]], where: str) -> l
     return first
 
 
-def _network(name: str, by_seed: Mapping[int, Path], named: tuple[str, ...]) -> tuple[str, Params]:
+def _chosen(by_network: Mapping[str, Mapping[int, Path]], named: tuple[str, ...]) -> dict[str, Mapping[int, Path]]:
+    """The networks of the activations that the user names, of those that places tell."""
+    for name in named:
+        forms.get(name)  # refuses what is none
+    chosen = {name: by_network[name] for name in named if name in by_network}
+    if not chosen and len(by_network) == 1:
+        ((name, by_seed),) = by_network.items()
+        raise InputError(
+            f"{next(iter(by_seed.values()))}: its name or folder says '{name}', not '{', '.join(named)}'; expected one "
+            f"activation, so give --model.activations {name}, or rename it"
+        )
+    return chosen
+
+
+def _read(by_seed: Mapping[int, Path], base: Path) -> list[Source]:
+    """The files of one network's seeds, and what they hold."""
+    read_from = []
+    for file in by_seed.values():
+        place = file.absolute().relative_to(base.absolute())
+        read_from.append(Source(file, place, checkpoints.read(file)))
+    return read_from
+
+
+def _network(
+    name: str, read_from: Sequence[Source], named: tuple[str, ...], layers: Sequence[str]
+) -> tuple[str, Params]:
     """One network's activation and its parameters, stacked over the seeds."""
     parts: list[Params] = []
     told: dict[str, Path] = {}
-    for file in by_seed.values():
-        tensors, said = checkpoints.read(file)
-        network = _activation(name, said, named, file)
+    for file, _, checkpoint in read_from:
+        network = _activation(name, checkpoint.activation, named, file)
         told.setdefault(network, file)
         if len(told) > 1:
             (first, where), *_ = told.items()
             raise InputError(
                 f"{file}: is a network '{network}', but {where} '{first}'; import one activation at a time"
             )
-        parts.append(perceptrons.network_of(tensors, network, str(file)))
-    return network, _stacked(parts, list(by_seed.values()))
+        tensors, certain = checkpoint.tensors, checkpoint.certain
+        parts.append(perceptrons.network_of(tensors, network, str(file), layers=layers, certain=certain))
+    return network, _stacked(parts, [source.path for source in read_from])
+
+
+def _without_bias(source: Source) -> str | None:
+    """A note on layers of a file that have no bias, where others have one."""
+    unbiased = perceptrons.without_bias(source.checkpoint.tensors)
+    if not unbiased:
+        return None
+    verb = "has no bias, which is" if len(unbiased) == 1 else "have no biases, which are"
+    return f"{', '.join(unbiased)} of {source.place} {verb} read as biases of 0"
 
 
 def _activation(name: str, told: str | None, named: tuple[str, ...], file: Path) -> str:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from jaxdist import config as configs
-from jaxdist.cli.options import Parser, add_fields, changes
+from jaxdist.cli.options import Parser, add_fields, changes, truth
 
 HELP = "make a run folder of networks trained in PyTorch"
 USAGE = "PATH [PATH ...] --out FOLDER [OPTIONS]"
@@ -17,6 +17,10 @@ EXAMPLES = (
     (
         "jaxdist import-torch a.pt b.pt --model.activations relu --out runs/two",
         "a seed each; or a folder of such files",
+    ),
+    (
+        "jaxdist import-torch mine.pt --model.activations relu --layers input,hidden,output --out runs/mine",
+        "where the order of the layers is not certain",
     ),
 )
 
@@ -31,18 +35,42 @@ def add(parser: Parser) -> None:
         help="the paper's result tree, an exported folder, or state_dicts or safetensors, a seed each, or their folder",
     )
     parser.add_argument("--out", metavar="FOLDER", required=True, help="run folder to make; must be new or empty")
+    parser.add_argument(
+        "--layers",
+        metavar="NAMES",
+        type=lambda text: tuple(name.strip() for name in text.split(",")),
+        default=(),
+        help="the layers in the order in which the network computes them, as input,hidden,output; needed where their "
+        "shapes and names leave more than one order",
+    )
+    for name, help in (
+        ("--as-seeds", "true: the files are a training each, though names or weights look like moments of one [false]"),
+        ("--allow-chance", "true: import networks that are right no more often than by chance, as a control [false]"),
+    ):
+        parser.add_argument(name, metavar="VALUE", type=truth, nargs="?", const=True, default=False, help=help)
     add_fields(parser, ("data.", "model.activations", "ranges.", "sweep.", "statistics.", "compute."))
 
 
 def command(options: argparse.Namespace) -> None:
     """Import, and say what comes next."""
-    from jaxdist import data, interop
+    from jaxdist import interop
 
-    result = interop.import_run(options.paths, changes(options))
+    result = interop.import_run(
+        options.paths,
+        changes(options),
+        layers=options.layers,
+        as_seeds=options.as_seeds,
+        allow_chance=options.allow_chance,
+    )
     config = configs.from_toml(result.attrs["config"])
+    origin = json.loads(result.attrs["origin"])
     networks = ", ".join(config.model.activations)
-    for note in json.loads(result.attrs["origin"])["notes"]:
+    for note in origin["notes"]:
         print(f"note: {note}")
+    for line in origin.get("unedited", {}).get("words", ()):
+        print(line)
     print(f"imported {config.train.seeds} x {networks} into {config.out}; next: jaxdist sweep {config.out}")
-    if config.data.name not in data.EMBEDDED and not config.data.dir:
-        print(f"its images are read then; if {config.data.name} is not prepared here, add --data.dir FOLDER")
+    if "unedited" not in origin:
+        print(
+            f"how often they are right is told then; {config.data.name} is not prepared here, so add --data.dir FOLDER"
+        )

@@ -1,0 +1,217 @@
+"""What imported networks do unedited: how many images they are right on, and whether that is more than chance."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax import Array, lax
+from scipy import stats
+
+from jaxdist import activations, data, elementwise, mlp, taps
+from jaxdist.config import Config, DataConfig
+from jaxdist.data import Dataset
+from jaxdist.errors import InputError
+from jaxdist.types import Params
+
+LEVEL = 0.05
+"""Of the one-sided binomial test by which a network is right on more images than the largest class has."""
+
+_BLOCK = 5_000
+_TRIED = 10_000
+"""Images on which other readings of a network are tried."""
+
+_CLOSE = 0.01
+"""Share of the images up to which two readings of a network do the same."""
+
+
+class Unedited(NamedTuple):
+    """How often one network's seeds are right on the images of each split, and what they predict."""
+
+    correct: Mapping[str, Sequence[int]]  # by split, [S]
+    total: Mapping[str, int]
+    predicted: Sequence[int]  # [S] classes that occur among the predictions on the training images
+    largest: int
+    """Training images of the largest class."""
+
+    def at_chance(self, seed: int) -> bool:
+        """Whether one seed tells the training images' classes no better than by chance."""
+        right, of = self.correct["train"][seed], self.total["train"]
+        test = stats.binomtest(right, of, self.largest / of, alternative="greater")
+        return self.predicted[seed] == 1 or test.pvalue > LEVEL
+
+
+def measure(networks: Mapping[str, Params], config: Config, dataset: Dataset) -> dict[str, Unedited]:
+    """Count on what images networks (leading S) are right, as a config scales them.
+
+    Raises:
+      InputError: if the networks do not take such images or do not tell so many classes.
+    """
+    pairs = dict(zip(("train", "test"), data.scaled(dataset, config.data), strict=True))
+    labels = {"train": dataset.train.labels, "test": dataset.test.labels}
+    found = {}
+    for name, params in networks.items():
+        _check_shapes(params, dataset)
+        classes = {split: _predicted(name, params, x) for split, x in pairs.items()}
+        found[name] = Unedited(
+            {split: (classes[split] == labels[split]).sum(axis=1).tolist() for split in pairs},
+            {split: len(y) for split, y in labels.items()},
+            [len(np.unique(each)) for each in classes["train"]],
+            int(np.bincount(labels["train"]).max()),
+        )
+    return found
+
+
+def refuse_chance(
+    measured: Mapping[str, Unedited],
+    networks: Mapping[str, Params],
+    config: Config,
+    dataset: Dataset,
+    *,
+    where: str,
+    seeds: Sequence[int],
+) -> None:
+    """Raise `InputError` for a network that is right no more often than by chance, with what may be the reason."""
+    for name, unedited in measured.items():
+        for s in filter(unedited.at_chance, range(len(seeds))):
+            right, of = unedited.correct["train"][s], unedited.total["train"]
+            which = f"network '{name}'" + (f", seed {seeds[s]}," if len(seeds) > 1 else "")
+            how = (
+                "gives all of them one class"
+                if unedited.predicted[s] == 1
+                else f"is at chance, as the largest class alone has {unedited.largest}"
+            )
+            tried = _tried(name, networks[name], s, config, dataset, activation=True)
+            best = tried.best
+            better = (
+                f"; with {best.option} it is right on {best.right} of {best.of}" if 2 * best.right > best.of else ""
+            )
+            raise InputError(
+                f"{where}: {which} is right on {right} of {of} train images unedited and {how}{better}; expected a "
+                "trained network, so check the order of its layers (--layers), its activation (--model.activations), "
+                "how its images were scaled (--data.normalisation), whether its weights are [units, inputs] and the "
+                "labels its own, or, if it is to be like that, give --allow-chance true"
+            )
+
+
+def advice(networks: Mapping[str, Params], config: Config, dataset: Dataset, *, activation: bool) -> list[str]:
+    """Notes on how else networks may be read, by their first seed: scaled otherwise or, on request, by activations."""
+    notes = []
+    for name, params in networks.items():
+        tried = _tried(name, params, 0, config, dataset, activation=activation)
+        of, best, close = tried.best.of, tried.best, _CLOSE * tried.best.of
+        if best.right > tried.right + close:
+            notes.append(
+                f"network '{name}' is right on {tried.right} of {of} train images as it is read, and with {best.option} "
+                f"on {best.right}, so check what it was trained with"
+            )
+        elif activation:
+            like = [f"{each.value} on {each.right}" for each in tried.activations if each.right >= tried.right - close]
+            if like:
+                notes.append(
+                    f"that the activation is {name} is known from --model.activations alone, and accuracy does not confirm "
+                    f"it: with {name} the network is right on {tried.right} of {of} train images, with {', '.join(like)}"
+                )
+    return notes
+
+
+def words(name: str, unedited: Unedited) -> str:
+    """One network's counts in one line."""
+    parts = []
+    for split, counts in unedited.correct.items():
+        of = unedited.total[split]
+        share = f"{100 * float(np.mean(counts)) / of:.2f} %"
+        if len(counts) == 1:
+            parts.append(f"{counts[0]} of {of} {split} images ({share})")
+        else:
+            parts.append(f"{min(counts)} to {max(counts)} of {of} {split} images (mean {share})")
+    return f"{name}: right on {' and '.join(parts)} unedited"
+
+
+class _Reading(NamedTuple):
+    """What a network does if it is read otherwise."""
+
+    right: int
+    of: int
+    field: str
+    value: str
+
+    @property
+    def option(self) -> str:
+        return f"--{self.field} {self.value}"
+
+
+class _Tried(NamedTuple):
+    """How many images a network is right on as it is read, and what it does if it is read otherwise."""
+
+    right: int
+    readings: tuple[_Reading, ...]
+
+    @property
+    def best(self) -> _Reading:
+        return max(self.readings, key=lambda reading: reading.right)
+
+    @property
+    def activations(self) -> list[_Reading]:
+        """Those by other activations, the best first."""
+        others = [reading for reading in self.readings if reading.field == "model.activations"]
+        return sorted(others, key=lambda reading: -reading.right)
+
+
+def _tried(name: str, params: Params, seed: int, config: Config, dataset: Dataset, *, activation: bool) -> _Tried:
+    """One seed with the images scaled otherwise and, on request, with other activations, on the first train images."""
+    params = jax.tree.map(lambda leaf: leaf[seed : seed + 1], params)
+    part = _first(dataset)
+
+    def right(network: str, settings: DataConfig) -> int:
+        return int((_predicted(network, params, data.scaled(part, settings)[0])[0] == part.train.labels).sum())
+
+    def readings() -> Iterator[_Reading]:
+        of = len(part.train.labels)
+        for kind in ("raw", "unit", "standard"):
+            if kind != config.data.normalisation and (kind == "raw" or part.largest > 0):
+                settings = dataclasses.replace(config.data, normalisation=kind, mean=None, sd=None)
+                yield _Reading(right(name, settings), of, "data.normalisation", kind)
+        for other in activations.names() if activation and name in activations.names() else ():
+            if other != name and not activations.get(other).parameters:
+                yield _Reading(right(other, config.data), of, "model.activations", other)
+
+    return _Tried(right(name, config.data), tuple(readings()))
+
+
+def _first(dataset: Dataset) -> Dataset:
+    """A data set with its first training images only, and none to test."""
+    images, labels = (array[:_TRIED] for array in dataset.train)
+    train = data.Split(images, labels)
+    return Dataset(dataset.name, train, train, dataset.classes, dataset.largest, dataset.source)
+
+
+def _check_shapes(params: Params, dataset: Dataset) -> None:
+    *_, inputs = params["dense0"]["weight"].shape
+    last = params[f"dense{len(params) - 1}"]
+    outputs = next(iter(last.values())).shape[1]
+    pixels = int(np.prod(dataset.train.images.shape[1:]))
+    if (inputs, outputs) != (pixels, dataset.classes):
+        raise InputError(
+            f"the networks take {inputs} inputs and tell {outputs} classes apart, but images of {dataset.name} have "
+            f"{pixels} pixels and {dataset.classes} classes; expected the same, so give their own images with "
+            "--data.name and --data.dir, or transpose weights that are [inputs, units]"
+        )
+
+
+def _predicted(name: str, params: Params, x: np.ndarray) -> np.ndarray:
+    """The classes [S, N] that networks of an activation give the images x[N, ...]."""
+    model = mlp.model(name, len(params) - 1)
+    flat = x.reshape(len(x), -1)
+    parts = [np.asarray(_classes(params, flat[k : k + _BLOCK], model=model)) for k in range(0, len(x), _BLOCK)]
+    return np.concatenate(parts, axis=1)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _classes(params: Params, x: Array, *, model: taps.Model) -> Array:
+    with jax.default_matmul_precision("float32"):
+        return lax.map(lambda each: elementwise.argmax(model.apply(each, x, taps.identity), model.class_axis), params)
