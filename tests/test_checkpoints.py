@@ -83,8 +83,8 @@ def test_weights_that_are_not_finite(capsys):
 
 def test_other_things_that_are_no_perceptron(capsys):
     options = ("--model.activations", "relu", "--out", "out")
-    torch.save({"net": network().state_dict(), "epoch": 3}, "nested.pt")
-    refused(capsys, "import-torch", "nested.pt", *options, message="tensor 'net' is a OrderedDict; expected a tensor")
+    torch.save({"net": {"0": network().state_dict()}, "epoch": 3}, "nested.pt")
+    refused(capsys, "import-torch", "nested.pt", *options, message="tensor 'net' is a dict; expected a tensor")
     torch.save(network().double().state_dict(), "double.pt")
     refused(capsys, "import-torch", "double.pt", *options, message="is torch.float64, expected float32")
     torch.save({"0.scale": torch.zeros(3)}, "scale.pt")
@@ -113,7 +113,7 @@ def test_a_batch_norm_is_named_with_what_to_do(capsys):
         refused(capsys, "import-torch", path, *options, message="with jaxdist.probe")
 
 
-@pytest.mark.parametrize("key", ["model", "state_dict", "model_state_dict"])
+@pytest.mark.parametrize("key", ["model", "state_dict", "model_state_dict", "net", "weights", "params", "network", 0])
 def test_a_state_dict_in_what_a_training_script_saved(key):
     module = network()
     optimizer = torch.optim.Adam(module.parameters())

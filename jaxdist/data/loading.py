@@ -27,8 +27,10 @@ def known_names() -> tuple[str, ...]:
 
 @accessible()
 def available(config: DataConfig) -> bool:
-    """Whether there is a data set where `config` says, or by default; false only where one must be prepared first."""
-    if config.dir or config.name in EMBEDDED or not re.fullmatch(_NAME, config.name):
+    """Whether there is something to read where `config` says or, by default, a data set of that name is prepared."""
+    if config.dir:
+        return Path(config.dir).expanduser().exists()
+    if config.name in EMBEDDED or not re.fullmatch(_NAME, config.name):
         return True
     return prepared.find(prepared.default_dir(), config.name) is not None
 

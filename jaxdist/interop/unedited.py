@@ -106,15 +106,15 @@ def advice(networks: Mapping[str, Params], config: Config, dataset: Dataset, *, 
         of, best, close = tried.best.of, tried.best, _CLOSE * tried.best.of
         if best.right > tried.right + close:
             notes.append(
-                f"network '{name}' is right on {tried.right} of {of} train images as it is read, and with {best.option} "
-                f"on {best.right}, so check what it was trained with"
+                f"network '{name}' is right on {tried.right} of {of} train images as it is read, and on {best.right} "
+                f"with {best.option}, so check what it was trained with"
             )
         elif activation:
             like = [f"{each.value} on {each.right}" for each in tried.activations if each.right >= tried.right - close]
             if like:
                 notes.append(
-                    f"that the activation is {name} is known from --model.activations alone, and accuracy does not confirm "
-                    f"it: with {name} the network is right on {tried.right} of {of} train images, with {', '.join(like)}"
+                    f"the activation {name} is known from --model.activations alone, and accuracy does not confirm it: "
+                    f"the network is right on {tried.right} of {of} train images, and with {', '.join(like)}"
                 )
     return notes
 

@@ -71,6 +71,7 @@ def command(options: argparse.Namespace) -> None:
         print(line)
     print(f"imported {config.train.seeds} x {networks} into {config.out}; next: jaxdist sweep {config.out}")
     if "unedited" not in origin:
-        print(
-            f"how often they are right is told then; {config.data.name} is not prepared here, so add --data.dir FOLDER"
-        )
+        absent = f"{config.data.dir} is not here"
+        if not config.data.dir:
+            absent = f"{config.data.name} is not prepared here, so add --data.dir FOLDER"
+        print(f"how often they are right unedited is found out then; {absent}")

@@ -1,0 +1,213 @@
+"""Which files are seeds, and which are moments of one training: by names, entries and weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxdist.errors import InputError
+from jaxdist.interop import lineage, names, sources
+from jaxdist.interop.checkpoints import Checkpoint
+from jaxdist.interop.lineage import Source
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        ("epoch_20.pt", "epoch_60.pt", "epoch_99.pt"),
+        ("epoch=9-step=990.ckpt", "last.ckpt"),
+        ("epoch=1-val_loss=0.30.ckpt", "epoch=7-val_loss=0.11.ckpt"),
+        ("best.pt", "last.pt"),
+        ("best_model.pth", "final_model.pth"),
+        ("checkpoint-500/model.safetensors", "checkpoint-1000/model.safetensors"),
+        ("checkpoint-500/model.safetensors", "model.safetensors"),
+        ("step_1000.pt", "step_2000.pt"),
+        ("step1000.pt", "step2000.pt"),
+        ("iter_10.pth", "iter_20.pth"),
+        ("ckpt_10.pt", "ckpt_20.pt"),
+        ("checkpoint.pth.tar", "model_best.pth.tar"),
+        ("e5.pt", "e10.pt"),
+        ("seed0_best.pt", "seed1_best.pt", "seed1_last.pt"),
+        ("0/epoch_1.pt", "1/epoch_1.pt", "1/epoch_2.pt"),
+        ("0.pt", "1.pt", "2.pt", "last.pt"),
+        ("relu_epoch3.pt", "relu_epoch4.pt"),
+    ],
+)
+def test_names_that_differ_in_when_a_file_was_saved_tell_of_one_training(places):
+    assert names.of_one_training([Path(place) for place in places])
+    with pytest.raises(InputError, match="seem to be of one training, as their names .* --as-seeds true"):
+        lineage.check_places([source(place) for place in places], "folder")
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        ("0.pt", "1.pt", "2.pt"),
+        ("a.pt", "b9.safetensors", "b10.pt"),
+        ("seed_0.pt", "seed_1.pt"),
+        ("seed0/best.ckpt", "seed1/best.ckpt"),
+        ("0/epoch_40.pt", "1/epoch_37.pt"),
+        ("seed0_epoch99.pt", "seed1_epoch99.pt"),
+        ("run0/model.pt", "run1/model.pt"),
+        ("0/checkpoint-500/model.safetensors", "1/checkpoint-500/model.safetensors"),
+        ("model.pt",),
+        ("last.ckpt",),
+        ("epoch_99.pt",),
+        ("abs_seed0.pt", "abs_seed1.pt"),
+    ],
+)
+def test_names_of_seeds_tell_of_none(places):
+    assert names.of_one_training([Path(place) for place in places]) is None
+    lineage.check_places([source(place) for place in places], "folder")
+
+
+@pytest.mark.parametrize(
+    ("place", "activation", "number"),
+    [
+        ("relu/0.pt", "relu", 0),
+        ("ReLU/12.pt", "relu", 12),
+        ("seed3/abs.pt", "abs", 3),
+        ("abs/seed_4.pt", "abs", 4),
+        ("leaky_relu_seed5.pt", "leaky_relu", 5),
+        ("LeakyReLU-6.ckpt", "leaky_relu", 6),
+        ("relu2_neg/7.pt", "relu2_neg", 7),
+        ("relu2.pt", "relu", 2),
+        ("seed1/relu2.pt", "relu2", 1),
+        ("tanh/8/best.ckpt", "tanh", 8),
+        ("tanh/seed_9_epoch_100.pt", "tanh", 9),
+        ("relu_vs_abs_1.pt", "", 1),
+        ("identity_seed1.pt", "", 1),
+        ("labs/1.pt", "", 1),
+        ("mine.pt", "", None),
+    ],
+)
+def test_a_place_tells_activation_and_number(place, activation, number):
+    told = names.told(Path(place))
+    assert (told.activation, told.number) == (activation, number)
+
+
+@pytest.mark.parametrize(
+    "entries", [({"epoch": 9.0}, {"epoch": 19.0}), ({}, {"global_step": 5.0}, {"global_step": 6.0})]
+)
+def test_entries_on_progress_tell_of_one_training_unless_names_tell_of_seeds(entries):
+    with pytest.raises(InputError, match=r"as they say so by (epoch 9 and epoch 19|global_step 5 and global_step 6)"):
+        lineage.check_places([source(f"{'abc'[k]}.pt", each) for k, each in enumerate(entries)], "folder")
+    lineage.check_places([source(f"seed{k}.pt", each) for k, each in enumerate(entries)], "folder")
+    same = [source(f"{'abc'[k]}.pt", entries[-1]) for k in range(3)]
+    lineage.check_places(same, "folder")
+
+
+def test_numbers_that_are_the_progress_are_no_seeds():
+    with pytest.raises(InputError, match="of one training"):
+        lineage.check_places([source(f"{k}.pt", {"step": float(k)}) for k in (500, 1000)], "folder")
+
+
+def source(place, progress=None):
+    return Source(Path(place), Path(place), Checkpoint({}, progress=progress or {}))
+
+
+def ensemble(seeds, hidden=64, inputs=30, classes=10, scale=1.0):
+    rng = np.random.default_rng(0)
+    shapes = {"dense0": (hidden, inputs), "dense1": (classes, hidden)}
+    return {
+        name: {"weight": (scale * rng.normal(size=(seeds, *shape))).astype(np.float32), "bias": np.zeros((seeds, shape[0]))}
+        for name, shape in shapes.items()
+    }
+
+
+def check(params, *places, as_seeds=False):
+    lineage.check_weights([source(place) for place in places], params, "folder", as_seeds=as_seeds)
+
+
+@pytest.mark.parametrize("hidden", [1, 3, 16, 64, 256])
+def test_independent_weights_are_seeds_however_few(hidden):
+    check(ensemble(6, hidden=hidden), *"abcdef")
+
+
+@pytest.mark.parametrize("shift", [0.1, 0.5, 1.0])
+def test_weights_that_begin_alike_are_of_one_training_unless_it_is_said(shift):
+    params = ensemble(3)
+    for layer in params.values():
+        weight = layer["weight"]
+        moved = np.random.default_rng(1).normal(size=weight[0].shape)
+        weight[2] = weight[0] + shift * moved
+    with pytest.raises(InputError, match="folder: a and c seem to be of one training, as their weights begin alike"):
+        check(params, "a", "b", "c")
+    check(params, "a", "b", "c", as_seeds=True)
+
+
+def test_what_all_units_have_in_common_does_not_count():
+    params = ensemble(4)
+    params["dense0"]["weight"] += 3 * np.random.default_rng(2).normal(size=30).astype(np.float32)
+    params["dense1"]["weight"] -= 2
+    check(params, *"abcd")
+
+
+@pytest.mark.parametrize("as_seeds", [False, True])
+def test_equal_weights_are_never_seeds(as_seeds):
+    params = ensemble(4)
+    for layer in params.values():
+        layer["weight"][3] = layer["weight"][1]
+    with pytest.raises(InputError, match="folder: b and d hold the same weights, which count once"):
+        check(params, *"abcd", as_seeds=as_seeds)
+    with pytest.raises(InputError, match="network 1 of all.safetensors and network 3 of all.safetensors hold"):
+        check(params, "all.safetensors", as_seeds=as_seeds)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "{act}/{seed}.pt",
+        "{act}/seed_{seed}.pt",
+        "seed{seed}/{act}.pt",
+        "{act}_seed{seed}.pt",
+        "{ACT}/{seed}.pt",
+        "{act}/run{seed}/model.pt",
+        "{act}/{seed}/best.ckpt",
+        "{act}/seed{seed}/checkpoint-500/pytorch_model.bin",
+        "{act}-{seed}.pth.tar",
+    ],
+)
+def test_a_folder_of_seeds_is_read_whatever_its_layout(tmp_path, layout):
+    for act, name in (("relu", "ReLU"), ("abs", "Abs")):
+        for seed in (0, 2, 11):
+            put(tmp_path / layout.format(act=act, ACT=name, seed=seed))
+    located = sources.locate([tmp_path])
+    assert {name: list(by_seed) for name, by_seed in located.by_network.items()} == {
+        "relu": [0, 2, 11],
+        "abs": [0, 2, 11],
+    }
+    for name, by_seed in located.by_network.items():
+        for seed, file in by_seed.items():
+            assert file == tmp_path / layout.format(act=name, ACT={"relu": "ReLU", "abs": "Abs"}[name], seed=seed)
+
+
+def put(file):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"")
+
+
+def test_what_lies_beside_weights_is_left_out_and_named(tmp_path):
+    beside = ["optimizer.pt", "rng_state.pth", "rng_state_0.pth", "scheduler.pt", "scaler.pt", "training_args.bin"]
+    for name in ("model.safetensors", *beside, "trainer_state.json", ".hidden/a.pt"):
+        put(tmp_path / name)
+    located = sources.locate([tmp_path])
+    assert [file.name for file in located.by_network[""].values()] == ["model.safetensors"]
+    assert sorted(file.name for file in located.left_out) == sorted(beside)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (("relu/0.pt", "relu/1.pt", "relu/last.pt"), "holds relu/last.pt beside the numbered files"),
+        (("relu_0.pt", "b_0.pt"), "b_0.pt: does not say its activation"),
+        (("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"), "saved in several files"),
+    ],
+)
+def test_folders_that_are_not_clear_are_refused(tmp_path, files, message):
+    for name in files:
+        put(tmp_path / name)
+    with pytest.raises(InputError, match=message):
+        sources.locate([tmp_path])
