@@ -37,7 +37,7 @@ from jaxdist.interop.lineage import Source
 )
 def test_names_that_differ_in_when_a_file_was_saved_tell_of_one_training(places):
     assert names.of_one_training([Path(place) for place in places])
-    with pytest.raises(InputError, match="seem to be of one training, as their names .* --as-seeds true"):
+    with pytest.raises(InputError, match=r"seem to be of one training, as their names .* --as-seeds true"):
         lineage.check_places([source(place) for place in places], "folder")
 
 
@@ -108,13 +108,11 @@ def source(place, progress=None):
     return Source(Path(place), Path(place), Checkpoint({}, progress=progress or {}))
 
 
-def ensemble(seeds, hidden=64, inputs=30, classes=10, scale=1.0):
+def ensemble(seeds, hidden=64, inputs=30, classes=10):
     rng = np.random.default_rng(0)
     shapes = {"dense0": (hidden, inputs), "dense1": (classes, hidden)}
-    return {
-        name: {"weight": (scale * rng.normal(size=(seeds, *shape))).astype(np.float32), "bias": np.zeros((seeds, shape[0]))}
-        for name, shape in shapes.items()
-    }
+    weights = {name: rng.normal(size=(seeds, *shape)).astype(np.float32) for name, shape in shapes.items()}
+    return {name: {"weight": weight, "bias": np.zeros(weight.shape[:2])} for name, weight in weights.items()}
 
 
 def check(params, *places, as_seeds=False):
@@ -152,7 +150,7 @@ def test_equal_weights_are_never_seeds(as_seeds):
         layer["weight"][3] = layer["weight"][1]
     with pytest.raises(InputError, match="folder: b and d hold the same weights, which count once"):
         check(params, *"abcd", as_seeds=as_seeds)
-    with pytest.raises(InputError, match="network 1 of all.safetensors and network 3 of all.safetensors hold"):
+    with pytest.raises(InputError, match=r"network 1 of all\.safetensors and network 3 of all\.safetensors hold"):
         check(params, "all.safetensors", as_seeds=as_seeds)
 
 

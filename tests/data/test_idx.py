@@ -374,3 +374,98 @@ def test_scaling_that_means_nothing_is_refused(tmp_path: Path) -> None:
         lambda: data.scaled(dark, DataConfig(normalisation="unit")), "'unit' divides by the largest pixel", "is 0.0"
     )
     assert not data.scaled(dark, DataConfig(normalisation="raw"))[0].any()
+
+
+# Files and folders as people have them
+
+
+@pytest.mark.parametrize("dotted", [False, True])
+@pytest.mark.parametrize("gz", [False, True])
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_folder_named_like_its_file_stands_for_it(tmp_path: Path, dotted: bool, gz: bool, beside: bool) -> None:
+    plain = put(tmp_path / "plain", arrays(), gz=gz)
+    nested = tmp_path / "nested"
+    for stem in STEMS:
+        name = stem.replace("-idx", ".idx") if dotted else stem
+        (nested / name).mkdir(parents=True)
+        for target in (
+            (nested / name / name, nested / stem.replace("-idx", ".idx")) if beside else (nested / name / name,)
+        ):
+            if not target.is_dir():
+                file = plain / f"{stem}.gz" if gz else plain / stem
+                (target.with_name(f"{target.name}.gz") if gz else target).write_bytes(file.read_bytes())
+    assert load(nested).digest == load(plain).digest
+
+
+def test_two_files_of_one_name_must_be_the_same_data(tmp_path: Path) -> None:
+    folder = put(put(tmp_path / "idx", arrays()), arrays(), gz=True)
+    assert load(folder).digest == load(put(tmp_path / "plain", arrays())).digest
+    (folder / TRAIN_LABELS).write_bytes(b"")
+    refused(lambda: load(folder), f"{TRAIN_LABELS} (0 bytes) and {TRAIN_LABELS}.gz", "delete the wrong one")
+
+
+def named(names: dict[str, str]) -> Callable[[Path], None]:
+    """A spoiler that gives files other names."""
+
+    def spoil(folder: Path) -> None:
+        for stem, name in names.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / stem).rename(folder / name)
+
+    return spoil
+
+
+WAYS_OUT: dict[str, tuple[Any, ...]] = {
+    "gzip twice": (
+        replaced(TRAIN_IMAGES, lambda old: gzip.compress(gzip.compress(old)), ".gz"),
+        "decompress it once, as it is compressed twice",
+    ),
+    "not gzip": (replaced(TRAIN_IMAGES, bytes, ".gz"), "take .gz off its name, as it is not compressed"),
+    "web page": (replaced(TRAIN_IMAGES, lambda _: b"<!DOCTYPE html>"), "as it is a web page"),
+    "web page as gzip": (replaced(TRAIN_IMAGES, lambda _: b"<html><head>", ".gz"), "as it is a web page"),
+    "pointer": (replaced(TRAIN_LABELS, lambda _: b"version https://git-lfs.github.com/spec/v1\n"), "'git lfs pull'"),
+    "pointer as gzip": (replaced(TRAIN_LABELS, lambda _: b"version https://git-lfs", ".gz"), "'git lfs pull'"),
+    "little-endian sizes": (
+        replaced(TRAIN_IMAGES, lambda old: old[:4] + b"".join(old[k : k + 4][::-1] for k in (4, 8, 12)) + old[16:]),
+        "write its sizes big-endian",
+    ),
+    "little-endian header": (
+        replaced(TRAIN_IMAGES, lambda old: old[:4][::-1] + old[4:]),
+        "starts with '03 08 00 00'",
+        "write its header big-endian",
+    ),
+    "one-hot labels": (edited(1, lambda labels: np.eye(10, dtype="u1")[labels]), "labels.argmax(1)"),
+    "a column of labels": (edited(1, lambda labels: labels[:, None]), "labels[:, 0]"),
+    "a table of labels": (edited(1, lambda labels: np.stack([labels, labels + 1], 1)), "the column with the classes"),
+    "labels as floats": (edited(1, lambda labels: labels.astype("f4")), "save them as integers"),
+    "labels with halves": (edited(1, lambda labels: labels.astype("f4") / 2), "use a label file"),
+    "other classes": (edited(1, lambda labels: labels * 7), "or give data.name another name than 'mnist'"),
+    "another name": (
+        named({TEST_IMAGES: "test-images-idx3-ubyte"}),
+        "give test-images-idx3-ubyte that name, if it is the one",
+    ),
+    "a folder inside": (named({stem: f"MNIST/raw/{stem}" for stem in STEMS}), "give data.dir ", "MNIST/raw, which"),
+    "names of another set": (
+        named({stem: f"emnist-{stem.replace('t10k', 'test')}" for stem in STEMS}),
+        "give its files (emnist-test-images-idx3-ubyte, ",
+        ") these names",
+    ),
+    "tables": (
+        lambda folder: [(folder / stem).rename(folder / f"{k}.csv") for k, stem in enumerate(STEMS)],
+        "correct data.dir, or write what its files (0.csv, 1.csv, 2.csv, 3.csv) hold as those four",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WAYS_OUT)
+def test_files_as_people_have_them_are_refused_with_what_to_do(tmp_path: Path, case: str) -> None:
+    spoil, *parts = WAYS_OUT[case]
+    folder = put(tmp_path / "idx", arrays())
+    spoil(folder)
+    refused(lambda: load(folder), folder, "expected", *parts)
+
+
+def test_a_negative_label_is_of_no_other_data_set(tmp_path: Path) -> None:
+    folder = put(tmp_path / "idx", [part.astype("i1") if part.ndim == 1 else part for part in arrays()])
+    edited(1, lambda labels: with_value((2,), -1)(labels.astype("i1")))(folder)
+    assert "another name" not in refused(lambda: load(folder), "label -1 at index 2 is not a class")
