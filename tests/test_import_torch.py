@@ -269,8 +269,9 @@ def test_the_python_function_takes_what_the_command_takes(square):
     changes = {"model.activations": "relu", "data.normalisation": "unit", "out": "out"}
     with pytest.raises(InputError, match="more than one order"):
         transfer.import_run("square.pt", changes)
-    transfer.import_run("square.pt", changes, layers=("input", "hidden", "output"))
-    assert counts("out") == right(square)
+    for name, layers in (("tuple", ("input", "hidden", "output")), ("text", "input,hidden,output")):
+        transfer.import_run("square.pt", changes | {"out": name}, layers=layers)
+        assert counts(name) == right(square)
 
 
 def test_a_network_at_chance_is_refused_with_what_may_be_wrong_unless_that_is_wanted(capsys, square):

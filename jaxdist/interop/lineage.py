@@ -102,7 +102,7 @@ def _alike(weights: Sequence[np.ndarray]) -> tuple[int, int] | None:
     norms = np.linalg.norm(flat, axis=1, keepdims=True)
     unit = flat / np.where(norms > 0, norms, 1)
     cosines = np.triu(unit @ unit.T, 1)
-    hidden = sum(w.shape[-2] for w in weights[:-1])
+    hidden = max(1, sum(w.shape[-2] for w in weights[:-1]))
     if count < 2 or cosines.max() <= max(ALIKE, _FEW / np.sqrt(hidden)):
         return None
     first, second = np.unravel_index(cosines.argmax(), cosines.shape)

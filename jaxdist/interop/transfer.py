@@ -46,7 +46,7 @@ def import_run(
     path: Path | Sequence[Path],
     changes: Mapping[str, str],
     *,
-    layers: Sequence[str] = (),
+    layers: str | Sequence[str] = (),
     as_seeds: bool = False,
     allow_chance: bool = False,
 ) -> xr.DataTree:
@@ -58,7 +58,8 @@ def import_run(
     where the files do not tell the activation.
 
     Args:
-      layers: the names of the layers in the order in which they are computed, where the files do not tell it.
+      layers: the names of the layers in the order in which they are computed, where the files do not tell it; a list,
+        or one string with commas.
       as_seeds: the files are a training each, though they look like moments of one.
       allow_chance: networks that are right no more often than by chance are what is wanted.
 
@@ -70,6 +71,7 @@ def import_run(
         files of one training or of the same weights, networks of unlike shapes or activations, an unknown activation,
         images that do not fit, networks at chance, or a folder in use; nothing is written then.
     """
+    layers = layers.split(",") if isinstance(layers, str) else layers
     found = read(path, changes, layers=layers, as_seeds=as_seeds)
     found.origin["allow_chance"] = allow_chance
     if data.available(found.config.data):

@@ -18,10 +18,6 @@ EXAMPLES = (
         "jaxdist import-torch a.pt b.pt --model.activations relu --out runs/two",
         "a seed each; or a folder of such files",
     ),
-    (
-        "jaxdist import-torch mine.pt --model.activations relu --layers input,hidden,output --out runs/mine",
-        "where the order of the layers is not certain",
-    ),
 )
 
 
