@@ -6,6 +6,7 @@ A *target* is a site, or several that are edited together at the same fraction.
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -24,7 +25,7 @@ Targets: TypeAlias = Mapping[str, tuple[str, ...]]
 """The sites that are edited together, by the name of the target."""
 
 Once: TypeAlias = Callable[[str, Callable[[], tuple[Any, ...]]], tuple[Any, ...]]
-"""Given a name and what computes arrays, returns them, perhaps from an earlier time."""
+"""Given what arrays are of, in words of `kept_as`, and what computes them, returns them, perhaps from an earlier time."""
 
 Key: TypeAlias = tuple[str, str, str]
 """A network, a target and a split."""
@@ -187,11 +188,9 @@ def counted(
             def once(
                 these: slice,
                 wave: Callable[[], tuple[Any, ...]],
-                kind: str = f"{job.replace(' ', '-')}-{name}-{plain(target)}-{split}",
+                kind: Sequence[str] = (job, name, target, split),
             ) -> tuple[Any, ...]:
-                # By its seeds, since another number of devices may take other waves.
-                numbers = map(str, context.seeds[these])
-                return context.once("-".join([kind, *numbers]), wave)
+                return context.once(kept_as(*kind, seeds=context.seeds[these]), wave)
 
             if k % len(context.counted) == 0:  # the same for every split
                 edit = made(name, target)
@@ -242,6 +241,23 @@ def parts(
     context.show(job, len(every), len(every), "")
 
 
-def plain(target: str) -> str:
-    """The name of a target where a slash would be a folder."""
-    return target.replace("/", "-")
+def kept_as(*parts: str, seeds: Sequence[int] = ()) -> str:
+    """What an array is of, as text that is the same for no other: its measurement, network, target and so on.
+
+    With the seeds of a part of the networks, since on another number of devices the parts may be others.
+
+    >>> kept_as("sweep", "relu", "dense0/pre", "train", seeds=range(20, 40))
+    '["sweep", "relu", "dense0/pre", "train", "20-39"]'
+    """
+    return json.dumps([*parts, *([spans(seeds)] if len(seeds) else [])])
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Numbers as text, those that follow each other as the first and the last.
+
+    >>> spans([0, 1, 2, 7, 9, 10])
+    '0-2,7,9-10'
+    """
+    breaks = [k for k in range(1, len(numbers)) if numbers[k] != numbers[k - 1] + 1]
+    runs = [(numbers[a], numbers[b - 1]) for a, b in itertools.pairwise([0, *breaks, len(numbers)])]
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)

@@ -315,9 +315,9 @@ def sweep_networks(config: Config, inputs: Inputs, part: Part, show: Show, store
     started = time.perf_counter()
     seeds = results.seeds_of(part.result)
 
-    def once(name: str, compute: Callable[[], tuple[Any, ...]]) -> tuple[np.ndarray, ...]:
+    def once(what: str, compute: Callable[[], tuple[Any, ...]]) -> tuple[np.ndarray, ...]:
         # A run that grows sweeps its parts one after the other: what one keeps must not stand for another.
-        return store.once(f"from-{seeds[0]}-{name}", compute)
+        return store.once(f"from {seeds[0]} {what}", compute)
 
     context = Context(inputs.splits, models.targets_of(config), config.options, seeds, show, once)
     subjects = _subjects(config, inputs, part)

@@ -151,9 +151,8 @@ def _moved(task: Task, name: str, target: str, found: Mapping[str, Edit]) -> np.
             some, edit = jax.tree.map(lambda leaf: leaf[here], (params, dict(found)))
             return (restored.moved(model, some, edit, train, block=context.options.compute.block),)
 
-        numbers = map(str, context.seeds[here])
-        kind = f"{task.job.replace(' ', '-')}-means-{name}-{counting.plain(target)}"
-        parts.append(context.once("-".join([kind, *numbers]), wave)[0])
+        what = counting.kept_as(f"{task.job} means", name, target, seeds=context.seeds[here])
+        parts.append(context.once(what, wave)[0])
     return np.concatenate(parts)
 
 

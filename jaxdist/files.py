@@ -7,18 +7,24 @@ import hashlib
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-_MARK = b"\njaxdist sha256 "
-_TEMPORARY = re.compile(r"\..+-[0-9a-f]{8}(\.\w+)?")
+LONGEST_NAME = 255
+"""Bytes of a file's name in nearly all file systems."""
+
+_MARK = b"jaxdist sha256 "
+_TEMPORARY = re.compile(r"\..+-[0-9a-f]{8}(\.\w+)?", re.DOTALL)
+_SUFFIX = re.compile(r"\.\w{1,16}")
+_LONGEST_PART = 80
+_UNUSABLE = re.compile(r'[\x00-\x1f/\\:*?"<>|]')
 
 
 @contextlib.contextmanager
 def aside(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; it takes `path`'s place if the block succeeds and goes if it fails.
 
-    The temporary name keeps the suffix, since writers choose their format by it.
+    The temporary name keeps the suffix, since writers choose their format by it, and is as long as a name may be.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
@@ -46,7 +52,40 @@ def folder_aside(path: Path) -> Iterator[Path]:
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    suffix = path.suffix if _SUFFIX.fullmatch(path.suffix) else ""
+    end = f"-{secrets.token_hex(4)}{suffix}"
+    return path.with_name(f".{_beginning(path.name.removesuffix(suffix), LONGEST_NAME - 1 - len(end.encode()))}{end}")
+
+
+def _beginning(text: str, most: int) -> str:
+    """As much of a text as fits into so many bytes of UTF-8."""
+    return text.encode("utf-8", "ignore")[:most].decode("utf-8", "ignore")
+
+
+def named(text: str) -> str:
+    """A name of at most 97 bytes for a file of what the text says, of which no other text has the same.
+
+    >>> named('["sweep", "relu", "dense0/pre"]')
+    'sweep-relu-dense0-pre-6559404ece61c402'
+    """
+    words = re.sub(r"\W+", "-", text).strip("-")
+    return f"{_beginning(words, _LONGEST_PART)}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:16]}"
+
+
+def parts(labels: Sequence[str]) -> dict[str, str]:
+    """A part of files' names for each label: the label with `_` for what no name may hold, if it is short.
+
+    Where it is long, or two labels would have the same, also on disks that do not tell capitals, `named` makes it.
+
+    >>> parts(["dense0/pre", "dense1/pre"])
+    {'dense0/pre': 'dense0_pre', 'dense1/pre': 'dense1_pre'}
+    """
+    plain = {label: _UNUSABLE.sub("_", label) for label in labels}
+    folded = [part.casefold() for part in plain.values()]
+    return {
+        label: part if len(part.encode()) <= _LONGEST_PART and folded.count(part.casefold()) == 1 else named(label)
+        for label, part in plain.items()
+    }
 
 
 def is_temporary(name: str) -> bool:
@@ -73,17 +112,27 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def sealed(content: bytes | memoryview[int]) -> bytes:
-    """Return a file's content with its checksum behind it, for formats whose readers ignore what follows, as HDF5's."""
-    return bytes(content) + _seal(content)
+def digest(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sealed(content: bytes | memoryview[int], comment: str = "") -> bytes:
+    """Return a file's content with its checksum behind it.
+
+    For formats whose readers ignore what follows, as HDF5's, or with what begins a comment, as TOML's.
+    """
+    return bytes(content) + _seal(content, comment.encode())
 
 
 def check_seal(path: Path) -> None:
     """Raise `ValueError` for a file that no longer is what `sealed` made; one without a seal passes."""
-    content, mark, rest = path.read_bytes().rpartition(_MARK)
-    if mark and mark + rest != _seal(content):
+    before, mark, rest = path.read_bytes().rpartition(_MARK)
+    content, newline, comment = before.rpartition(b"\n")
+    if mark and newline + comment + mark + rest != _seal(content, comment):
         raise ValueError("its content is not what was saved")
 
 
-def _seal(content: bytes | memoryview[int]) -> bytes:
-    return _MARK + hashlib.sha256(content).hexdigest().encode() + b"\n"
+def _seal(content: bytes | memoryview[int], comment: bytes) -> bytes:
+    return b"\n" + comment + _MARK + hashlib.sha256(content).hexdigest().encode() + b"\n"

@@ -212,9 +212,9 @@ def _span(values: pd.Series) -> str:
 
 def _sites(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """Each site with what its files' names end on: nothing where it is the only one."""
-    yield from _named([] if frame.empty else list(frame.site.unique()))
+    yield from _named([] if frame.empty else [str(site) for site in frame.site.unique()])
 
 
 def _named(sites: list[str]) -> Iterator[tuple[str, str]]:
-    for site in sites:
-        yield str(site), "" if len(sites) == 1 else "-" + str(site).replace("/", "_")
+    for site, part in files.parts(sites).items():
+        yield site, "" if len(sites) == 1 else f"-{part}"

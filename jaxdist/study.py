@@ -209,7 +209,7 @@ def each_unit(
                 subject.model, subject.params, site, made, context.splits[split], block=context.options.compute.block
             )
 
-        found[name, target, split] = Counts(*context.once(f"units-{name}-{counting.plain(target)}-{split}", count))
+        found[name, target, split] = Counts(*context.once(counting.kept_as("units", name, target, split), count))
     return groups.units(counting.stacked(found), grids, context.coords(subjects, context.single), context.totals)
 
 
@@ -267,7 +267,7 @@ def refined(
         if not edges:
             continue
         found[name, target, split] = groups.Radii(
-            *context.once(f"radii-{name}-{counting.plain(target)}-{split}", narrow)
+            *context.once(counting.kept_as("radii", name, target, split), narrow)
         )
     if not edges:  # no family edits nothing anywhere, so there is no edge to look for
         return {}

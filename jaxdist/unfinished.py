@@ -1,13 +1,15 @@
 """What a run keeps while it is not finished, so that the same command goes on after being killed at any moment.
 
 The folder ``unfinished`` of a run folder holds what the work is for (run.toml), training states (written by Orbax, the
-older ones pruned) and the counts of networks already swept. It goes when the run's result is saved.
+older ones pruned) and the counts of networks already swept. It goes when the run's result is saved. Everything in it
+carries checksums, since not all that these formats leave open would be noticed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import shutil
@@ -33,8 +35,14 @@ Tree = TypeVar("Tree")
 
 FOLDER = places.UNFINISHED
 
-_FORMAT = 2
-"""Which arrays are kept, in which order: another number when that changes."""
+_FORMAT = 3
+"""Which arrays are kept, in which order, under which names: another number when that changes."""
+
+_SUMS = "sha256.json"
+"""In the folder of a training state, the checksums of its files; a state without them was not finished."""
+
+_OF = "of"
+"""Beside swept arrays, what they are of."""
 
 _ROOM = 2**20
 """Bytes that must be free on the disk beyond those of a state itself."""
@@ -69,7 +77,10 @@ class Store:
                 raise InputError(
                     f"{self._folder}: holds work of another version of jaxdist; delete it, or finish it with that one"
                 )
-            refuse_other(configs.from_dict(self._found["config"], where=str(self._noted)), config, self._folder)
+            with _readable(self._noted):
+                files.check_seal(self._noted)
+                before = configs.from_dict(self._found["config"], where=str(self._noted))
+            refuse_other(before, config, self._folder)
 
     @property
     def backend(self) -> Backend | None:
@@ -84,7 +95,8 @@ class Store:
             files.remove(self._folder)  # nothing says what it was for
             about = {"format": _FORMAT, "data_digest": data_digest, "backend": backend}
             self._found = about | {"config": configs.to_dict(self._config)}
-            files.write_text(self._noted, tomli_w.dumps(self._found))
+            with files.aside(self._noted) as temporary:
+                temporary.write_bytes(files.sealed(tomli_w.dumps(self._found).encode(), comment="# "))
 
     def clear(self) -> None:
         """Remove everything kept, all of it or nothing: later work must not go on with half of this."""
@@ -112,11 +124,15 @@ class Store:
             kept_at = time.monotonic()
 
             def newest(start: Tree) -> Tree:
-                step = manager.latest_step()
-                if step is None:
+                for step in sorted(manager.all_steps(), reverse=True):
+                    if (folder / str(step) / _SUMS).exists():
+                        break
+                    manager.delete(step)  # killed before it was finished
+                else:
                     return start
                 like = jax.tree.map(np.asarray, start)
                 with _readable(folder / str(step)):
+                    _check_sums(folder / str(step))
                     restored: Tree = manager.restore(step, args=ocp.args.StandardRestore(like))
                 return restored
 
@@ -127,22 +143,25 @@ class Store:
                     manager.save(step, args=ocp.args.StandardSave(jax.tree.map(np.asarray, state)), force=True)
                 except ValueError as error:  # TensorStore's, which ends with what the system said
                     raise OSError(f"{folder}: {str(error).rsplit(': ', 1)[-1].split(' [')[0]}") from None
+                files.write_text(folder / str(step) / _SUMS, json.dumps(_sums(folder / str(step))))
                 kept_at = time.monotonic()
 
             yield newest, keep, lambda: time.monotonic() - kept_at >= self._config.train.save_every
 
-    def once(self, name: str, compute: Callable[[], tuple[Any, ...]]) -> tuple[np.ndarray, ...]:
-        """Return the arrays kept under this name, or compute and keep them."""
+    def once(self, what: str, compute: Callable[[], tuple[Any, ...]]) -> tuple[np.ndarray, ...]:
+        """Return the arrays kept of this, or compute and keep them; `what` is the same for nothing else of the run."""
         if not self.keeps:
             return tuple(map(np.asarray, compute()))
-        path = self._folder / "sweep" / f"{name}.npz"
+        path = self._folder / "sweep" / f"{files.named(what)}.npz"
         if path.exists():
             with _readable(path), path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-                return tuple(kept[key] for key in kept.files)
-        found = tuple(map(np.asarray, compute()))
+                if kept[_OF].tobytes() != what.encode():
+                    raise ValueError("holds something else")
+                return tuple(kept[f"arr_{k}"] for k in range(len(kept.files) - 1))
+        arrays = tuple(map(np.asarray, compute()))
         with files.aside(path) as temporary:
-            np.savez(temporary, *found)
-        return found
+            np.savez(temporary, *arrays, **{_OF: np.frombuffer(what.encode(), np.uint8)})
+        return arrays
 
 
 def clear(run_folder: Path) -> None:
@@ -161,6 +180,18 @@ def _readable(path: Path) -> Iterator[None]:
         raise InputError(
             f"{path}: is damaged ({type(error).__name__}: {reason}); delete it, then give the same command again"
         ) from None
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """The checksum of every file in a folder and below it, but of the checksums' own."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _SUMS)
+    return {path.relative_to(folder).as_posix(): files.digest(path) for path in paths}
+
+
+def _check_sums(folder: Path) -> None:
+    """Raise `ValueError` unless every file of a state is there as it was written: TensorStore checks no large array."""
+    if json.loads((folder / _SUMS).read_text(encoding="utf-8")) != _sums(folder):
+        raise ValueError("its files are not what was saved")
 
 
 def _refuse_full(folder: Path, state: Any) -> None:

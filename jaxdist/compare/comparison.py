@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from jaxdist import config as configs
-from jaxdist import paper_cells, published
+from jaxdist import files, paper_cells, published
 from jaxdist.compare import counts, means, protocol, sides
 from jaxdist.compare import pairs as pairing
 from jaxdist.compare.pairs import Pairs, Verdict
@@ -184,7 +184,7 @@ def _options(side: Side, changes: Mapping[str, str]) -> configs.StatisticsConfig
 
 def _stem(name: str) -> str:
     """A side's name as that of a file."""
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
+    return next(iter(files.parts(["".join(c if c.isalnum() or c in "-_." else "_" for c in name)]).values()))
 
 
 def _agreement(

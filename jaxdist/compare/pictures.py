@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from jaxdist import figures, paper_cells, published
+from jaxdist import figures, files, paper_cells, published
 from jaxdist.compare.comparison import Comparison
 from jaxdist.text import TWO_SEEDS
 
@@ -34,9 +34,9 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
         cells = paper_cells.edited(frame)
         groups = [("published", cells.assign(a=cells.ours, b=cells.paper, site=paper_cells.SITE, split="train"))]
     else:
-        many = frame.site.nunique() > 1
+        places = files.parts([str(site) for site in frame.site.unique()])
         groups = [
-            ("-".join([comparison.stem, str(split), *([str(site).replace("/", "_")] if many else [])]), part)
+            ("-".join([comparison.stem, str(split), *([places[str(site)]] if len(places) > 1 else [])]), part)
             for (site, split), part in frame.groupby(["site", "split"], sort=False)
         ]
     for stem, part in groups:
