@@ -68,13 +68,18 @@ class TrainConfig:
 
     seeds: int = option(20, "networks an activation", least=1)
     seed: int = option(0, "root of all random keys", least=0, below=2**32)
-    steps: int = option(400, "parameter updates", least=1, below=10**9)
+    steps: int = option(400, "parameter updates; 0: networks as they are drawn", least=0, below=10**9)
     optimizer: Literal["sgd", "adam"] = option("sgd", "optax optimiser; sgd is the paper's")
     learning_rate: float = option(0.01, "step size", above=0)
     save_every: float = option(60.0, "seconds between saved states, from which a killed run goes on", least=0)
     snapshots: bool = option(
         False, "keep the weights when training accuracy first passes 10, 20, ... 90, 95, 99 %, and sweep them too"
     )
+
+    @property
+    def keeps_snapshots(self) -> bool:
+        """Whether weights are kept along training, which there is none of without updates."""
+        return self.snapshots and self.steps > 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,7 @@ Targets: TypeAlias = Mapping[str, tuple[str, ...]]
 """The sites that are edited together, by the name of the target."""
 
 Once: TypeAlias = Callable[[str, Callable[[], tuple[Any, ...]]], tuple[Any, ...]]
-"""Given what arrays are of, in words of `kept_as`, and what computes them, returns them, perhaps from an earlier time."""
+"""Given what arrays are of, as `kept_as` says it, and what computes them, returns them, perhaps from earlier."""
 
 Key: TypeAlias = tuple[str, str, str]
 """A network, a target and a split."""

@@ -24,8 +24,10 @@ from jaxdist import (
     fitness,
     folders,
     hosts,
+    manifests,
     mlp,
     models,
+    places,
     ranges,
     report,
     results,
@@ -90,7 +92,7 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
         unfinished.clear(folder)  # a process killed at its very end may have left it
         if results.config_of(earlier).statistics != config.statistics:
             earlier.attrs["config"] = configs.to_toml(config)
-            folders.save(folder, config, earlier)
+            folders.save(folder, config, earlier, anew=False)
         return earlier
     if earlier is not None and is_swept(earlier) and not swept:
         raise InputError(f"{folder}: is swept already; to extend it, 'jaxdist run' trains and sweeps the new seeds")
@@ -143,7 +145,11 @@ def _earlier(config: Config, folder: Path) -> xr.DataTree | None:
     if not (folder / results.FILE).exists():
         noted = folder / folders.CONFIG_FILE
         if noted.exists():  # with weights, but no result: made again, if it is the same
-            refuse_other(configs.load(noted), config, folder)
+            try:
+                refuse_other(configs.load(noted), config, folder)
+            except InputError:
+                manifests.check(noted)  # what it says may not be what the run was
+                raise
         return None
     earlier = results.load(folder)
     refuse_other(results.config_of(earlier), config, folder, more_seeds=True)
@@ -186,7 +192,7 @@ def _load_part(config: Config, inputs: Inputs, folder: Path, earlier: xr.DataTre
     for name, params in networks.items():
         weights.check(params, models.shapes(config, inputs, seeds, name), folders.weights_path(folder, name))
     passed = {}
-    for name, kept in (folders.load_passed(config, folder, seeds) if config.train.snapshots else {}).items():
+    for name, kept in (folders.load_passed(config, folder, seeds) if config.train.keeps_snapshots else {}).items():
         like = jax.eval_shape(training.nothing_passed, models.shapes(config, inputs, seeds, name))
         weights.check(kept, like._asdict(), folders.passed_path(folder, name))
         passed[name] = Passed(**kept)
@@ -222,9 +228,10 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
         except MeaninglessError:
             store.clear()  # other options must be given
             raise
+        reported = (folder / places.TABLES).exists()
         folders.save(folder, config, result)
         store.clear()
-        if (folder / "tables").exists():
+        if reported:
             report.write(result, config.statistics, folder)
     return result
 
@@ -283,7 +290,7 @@ def train_networks(config: Config, inputs: Inputs, show: Show, seeds: range, sto
                     resume=resume,
                     keep=kept if store.keeps else None,
                     due=due,
-                    snapshots=config.train.snapshots,
+                    snapshots=config.train.keeps_snapshots,
                 )
             except TrainingDivergedError as error:
                 large = config.data.normalisation == "raw" and inputs.dataset.largest > 255

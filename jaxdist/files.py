@@ -7,7 +7,8 @@ import hashlib
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 
 LONGEST_NAME = 255
@@ -17,6 +18,7 @@ _MARK = b"jaxdist sha256 "
 _TEMPORARY = re.compile(r"\..+-[0-9a-f]{8}(\.\w+)?", re.DOTALL)
 _SUFFIX = re.compile(r"\.\w{1,16}")
 _LONGEST_PART = 80
+_WATCHES: ContextVar[tuple[Callable[[Path, Path], None], ...]] = ContextVar("_WATCHES", default=())
 _UNUSABLE = re.compile(r'[\x00-\x1f/\\:*?"<>|]')
 
 
@@ -30,12 +32,24 @@ def aside(path: Path) -> Iterator[Path]:
     temporary = _temporary(path)
     try:
         yield temporary
+        for watch in _WATCHES.get():
+            watch(temporary, path)
         temporary.replace(path)
     except OSError as error:
         # A failed write, unlike a failed open, does not say of which file.
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def watched(watch: Callable[[Path, Path], None]) -> Iterator[None]:
+    """Within the block, give every file that `aside` has written to `watch` before it takes its place: both paths."""
+    token = _WATCHES.set((*_WATCHES.get(), watch))
+    try:
+        yield
+    finally:
+        _WATCHES.reset(token)
 
 
 @contextlib.contextmanager
@@ -53,8 +67,16 @@ def folder_aside(path: Path) -> Iterator[Path]:
 
 def _temporary(path: Path) -> Path:
     suffix = path.suffix if _SUFFIX.fullmatch(path.suffix) else ""
-    end = f"-{secrets.token_hex(4)}{suffix}"
-    return path.with_name(f".{_beginning(path.name.removesuffix(suffix), LONGEST_NAME - 1 - len(end.encode()))}{end}")
+    return path.with_name(fitted(f".{path.name.removesuffix(suffix)}", f"-{secrets.token_hex(4)}{suffix}"))
+
+
+def fitted(name: str, end: str = "") -> str:
+    """As much of a file's name as fits before its end.
+
+    >>> fitted("a" * 300, "-old.md")[-9:], len(fitted("é" * 300, ".md"))
+    ('aa-old.md', 129)
+    """
+    return _beginning(name, LONGEST_NAME - len(end.encode())) + end
 
 
 def _beginning(text: str, most: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import xarray as xr
 
 from jaxdist import config as configs
-from jaxdist import dose_tables, dosed, experiment, folders, pages, report, results
+from jaxdist import dose_tables, dosed, experiment, folders, manifests, pages, report, results
 from jaxdist.config import StatisticsConfig
 from jaxdist.dose_tables import FairComparison
 from jaxdist.errors import InputError
@@ -74,7 +74,8 @@ def verdict_folder(folder: Path, flips: float | None = None) -> tuple[xr.DataTre
         found = dose_tables.compare(result, statistics)
         report.write_verdict(result, found, statistics, folder)
         if (folder / pages.FILE).exists():  # `report` makes it; it must not say otherwise
-            report.write_page([folder], [result], statistics, folder)
+            with manifests.recording(folder):
+                report.write_page([folder], [result], statistics, folder)
     return result, found, statistics
 
 
@@ -90,7 +91,7 @@ def _keep(statistics: StatisticsConfig, result: xr.DataTree, folder: Path) -> No
     if "config" in result.attrs:
         config = dataclasses.replace(results.config_of(result), statistics=statistics)
         result.attrs["config"] = configs.to_toml(config)
-        folders.save(folder, config, result)
+        folders.save(folder, config, result, anew=False)
     else:
         options = dataclasses.replace(results.options_of(result), statistics=statistics)
         result.attrs["options"] = json.dumps(configs.to_dict(options))

@@ -1,4 +1,4 @@
-"""A run folder and what lies in it: config.toml, result.nc and weights/, one safetensors file a network."""
+"""A run folder and what lies in it: config.toml, result.nc, weights/ (a safetensors file a network), and their list."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import jax
 import xarray as xr
 
 from jaxdist import config as configs
-from jaxdist import files, forms, hosts, places, results, unfinished, weights
+from jaxdist import files, forms, hosts, manifests, places, results, unfinished, weights
 from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.training import Passed
@@ -20,10 +20,10 @@ from jaxdist.types import Params
 
 CONFIG_FILE = places.CONFIG
 
-LOCK_FILE = ".lock"
+LOCK_FILE = places.LOCK
 """Stays in a folder with a run: to remove it could let two processes hold it."""
 
-WEIGHTS = "weights"
+WEIGHTS = places.WEIGHTS
 
 
 def new(config: Config) -> Path:
@@ -31,7 +31,7 @@ def new(config: Config) -> Path:
     folder = Path(config.out).expanduser()
     if not hosts.writes():
         return folder
-    if folder.exists() and (not folder.is_dir() or _content(folder)):
+    if folder.exists() and (not folder.is_dir() or (_content(folder) and manifests.interrupted(folder) is None)):
         raise InputError(f"{folder}: is not an empty folder; choose a new one with --out, or move it away")
     _refuse_unwritable(folder)
     return folder
@@ -50,7 +50,8 @@ def held(folder: Path, *, new: bool = False) -> Iterator[Path]:
     A folder made for nothing goes again.
 
     Raises:
-      InputError: if another process holds it, it holds something else than a run, or it cannot be made.
+      InputError: if another process holds it, it holds something else than a run, its list of files is damaged, or it
+        cannot be made.
     """
     folder = folder.expanduser()
     if not hosts.writes():
@@ -58,7 +59,7 @@ def held(folder: Path, *, new: bool = False) -> Iterator[Path]:
         return
     if (folder.exists() and not folder.is_dir()) or (_content(folder) and not is_run(folder)):
         raise InputError(f"{folder}: is neither empty nor a run; choose another folder with --out, or move it away")
-    if new and _content(folder):
+    if new and _content(folder) and manifests.interrupted(folder) is None:
         raise InputError(f"{folder}: holds a result or a run already; choose another folder, or move it away")
     _refuse_unwritable(folder)
     made = [p for p in (folder, *folder.parents) if not p.exists()]
@@ -66,8 +67,10 @@ def held(folder: Path, *, new: bool = False) -> Iterator[Path]:
     lock = filelock.FileLock(folder / LOCK_FILE, timeout=0)
     try:
         with lock:
-            for part in (folder, *(folder / name for name in (WEIGHTS, "tables", "figures", unfinished.FOLDER))):
+            for part in (folder, *(folder / name for name in (*places.FOLDERS, unfinished.FOLDER))):
                 files.remove_left_over(part)
+            manifests.clear_interrupted(folder)
+            manifests.read(folder)  # before anything is computed that could not be listed
             try:
                 yield folder
             finally:
@@ -92,7 +95,9 @@ def _content(folder: Path) -> set[str]:
 def is_run(folder: Path) -> bool:
     """Whether a folder holds a run, finished or not."""
     content = _content(folder)
-    return bool(content & {results.FILE, unfinished.FOLDER}) or {CONFIG_FILE, WEIGHTS} <= content
+    if content & {results.FILE, unfinished.FOLDER} or {CONFIG_FILE, WEIGHTS} <= content:
+        return True
+    return folder.is_dir() and manifests.interrupted(folder) is not None
 
 
 def of(path: Path) -> Path:
@@ -117,18 +122,24 @@ def save(
     result: xr.DataTree,
     networks: Mapping[str, Params] | None = None,
     passed: Mapping[str, Passed] | None = None,
+    *,
+    anew: bool = True,
 ) -> None:
-    """Write config and result, and the weights if given, into a run folder; of several processes, one does."""
+    """Write config and result, and the weights if given, into a run folder; of several processes, one does.
+
+    Unless the result is not `anew`, what was made of an earlier one goes.
+    """
     if not hosts.writes():
         return
-    for name, params in (networks or {}).items():
-        weights.save(params, weights_path(folder, name))
-    for name, kept in (passed or {}).items():
-        weights.save(kept._asdict(), passed_path(folder, name))
-    # The result comes last: what is killed before it is done again. It carries the config that counts; the file beside
-    # it is for people.
-    files.write_text(folder / CONFIG_FILE, configs.to_toml(config))
-    results.save(result, folder / results.FILE)
+    with manifests.recording(folder, lambda name: anew and not manifests.is_basis(name)):
+        for name, params in (networks or {}).items():
+            weights.save(params, weights_path(folder, name))
+        for name, kept in (passed or {}).items():
+            weights.save(kept._asdict(), passed_path(folder, name))
+        # The result comes last: what is killed before it is done again. It carries the config that counts; the file
+        # beside it is for people.
+        files.write_text(folder / CONFIG_FILE, configs.to_toml(config))
+        results.save(result, folder / results.FILE)
 
 
 def load_networks(config: Config, folder: Path, seeds: int | None = None) -> dict[str, Params]:

@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 
 from jaxdist import config as configs
-from jaxdist import files, places
+from jaxdist import files, manifests, places
 from jaxdist.errors import DAMAGED, InputError
 
 
@@ -201,6 +201,7 @@ def _read_summary(path: Path, made: str, one: Overview) -> None:
     """
     networks = copy.deepcopy(one.networks)
     try:
+        manifests.check(path)
         known = json.loads(path.read_text(encoding="utf-8"))
         if known["made"] != made:
             return

@@ -17,3 +17,11 @@ NOTED = "run.toml"
 
 SUMMARY = "summary.json"
 """In the folder ``tables``, the main numbers of `jaxdist.documents`."""
+
+MANIFEST = "manifest.json"
+"""What jaxdist wrote there, file by file."""
+
+LOCK = ".lock"
+
+WEIGHTS, TABLES, FIGURES, COMPARISONS = FOLDERS = ("weights", "tables", "figures", "comparisons")
+"""The folders in it, but for that of unfinished work."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import resource
 import sys
 import tempfile
 import time
@@ -59,8 +58,8 @@ class Plan(NamedTuple):
     """The same of the sweep: each network's first layers once, and what follows the site at every point."""
     seconds: dict[str, float]
     """By stage: load, compile, train, sweep, report."""
-    memory: int
-    """Bytes resident in the process at its largest."""
+    memory: int | None
+    """Bytes resident in the process at its largest, None where the system does not say."""
 
     @property
     def total_s(self) -> float:
@@ -105,12 +104,13 @@ def plan(config: Config, devices: int | None = None) -> Plan:
         seconds[stage] *= here / (devices or here)
     # More seeds than were measured: weights before and after, gradients, the optimiser's, and their copies when saved.
     further = (config.train.seeds - seeds) * each * 6
+    resident = _resident()
     return Plan(
         config.train.seeds * len(config.model.activations),
         devices or here,
         *_flops(config, inputs),
         seconds,
-        _resident() + further,
+        None if resident is None else resident + further,
     )
 
 
@@ -254,8 +254,12 @@ def _flops(config: Config, inputs: Inputs) -> tuple[float, float]:
     return config.train.seeds * (config.train.steps + 1) * train_flops, config.train.seeds * sweep_flops
 
 
-def _resident() -> int:
-    """Bytes of this process's memory at its largest until now."""
+def _resident() -> int | None:
+    """Bytes of this process's memory at its largest until now, None where the system does not say, as on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return None
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
 
@@ -269,19 +273,23 @@ def rendered(found: Plan, config: Config) -> str:
         f"networks   {found.networks}: {config.train.seeds} seeds of {', '.join(config.model.activations)}",
         f"work       {found.train_flops:.3g} FLOP to train, {found.sweep_flops:.3g} to sweep, in matrix products",
         f"split      on {found.devices} {kind} devices: {rows} share the networks, {found.devices // rows} the images",
-        f"memory     {found.memory / 2**30:.2f} GiB resident",
+        "memory     " + ("not measured on this system" if found.memory is None else _gib(found.memory)),
         f"time       {duration(found.total_s)}",
         f"           {stages}",
     ]
     options = ("dose", "matched", "grid", "units", "sensitivity", "refine")
     asked = [f"sweep.{name}" for name in options if getattr(config.sweep, name)]
     asked += ["sweep.gauges"] if config.sweep.gauges != ("as_is",) else []
-    asked += ["train.snapshots"] if config.train.snapshots else []
+    asked += ["train.snapshots"] if config.train.keeps_snapshots else []
     if asked:
         lines.append(f"           without {', '.join(asked)}")
     if found.devices != jax.device_count():
         lines.append(f"           measured on {jax.device_count()} devices, taken to be shared evenly")
     return "\n".join(lines)
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB resident"
 
 
 def duration(seconds: float) -> str:

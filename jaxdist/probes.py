@@ -23,6 +23,7 @@ from jaxdist import (
     folders,
     hosts,
     independence,
+    manifests,
     own_data,
     own_networks,
     report,
@@ -119,7 +120,8 @@ def probe(
         with bars as tell:
             result = measured(tell)
         if hosts.writes():
-            results.save(result, folder / results.FILE)
+            with manifests.recording(folder):
+                results.save(result, folder / results.FILE)
         report.write(result, chosen.statistics, folder)
     return result
 

@@ -20,6 +20,7 @@ from jaxdist import (
     figures,
     files,
     hosts,
+    manifests,
     markdown,
     pages,
     pictures,
@@ -32,6 +33,9 @@ from jaxdist import (
 )
 from jaxdist.config import StatisticsConfig
 
+_VERDICT = ("doses.csv", "verdict.md", "gauges.md")
+"""The tables of a fair comparison; not each has the last."""
+
 
 def write(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> list[Path]:
     """Write ``tables/`` and ``figures/`` of a swept result into a run folder; returns the files.
@@ -40,6 +44,16 @@ def write(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> list[
     """
     if not hosts.writes():
         return []
+    with manifests.recording(folder, _is_shown):
+        return _write(result, options, folder)
+
+
+def _is_shown(name: str) -> bool:
+    """Whether a file of a run folder is made from its result alone."""
+    return name.startswith((f"{places.TABLES}/", f"{places.FIGURES}/")) or name == pages.FILE
+
+
+def _write(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> list[Path]:
     points, reach = tables.points(result, options), tables.tolerance(result, options)
     flips = tables.tolerance(result, options, "flips")
     training = tables.training(result, options) if "training" in result.children else None
@@ -77,7 +91,7 @@ def write(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> list[
     ):
         written += figures.save(figure, folder / "figures", stem)
     if dosed.has_doses(result):
-        written += write_verdict(result, dose_tables.compare(result, options), options, folder)
+        written += _write_verdict(result, dose_tables.compare(result, options), options, folder)
     else:
         written.append(_write_numbers(result, None, options, folder))
     return [*written, *write_page([folder], [result], options, folder)]
@@ -113,9 +127,21 @@ def write_verdict(
     """Write what a fair comparison gives into a run folder, as `write` does; returns the files."""
     if not hosts.writes():
         return []
-    texts = {"doses.csv": found.doses.to_csv(index=False), "verdict.md": verdict_tables.verdict(result, found, options)}
+    with manifests.recording(folder, _is_of_verdict):
+        return _write_verdict(result, found, options, folder)
+
+
+def _is_of_verdict(name: str) -> bool:
+    return name in {f"{places.TABLES}/{each}" for each in _VERDICT} or name.startswith(f"{places.FIGURES}/doses")
+
+
+def _write_verdict(
+    result: xr.DataTree, found: dose_tables.FairComparison, options: StatisticsConfig, folder: Path
+) -> list[Path]:
+    doses, verdict, gauges = _VERDICT
+    texts = {doses: found.doses.to_csv(index=False), verdict: verdict_tables.verdict(result, found, options)}
     if not found.gauges.empty:
-        texts["gauges.md"] = verdict_tables.gauges(found, options)
+        texts[gauges] = verdict_tables.gauges(found, options)
     for name, text in texts.items():
         files.write_text(folder / "tables" / name, text)
     written = [folder / "tables" / name for name in texts]

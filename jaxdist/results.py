@@ -31,7 +31,7 @@ import numpy as np
 import xarray as xr
 
 from jaxdist import config as configs
-from jaxdist import files, places
+from jaxdist import files, manifests, places
 from jaxdist.data import Dataset
 from jaxdist.errors import DAMAGED, InputError
 from jaxdist.training import Metrics
@@ -92,6 +92,15 @@ def options_of(result: xr.DataTree) -> configs.Options:
     if "config" in result.attrs:
         return config_of(result).options
     return configs.options_from_dict(json.loads(result.attrs.get("options", "{}")), where="the result's options")
+
+
+def untrained(result: xr.DataTree) -> str | None:
+    """A sentence on networks that no step has changed, None of others and of those whose training is not known."""
+    unknown = json.loads(result.attrs.get("origin", "{}")).get("unknown", ())
+    if "config" not in result.attrs or "train.steps" in unknown or config_of(result).train.steps:
+        return None
+    lacking = ", and no weights are kept along training" if config_of(result).train.snapshots else ""
+    return f"untrained: train.steps is 0, so these networks are as their weights were drawn{lacking}"
 
 
 def seeds_of(result: xr.DataTree) -> list[int]:
@@ -247,7 +256,7 @@ def save(result: xr.DataTree, path: Path) -> None:
     }
     # In memory first: the HDF5 library does not survive a disk that is full.
     content = result.to_netcdf(None, engine="h5netcdf", encoding=encoding)
-    with files.aside(path) as temporary:
+    with manifests.renewing(path), files.aside(path) as temporary:
         temporary.write_bytes(files.sealed(content))
 
 

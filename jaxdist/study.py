@@ -266,9 +266,7 @@ def refined(
         edges = [f"{search.family} {search.side}" for search in searches]
         if not edges:
             continue
-        found[name, target, split] = groups.Radii(
-            *context.once(counting.kept_as("radii", name, target, split), narrow)
-        )
+        found[name, target, split] = groups.Radii(*context.once(counting.kept_as("radii", name, target, split), narrow))
     if not edges:  # no family edits nothing anywhere, so there is no edge to look for
         return {}
     coords = {**context.coords(subjects), "edge": edges}

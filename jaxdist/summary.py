@@ -110,8 +110,9 @@ def _notes(result: xr.DataTree, options: StatisticsConfig) -> list[str]:
         for network, split in itertools.product(accuracy.network.to_numpy(), accuracy.split.to_numpy()):
             share = float(accuracy.sel(network=network, split=split))
             notes.append(f"{network}: {split} accuracy {tables.percent(share)} % unedited")
-    notes += [f"data: {note}" for note in results.data_notes_of(result)] + fitness.notes(result)
-    notes += _dead_notes(result) + _unit_notes(result) + _snapshot_notes(result, options)
+    notes += [f"data: {note}" for note in results.data_notes_of(result)]
+    notes += [sentence] if (sentence := results.untrained(result)) else []
+    notes += fitness.notes(result) + _dead_notes(result) + _unit_notes(result) + _snapshot_notes(result, options)
     if dosed.has_doses(result):
         notes += verdicts.sentences(result, dose_tables.outline(result, options))
     return notes

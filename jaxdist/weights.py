@@ -12,31 +12,38 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.numpy import save as to_bytes
 
-from jaxdist import files
+from jaxdist import files, manifests
 from jaxdist.errors import InputError
 from jaxdist.types import Params
 
 
 def save(params: Params, path: Path) -> None:
-    """Write nested dictionaries of arrays; every tensor has a leading S."""
+    """Write nested dictionaries of arrays; every tensor has a leading S. A run folder's list of files is kept true."""
     flat = {
         jax.tree_util.keystr(key, simple=True, separator="."): np.ascontiguousarray(leaf)
         for key, leaf in jax.tree_util.tree_leaves_with_path(params)
     }
-    with files.aside(path) as temporary:
+    with manifests.renewing(path), files.aside(path) as temporary:
         temporary.write_bytes(to_bytes(flat))
 
 
 def load(path: Path) -> Params:
-    """Read what `save` wrote; raises `InputError` for a file that is missing, broken or holds a non-finite weight."""
+    """Read what `save` wrote.
+
+    Raises:
+      InputError: for a file that is missing, broken, no longer what was saved, or holds a non-finite weight.
+    """
     try:
         flat = load_file(path)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such weights file; train the run first with 'jaxdist train'") from None
+        raise InputError(
+            f"{path}: no such weights file; copy it again from where it is, or make the run again in another folder"
+        ) from None
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"{path}: not a readable safetensors file ({error}); restore it or train the run again"
         ) from None
+    manifests.check(path)
     nested: dict[str, Any] = {}
     for name, tensor in flat.items():
         if not np.isfinite(tensor).all():

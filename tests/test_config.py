@@ -63,9 +63,9 @@ def test_every_field_can_be_overridden_as_text():
     [
         ("[train]\nleaning_rate = 1", "unknown key 'train.leaning_rate'; did you mean 'learning_rate'?"),
         ("[trian]\nsteps = 1", "unknown key 'trian'; did you mean 'train'?"),
-        ("[train]\nsteps = 0", "train.steps: expected an integer at least 1 and below 1000000000, got 0"),
-        ("[train]\nsteps = 1.5", "train.steps: expected an integer at least 1 and below 1000000000, got 1.5"),
-        ("[train]\nsteps = true", "train.steps: expected an integer at least 1 and below 1000000000, got true"),
+        ("[train]\nsteps = -1", "train.steps: expected an integer at least 0 and below 1000000000, got -1"),
+        ("[train]\nsteps = 1.5", "train.steps: expected an integer at least 0 and below 1000000000, got 1.5"),
+        ("[train]\nsteps = true", "train.steps: expected an integer at least 0 and below 1000000000, got true"),
         ("[train]\nlearning_rate = nan", "train.learning_rate: expected a number above 0, got NaN"),
         ("[train]\nlearning_rate = 'fast'", 'train.learning_rate: expected a number above 0, got "fast"'),
         ("train = 3", "train must be a table of options, got 3"),

@@ -65,7 +65,7 @@ def test_processes_count_what_one_counts_and_one_of_them_writes(processes, seeds
     assert "sweep abs: " in said[0][0]
     assert all(out == "" for out, _ in said[1:])
     assert {path.name for path in (tmp_path / "together").rglob("*")} == {
-        ".lock", "config.toml", "result.nc", "weights", "abs.safetensors"
+        ".lock", "config.toml", "manifest.json", "result.nc", "weights", "abs.safetensors"
     }  # fmt: skip
     alone, together = jaxdist.load("alone"), jaxdist.load("together")
     for family in ("scale", "clip", "offset"):

@@ -15,6 +15,7 @@ LAYERS = (
     "files",
     "text",
     "places",
+    "manifests",
     "fields",
     "config",
     "overview",

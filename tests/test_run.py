@@ -16,7 +16,7 @@ import xarray as xr
 from PIL import Image
 
 import jaxdist
-from jaxdist import cli, data, devices, families, folders, mlp, pages, report, results, summary, tables, weights
+from jaxdist import cli, data, devices, families, folders, mlp, pages, places, report, results, summary, tables, weights
 from jaxdist import config as configs
 from tests import oracle
 from tests.conftest import to_numpy
@@ -64,7 +64,7 @@ def test_a_run_leaves_every_file_and_nothing_else(run):
     found_tables = {f"tables/{name}" for name in ("published.md", "corrected.md", "tolerance.md", "summary.json")}
     found_tables |= {f"tables/{name}.csv" for name in ("points", "tolerance", "tolerance_flips", "training")}
     stored = {"config.toml", "result.nc", "weights/relu.safetensors", "weights/abs.safetensors"}
-    assert files == figures | found_tables | stored | {folders.LOCK_FILE, pages.FILE}
+    assert files == figures | found_tables | stored | {folders.LOCK_FILE, pages.FILE, places.MANIFEST}
     for path in (run / "figures").glob("*.png"):
         with Image.open(path) as image:
             assert min(image.size) > 400
@@ -233,6 +233,7 @@ def test_a_home_folder_is_understood(tmp_path, monkeypatch, drawn):
     assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == [
         folders.LOCK_FILE,
         "config.toml",
+        "manifest.json",
         "result.nc",
         "weights",
     ]

@@ -54,7 +54,8 @@ def _table(runs: Sequence[Overview], root: Path, rooms: Mapping[str, int]) -> Ta
     for title in ("train", "test", "verdict,\noffset to"):
         shown.add_column(title, justify="right", no_wrap=True)
     for one in runs:
-        steps = one.steps or ("imported" if "train.steps" in one.unknown else "-")
+        told = "-" if one.steps is None else str(one.steps)
+        steps = "imported" if "train.steps" in one.unknown else told
         of = [one.data or "", f"{one.seeds} × {steps}" if one.seeds else ""]
         states = [one.state, one.far, one.date[:10]] if one.far else [one.state, one.date[:10]]
         networks = one.networks.values()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from jaxdist import files, hosts, places
+from jaxdist import files, hosts, manifests, places
 from jaxdist.config import StatisticsConfig
 from jaxdist.progress import Show, shown, silent
 
@@ -72,6 +72,12 @@ def summarise(options: argparse.Namespace, result: xr.DataTree, statistics: Stat
 
         summary.show(result, statistics)
         say(options, f"Tables, figures, report.html and result.nc are in {folder}")
+        say_left(options, folder)
+
+
+def say_left(options: argparse.Namespace, folder: Path) -> None:
+    """Say which files in a run folder are not of its result, if any; whoever edited them may look for them there."""
+    say(options, *(f"note: {note}" for note in manifests.notes(folder.expanduser())))
 
 
 def write_numbers(options: argparse.Namespace, result: xr.DataTree, statistics: StatisticsConfig, folder: Path) -> None:

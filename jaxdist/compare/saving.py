@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
-from jaxdist import files
+from jaxdist import files, manifests
 from jaxdist.compare import cell_tables, pictures
 from jaxdist.compare.comparison import Comparison
 
 
 def save(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write the pictures, and ``cells.md`` where the other side is the published tables; returns the files."""
-    written = []
-    if comparison.mode == "published":
-        written.append(folder / "cells.md")
-        files.write_text(written[0], cell_tables.markdown(comparison))
-    return [*written, *pictures.write(comparison, folder)]
+    """Write the pictures, and ``cells.md`` where the other side is the published tables; returns the files.
+
+    What lies in the run's own folder goes with the result that it is of.
+    """
+    run, written = comparison.folder, []
+    inside = run is not None and folder.resolve().is_relative_to(run.resolve())
+    with manifests.recording(run) if run is not None and inside else contextlib.nullcontext():
+        if comparison.mode == "published":
+            written.append(folder / "cells.md")
+            files.write_text(written[0], cell_tables.markdown(comparison))
+        written += pictures.write(comparison, folder)
+    return written

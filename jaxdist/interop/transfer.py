@@ -92,7 +92,8 @@ def import_run(
         groups["training"] = results.training(found.metrics, found.seeds)
         groups["training"].attrs["made"] = json.dumps({"by": "imported", "from": found.origin["path"]})
     result = results.tree(groups, attrs)
-    folders.save(folder, found.config, result, found.networks)
+    with folders.held(folder):
+        folders.save(folder, found.config, result, found.networks)
     return result
 
 

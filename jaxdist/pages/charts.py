@@ -248,7 +248,7 @@ def _curve(
     figure.add_scatter(
         x=at,
         y=middle,
-        mode="lines",
+        mode="lines" if len(at) > 1 else "markers",
         name=literal(name),
         line={"color": colour, "dash": dash, "width": 2},
         customdata=np.column_stack([low, high, at if place is None else _plain(place)]),

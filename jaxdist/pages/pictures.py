@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import xarray as xr
 
+from jaxdist import manifests
 from jaxdist.pages.parts import Picture, Section
 
 MOST_BYTES = 700_000
@@ -46,6 +47,9 @@ def sections(runs: Sequence[tuple[str, xr.DataTree, Path]]) -> Iterator[Section]
         found = []
         for name, folder in ((name, folder) for name, result, folder in runs if kind.there(result)):
             for path in sorted((folder / "figures").glob(f"{kind.start}*.png")):
+                if not manifests.is_own(folder, path):
+                    continue
+                manifests.check(path)
                 words = path.stem.replace("_", " ") + (f", {name}" if len(runs) > 1 else "")
                 if path.stat().st_size > left:
                     missing.append(words)

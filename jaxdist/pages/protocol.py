@@ -47,6 +47,8 @@ def _facts(result: xr.DataTree) -> Iterator[tuple[str, str]]:
             yield label, str(attrs[key])
     for note in results.data_notes_of(result):
         yield "note on the data", note
+    if sentence := results.untrained(result):
+        yield "networks", sentence
     if unknown := json.loads(attrs.get("origin", "{}")).get("unknown"):
         yield "imported", f"what the config says of {', '.join(unknown)} is not known of these networks"
     for stage, seconds in json.loads(attrs.get("timings", "{}")).items():

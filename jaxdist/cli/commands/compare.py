@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jaxdist.cli import output
 from jaxdist.cli.options import Parser, add_fields, add_output, changes, count, experiment, given
+from jaxdist.errors import InputError
 
 HELP = "say whether two runs, or a run and the paper, agree"
 USAGE = "A B [OPTIONS]"
@@ -51,7 +52,7 @@ def command(options: argparse.Namespace) -> int:
     where = ""
     try:
         where = _said(compare.save(found, pictures), pictures)
-    except OSError as error:
+    except (OSError, InputError) as error:
         # The exit code is the answer to the question asked, with or without a picture of it.
         output.complain(f"not everything could be written to {pictures} ({error}); choose a folder with --pictures")
     output.say(options, compare.conclusion(found) + where)

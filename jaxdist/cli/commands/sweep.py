@@ -37,3 +37,4 @@ def command(options: argparse.Namespace) -> None:
 
     output.write_numbers(options, result, results.options_of(result).statistics, folders.of(options.run))
     output.say(options, f"swept {options.run}; next: jaxdist report {options.run}")
+    output.say_left(options, folders.of(options.run))

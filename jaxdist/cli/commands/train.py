@@ -28,4 +28,5 @@ def command(options: argparse.Namespace) -> None:
     with output.progress(options) as show:
         result = stages.train(config, show=show)
     output.write_numbers(options, result, config.statistics, Path(config.out))
-    output.say(options, f"trained networks in {config.out}; next: jaxdist sweep {config.out}")
+    kind = "trained" if config.train.steps else "untrained"
+    output.say(options, f"{kind} networks in {config.out}; next: jaxdist sweep {config.out}")

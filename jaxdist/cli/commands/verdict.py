@@ -33,7 +33,7 @@ def add(parser: Parser) -> None:
 def command(options: argparse.Namespace) -> None:
     """Compare at equal dose, and say the verdict."""
     experiment()
-    from jaxdist import finished
+    from jaxdist import finished, folders
 
     result, found, statistics = finished.verdict_folder(options.run, options.margin)
     from jaxdist import verdicts
@@ -44,3 +44,4 @@ def command(options: argparse.Namespace) -> None:
         output.say(options, verdicts.rendered(result, found, statistics))
     output.write_json(options, lambda: verdicts.json_of(result, found, statistics))
     output.say(options, f"tables/verdict.md, tables/doses.csv and figures/doses are in {options.run}")
+    output.say_left(options, folders.of(options.run))

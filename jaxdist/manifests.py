@@ -1,0 +1,300 @@
+"""What jaxdist wrote into a run folder, file by file: damage is noticed, and what a result no longer has goes.
+
+A file's new content is listed before the file takes its place, beside the content that it replaces; so whenever a
+process is killed, every file is one of the two. What is neither was damaged, or edited by a person, and what is not
+listed is a person's: neither is ever removed or written over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from jaxdist import files, places
+from jaxdist.errors import DAMAGED, InputError
+
+FILE = places.MANIFEST
+
+_SCHEMA = 1
+
+_BASIS = (places.CONFIG, places.RESULT)
+"""With the weights, what all else in a run folder is made from."""
+
+_MOST = 8
+"""Files that one note names."""
+
+_RECORDED: ContextVar[tuple[Path, ...]] = ContextVar("_RECORDED", default=())
+"""The folders whose files are being listed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """What a file holds."""
+
+    size: int
+    sha256: str
+
+
+@dataclasses.dataclass
+class Entry:
+    """A file that jaxdist wrote."""
+
+    content: Content | None
+    coming: Content | None = None
+    """Listed before the file took its place; where a process was killed, the file holds either."""
+
+    def holds(self, content: Content) -> bool:
+        """Whether jaxdist wrote this content."""
+        return content in (self.content, self.coming)
+
+
+@dataclasses.dataclass
+class Manifest:
+    """The files of a run folder by their names in it, with slashes."""
+
+    files: dict[str, Entry] = dataclasses.field(default_factory=dict)
+    before: set[str] = dataclasses.field(default_factory=set)
+    """What lay there when the list was begun, of an earlier version or a person: may be replaced, is never removed."""
+    edited: set[str] = dataclasses.field(default_factory=set)
+    """What jaxdist wrote and a person changed, and what the result has no longer, or has anew under the old name."""
+
+
+def read(folder: Path) -> Manifest | None:
+    """The list of a folder, None where it has none; raises `InputError` for one that is damaged."""
+    path = folder / FILE
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if known["schema"] != _SCHEMA or known.pop("sha256") != _sum_of(known):
+            raise ValueError("it is not what was saved")
+        listed = {
+            name: Entry(_content(entry), _content(entry.get("coming", {}))) for name, entry in known["files"].items()
+        }
+        return Manifest(listed, set(known["before"]), set(known["edited"]))
+    except FileNotFoundError:
+        return None
+    except DAMAGED as error:
+        raise InputError(
+            f"{path}: is not a whole list of the folder's files ({type(error).__name__}: {error}); move it away, then "
+            "give the same command again: files are checked from then on that are written from then on"
+        ) from None
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    """Write the list of a folder; equal lists give equal bytes."""
+    known = {
+        "schema": _SCHEMA,
+        "files": {name: _plain(manifest.files[name]) for name in sorted(manifest.files)},
+        "before": sorted(manifest.before),
+        "edited": sorted(manifest.edited),
+    }
+    files.write_text(folder / FILE, json.dumps(known | {"sha256": _sum_of(known)}, indent=1) + "\n")
+
+
+def _content(known: Mapping[str, Any]) -> Content | None:
+    return Content(known["size"], known["sha256"]) if "sha256" in known else None
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    now = dataclasses.asdict(entry.content) if entry.content else {}
+    return now | ({"coming": dataclasses.asdict(entry.coming)} if entry.coming else {})
+
+
+def _sum_of(known: object) -> str:
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def content_of(path: Path) -> Content:
+    """What a file holds now."""
+    return Content(path.stat().st_size, files.digest(path))
+
+
+def check(path: Path) -> None:
+    """Raise `InputError` for a file of a run folder that is listed and no longer what jaxdist wrote there."""
+    if not is_whole(path):
+        raise InputError(
+            f"{path}: is not what jaxdist wrote there, so it is damaged or was edited; copy it again from where it is "
+            f"whole, make the run again in another folder, or, to use it as it is, delete {_owner(path)}/{FILE}"
+        )
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is what jaxdist wrote there, or in no list; raises `InputError` for a damaged list."""
+    owner = _owner(path)
+    entry = (read(owner) or Manifest()).files.get(_name(owner, path)) if owner else None
+    return entry is None or entry.holds(content_of(path))
+
+
+def is_own(folder: Path, path: Path) -> bool:
+    """Whether a file is of the result in a folder, as far as is known: not a person's, nor left over."""
+    manifest = read(folder)
+    return manifest is None or _name(folder, path) in {*manifest.files, *manifest.before}
+
+
+def _owner(path: Path) -> Path | None:
+    """The run folder that a file lies in and that has a list."""
+    runs = (folder for folder in (path.parent, path.parent.parent) if any((folder / name).is_file() for name in _BASIS))
+    return next((folder for folder in runs if (folder / FILE).is_file()), None)
+
+
+@contextlib.contextmanager
+def recording(folder: Path, replaced: Callable[[str], bool] = lambda _: False) -> Iterator[None]:
+    """List every file that is written into a run folder within the block.
+
+    At its end what was listed before goes whose name is `replaced` and which was not written again. A file that a
+    person has edited stays, under another name if its own is needed.
+
+    Raises:
+      InputError: for a damaged list, before anything is written.
+    """
+    record, active = _Record(folder), _RECORDED.set((*_RECORDED.get(), folder.resolve()))
+    try:
+        with files.watched(record.note):
+            yield
+    finally:
+        _RECORDED.reset(active)
+    record.finish(replaced)
+
+
+@contextlib.contextmanager
+def renewing(path: Path) -> Iterator[None]:
+    """List a file that is written within the block in the folder above it that has a list, if one has."""
+    owner = _owner(path)
+    with recording(owner) if owner and owner.resolve() not in _RECORDED.get() else contextlib.nullcontext():
+        yield
+
+
+class _Record:
+    """The list of a folder while files are written; it is read anew each time, since comparisons take no turns."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._written = folder, set[str]()
+        read(folder)
+
+    def note(self, temporary: Path, path: Path) -> None:
+        """List a file's content before it takes its place; move out of its way what a person has put there."""
+        name = _name(self._folder, path)
+        if name in ("", FILE) or name.startswith(f"{places.UNFINISHED}/"):
+            return
+        manifest = self._read()
+        entry = manifest.files.setdefault(name, Entry(None))
+        if path.is_file() and name != places.RESULT and name not in manifest.before:
+            current = content_of(path)
+            if entry.holds(current):
+                entry.content = current
+            else:
+                moved = _beside(path)
+                path.rename(moved)
+                manifest.edited.add(_name(self._folder, moved))
+        entry.coming = content_of(temporary)
+        manifest.before.discard(name)
+        manifest.edited.discard(name)
+        self._written.add(name)
+        write(self._folder, manifest)
+
+    def finish(self, replaced: Callable[[str], bool]) -> None:
+        """Settle what was written, and remove what was not."""
+        manifest = read(self._folder)
+        if manifest is None or not (self._written or any(map(replaced, manifest.files))):
+            return
+        for name in list(manifest.files):
+            path, entry = self._folder / name, manifest.files[name]
+            if name in self._written:
+                manifest.files[name] = Entry(entry.coming or entry.content)
+            elif not path.is_file():
+                del manifest.files[name]
+            elif replaced(name):
+                if entry.holds(content_of(path)):
+                    path.unlink()
+                    with contextlib.suppress(OSError):  # not empty
+                        path.parent.rmdir()
+                else:
+                    manifest.edited.add(name)
+                del manifest.files[name]
+        for names in (manifest.before, manifest.edited):
+            names.intersection_update({name for name in names if (self._folder / name).is_file()})
+        write(self._folder, manifest)
+
+    def _read(self) -> Manifest:
+        manifest = read(self._folder)
+        if manifest is not None:
+            return manifest
+        # Of an earlier version: what the result stands on is as it is read now, the rest may be anybody's.
+        basis, rest = [], []
+        for path in _lying(self._folder):
+            name = _name(self._folder, path)
+            (basis if is_basis(name) else rest).append(name)
+        return Manifest({name: Entry(content_of(self._folder / name)) for name in basis}, set(rest))
+
+
+def is_basis(name: str) -> bool:
+    """Whether a file is config, result or weights, which all else in a run folder is made from."""
+    return name in _BASIS or name.startswith(f"{places.WEIGHTS}/")
+
+
+def _lying(folder: Path) -> Iterator[Path]:
+    """The files of a run folder that jaxdist may have written."""
+    for place in (folder, *(folder / name for name in places.FOLDERS)):
+        for path in sorted(place.iterdir()) if place.is_dir() else ():
+            if path.is_file() and path.name[0] != "." and path.name != FILE:
+                yield path
+
+
+def interrupted(folder: Path) -> list[Path] | None:
+    """The files of a first save that was killed, where a folder holds nothing else; None where it holds more or less.
+
+    As of an import, which keeps no unfinished work that it could go on with.
+    """
+    try:
+        manifest = read(folder)
+    except InputError:  # perhaps another program's
+        return None
+    if manifest is None or not any(entry.coming for entry in manifest.files.values()):
+        return None
+    left = [path for path in folder.rglob("*") if path.is_file() and path.name != places.LOCK]
+    names = {_name(folder, path): path for path in left if not files.is_temporary(path.name) and path.name != FILE}
+    if places.RESULT in names or not all(
+        name in manifest.files and manifest.files[name].holds(content_of(path)) for name, path in names.items()
+    ):
+        return None
+    return left
+
+
+def clear_interrupted(folder: Path) -> None:
+    """Make a folder empty that holds only what a first save left that was killed."""
+    for path in interrupted(folder) or ():
+        path.unlink()
+        with contextlib.suppress(OSError):  # not empty yet
+            path.parent.rmdir()
+
+
+def notes(folder: Path) -> list[str]:
+    """Sentences on files that are not of a folder's result and were left there."""
+    manifest = read(folder) or Manifest()
+    rest = {name for name in manifest.before if not is_basis(name)}
+    reasons = ((manifest.edited, "edited"), (rest, f"there before {FILE}"))
+    there = [(sorted(name for name in names if (folder / name).is_file()), why) for names, why in reasons]
+    return [f"not of this result, but left, since {why}: {_enumerated(names)}" for names, why in there if names]
+
+
+def _enumerated(names: Sequence[str]) -> str:
+    more = len(names) - _MOST
+    return ", ".join(names[:_MOST]) + (f" and {more} more" if more > 0 else "")
+
+
+def _beside(path: Path) -> Path:
+    """A free name for a file that a person has edited."""
+    ends = (f".edited{'' if k == 1 else f'-{k}'}{path.suffix}" for k in itertools.count(1))
+    return next(free for end in ends if not (free := path.with_name(files.fitted(path.stem, end))).exists())
+
+
+def _name(folder: Path, path: Path) -> str:
+    """A file's name in a folder, with slashes; empty for one elsewhere."""
+    folder, path = folder.resolve(), path.parent.resolve() / path.name
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else ""
