@@ -258,6 +258,8 @@ def spans(numbers: Sequence[int]) -> str:
     >>> spans([0, 1, 2, 7, 9, 10])
     '0-2,7,9-10'
     """
+    if not len(numbers):
+        return ""
     breaks = [k for k in range(1, len(numbers)) if numbers[k] != numbers[k - 1] + 1]
     runs = [(numbers[a], numbers[b - 1]) for a, b in itertools.pairwise([0, *breaks, len(numbers)])]
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)

@@ -103,8 +103,7 @@ def not_finite(measured: xr.Dataset) -> xr.DataArray:
 
 def is_control(result: xr.DataTree) -> bool:
     """Whether a result is of networks that were declared untrained."""
-    trained_here = "config" in result.attrs and "origin" not in result.attrs
-    return trained_here and results.config_of(result).train.steps == 0
+    return results.untrained(result) is not None
 
 
 def chances(result: xr.DataTree) -> dict[tuple[str, str], Chance]:

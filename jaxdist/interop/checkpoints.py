@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from jaxdist import manifests
 from jaxdist.errors import DAMAGED, InputError
 from jaxdist.interop import modules
 
@@ -53,11 +54,12 @@ def read(path: Path) -> Checkpoint:
 
     Raises:
       InputError: for a missing or broken file, one that names anything not on the list, tensors that are not float32
-        numbers or finite, or torch not installed where the file needs it.
+        numbers or finite, or torch not installed where the file needs it; for a run's own file that was changed.
     """
     if path.is_file() and (wrong := _no_checkpoint(path)):
         raise InputError(f"{path}: {wrong}")
     found = _read_safetensors(path) if path.suffix == ".safetensors" else _tensors_of(load_torch(path), path)
+    manifests.check(path)  # it may be a run's own
     for name, tensor in found.tensors.items():
         # A clip of infinity is the paper's way to say that nothing is clipped.
         if not (np.isfinite(tensor) | np.isposinf(tensor) & (name.rsplit(".")[-1] == "clip")).all():

@@ -1,0 +1,115 @@
+"""A run that SIGKILL ends, in whichever stage, is finished by the same command, with all numbers as undisturbed."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import survive
+from jaxdist import files, folders, manifests, places, unfinished, weights
+
+pytestmark = pytest.mark.slow
+
+OPTIONS = (
+    *("--train.seeds=20", "--train.steps=12", "--train.snapshots=true", "--train.save_every=0"),
+    *("--model.hidden=8", "--sweep.families=clip,restored_offset", "--sweep.splits=test", "-q"),
+)
+
+KILLER = """
+import importlib, os, signal, sys
+module, name, calls, *arguments = sys.argv[1:]
+*owners, name = name.split(".")
+owner = importlib.import_module(module)
+for part in owners:
+    owner = getattr(owner, part)
+whole, left = getattr(owner, name), int(calls)
+
+def killed(*args, **kwargs):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(*args, **kwargs)
+
+setattr(owner, name, killed)
+from jaxdist import cli
+sys.exit(cli.main(arguments))
+"""
+
+STAGES = {
+    "training, of the second network": ("jaxdist.training", "_steps", 2),
+    "a state's checksums": ("jaxdist.unfinished", "_sums", 2),
+    "ranges": ("jaxdist.counting", "measure_ranges", 2),
+    "the sweep": ("jaxdist.waves", "sweep.sums", 2),
+    "what edits move the logits by": ("jaxdist.restored", "moved", 2),
+    "the sweep along training": ("jaxdist.waves", "sweep.sums", 6),
+    "saving, of the second weights": ("jaxdist.weights", "save", 2),
+    "saving, of the config": ("jaxdist.folders", "configs.to_toml", 3),
+    "saving, of the result": ("jaxdist.results", "save", 1),
+    "saving, of the list": ("jaxdist.manifests", "_Record.finish", 1),
+    "clearing": ("jaxdist.unfinished", "Store.clear", 1),
+    "tables": ("jaxdist.markdown", "tolerance", 1),
+    "figures": ("jaxdist.figures", "save", 3),
+    "the page": ("jaxdist.pages", "write", 1),
+}
+
+
+def numbers(folder: Path) -> dict[str, np.ndarray]:
+    """All of a run's numbers, with the weights kept along training."""
+    found = survive.arrays(folder)
+    for name in ("relu", "abs"):
+        leaves = jax.tree_util.tree_leaves_with_path(weights.load(folders.passed_path(folder, name)))
+        found |= {f"{name} passed {jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in leaves}
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert survive.run(folder, OPTIONS)
+    return folder
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_in_any_stage_a_run_of_20_seeds_with_snapshots_ends_as_undisturbed(stage, undisturbed, tmp_path):
+    folder = tmp_path / "run"
+    module, name, calls = STAGES[stage]
+    command = [sys.executable, "-c", KILLER, module, name, str(calls), "run", "--out", str(folder), *OPTIONS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert survive.run(folder, OPTIONS)
+    expected, found = numbers(undisturbed), numbers(folder)
+    assert found.keys() == expected.keys()
+    for key, values in expected.items():
+        np.testing.assert_array_equal(found[key], values, err_msg=key)
+    both = [{path.relative_to(run).as_posix() for path in run.rglob("*")} for run in (folder, undisturbed)]
+    assert both[0] == both[1]
+    assert not any(files.is_temporary(Path(name).name) for name in both[0])
+    assert not (folder / unfinished.FOLDER).exists()
+    listed = manifests.read(folder)
+    assert set(listed.files) == set(manifests.read(undisturbed).files)
+    assert listed.files == {name: manifests.Entry(manifests.content_of(folder / name)) for name in listed.files}
+
+
+@pytest.mark.parametrize("stage", ["training, of the second network", "the sweep", "saving, of the result"])
+def test_killed_while_it_grows_a_run_ends_with_whole_files(stage, undisturbed, tmp_path):
+    folder = shutil.copytree(undisturbed, tmp_path / "run")
+    module, name, calls = STAGES[stage]
+    more = [*OPTIONS, "--train.seeds=22"]
+    command = [sys.executable, "-c", KILLER, module, name, str(calls), "run", "--out", str(folder), *more]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
+    assert survive.arrays(folder)["relu['dense0']['bias']"].shape[0] in (20, 22)  # its files are whole meanwhile
+    assert survive.run(folder, more)
+    found, before = numbers(folder), numbers(undisturbed)
+    for key in ("/clip/correct", "/snapshots_clip/correct"):
+        np.testing.assert_array_equal(found[key][:, :20], before[key])
+    listed = manifests.read(folder).files
+    assert listed == {name: manifests.Entry(manifests.content_of(folder / name)) for name in listed}
+    assert places.RESULT in listed
