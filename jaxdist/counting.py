@@ -54,6 +54,13 @@ class Context(NamedTuple):
     once: Once
     numbers: Sequence[int] | None = None
     """The seeds' numbers that random draws depend on, where `seeds` are not their own."""
+    grids: Mapping[str, np.ndarray] | None = None
+    """Fractions of families that are swept at others than their own, as in a run that grows."""
+
+    def grid(self, family: str) -> np.ndarray:
+        """The fractions [P] that a family is swept at."""
+        known = families.get(family)
+        return known.grid() if self.grids is None or family not in self.grids else self.grids[family]
 
     @property
     def drawn(self) -> Sequence[int]:

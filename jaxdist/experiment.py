@@ -59,7 +59,7 @@ class Part(NamedTuple):
 
 
 def run(config: Config | None = None, *, show: Show = silent) -> xr.DataTree:
-    """Do a whole run in the folder ``config.out`` and return its result; the default config is the quickstart.
+    """Do a whole run in the config's folder `out` and return its result; the default config is the quickstart.
 
     A run that was killed goes on where it was. One that is finished gets what it lacks: the sweep, or further seeds.
 
@@ -78,7 +78,7 @@ def run(config: Config | None = None, *, show: Show = silent) -> xr.DataTree:
 
 
 def train(config: Config, *, show: Show = silent) -> xr.DataTree:
-    """Train only, in the folder ``config.out``; the result has the group ``training``. Goes on and raises as `run`."""
+    """Train only, in the config's folder `out`; the result has the group ``training``. Goes on and raises as `run`."""
     with folders.held(Path(config.out)) as folder:
         return _complete(config, folder, show, swept=False)
 
@@ -110,10 +110,12 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
             parts.append(train_networks(config, inputs, show, new, store))
         trained, refused = list(parts), None
         if swept:
+            # A version with other grids may have swept the earlier seeds: the new ones are swept at the same points.
+            grids = {} if earlier is None else _grids(earlier)
             try:
                 for k, part in enumerate(parts):
                     if not is_swept(part.result):
-                        parts[k] = part._replace(result=sweep_networks(config, inputs, part, show, store))
+                        parts[k] = part._replace(result=sweep_networks(config, inputs, part, show, store, grids))
                     elif fitness.GROUP not in part.result.children:  # an older version's, before what is added
                         parts[k] = part._replace(result=_with_unedited(config, inputs, part))
             except MeaninglessError as error:
@@ -162,6 +164,11 @@ def _earlier(config: Config, folder: Path) -> xr.DataTree | None:
 def is_swept(result: xr.DataTree) -> bool:
     """Whether a result holds a family's sweep."""
     return bool(set(families.ALL) & set(result.children))
+
+
+def _grids(result: xr.DataTree) -> dict[str, np.ndarray]:
+    """The fractions that each family of a result was swept at."""
+    return {name: result[name].fraction.to_numpy() for name in families.ALL if name in result.children}
 
 
 def _check_data(earlier: xr.DataTree, inputs: Inputs, folder: Path) -> None:
@@ -317,8 +324,18 @@ def widened(passed: Passed, used: np.ndarray, initial: Params) -> Passed:
     return Passed(passed.step, mlp.widen(passed.params, used, start))
 
 
-def sweep_networks(config: Config, inputs: Inputs, part: Part, show: Show, store: Store) -> xr.DataTree:
-    """Measure trained networks on every split, and those kept along training, and add the groups to their result."""
+def sweep_networks(
+    config: Config,
+    inputs: Inputs,
+    part: Part,
+    show: Show,
+    store: Store,
+    grids: Mapping[str, np.ndarray] | None = None,
+) -> xr.DataTree:
+    """Measure trained networks on every split, and those kept along training, and add the groups to their result.
+
+    Families are swept at their own fractions, or those of `grids`.
+    """
     started = time.perf_counter()
     seeds = results.seeds_of(part.result)
 
@@ -326,7 +343,7 @@ def sweep_networks(config: Config, inputs: Inputs, part: Part, show: Show, store
         # A run that grows sweeps its parts one after the other: what one keeps must not stand for another.
         return store.once(f"from {seeds[0]} {what}", compute)
 
-    context = Context(inputs.splits, models.targets_of(config), config.options, seeds, show, once)
+    context = Context(inputs.splits, models.targets_of(config), config.options, seeds, show, once, grids=grids)
     subjects = _subjects(config, inputs, part)
     groups = {str(name): child.to_dataset() for name, child in part.result.children.items()}
     groups |= study.study(subjects, context)

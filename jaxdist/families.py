@@ -105,14 +105,7 @@ ALL = {
         Family("noise", formulas.noise, _upward(0.005, 3, 15), sides=_UP, kind="noise", random=True),
         Family("floor", formulas.floor, _erasing, sides=_UP, kind="fill"),
         Family("dead_zone", formulas.dead_zone, _erasing, sides=_UP, kind="fill"),
-        Family(
-            "clip_both",
-            formulas.clip_both,
-            lambda: intensity_grid()[::3],
-            identity=1.0,
-            few=(0.01, 0.1, 0.25),
-            sides=_DOWN,
-        ),
+        Family("clip_both", formulas.clip_both, intensity_grid, identity=1.0, few=(0.01, 0.1, 0.25), sides=_DOWN),
     )
 }
 

@@ -87,7 +87,7 @@ def sweep(
       InputError: for a family whose edits cannot be made at a site.
     """
     wanted: Mapping[str, np.ndarray] = (
-        {name: families.get(name).grid() for name in context.options.sweep.families} if grids is None else grids
+        {name: context.grid(name) for name in context.options.sweep.families} if grids is None else grids
     )
     found: dict[str, Swept] = {}
     for kind, names in by_kind(list(wanted)).items():

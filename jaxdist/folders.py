@@ -27,7 +27,7 @@ WEIGHTS = places.WEIGHTS
 
 
 def new(config: Config) -> Path:
-    """The run folder ``config.out``, not yet made; raises `InputError` if it is in use or cannot be made."""
+    """The run folder `out` of a config, not yet made; raises `InputError` if it is in use or cannot be made."""
     folder = Path(config.out).expanduser()
     if not hosts.writes():
         return folder

@@ -16,7 +16,6 @@ import numpy as np
 import xarray as xr
 
 from jaxdist import families, results
-from jaxdist.families import get
 from jaxdist.kernel import Counts
 from jaxdist.results import Swept, made
 from jaxdist.sensitivity import Sensitivity
@@ -155,8 +154,9 @@ def snapshots(
     identities: Mapping[str, float | None],
     coords: Coords,
     totals: Sequence[int],
+    grid: Callable[[str], np.ndarray],
 ) -> dict[str, xr.Dataset]:
-    """Label the counts of snapshots: one group a family.
+    """Label the counts of snapshots: one group a family, at the fractions of its `grid` where nothing was swept.
 
     What was swept of a network, if anything, has snapshots one after the other in place of seeds, [1, S * K, site,
     split, P]; `steps` [S, K] says when each was taken, or -1, which also fills the counts where there is none.
@@ -167,7 +167,7 @@ def snapshots(
     labelled = {}
     for family, identity in identities.items():
         known = {name: by_family[family] for name, by_family in swept.items() if by_family}
-        fraction = next(iter(known.values())).fraction if known else get(family).grid()
+        fraction = next(iter(known.values())).fraction if known else grid(family)
 
         def whole(field: str, size: tuple[int, ...], known: Mapping[str, Swept] = known) -> np.ndarray:
             found = {name: np.asarray(getattr(each.found, field)) for name, each in known.items()}

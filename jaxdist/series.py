@@ -92,6 +92,11 @@ class Series(NamedTuple):
             correct_unperturbed=self.correct_unperturbed[seeds],
         )
 
+    def at(self, points: np.ndarray) -> Series:
+        """The same at some points, given by their positions."""
+        agree, kept = (None if counts is None else counts[:, points] for counts in (self.agree, self.kept))
+        return self._replace(fraction=self.fraction[points], correct=self.correct[:, points], agree=agree, kept=kept)
+
     @property
     def labels(self) -> dict[str, str]:
         """What identifies the series, as table columns."""

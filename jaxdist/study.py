@@ -314,7 +314,7 @@ def along_training(kept: Mapping[str, tuple[Model, Passed]], context: Context) -
             continue
         found[name] = family_sweeps.sweep({name: subjects[name]}, measured, these, {}, job="snapshots")
     coords, unedited = context.coords(kept), counting.identities(subjects, context)
-    labelled = groups.snapshots(found, steps, THRESHOLDS, unedited, coords, context.totals)
+    labelled = groups.snapshots(found, steps, THRESHOLDS, unedited, coords, context.totals, context.grid)
     for group in labelled.values():
         group.attrs["refused"] = [f"{name}: {sentence}" for name, sentence in refused.items()]
     return labelled

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 import jaxdist
-from jaxdist import cli, dose_tables, families, paper_cells, published
+from jaxdist import cli, dose_tables, dosed, families, paper_cells, preference, published, tables
 from jaxdist.config import StatisticsConfig
 from tests import committed_pages, page_support
 from tests.committed_pages import ROOT
@@ -254,6 +254,36 @@ def test_relus_verdict_hangs_on_some_of_its_seeds(paper_run):
         (verdict,) = (one.verdict for one in found if (one.network, one.split) == ("relu", "test"))
         p.append(verdict.p_distance)
     assert 0 < sum(value > 0.05 for value in p) < 6
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_what_every_third_point_does_to_the_doses_of_clip_both(name):
+    """Behind ReLU it is the clip; the pages' results have every third of the clip's points for it."""
+    doses = {}
+    for one in dosed.swept(jaxdist.load(ROOT / "docs" / "findings" / name)):
+        if one.gauge == "as_is" and one.place[::2] == ("relu", "test") and one.series.family in ("clip", "clip_both"):
+            ((_, path),) = one.paths()
+            doses |= {(one.series.family, level): preference.dose_at(path, level).dose for level in preference.LEVELS}
+    coarse = {level: doses["clip_both", level] / doses["clip", level] for level in preference.LEVELS}
+    assert coarse[0.01].max() < 1.05
+    assert coarse[0.01].min() < (0.9 if name == "fashion_mnist" else 0.96)
+    np.testing.assert_allclose(coarse[0.1], 1, atol=0.01)
+
+
+def test_which_offset_costs_relu_more_depends_on_data_and_training(paper_run):
+    """As docs/ideas.md says of a point of training accuracy."""
+
+    def sides(result):
+        reach = tables.tolerance(result, StatisticsConfig())
+        reach = reach[(reach.network == "relu") & (reach.split == "train") & (reach.family == "offset")]
+        return {row.side: np.sort(np.abs([row.low, row.high])) for row in reach.itertuples()}
+
+    mnist, fashion = (sides(jaxdist.load(ROOT / "docs" / "findings" / name)) for name in ("mnist", "fashion_mnist"))
+    assert mnist["below"][1] < mnist["above"][0]
+    assert fashion["above"][1] < fashion["below"][0]
+    longer = sides(paper_run)
+    assert longer["below"][0] < longer["above"][1]
+    assert longer["above"][0] < longer["below"][1]
 
 
 def test_from_the_same_weights_training_here_is_that_of_the_papers_code(paper_run):

@@ -248,6 +248,27 @@ def test_unlike_grids_are_refused(runs):
         compare(runs["first"], other)
 
 
+@pytest.mark.parametrize("points", [slice(None, None, 3), slice(10, 80), [0, 66]])
+def test_of_two_grids_the_coarser_is_compared(runs, points):
+    other = copy(runs["first"], "coarse")
+    result = jaxdist.load(other)
+    result["clip"] = result["clip"].to_dataset().isel(fraction=points)
+    results.save(result, other / "result.nc")
+    for pair in ((runs["first"], other), (other, runs["first"])):
+        both = compare(*pair)
+        assert both.verdict == "agree"
+        count = len(np.arange(100)[points])
+        assert f"clip: unlike grids, compared at the {count} points of both" in both.notes
+        assert (both.points.family == "clip").sum() == count * 2 * 6
+        assert (both.points.difference == 0).all()
+    bare = Path("alone")
+    shutil.rmtree(bare, ignore_errors=True)
+    bare.mkdir()
+    shutil.copy(other / "result.nc", bare)
+    independent = compare(runs["second"], bare)
+    assert (independent.points.family == "clip").sum() == count * 2
+
+
 def test_without_weights_the_networks_are_their_own_unless_said_otherwise(runs):
     bare = Path("bare")
     bare.mkdir()

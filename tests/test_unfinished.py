@@ -18,7 +18,7 @@ import pytest
 import tomli_w
 import xarray as xr
 
-from jaxdist import cli, experiment, finished, folders, results, training, unfinished, waves, weights
+from jaxdist import cli, experiment, families, finished, folders, results, training, unfinished, waves, weights
 from jaxdist import config as configs
 from jaxdist.errors import InputError
 
@@ -207,6 +207,19 @@ def test_an_extended_run_is_the_run_of_all_seeds(tmp_path, undisturbed):
         np.testing.assert_allclose(found[name], values, rtol=2e-4, atol=1e-5 if "correct" not in name else 2)
     assert results.config_of(results.load(tmp_path / "run")).train.seeds == 4
     assert configs.load(tmp_path / "run" / folders.CONFIG_FILE).train.seeds == 4
+
+
+def test_seeds_are_added_at_the_fractions_of_those_before(tmp_path, monkeypatch):
+    """As where a version with a coarser grid has swept them."""
+    with pytest.MonkeyPatch.context() as patch:
+        coarse = dataclasses.replace(families.get("scale"), grid=lambda: families.intensity_grid()[::3])
+        patch.setitem(families.ALL, "scale", coarse)
+        experiment.run(config(tmp_path / "run", ("relu",), seeds=1))
+    experiment.run(config(tmp_path / "run", ("relu",), seeds=2))
+    experiment.run(config(tmp_path / "whole", ("relu",), seeds=2))
+    grown, whole = (results.load(tmp_path / name)["scale"].to_dataset() for name in ("run", "whole"))
+    np.testing.assert_array_equal(grown.fraction, families.intensity_grid()[::3])
+    np.testing.assert_allclose(grown.correct, whole.correct.sel(fraction=grown.fraction), atol=2)
 
 
 def test_a_run_only_trained_is_extended_and_then_swept(tmp_path):

@@ -35,10 +35,18 @@ def match(a: Side, b: Side) -> tuple[Pairs, list[str]]:
             f"{a.name} and {b.name} have no family, network, site and split in common; "
             f"one has {_words(first)}, the other {_words(second)}"
         )
+    unlike: dict[str, int] = {}
     for key, (one, other) in pairs.items():
-        if one.fraction.shape != other.fraction.shape or not np.allclose(one.fraction, other.fraction, rtol=1e-9):
+        apart = np.abs(one.fraction[:, None] - other.fraction) > 1e-9 * np.abs(other.fraction)
+        mine, theirs = np.nonzero(~apart)
+        # Of two grids one may be coarser, as that of another version.
+        if len(mine) < min(len(one.fraction), len(other.fraction)):
             raise InputError(f"{' '.join(key)}: {a.name} and {b.name} have unlike grids; sweep both at the same points")
-    notes = [
+        if len(one.fraction) != len(other.fraction):
+            unlike[key[0]] = len(mine)
+            pairs[key] = one.at(mine), other.at(theirs)
+    notes = [f"{family}: unlike grids, compared at the {count} points of both" for family, count in unlike.items()]
+    notes += [
         f"only in {side.name}: {_words(only)}"
         for side, only in ((a, first.keys() - pairs), (b, second.keys() - pairs))
         if only

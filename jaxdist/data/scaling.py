@@ -10,10 +10,10 @@ from jaxdist.errors import InputError
 
 
 def scaled(dataset: Dataset, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Return float32 train and test inputs [N, ...] by ``config.normalisation``.
+    """Return float32 train and test inputs [N, ...] by `data.normalisation`.
 
     'raw' is the stored values, 'unit' divides them by ``dataset.largest``, and 'standard' is (unit - mean) / sd with
-    ``config.mean`` and ``config.sd`` in units of the largest pixel, each taken from the training images where unset.
+    `data.mean` and `data.sd` in units of the largest pixel, each taken from the training images where unset.
     Raises `InputError` for a mean or sd that would not be used, and for images that cannot be divided.
     """
     kind = config.normalisation
