@@ -71,11 +71,13 @@ def import_run(
         files of one training or of the same weights, networks of unlike shapes or activations, an unknown activation,
         images that do not fit, networks at chance, or a folder in use; nothing is written then.
     """
-    layers = layers.split(",") if isinstance(layers, str) else layers
+    if isinstance(layers, str):
+        layers = [name.strip() for name in layers.split(",") if name.strip()]
     found = read(path, changes, layers=layers, as_seeds=as_seeds)
     found.origin["allow_chance"] = allow_chance
     if data.available(found.config.data):
         dataset = data.load(found.config.data)
+        found.origin["notes"] = [*found.origin["notes"], *(f"data: {note}" for note in dataset.notes)]
         found.origin["unedited"] = check_unedited(found.networks, found.config, dataset, found.origin, found.seeds)
         if found.origin["unknown"] and not found.origin["models"]:
             more = unedited.advice(found.networks, found.config, dataset, activation=found.named)
