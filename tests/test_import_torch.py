@@ -179,7 +179,7 @@ def test_whole_modules_tell_their_activation(make, name):
 
 
 @pytest.mark.parametrize(
-    ("layer", "said"),
+    ("layer", "sentence"),
     [
         (nn.LeakyReLU(0.2), "its LeakyReLU has negative_slope 0.2; expected 0.01"),
         (nn.GELU(approximate="tanh"), "its GELU has approximate 'tanh'; expected 'none'"),
@@ -187,9 +187,9 @@ def test_whole_modules_tell_their_activation(make, name):
         (nn.Softplus(beta=2.0), "its Softplus has beta 2.0"),
     ],
 )
-def test_activations_with_other_settings_are_not_taken_for_ours(capsys, layer, said):
+def test_activations_with_other_settings_are_not_taken_for_ours(capsys, layer, sentence):
     torch.save(nn.Sequential(nn.Linear(64, 12), layer, nn.Linear(12, 10)), "whole.pt")
-    refused(capsys, "import-torch", "whole.pt", "--out", "out", message=said)
+    refused(capsys, "import-torch", "whole.pt", "--out", "out", message=sentence)
 
 
 def not_checkpoints(name, state):
@@ -227,7 +227,7 @@ def not_checkpoints(name, state):
 @pytest.mark.filterwarnings("ignore:.*jit.*:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:.*jit.*:FutureWarning")
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "sentence"),
     [
         ("empty.pt", "empty.pt: is empty"),
         ("html.pt", "is a web page"),
@@ -245,9 +245,9 @@ def not_checkpoints(name, state):
         ("transposed.pt", "transpose the weights"),
     ],
 )
-def test_what_is_no_checkpoint_is_named_with_what_to_do(capsys, name, said, two):
+def test_what_is_no_checkpoint_is_named_with_what_to_do(capsys, name, sentence, two):
     not_checkpoints(name, two.state_dict())
-    refused(capsys, "import-torch", name, *RELU, "--out", "out", message=said)
+    refused(capsys, "import-torch", name, *RELU, "--out", "out", message=sentence)
 
 
 @pytest.mark.parametrize("name", ["square.pt", "square.safetensors", "square.ckpt"])
@@ -277,8 +277,8 @@ def test_the_python_function_takes_what_the_command_takes(square):
 def test_a_network_at_chance_is_refused_with_what_may_be_wrong_unless_that_is_wanted(capsys, square):
     torch.save(square.state_dict(), "square.pt")
     exchanged = ("import-torch", "square.pt", *RELU, "--layers", "hidden,input,output")
-    for said in ("is at chance", "--layers", "--model.activations", "--data.normalisation", "--allow-chance true"):
-        refused(capsys, *exchanged, "--out", "out", message=said)
+    for sentence in ("is at chance", "--layers", "--model.activations", "--data.normalisation", "--allow-chance true"):
+        refused(capsys, *exchanged, "--out", "out", message=sentence)
     assert run(*exchanged, "--out", "control", "--allow-chance", "true") == 0
     assert run(*exchanged, "--allow-chance", "--out", "bare") == 0
     refused(
@@ -296,11 +296,12 @@ def relabelled(state):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [(constant, "gives all of them one class"), (relabelled, "is at chance, as the largest class")]
+    ("change", "sentence"),
+    [(constant, "gives all of them one class"), (relabelled, "is at chance, as the largest class")],
 )
-def test_other_networks_that_tell_nothing_are_refused(capsys, change, said, two):
+def test_other_networks_that_tell_nothing_are_refused(capsys, change, sentence, two):
     torch.save(change(two.state_dict()), "other.pt")
-    refused(capsys, "import-torch", "other.pt", *RELU, "--out", "out", message=said)
+    refused(capsys, "import-torch", "other.pt", *RELU, "--out", "out", message=sentence)
 
 
 def test_a_scaling_with_which_more_images_are_right_is_named(capsys):
@@ -367,7 +368,7 @@ def moments():
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "sentence"),
     [
         (("epoch_10.pt", "epoch_25.pt", "epoch_39.pt"), "their names differ in when they were saved"),
         (("a.pt", "b.pt", "c.pt"), "their weights begin alike"),
@@ -375,12 +376,12 @@ def moments():
         (("checkpoint-10/model.pt", "checkpoint-25/model.pt", "model.pt"), "their names differ"),
     ],
 )
-def test_moments_of_one_training_are_no_seeds(capsys, names, said, moments):
+def test_moments_of_one_training_are_no_seeds(capsys, names, sentence, moments):
     for name, state in zip(names, moments, strict=True):
         path = Path("folder") / name
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(state, path)
-    refused(capsys, "import-torch", "folder", *RELU, "--out", "out", message=said)
+    refused(capsys, "import-torch", "folder", *RELU, "--out", "out", message=sentence)
     paths = [Path("folder") / name for name in names]
     refused(capsys, "import-torch", *paths, *RELU, "--out", "out", message="--as-seeds true")
     assert run("import-torch", paths[-1], *RELU, "--out", "one") == 0

@@ -17,12 +17,12 @@ SQUARE = ((6, 6), (6, 6), (6, 3))
 def tensors(names, sizes, bias=True):
     """Layers by name with (inputs, units) each, told apart by their values."""
     rng = np.random.default_rng(0)
-    found = {}
+    by_name = {}
     for name, (inputs, units) in zip(names, sizes, strict=True):
-        found[f"{name}.weight"] = rng.normal(size=(units, inputs)).astype(np.float32)
+        by_name[f"{name}.weight"] = rng.normal(size=(units, inputs)).astype(np.float32)
         if bias:
-            found[f"{name}.bias"] = rng.normal(size=units).astype(np.float32)
-    return found
+            by_name[f"{name}.bias"] = rng.normal(size=units).astype(np.float32)
+    return by_name
 
 
 def read(names, sizes, listed=None, **options):

@@ -95,10 +95,10 @@ def _classes(splits: Mapping[str, Arrays], classes: int, what: str) -> Iterator[
     if absent.any():
         yield f"{_listed(np.flatnonzero(absent))} {of}, counted from 0, never occur{_s(absent)}"
     if "test" in present:
-        for here, there in (("test", "train"), ("train", "test")):
-            only = present[here] & ~present[there]
+        for split, other in (("test", "train"), ("train", "test")):
+            only = present[split] & ~present[other]
             if only.any():
-                yield f"{_listed(np.flatnonzero(only))} {of} occur{_s(only)} among the {here} {what} only"
+                yield f"{_listed(np.flatnonzero(only))} {of} occur{_s(only)} among the {split} {what} only"
 
 
 def _s(which: np.ndarray) -> str:

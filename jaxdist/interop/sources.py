@@ -118,16 +118,16 @@ def _by_network(places: Mapping[Path, Path], *, numbered: bool) -> dict[str, dic
             f"{by_name[''][0]}: does not say its activation by its name or folder, as {telling} does; expected all to "
             "say it or none, so give files of one kind"
         )
-    found: dict[str, dict[int, Path]] = {}
+    numbered_files: dict[str, dict[int, Path]] = {}
     for name in (each for each in ("", *forms.names()) if each in by_name):
         files = by_name[name]
         numbers = [names.told(places[file]).number for file in files]
         if numbered and None not in numbers and len(set(numbers)) == len(numbers):
             by_number = {number: file for number, file in zip(numbers, files, strict=True) if number is not None}
-            found[name] = dict(sorted(by_number.items()))
+            numbered_files[name] = dict(sorted(by_number.items()))
         else:
-            found[name] = dict(enumerate(files))
-    return found
+            numbered_files[name] = dict(enumerate(files))
+    return numbered_files
 
 
 def _exported(path: Path, order: tuple[str, ...]) -> dict[str, dict[int, Path]]:

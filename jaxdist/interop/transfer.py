@@ -73,29 +73,31 @@ def import_run(
     """
     if isinstance(layers, str):
         layers = [name.strip() for name in layers.split(",") if name.strip()]
-    found = read(path, changes, layers=layers, as_seeds=as_seeds)
-    found.origin["allow_chance"] = allow_chance
-    if data.available(found.config.data):
-        dataset = data.load(found.config.data)
-        found.origin["notes"] = [*found.origin["notes"], *(f"data: {note}" for note in dataset.notes)]
-        found.origin["unedited"] = check_unedited(found.networks, found.config, dataset, found.origin, found.seeds)
-        if found.origin["unknown"] and not found.origin["models"]:
-            more = unedited.advice(found.networks, found.config, dataset, activation=found.named)
-            found.origin["notes"] = [*found.origin["notes"], *more]
-    folder = folders.new(found.config)
+    imported = read(path, changes, layers=layers, as_seeds=as_seeds)
+    imported.origin["allow_chance"] = allow_chance
+    if data.available(imported.config.data):
+        dataset = data.load(imported.config.data)
+        imported.origin["notes"] = [*imported.origin["notes"], *(f"data: {note}" for note in dataset.notes)]
+        imported.origin["unedited"] = check_unedited(
+            imported.networks, imported.config, dataset, imported.origin, imported.seeds
+        )
+        if imported.origin["unknown"] and not imported.origin["models"]:
+            more = unedited.advice(imported.networks, imported.config, dataset, activation=imported.named)
+            imported.origin["notes"] = [*imported.origin["notes"], *more]
+    folder = folders.new(imported.config)
     attrs = {
-        **results.provenance(found.config, None),
-        "origin": json.dumps(found.origin),
-        "seeds": found.seeds,
+        **results.provenance(imported.config, None),
+        "origin": json.dumps(imported.origin),
+        "seeds": imported.seeds,
         "timings": "{}",
     }
     groups = {}
-    if found.metrics:
-        groups["training"] = results.training(found.metrics, found.seeds)
-        groups["training"].attrs["made"] = json.dumps({"by": "imported", "from": found.origin["path"]})
+    if imported.metrics:
+        groups["training"] = results.training(imported.metrics, imported.seeds)
+        groups["training"].attrs["made"] = json.dumps({"by": "imported", "from": imported.origin["path"]})
     result = results.tree(groups, attrs)
     with folders.held(folder):
-        folders.save(folder, found.config, result, found.networks)
+        folders.save(folder, imported.config, result, imported.networks)
     return result
 
 
@@ -151,8 +153,8 @@ def read(
     shapes = {name: _shapes(params) for name, params in stacked.items()}
     if len(set(shapes.values())) > 1 or len(next(iter(stacked.values()))) < 2:
         raise InputError(f"{found.where}: expected networks of one shape, with a hidden layer at least, got {shapes}")
-    metrics, said = _metrics(by_network, base.train.steps) if found.models else ({}, [])
-    notes += said
+    metrics, absent = _metrics(by_network, base.train.steps) if found.models else ({}, [])
+    notes += absent
     if found.left_out:
         notes.append(f"not read, as they hold no network: {', '.join(file.name for file in found.left_out)}")
     if found.unknown and not found.models and "data.normalisation" not in changes:

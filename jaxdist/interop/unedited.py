@@ -53,17 +53,17 @@ def measure(networks: Mapping[str, Params], config: Config, dataset: Dataset) ->
     """
     pairs = dict(zip(("train", "test"), data.scaled(dataset, config.data), strict=True))
     labels = {"train": dataset.train.labels, "test": dataset.test.labels}
-    found = {}
+    measured = {}
     for name, params in networks.items():
         _check_shapes(params, dataset)
         classes = {split: _predicted(name, params, x) for split, x in pairs.items()}
-        found[name] = Unedited(
+        measured[name] = Unedited(
             {split: (classes[split] == labels[split]).sum(axis=1).tolist() for split in pairs},
             {split: len(y) for split, y in labels.items()},
             [len(np.unique(each)) for each in classes["train"]],
             int(np.bincount(labels["train"]).max()),
         )
-    return found
+    return measured
 
 
 def refuse_chance(
