@@ -226,11 +226,9 @@ class _Record:
         if manifest is not None:
             return manifest
         # Of an earlier version: what the result stands on is as it is read now, the rest may be anybody's.
-        basis, rest = [], []
-        for path in _lying(self._folder):
-            name = _name(self._folder, path)
-            (basis if is_basis(name) else rest).append(name)
-        return Manifest({name: Entry(content_of(self._folder / name)) for name in basis}, set(rest))
+        there = {_name(self._folder, path): path for path in _lying(self._folder)}
+        basis = {name: Entry(content_of(path)) for name, path in there.items() if is_basis(name)}
+        return Manifest(basis, set(there) - set(basis))
 
 
 def is_basis(name: str) -> bool:

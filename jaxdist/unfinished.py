@@ -41,9 +41,6 @@ _FORMAT = 3
 _SUMS = "sha256.json"
 """In the folder of a training state, the checksums of its files; a state without them was not finished."""
 
-_OF = "of"
-"""Beside swept arrays, what they are of."""
-
 _ROOM = 2**20
 """Bytes that must be free on the disk beyond those of a state itself."""
 
@@ -155,12 +152,12 @@ class Store:
         path = self._folder / "sweep" / f"{files.named(what)}.npz"
         if path.exists():
             with _readable(path), path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-                if kept[_OF].tobytes() != what.encode():
+                if kept["of"].tobytes() != what.encode():
                     raise ValueError("holds something else")
                 return tuple(kept[f"arr_{k}"] for k in range(len(kept.files) - 1))
         arrays = tuple(map(np.asarray, compute()))
         with files.aside(path) as temporary:
-            np.savez(temporary, *arrays, **{_OF: np.frombuffer(what.encode(), np.uint8)})
+            np.savez(temporary, *arrays, of=np.frombuffer(what.encode(), np.uint8))
         return arrays
 
 
