@@ -106,7 +106,10 @@ def dead_zone(ranges: Ranges, fraction: Array, options: SweepConfig) -> Fill:
 
 def signs(key: Array, units: int) -> Array:
     """A random sign a unit, [H] of +-1, from the data of a key."""
-    return jax.random.rademacher(jax.random.wrap_key_data(key), (units,), jnp.float32)
+    # Of a float32 probability, so that the draws are the same where JAX has 64 bits.
+    return jnp.where(jax.random.bernoulli(jax.random.wrap_key_data(key), jnp.float32(0.5), (units,)), 1.0, -1.0).astype(
+        jnp.float32
+    )
 
 
 def _none(ranges: Ranges) -> Affine:

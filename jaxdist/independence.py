@@ -31,15 +31,11 @@ LEAST_PAIRS = 4
 """Pairs of blocks, at least, spread over the split."""
 
 FLOOR = 2e-4
-"""Differences, relative to an example's largest logit, that change no count that means anything."""
+"""Differences, relative to how far an example's logits lie apart, that change no count that means anything."""
 
 UNITS, DRAWS, FACTOR = 32, 16, 4.0
 """By how many units in the last place of float32 weights are moved, or by one of a coarser type; how often; and the
 largest ratio of what differs to what the worst of these does that is still taken for rounding."""
-
-SHIFTS = (0.0, 10.0)
-"""By how many times its root mean square a site's value is moved, once it is cut. Moved far, all examples become much
-alike: experts that have room for all of the unedited examples have none for these."""
 
 MOST_SUSPECTS = 32
 """Examples that are looked at again, those that differ most."""
@@ -53,11 +49,14 @@ class _Way(NamedTuple):
 
 
 class _Edit(NamedTuple):
-    """The values at one site are cut, then moved."""
+    """The values at one site are cut, or all made the same.
+
+    Examples that are all alike come to the same expert, which may have had room for them before.
+    """
 
     site: np.int32  # its place among the sites, -1 for none
-    cut: np.float32
-    shift: np.float32
+    size: np.float32  # root mean square of its values
+    alike: np.bool_
 
 
 class _Network(NamedTuple):
@@ -65,7 +64,8 @@ class _Network(NamedTuple):
 
     logits: Callable[[Params, np.ndarray], np.ndarray]
     params: Params
-    unit: float  # relative size of rounding
+    inside: float  # unit in the last place of the numbers it computes with, relative to them
+    outside: float  # the same of its logits
 
 
 def check(
@@ -85,17 +85,12 @@ def check(
     size, rng = min(size, total), np.random.default_rng(0)
     other = _other(size, total)
     ways = (_Way(f"in another order, in blocks of {size}", size), _Way(f"in blocks of {other}", other))
-    unit = _rounding(model, params, x)
-    none = _Edit(np.int32(-1), np.float32(0), np.float32(0))
-    _, found = _edited(params, x[:size], none, model=model, sites=sites)
-    edits = [none] + [
-        _Edit(np.int32(k), np.float32(cut), np.float32(cut * shift))
-        for k, cut in enumerate(np.asarray(found).tolist())
-        for shift in SHIFTS
-        if np.isfinite(cut * shift)
-    ]
+    units = _rounding(model, params, x)
+    none = _Edit(np.int32(-1), np.float32(0), np.False_)
+    measured = np.asarray(_edited(params, x[:size], none, model=model, sites=sites)[1])
+    edits = [none] + [_Edit(np.int32(k), of, alike) for k, of in enumerate(measured) for alike in (np.False_, np.True_)]
     for edit, rows in itertools.product(edits, _pairs(total, size, other)):
-        network = _Network(functools.partial(_logits, model, sites, edit), params, unit)
+        network = _Network(functools.partial(_logits, model, sites, edit), params, *units)
         part = x[rows]
         straight = _in_blocks(network, part, size)
         for way in ways:
@@ -149,11 +144,12 @@ def _dependent(
     network: _Network, x: np.ndarray, straight: np.ndarray, again: np.ndarray, size: int, rng: np.random.Generator
 ) -> int | None:
     """The row whose logits [N, C] differ most beyond rounding, if any's do."""
-    apart = _apart(straight, again)
-    largest = np.abs(np.nan_to_num(straight)).max(1)
-    suspect = (apart > FLOOR * largest) | ((apart > 0) & (_classes(straight) != _classes(again)))
-    rows = np.flatnonzero(suspect)
-    rows = rows[np.argsort(-apart[rows] / np.maximum(largest[rows], np.finfo(np.float32).tiny))][:MOST_SUSPECTS]
+    finite = np.where(np.isfinite(straight), straight, 0)
+    apart, between, largest = _apart(straight, again), np.ptp(finite, 1), np.abs(finite).max(1)
+    explained = FACTOR * network.outside * largest  # neighbours among the numbers that logits can be
+    suspect = (apart > FLOOR * between) | (_classes(straight) != _classes(again))
+    rows = np.flatnonzero(suspect & (apart > explained))
+    rows = rows[np.argsort(-apart[rows] / np.maximum(between[rows], np.finfo(np.float32).tiny))][:MOST_SUSPECTS]
     if not len(rows):
         return None
     moved = np.zeros(len(rows))
@@ -164,9 +160,9 @@ def _dependent(
 
     unmoved = among_few(network.params)
     for _ in range(DRAWS):
-        params = jax.tree.map(lambda leaf: _moved(leaf, network.unit, rng), network.params)
+        params = jax.tree.map(lambda leaf: _moved(leaf, network.inside, rng), network.params)
         moved = np.maximum(moved, _apart(unmoved, among_few(params)))
-        unexplained = apart[rows] > FACTOR * moved
+        unexplained = apart[rows] > FACTOR * moved + explained[rows]
         if not unexplained.any():
             return None
     return int(rows[unexplained][0])
@@ -199,16 +195,13 @@ def _moved(leaf: Array, unit: float, rng: np.random.Generator) -> Array:
     return jnp.asarray((np.asarray(leaf).astype(np.float64) * factor).astype(leaf.dtype))
 
 
-def _rounding(model: taps.Model, params: Params, x: np.ndarray) -> float:
-    """The unit of the coarsest type of floating-point numbers that the network computes with."""
+def _rounding(model: taps.Model, params: Params, x: np.ndarray) -> tuple[float, float]:
+    """The units of the coarsest type of floating-point numbers that the network computes with, and of its logits."""
     _, traced = taps.trace(model.apply, params, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
     values = [var.aval for equation in taps.equations(traced.jaxpr) for var in equation.outvars]
     types = {getattr(value, "dtype", None) for value in [*values, *jax.tree.leaves(params)]}
     units = [float(jnp.finfo(kind).eps) for kind in types if kind is not None and jnp.issubdtype(kind, jnp.floating)]
-    return max(units, default=0.0) if max(units, default=0.0) > UNITS * _SINGLE else UNITS * _SINGLE
-
-
-_SINGLE = float(np.finfo(np.float32).eps)
+    return max(UNITS * float(np.finfo(np.float32).eps), *units), float(jnp.finfo(traced.out_avals[0].dtype).eps)
 
 
 def _logits(model: taps.Model, sites: tuple[str, ...], edit: _Edit, params: Params, x: np.ndarray) -> np.ndarray:
@@ -224,8 +217,9 @@ def _edited(params: Params, x: Array, edit: _Edit, *, model: taps.Model, sites: 
         def act(value: Array) -> Array:
             wide = elementwise.single(value)
             sizes[site] = jnp.sqrt(jnp.mean(wide * wide)).astype(jnp.float32)
-            cut, shift = (jnp.asarray(each).astype(wide.dtype) for each in (edit.cut, edit.shift))
-            return jnp.where(edit.site == k, (jnp.minimum(wide, cut) + shift).astype(value.dtype), value)
+            size = jnp.asarray(edit.size).astype(wide.dtype)
+            edited = jnp.where(edit.alike, size, jnp.minimum(wide, size))
+            return jnp.where(edit.site == k, edited.astype(value.dtype), value)
 
         return act
 

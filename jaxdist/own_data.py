@@ -15,6 +15,10 @@ Labelled: TypeAlias = Sequence[Any]
 """Two arrays, or what NumPy makes arrays of: inputs [N, ...] and labels [N]."""
 
 
+_TOO_LONG = "gG"
+"""NumPy's extended precision, which JAX does not have."""
+
+
 def pair(given: Labelled, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Inputs [N, ...] of the type JAX gives them, and labels as they are, to be checked by `labels`.
 
@@ -46,8 +50,8 @@ def array(value: Any, where: str) -> np.ndarray:
     except (TypeError, ValueError, RuntimeError) as error:
         said = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise InputError(
-            f"{where} cannot be read as an array from {type(value).__name__} ({said}); give a NumPy array, "
-            "of a PyTorch tensor tensor.detach().cpu().float().numpy()"
+            f"{where} cannot be read as an array from {type(value).__name__} ({said}); give a NumPy array"
+            + (", as tensor.detach().cpu().float().numpy()" if hasattr(value, "detach") else "")
         ) from None
     if np.ma.is_masked(value):
         raise InputError(f"{where} are masked in places; give the examples without masked values")
@@ -61,7 +65,7 @@ def numbers(values: np.ndarray, where: str, *, finite: bool) -> np.ndarray:
       InputError: starting with `where`; for what is no number, does not fit that type, or is not `finite` where wanted.
     """
     try:
-        dtype = jax.dtypes.canonicalize_dtype(values.dtype)
+        dtype = None if values.dtype.char in _TOO_LONG else jax.dtypes.canonicalize_dtype(values.dtype)
     except TypeError:
         dtype = None
     if dtype is None or not (jnp.issubdtype(dtype, jnp.number) or dtype.kind == "b"):

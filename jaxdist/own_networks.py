@@ -139,7 +139,7 @@ def traced(made: Model, params: Params, x: np.ndarray, split: str, *, several: b
 def _refuse_unless_array(logits: object) -> None:
     if isinstance(logits, (Array, np.ndarray)):
         return
-    kind, pick = "None" if logits is None else f"a {type(logits).__name__}", ""
+    kind, pick = "None" if logits is None else type(logits).__name__, ""
     fields = getattr(logits, "_fields", None) or (
         [field.name for field in dataclasses.fields(logits)] if dataclasses.is_dataclass(logits) else []
     )
@@ -168,7 +168,7 @@ def classes(made: Model, single: Traced, double: Traced) -> int:
     alone = tuple(single.logits.shape)
     wrong = {
         rows: got
-        for rows, got in {"two examples": shape, "one": alone}.items()
+        for rows, got in {"two examples": shape, "one example": alone}.items()
         if len(got) != 2 or got[1 - axis] != (2 if got is shape else 1)
     }
     if wrong:

@@ -88,7 +88,9 @@ def probe(
     chosen = _options(options, test)
     model = own_networks.model(apply, post, unit_axis, class_axis)
     params, seeds = own_networks.stacked(params, several=stacked)
-    given = {name: own_data.pair(both, name) for name, both in (("train", train), ("test", test)) if both is not None}
+    given = {"train": own_data.pair(train, "train")}
+    if test is not None:
+        given["test"] = own_data.pair(test, "test")
     images: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     classes = 0
     for split, (x, y) in given.items():
