@@ -17,7 +17,7 @@ from jaxdist import config as configs
 from jaxdist import data, files, folders, forms, results
 from jaxdist.config import Config
 from jaxdist.errors import InputError
-from jaxdist.interop import checkpoints, lineage, paper, perceptrons, sources, unedited
+from jaxdist.interop import accuracy, checkpoints, lineage, paper, perceptrons, sources
 from jaxdist.interop.lineage import Source
 from jaxdist.training import Metrics
 from jaxdist.types import Params
@@ -82,7 +82,7 @@ def import_run(
             imported.networks, imported.config, dataset, imported.origin, imported.seeds
         )
         if imported.origin["unknown"] and not imported.origin["models"]:
-            more = unedited.advice(imported.networks, imported.config, dataset, activation=imported.named)
+            more = accuracy.advice(imported.networks, imported.config, dataset, activation=imported.named)
             imported.origin["notes"] = [*imported.origin["notes"], *more]
     folder = folders.new(imported.config)
     attrs = {
@@ -113,14 +113,14 @@ def check_unedited(
     Raises:
       InputError: if they do not fit the images or, unless that was allowed, are right no more often than by chance.
     """
-    measured = unedited.measure(networks, config, dataset)
+    measured = accuracy.measure(networks, config, dataset)
     # A run that came with its config is as it was trained, whatever it learned.
     if not origin.get("allow_chance") and (origin["kind"] != "exported" or origin["unknown"]):
-        unedited.refuse_chance(measured, networks, config, dataset, where=origin["path"], seeds=seeds)
+        accuracy.refuse_chance(measured, networks, config, dataset, where=origin["path"], seeds=seeds)
     return {
         "total": dict(next(iter(measured.values())).total),
         "correct": {name: dict(each.correct) for name, each in measured.items()},
-        "words": [unedited.words(name, each) for name, each in measured.items()],
+        "words": [accuracy.words(name, each) for name, each in measured.items()],
     }
 
 

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax import Array, lax
-from scipy import stats
 
-from jaxdist import activations, data, elementwise, mlp, taps
+from jaxdist import activations, data, devices, fitness, mlp, unedited
 from jaxdist.config import Config, DataConfig
 from jaxdist.data import Dataset
+from jaxdist.devices import Examples
 from jaxdist.errors import InputError
+from jaxdist.fitness import Flags
 from jaxdist.types import Params
+from jaxdist.unedited import Unedited
 
-LEVEL = 0.05
-"""Of the one-sided binomial test by which a network is right on more images than the largest class has."""
-
-_BLOCK = 5_000
 _TRIED = 10_000
 """Images on which other readings of a network are tried."""
 
@@ -29,45 +25,40 @@ _CLOSE = 0.01
 """Share of the images up to which two readings of a network do the same."""
 
 
-class Unedited(NamedTuple):
-    """How often one network's seeds are right on the images of each split, and what they predict."""
+class Accuracy(NamedTuple):
+    """How often one network's seeds are right on the images of each split."""
 
     correct: Mapping[str, Sequence[int]]  # by split, [S]
     total: Mapping[str, int]
-    predicted: Sequence[int]  # [S] classes that occur among the predictions on the training images
-    largest: int
-    """Training images of the largest class."""
-
-    def at_chance(self, seed: int) -> bool:
-        """Whether one seed tells the training images' classes no better than by chance."""
-        right, of = self.correct["train"][seed], self.total["train"]
-        test = stats.binomtest(right, of, self.largest / of, alternative="greater")
-        return self.predicted[seed] == 1 or test.pvalue > LEVEL
+    largest: int  # training images of the largest class
+    at_chance: Flags  # [S] on the training images, as `fitness.at_chance` defines it
+    one_class: Flags  # [S] whether all training images are given the same class
 
 
-def measure(networks: Mapping[str, Params], config: Config, dataset: Dataset) -> dict[str, Unedited]:
+def measure(networks: Mapping[str, Params], config: Config, dataset: Dataset) -> dict[str, Accuracy]:
     """Count on what images networks (leading S) are right, as a config scales them.
 
     Raises:
       InputError: if the networks do not take such images or do not tell so many classes.
     """
-    pairs = dict(zip(("train", "test"), data.scaled(dataset, config.data), strict=True))
     labels = {"train": dataset.train.labels, "test": dataset.test.labels}
-    measured = {}
+    total = {split: len(y) for split, y in labels.items()}
+    largest = int(np.bincount(labels["train"]).max())
+    accuracies = {}
     for name, params in networks.items():
         _check_shapes(params, dataset)
-        classes = {split: _predicted(name, params, x) for split, x in pairs.items()}
-        measured[name] = Unedited(
-            {split: (classes[split] == labels[split]).sum(axis=1).tolist() for split in pairs},
-            {split: len(y) for split, y in labels.items()},
-            [len(np.unique(each)) for each in classes["train"]],
-            int(np.bincount(labels["train"]).max()),
-        )
-    return measured
+        images = zip(labels, data.scaled(dataset, config.data), strict=True)
+        examples = {split: _placed(x, labels[split], len(params["dense0"]["weight"])) for split, x in images}
+        counts = {split: _unedited(name, params, split_examples) for split, split_examples in examples.items()}
+        correct = {split: np.asarray(each.correct).tolist() for split, each in counts.items()}
+        at_chance = fitness.at_chance(correct["train"], total["train"], largest)
+        one_class = (np.asarray(counts["train"].predicted) > 0).sum(axis=1) <= 1
+        accuracies[name] = Accuracy(correct, total, largest, at_chance, one_class)
+    return accuracies
 
 
 def refuse_chance(
-    measured: Mapping[str, Unedited],
+    measured: Mapping[str, Accuracy],
     networks: Mapping[str, Params],
     config: Config,
     dataset: Dataset,
@@ -76,14 +67,14 @@ def refuse_chance(
     seeds: Sequence[int],
 ) -> None:
     """Raise `InputError` for a network that is right no more often than by chance, with what may be the reason."""
-    for name, unedited in measured.items():
-        for s in filter(unedited.at_chance, range(len(seeds))):
-            right, of = unedited.correct["train"][s], unedited.total["train"]
+    for name, accuracy in measured.items():
+        for s in np.flatnonzero(accuracy.at_chance).tolist():
+            right, of = accuracy.correct["train"][s], accuracy.total["train"]
             which = f"network '{name}'" + (f", seed {seeds[s]}," if len(seeds) > 1 else "")
             how = (
                 "gives all of them one class"
-                if unedited.predicted[s] == 1
-                else f"is at chance, as the largest class alone has {unedited.largest}"
+                if accuracy.one_class[s]
+                else f"is at chance, as the largest class alone has {accuracy.largest}"
             )
             tried = _tried(name, networks[name], s, config, dataset, activation=True)
             best = tried.best
@@ -119,11 +110,11 @@ def advice(networks: Mapping[str, Params], config: Config, dataset: Dataset, *, 
     return notes
 
 
-def words(name: str, unedited: Unedited) -> str:
+def words(name: str, accuracy: Accuracy) -> str:
     """One network's counts in one line."""
     parts = []
-    for split, counts in unedited.correct.items():
-        of = unedited.total[split]
+    for split, counts in accuracy.correct.items():
+        of = accuracy.total[split]
         share = f"{100 * float(np.mean(counts)) / of:.2f} %"
         if len(counts) == 1:
             parts.append(f"{counts[0]} of {of} {split} images ({share})")
@@ -168,7 +159,8 @@ def _tried(name: str, params: Params, seed: int, config: Config, dataset: Datase
     part = _first(dataset)
 
     def right(network: str, settings: DataConfig) -> int:
-        return int((_predicted(network, params, data.scaled(part, settings)[0])[0] == part.train.labels).sum())
+        examples = _placed(data.scaled(part, settings)[0], part.train.labels, 1)
+        return int(_unedited(network, params, examples).correct[0])
 
     def readings() -> Iterator[_Reading]:
         of = len(part.train.labels)
@@ -203,15 +195,10 @@ def _check_shapes(params: Params, dataset: Dataset) -> None:
         )
 
 
-def _predicted(name: str, params: Params, x: np.ndarray) -> np.ndarray:
-    """The classes [S, N] that networks of an activation give the images x[N, ...]."""
-    model = mlp.model(name, len(params) - 1)
-    flat = x.reshape(len(x), -1)
-    parts = [np.asarray(_classes(params, flat[k : k + _BLOCK], model=model)) for k in range(0, len(x), _BLOCK)]
-    return np.concatenate(parts, axis=1)
+def _placed(x: np.ndarray, labels: np.ndarray, seeds: int) -> Examples:
+    return devices.place(x.reshape(len(x), -1), labels, devices.make_mesh(seeds=seeds))
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def _classes(params: Params, x: Array, *, model: taps.Model) -> Array:
-    with jax.default_matmul_precision("float32"):
-        return lax.map(lambda each: elementwise.argmax(model.apply(each, x, taps.identity), model.class_axis), params)
+def _unedited(name: str, params: Params, examples: Examples) -> Unedited:
+    """What networks of an activation (leading S) do on images."""
+    return unedited.measure(mlp.model(name, len(params) - 1), params, examples)
