@@ -25,6 +25,7 @@ from jaxdist import adapters, blocks, edits, elementwise, mlp, ranges, sweep, ta
 from jaxdist.config import SweepConfig
 from jaxdist.devices import DATA, Examples, mesh_of
 from jaxdist.families import PAPER, get, joined
+from jaxdist.text import counted
 from jaxdist.types import Params
 
 HAND = "hand_written"
@@ -47,8 +48,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     timed = interleave(contenders, options.repeats, turn_s=0 if options.quick else 1)
     found = rows(timed)
     points = sum(len(grid) for _, grid in families)
-    what = f"sweep of {points} points, seconds a network"
-    show.table(f"Sweep of {points} points at one site, {images.source}", found)
+    what = f"sweep of {counted(points, 'point')}, seconds a network"
+    show.table(f"Sweep of {counted(points, 'point')} at one site, {images.source}", found)
     off = [row["largest_count_difference"] for row in found.values() if row["largest_count_difference"] is not None]
     return {
         "what": what,

@@ -12,6 +12,7 @@ from jaxdist import data, devices, products
 from jaxdist.devices import Examples
 from jaxdist.inputs import in_cache_lines, nonzero
 from jaxdist.products import Backend
+from jaxdist.text import counted
 
 FEATURES, CLASSES = 784, 10
 
@@ -43,7 +44,7 @@ class Images(NamedTuple):
             train_y=self.train_y[:count],
             test_x=self.test_x[:test],
             test_y=self.test_y[:test],
-            source=f"first {count:,} training images of {self.source}",
+            source=f"first {counted(f'{count:,}', 'training image')} of {self.source}",
         )
 
 
@@ -52,7 +53,7 @@ def load(folder: str | None, name: str = "mnist") -> Images:
     config = configs.DataConfig(name=name, dir=folder or "")
     dataset = data.load(config)
     train_x, test_x = (x.reshape(len(x), -1) for x in data.scaled(dataset, config))
-    source = f"{name}, {len(train_x):,} training and {len(test_x):,} test images"
+    source = f"{name}, {len(train_x):,} training and {counted(f'{len(test_x):,}', 'test image')}"
     return Images(train_x, dataset.train.labels, test_x, dataset.test.labels, source)
 
 
@@ -74,7 +75,11 @@ def made_up(train: int, test: int) -> Images:
         noise = rng.integers(0, 256, (count, FEATURES)) * (rng.random((count, FEATURES)) < 0.2)
         return np.maximum(patterns[labels] // 2, noise).astype(np.float32), labels
 
-    return Images(*split(train), *split(test), f"made up, {train:,} training and {test:,} test images of MNIST's shape")
+    return Images(
+        *split(train),
+        *split(test),
+        f"made up, {train:,} training and {counted(f'{test:,}', 'test image')} of MNIST's shape",
+    )
 
 
 def place(

@@ -24,6 +24,7 @@ from benchmarks.machine import facts, have_torch
 from jaxdist import blocks, devices, mlp, training
 from jaxdist.devices import SEED, Examples, mesh_of
 from jaxdist.products import Backend
+from jaxdist.text import counted
 from jaxdist.types import Params
 
 FACTOR = 3.0
@@ -77,7 +78,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         return {"agrees": True, "skipped": "PyTorch is not installed"}
     images = inputs.load(options.data_dir) if options.data_dir else inputs.load(None, "digits")
     steps = min(options.steps, 5) if options.quick else options.steps
-    print(f"{images.source}; {steps} updates at learning rate {LEARNING_RATE}, raw pixels")
+    print(f"{images.source}; {counted(steps, 'update')} at learning rate {LEARNING_RATE}, raw pixels")
     found = {name: compare(images, name, steps=steps) for name in ("relu", "abs")}
     for agreement in found.values():
         print("\n" + describe(agreement))

@@ -23,6 +23,7 @@ import jax
 import numpy as np
 
 from jaxdist import files, folders, results, unfinished, weights
+from jaxdist.text import counted
 
 OPTIONS = (
     *("--train.seeds", "6", "--train.steps", "1500", "--train.save_every", "0.5"),
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run(folder / "undisturbed", options.rest)
         whole = time.monotonic() - started
         expected = arrays(folder / "undisturbed")
-        print(f"undisturbed: {whole:.1f} s, {len(expected)} arrays")
+        print(f"undisturbed: {whole:.1f} s, {counted(len(expected), 'array')}")
         stages: Counter[str] = Counter()
         finished = 0
         wrong: list[str] = []
@@ -63,9 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"kill {k:2} after {after:4.1f} s, in {stage}", flush=True)
         run(folder / f"disturbed-{finished}", options.rest)
         wrong += differences(folder / f"disturbed-{finished}", expected)
-        print(f"{options.kills} kills: " + ", ".join(f"{count} in {stage}" for stage, count in stages.most_common()))
-        said = "; ".join(wrong) or f"all {len(expected)} arrays equal bit for bit, no temporary file left"
-        print(f"{finished + 1} runs finished after them: {said}")
+        print(
+            f"{counted(options.kills, 'kill')}: "
+            + ", ".join(f"{count} in {stage}" for stage, count in stages.most_common())
+        )
+        said = "; ".join(wrong) or f"all {counted(len(expected), 'array')} equal bit for bit, no temporary file left"
+        print(f"{counted(finished + 1, 'run')} finished after them: {said}")
     return 1 if wrong else 0
 
 
@@ -91,7 +95,7 @@ def stage_of(folder: Path) -> str:
         return "tables and figures"
     swept = sorted((work / "sweep").glob("*.npz"))
     if swept:
-        return f"the sweep, {len(swept)} waves kept"
+        return f"the sweep, {counted(len(swept), 'wave')} kept"
     steps = [(int(path.name), path.parent.name) for path in work.glob("training/*/*") if path.name.isdecimal()]
     if steps:
         step, network = max(steps, key=lambda found: (work / "training" / found[1] / str(found[0])).stat().st_mtime)

@@ -15,6 +15,7 @@ from benchmarks.images import CLASSES, Images
 from benchmarks.parity import HIDDEN
 from benchmarks.timing import Contender, chosen, measure, report
 from jaxdist.families import PAPER, get
+from jaxdist.text import counted
 
 ACTIVATION = "relu"
 WARM_UP_STEPS = 10
@@ -33,8 +34,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     points = sum(len(grid) for _, grid in families)
     least = work(len(images.train_y), int(images.nonzero.sum()), points)
     measured = measure(contenders, options, least)
-    show.table(f"Sweep of {points} points, one network, {images.source}", measured.rows)
-    return report(measured, f"sweep of {points} points, seconds a network", images.source, options.repeats, least)
+    show.table(f"Sweep of {counted(points, 'point')}, one network, {images.source}", measured.rows)
+    return report(
+        measured, f"sweep of {counted(points, 'point')}, seconds a network", images.source, options.repeats, least
+    )
 
 
 def work(images: int, features: int, points: int) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from benchmarks.parity import HIDDEN, LEARNING_RATE
 from benchmarks.timing import Contender, Row, chosen, measure, report
 from jaxdist import mlp
 from jaxdist.products import Backend
+from jaxdist.text import counted
 from jaxdist.types import Params
 
 ACTIVATION = "relu"
@@ -49,13 +50,15 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             row["executed_gflops"] = executed / measured.found[name].median_s / 1e9
             row["executed_share_of_gemm"] = executed / measured.found[name].median_s / measured.rates.gemm
     show.table(f"A training step, a network ({options.seeds} at once), {images.source}", measured.rows)
-    what = f"training step with all that it records, seconds a network, {options.seeds} networks"
+    what = f"training step with all that it records, seconds a network, {counted(options.seeds, 'network')}"
     found = report(measured, what, images.source, options.repeats, least)
     names = [name for name in BACKENDS if name in contenders]
     if names:
         steps = 10 if options.quick else TRAINED_STEPS
         rounded = rounding_of(images, options.seeds, steps, names)
-        show.table(f"Gradients after {steps} updates, beside float64, {options.seeds} networks", rounded)
+        show.table(
+            f"Gradients after {counted(steps, 'update')}, beside float64, {counted(options.seeds, 'network')}", rounded
+        )
         found["rounding"] = {"steps": steps, "networks": options.seeds, "contenders": rounded}
     return found
 

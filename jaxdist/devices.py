@@ -19,6 +19,7 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxdist.text import counted
 from jaxdist.types import AnyArray
 
 SEED = "seed"
@@ -100,7 +101,8 @@ def _laid_out(
     for x, y in splits.values():
         if len(x) != len(y) or not len(x):
             raise ValueError(
-                f"expected one label for each of at least one example, got {len(x)} inputs and {len(y)} labels"
+                f"expected one label for each of at least one example, got {counted(len(x), 'input')} and "
+                f"{counted(len(y), 'label')}"
             )
     if not splits:
         return {}

@@ -21,7 +21,7 @@ from jaxdist.config import StatisticsConfig
 from jaxdist.dose_tables import FairComparison, Rho
 from jaxdist.dosed import Swept
 from jaxdist.figures import LOOKS, Values, new_figure, settle, style
-from jaxdist.text import TWO_SEEDS
+from jaxdist.text import TWO_SEEDS, counted
 
 LARGE, SMALL, MOVED, CONTROL = "#084f9a", "#dc3b2f", "#56bd95", "#000000"
 """Colours of edits that erase large values, that erase small ones, that move the boundary, and of random controls."""
@@ -92,7 +92,7 @@ def figure(found: FairComparison, options: StatisticsConfig) -> Figure:
     """The figure of one site: flips against dose, and rho against the level of flips."""
     shown, drawn = _shown(found), panels(found, options)
     seeds = max(len(one.series.seeds) for one in shown)
-    over = f"median of {seeds} seeds, band from least to most" if seeds > 1 else "one seed"
+    over = f"median of {counted(seeds, 'seed')}, band from least to most" if seeds > 1 else "one seed"
     first = shown[0].series
     where = f"Edits of {tables.shortened(first.site, 30)} at equal dose, {first.split} images"
     title = f"{where}: {over}" if len(drawn) > 1 else f"{where}\n{over}"

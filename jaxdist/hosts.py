@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from jaxdist.errors import InputError
+from jaxdist.text import counted
 
 HELP = {
     "coordinator": "HOST:PORT of process 0, where all processes meet; unset: this process works alone",
@@ -77,7 +78,10 @@ def cluster(given: Mapping[str, str]) -> Cluster | None:
     if processes < 1:
         raise InputError(f"--distributed.processes: expected at least 1, got {processes}")
     if index >= processes:
-        raise InputError(f"--distributed.index: expected 0..{processes - 1} for {processes} processes, got {index}")
+        raise InputError(
+            f"--distributed.index: expected 0..{processes - 1} for "
+            f"{counted(processes, 'process', 'processes')}, got {index}"
+        )
     return Cluster(given["coordinator"], processes, index)
 
 
@@ -117,7 +121,7 @@ def join(cluster: Cluster) -> None:
             ) from None
         raise InputError(
             f"--distributed.coordinator: process {cluster.index} could not meet the others at {cluster.coordinator} "
-            f"({reason}); check that {cluster.processes} processes were started and can reach it"
+            f"({reason}); check that {counted(cluster.processes, 'process', 'processes')} were started and can reach it"
         ) from None
     if not writes():
         # The descriptor, not only Python's stream: libraries print there too.

@@ -17,6 +17,7 @@ from scipy import stats
 from jaxdist import statistics
 from jaxdist.errors import InputError
 from jaxdist.statistics import DECIMALS, Corrected, Values
+from jaxdist.text import counted
 
 Counts: TypeAlias = npt.NDArray[np.integer[Any]]
 
@@ -49,8 +50,9 @@ def images(correct: Counts, kept: Counts, unperturbed: int, total: int) -> Image
     found = Images(unperturbed - kept, correct - kept, int(unperturbed), int(total))
     if kept.shape != correct.shape or not 0 <= unperturbed <= total or total < 1:
         raise InputError(
-            f"kept: expected one count a point and at most {total} images right unedited, got shapes {kept.shape} and "
-            f"{correct.shape} and {unperturbed} images"
+            f"kept: expected one count a point and at most {counted(total, 'image')} right unedited, got "
+            f"shapes {kept.shape} and "
+            f"{correct.shape} and {counted(unperturbed, 'image')}"
         )
     if min(map(np.min, (found.lost, found.won, kept, total - correct - found.lost)), default=0) < 0:
         raise InputError(

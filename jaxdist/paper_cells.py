@@ -13,6 +13,7 @@ from jaxdist import published, statistics, tables
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
 from jaxdist.series import Series, every_series
+from jaxdist.text import counted
 
 AGREEING = 0.9
 """The share of accuracy cells that must lie within `NEAR` standard errors for a run to agree with the paper."""
@@ -89,11 +90,14 @@ def verdict(frame: pd.DataFrame) -> tuple[str, str]:
     within, known = near(judged.z)
     if not known:
         return "cannot judge", "one seed has no standard error; two or more can be judged"
-    words = f"{within} of {known} accuracy cells within {NEAR:g} standard errors"
+    words = f"{within} of {counted(known, 'accuracy cell')} within {NEAR:g} standard errors"
     if within < AGREEING * known:
         return "differ", words
     if judged.seeds.min() < LEAST_SEEDS:
-        return "not shown", f"{words}, but {judged.seeds.min()} seeds are too few to agree by; {LEAST_SEEDS} are needed"
+        return (
+            "not shown",
+            f"{words}, but {counted(judged.seeds.min(), 'seed')} are too few to agree by; {LEAST_SEEDS} are needed",
+        )
     if absent(frame):
         return "not shown", f"{words}, but some are not in this run"
     return "agree", words

@@ -20,6 +20,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from jaxdist import families, tables
 from jaxdist.breakdowns import Pair
 from jaxdist.figures import Look, Values, looks, new_figure, settle, style
+from jaxdist.text import counted
 
 MAP = "viridis"
 """Perceptually uniform, and as readable in grey."""
@@ -104,7 +105,7 @@ def heat_map(pair: Pair, margin: float, *, title: str | None = None) -> Figure:
             if None not in pair.identity:
                 ax.plot(*(100 * np.array(pair.identity, float)), **_CROSS)
             seeds = int(part.seeds.max())
-            ax.set_title(f"{looks(networks)[network].label}, {seeds} seed{'s' if seeds > 1 else ''}")
+            ax.set_title(f"{looks(networks)[network].label}, {counted(seeds, 'seed')}")
             ax.set_xlabel(LABELS[pair.first])
         axes[0].set_ylabel(LABELS[pair.second])
         figure.colorbar(mesh, ax=list(axes), label="Accuracy (%)", aspect=25)

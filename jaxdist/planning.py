@@ -34,6 +34,7 @@ from jaxdist.devices import SEED, mesh_of
 from jaxdist.errors import InputError
 from jaxdist.inputs import Inputs, load_inputs
 from jaxdist.kernel import Counts
+from jaxdist.text import counted
 from jaxdist.training import Metrics
 from jaxdist.types import Params, Ranges
 from jaxdist.waves import Found
@@ -270,9 +271,10 @@ def rendered(found: Plan, config: Config) -> str:
     stages = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in found.seconds.items())
     rows = math.gcd(found.devices, config.train.seeds)
     lines = [
-        f"networks   {found.networks}: {config.train.seeds} seeds of {', '.join(config.model.activations)}",
+        f"networks   {found.networks}: {counted(config.train.seeds, 'seed')} of {', '.join(config.model.activations)}",
         f"work       {found.train_flops:.3g} FLOP to train, {found.sweep_flops:.3g} to sweep, in matrix products",
-        f"split      on {found.devices} {kind} devices: {rows} share the networks, {found.devices // rows} the images",
+        f"split      on {counted(found.devices, f'{kind} device')}: {rows} share{'s' if rows == 1 else ''} the "
+        f"networks, {found.devices // rows} the images",
         "memory     " + ("not measured on this system" if found.memory is None else _gib(found.memory)),
         f"time       {duration(found.total_s)}",
         f"           {stages}",
@@ -284,7 +286,7 @@ def rendered(found: Plan, config: Config) -> str:
     if asked:
         lines.append(f"           without {', '.join(asked)}")
     if found.devices != jax.device_count():
-        lines.append(f"           measured on {jax.device_count()} devices, taken to be shared evenly")
+        lines.append(f"           measured on {counted(jax.device_count(), 'device')}, taken to be shared evenly")
     return "\n".join(lines)
 
 

@@ -337,7 +337,8 @@ def _reason(costs: list[Doses], comparisons: tuple[Comparison, ...], confidence:
         words += f"only {_list(less or greater, 'less' if less else 'more')}"
     else:
         words += "erasing small values is not shown to need another dose than erasing large ones"
-    return words + (f"; {censored} of {len(comparisons)} comparisons meet the end of a grid" if censored else "")
+    meet = "meets" if censored == 1 else "meet"
+    return words + (f"; {censored} of {len(comparisons)} comparisons {meet} the end of a grid" if censored else "")
 
 
 def _list(shown: list[Comparison], word: str) -> str:

@@ -192,12 +192,12 @@ def _attrs(options: Options, images: Mapping[str, tuple[np.ndarray, np.ndarray]]
     for part in (array for pair in images.values() for array in pair):
         digest.update(f"{part.dtype.str}{part.shape}".encode())
         digest.update(np.ascontiguousarray(part).data.cast("B"))
-    counts = ", ".join(f"{len(y)} {name}" for name, (_, y) in images.items())
+    counts = ", ".join(counted(len(y), f"{name} example") for name, (_, y) in images.items())
     return {
         "schema": results.SCHEMA,
         "options": json.dumps(configs.to_dict(options)),
         "data_name": "own",
-        "data_source": f"{counts} examples given in Python",
+        "data_source": f"{counts} given in Python",
         "data_digest": digest.hexdigest(),
         "precision": options.compute.precision,
         "timings": json.dumps({"sweep_s": seconds}),

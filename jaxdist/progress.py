@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from jaxdist.text import shortened
+from jaxdist.text import counted, shortened
 
 Show = Callable[[str, int, int, str], None]
 """Called with the name of a job, how much of it is done, how much there is, and a note."""
@@ -79,7 +79,7 @@ class _Bars(Progress):
 
     def get_renderables(self) -> Iterable[RenderableType]:
         if self.earlier:
-            yield Text(f"{self.earlier} job{'s' if self.earlier > 1 else ''} finished before these")
+            yield Text(f"{counted(self.earlier, 'job')} finished before these")
         yield self.make_tasks_table(self.tasks)
 
 

@@ -17,6 +17,7 @@ from jaxdist.config import SweepConfig
 from jaxdist.devices import Examples, to_host
 from jaxdist.errors import InputError
 from jaxdist.statistics import Bracket, Flags, Values
+from jaxdist.text import counted
 from jaxdist.types import Params, Ranges
 
 Side = Literal["below", "above"]
@@ -168,5 +169,6 @@ def _check(searches: Sequence[Search], seeds: int, margin: float, tolerance: flo
         for name, values in search.bracket._asdict().items():
             if np.shape(values) != (seeds,):
                 raise InputError(
-                    f"{family.name}, {search.side}: expected {name} of {seeds} networks, got shape {np.shape(values)}"
+                    f"{family.name}, {search.side}: expected {name} of {counted(seeds, 'network')}, got shape "
+                    f"{np.shape(values)}"
                 )

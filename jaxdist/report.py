@@ -32,6 +32,7 @@ from jaxdist import (
     verdict_tables,
 )
 from jaxdist.config import StatisticsConfig
+from jaxdist.text import counted
 
 _VERDICT = ("doses.csv", "verdict.md", "gauges.md")
 """The tables of a fair comparison; not each has the last."""
@@ -208,7 +209,11 @@ def _units(units: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
         split = tables.main_split(units)
         shown = units[(units.site == site) & (units.split == split)]
         seeds = shown.seed.nunique()
-        over = f"Median of {seeds} seeds at each rank, band from least to most" if seeds > 1 else tables.only(shown)
+        over = (
+            f"Median of {counted(seeds, 'seed')} at each rank, band from least to most"
+            if seeds > 1
+            else tables.only(shown)
+        )
         title = f"Single units of {tables.shortened(site, 30)}, {split} images\n{over}"
         yield f"units{suffix}", profiles.units(shown, title=title)
 

@@ -19,6 +19,7 @@ from jaxdist import blocks
 from jaxdist.config import RangesConfig
 from jaxdist.devices import DATA
 from jaxdist.errors import InputError
+from jaxdist.text import counted
 
 BITS = 4
 """Bits of a quantile that one pass over the examples finds, by 2**BITS - 1 thresholds."""
@@ -124,8 +125,8 @@ def check(rule: Rule, counts: Mapping[str, int]) -> None:
     for site, count in counts.items():
         if rule.kind != "minmax" and count >= 2**31:
             raise InputError(
-                f"site '{site}': each unit has {count} values, expected fewer than 2**31 for the rule '{rule.kind}'; "
-                "use 'minmax', or fewer images"
+                f"site '{site}': each unit has {counted(count, 'value')}, expected fewer than 2**31 for the "
+                f"rule '{rule.kind}'; use 'minmax', or fewer images"
             )
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from jaxdist.errors import InputError
+from jaxdist.text import counted
 
 Values: TypeAlias = npt.NDArray[np.float64]
 """A float64 array; what its numbers are is said where it is used."""
@@ -207,7 +208,8 @@ def as_published(accuracy: Values, *, baseline_index: int, confidence: float) ->
     points = accuracy.shape[1]
     if not 0 <= baseline_index < points:
         raise InputError(
-            f"baseline_index: expected an index of the grid's {points} points, 0 to {points - 1}, got {baseline_index}"
+            f"baseline_index: expected an index of the grid's {counted(points, 'point')}, 0 to {points - 1}, "
+            f"got {baseline_index}"
         )
     mean, low, high, sd = mean_interval(accuracy, confidence)
     baseline = np.arange(points) == baseline_index
@@ -262,7 +264,7 @@ def holm(p: Values, hypotheses: int | None = None) -> Values:
     tested = np.flatnonzero(~np.isnan(adjusted))
     count = len(tested) if hypotheses is None else hypotheses
     if count < len(tested):
-        raise InputError(f"hypotheses: expected at least the {len(tested)} that have a p-value, got {count}")
+        raise InputError(f"hypotheses: expected at least as many as the {counted(len(tested), 'p-value')}, got {count}")
     ascending = tested[np.argsort(adjusted[tested], kind="stable")]
     steps = adjusted[ascending] * np.arange(count, count - len(ascending), -1)
     adjusted[ascending] = np.minimum(np.maximum.accumulate(steps), 1.0)
@@ -298,7 +300,7 @@ def tolerance(
     _check_choice("side", side, ("below", "above"))
     if fractions.shape != accuracy.shape[1:] or not (np.diff(fractions) > 0).all():
         raise InputError(
-            f"fractions: expected {accuracy.shape[1]} strictly increasing values, one a column of accuracy, "
+            f"fractions: expected {counted(accuracy.shape[1], 'strictly increasing value')}, one a column of accuracy, "
             f"got shape {fractions.shape}"
         )
     if coordinate == "log" and not min(identity, *fractions) > 0:
@@ -376,7 +378,7 @@ def _fractions(name: str, values: Values, ndim: int) -> Values:
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != ndim or not ((values >= 0) & (values <= 1)).all():
         raise InputError(
-            f"{name}: expected fractions from 0 to 1 with {ndim} axes, got shape {values.shape}"
+            f"{name}: expected fractions from 0 to 1 with {counted(ndim, 'axis', 'axes')}, got shape {values.shape}"
             + (f" and values from {values.min()} to {values.max()}" if values.size else "")
         )
     return values

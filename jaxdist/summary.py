@@ -14,6 +14,7 @@ from rich.text import Text
 from jaxdist import breakdowns, dose_tables, dosed, families, fitness, formulas, markdown, results, tables, verdicts
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
+from jaxdist.text import counted
 from jaxdist.types import Ranges
 
 WIDTH = 80
@@ -89,7 +90,7 @@ def interval_words(reach: pd.DataFrame, options: StatisticsConfig) -> str:
     if seeds == 0:
         return f"No radius: {out}"
     words = f" (too few for a {level} interval)" if reach.low.isna().all() else f" with {level} interval"
-    return f"Median of {seeds} seed{'s' if seeds > 1 else ''}{words}{f' ({out})' if out else ''}"
+    return f"Median of {counted(seeds, 'seed')}{words}{f' ({out})' if out else ''}"
 
 
 def _notes(result: xr.DataTree, options: StatisticsConfig) -> list[str]:
@@ -127,9 +128,10 @@ def _dead_notes(result: xr.DataTree) -> list[str]:
         for network in dead.network.to_numpy():
             per_seed = dead.sel(network=network).sum(("site", "unit")).to_numpy()
             if per_seed.any():
-                done = "left as they are" if policy == "identity" else "edited by the formula, NaN where it is 0/0"
-                affected = f"{np.count_nonzero(per_seed)} of {len(per_seed)} networks"
-                notes.append(f"{network}: {per_seed.sum()} dead units in {affected}, {done}")
+                left = "left as it is" if per_seed.sum() == 1 else "left as they are"
+                done = left if policy == "identity" else "edited by the formula, NaN where it is 0/0"
+                affected = f"{np.count_nonzero(per_seed)} of {counted(len(per_seed), 'network')}"
+                notes.append(f"{network}: {counted(per_seed.sum(), 'dead unit')} in {affected}, {done}")
             notes += _meaningless_notes(str(network), measured.sel(network=network), result)
     return notes
 
@@ -144,8 +146,9 @@ def _meaningless_notes(network: str, measured: xr.Dataset, result: xr.DataTree) 
     notes = []
     for names in concerned.values():
         count, s = int(np.sum(formulas.without_meaning(names[0], found, options))), "s" if len(names) == 1 else ""
-        done = f"leave{s} them as they are" if options.dead_units == "identity" else f"edit{s} them all the same"
-        units = f"{count} of {(~found.dead).sum()} units are never positive"
+        them, are, is_ = ("it", "it is", "is") if count == 1 else ("them", "they are", "are")
+        done = f"leave{s} {them} as {are}" if options.dead_units == "identity" else f"edit{s} {them} all the same"
+        units = f"{count} of {counted((~found.dead).sum(), 'unit')} {is_} never positive"
         notes.append(f"{network}: {units}; {' and '.join(filter(None, (', '.join(names[:-1]), names[-1])))} {done}")
     return notes
 
@@ -173,7 +176,9 @@ def _unit_notes(result: xr.DataTree) -> list[str]:
         row = part.iloc[part.flips.to_numpy().argmax()]
         which = f"{row.family} at {100 * row.fraction:.4g} %, unit {row.unit} of {row.site}"
         if seeds > 1:
-            which = f"median of {seeds} seeds; at most {tables.percent(row.flips)} %: {which} of seed {row.seed}"
+            which = (
+                f"median of {counted(seeds, 'seed')}; at most {tables.percent(row.flips)} %: {which} of seed {row.seed}"
+            )
         notes.append(
             f"{network}: the most important unit alone changes {tables.percent(most.median())} % of predictions "
             f"({which})"

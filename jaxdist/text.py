@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+
+def counted(count: object, noun: str, plural: str | None = None) -> str:
+    """A number, or the text of one, with its noun, which is `plural` or has an s unless the number says 1.
+
+    >>> [counted(count, "dead unit") for count in (0, 1, 2)], counted(1, "class", "classes"), counted("+1", "image")
+    (['0 dead units', '1 dead unit', '2 dead units'], '1 class', '+1 image')
+    """
+    return f"{count} {noun if str(count).lstrip('+-') == '1' else plural or f'{noun}s'}"
+
+
 TWO_SEEDS = "from two seeds, 1 degree of freedom"
 """Said of intervals and tests where a sample is no larger: they are wide, and hang on how near the two happen to be."""
 

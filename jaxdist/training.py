@@ -18,6 +18,7 @@ from jaxdist import blocks, elementwise, sizes
 from jaxdist.devices import DATA, SEED, Examples, mesh_of, same, spread, to_host
 from jaxdist.errors import TrainingDivergedError
 from jaxdist.taps import Model, identity
+from jaxdist.text import counted
 from jaxdist.types import AnyArray, Params
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -229,7 +230,7 @@ def _check_finite(loss: AnyArray, first_step: int, numbers: Sequence[int]) -> No
         step, seeds = first_step + first_bad, [numbers[int(k)] for k in np.flatnonzero(bad[first_bad])]
         shown = ", ".join(map(str, seeds[:8])) + (", ..." if len(seeds) > 8 else "")
         raise TrainingDivergedError(
-            f"training diverged: the loss of seed {shown} is not finite after {step} updates; "
+            f"training diverged: the loss of seed {shown} is not finite after {counted(step, 'update')}; "
             "try a smaller train.learning_rate"
         )
 

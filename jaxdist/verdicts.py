@@ -18,7 +18,7 @@ from jaxdist import dose_tables, dosed, fitness, preference, tables
 from jaxdist.config import StatisticsConfig
 from jaxdist.dose_tables import FairComparison, Finding, Rho
 from jaxdist.preference import EQUIVALENT, LEVELS, Ratio
-from jaxdist.text import TWO_SEEDS
+from jaxdist.text import TWO_SEEDS, counted
 
 NO_INFORMATION = "The common scale{of} carries no information on this: its angular dose is 0 by construction."
 
@@ -67,7 +67,7 @@ def sentence(result: xr.DataTree, found: FairComparison, one: Finding) -> str:
             text += f" Dose for {100 * level:g} % of predictions: {numbers}."
     if one.verdict.comparisons:
         missing = max(comparison.ratio.missing for comparison in one.verdict.comparisons)
-        over = f"Medians of {one.seeds} seeds" if one.seeds > 1 else "One seed"
+        over = f"Medians of {counted(one.seeds, 'seed')}" if one.seeds > 1 else "One seed"
         if any(comparison.ratio.seeds == 2 and comparison.ratio.tested for comparison in one.verdict.comparisons):
             over += ", whose tests have 1 degree of freedom"
         text += f" {over}{f', {missing} without a defined dose left out' if missing else ''}"

@@ -244,7 +244,7 @@ def test_holm_is_that_of_statsmodels(size: int) -> None:
 
 
 def test_holm_refuses_fewer_hypotheses_than_there_are_p_values() -> None:
-    with pytest.raises(InputError, match="at least the 3 that have a p-value, got 2"):
+    with pytest.raises(InputError, match="at least as many as the 3 p-values, got 2"):
         statistics.holm(np.array([0.1, 0.2, np.nan, 0.3]), hypotheses=2)
 
 
@@ -419,7 +419,7 @@ GRID, ACCURACY, UNPERTURBED = np.array([0.1, 0.2]), np.full((3, 2), 0.9), np.ful
     [
         ({"accuracy": 100 * ACCURACY}, "accuracy: expected fractions from 0 to 1 with 2 axes, got .* 90.0"),
         ({"accuracy": np.full((3, 2), np.nan)}, "accuracy: expected fractions"),
-        ({"unperturbed": ACCURACY}, "unperturbed: expected fractions from 0 to 1 with 1 axes"),
+        ({"unperturbed": ACCURACY}, "unperturbed: expected fractions from 0 to 1 with 1 axis,"),
         ({"unperturbed": UNPERTURBED[:2]}, r"same seeds, got \(2,\) and \(3, 2\)"),
         ({"fractions": GRID[:1]}, "fractions: expected 2 strictly increasing"),
         ({"fractions": GRID[::-1]}, "fractions: expected 2 strictly increasing"),

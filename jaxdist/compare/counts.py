@@ -12,6 +12,7 @@ from jaxdist.compare.pairs import Pairs, Verdict, by_series
 from jaxdist.compare.sides import Key, Side
 from jaxdist.errors import InputError
 from jaxdist.inputs import Inputs, load_inputs
+from jaxdist.text import counted
 from jaxdist.types import Params
 
 
@@ -25,7 +26,8 @@ def points(pairs: Pairs) -> pd.DataFrame:
     for a, b in pairs.values():
         if a.total != b.total or len(a.seeds) != len(b.seeds):
             raise InputError(
-                f"{a.network}, {a.split}: one side has {len(a.seeds)} seeds and {a.total} images, the other "
+                f"{a.network}, {a.split}: one side has {counted(len(a.seeds), 'seed')} and "
+                f"{counted(a.total, 'image')}, the other "
                 f"{len(b.seeds)} and {b.total}; the same networks on the same images are needed"
             )
         # Counts that are means over draws are no whole numbers.
@@ -53,9 +55,10 @@ def verdicts(points: pd.DataFrame, images: int) -> list[Verdict]:
     found = []
     for what, part in by_series(points):
         largest, total = part.difference.abs().max(), int(part.total.iloc[0])
-        words = f"largest difference {largest:g} of {total} images at {part.fraction.nunique()} points"
+        places = counted(part.fraction.nunique(), "point")
+        words = f"largest difference {largest:g} of {counted(total, 'image')} at {places}"
         if part.seed.nunique() > 1:
-            words += f" of {part.seed.nunique()} networks"
+            words += f" of {counted(part.seed.nunique(), 'network')}"
         if "same_class" in part and part.same_class.notna().all():
             words += f"; same class for at least {100 * (part.same_class / part.total).min():.3f} %"
         found.append(Verdict(what, "differ" if largest > images else "agree", words))

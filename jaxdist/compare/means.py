@@ -8,7 +8,7 @@ from jaxdist import equivalence, statistics
 from jaxdist.compare.pairs import Pairs, Verdict, by_series
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
-from jaxdist.text import TWO_SEEDS
+from jaxdist.text import TWO_SEEDS, counted
 
 
 def points(pairs: Pairs, options: StatisticsConfig) -> pd.DataFrame:
@@ -24,7 +24,8 @@ def points(pairs: Pairs, options: StatisticsConfig) -> pd.DataFrame:
     for a, b in pairs.values():
         if min(len(a.seeds), len(b.seeds)) < 2:
             raise InputError(
-                f"{a.network}: one side has {len(a.seeds)} seeds, the other {len(b.seeds)}; networks of their own "
+                f"{a.network}: one side has {counted(len(a.seeds), 'seed')}, the other {len(b.seeds)}; "
+                "networks of their own "
                 "seeds need two or more a side (if both sides hold the same networks, say --weights shared)"
             )
         found = equivalence.welch(a.accuracy, b.accuracy, margin=options.margin, confidence=options.confidence)
@@ -58,10 +59,10 @@ def verdicts(points: pd.DataFrame, options: StatisticsConfig) -> list[Verdict]:
     found = []
     for what, part in by_series(points):
         worst = part.iloc[int(part.difference.abs().to_numpy().argmax())]
-        margin = f"{100 * options.margin:g} point{'' if options.margin == 0.01 else 's'}"
+        margin = counted(f"{100 * options.margin:g}", "point")
         words = (
             f"largest mean difference B - A {100 * worst.difference:+.2f} points, at {100 * worst.fraction:.3g} %; "
-            f"shown within {margin} at {part.equivalent.sum()} of {len(part)} points"
+            f"shown within {margin} at {part.equivalent.sum()} of {counted(len(part), 'point')}"
         )
         untested = part.p.isna()
         if untested.any():

@@ -12,6 +12,7 @@ from jaxdist import statistics
 from jaxdist.compare.sides import Key, Side
 from jaxdist.errors import InputError
 from jaxdist.series import Series
+from jaxdist.text import counted
 
 Pairs = dict[Key, tuple[Series, Series]]
 """The series that both sides have, of the same seeds where they share them."""
@@ -45,7 +46,9 @@ def match(a: Side, b: Side) -> tuple[Pairs, list[str]]:
         if len(one.fraction) != len(other.fraction):
             unlike[key[0]] = len(mine)
             pairs[key] = one.at(mine), other.at(theirs)
-    notes = [f"{family}: unlike grids, compared at the {count} points of both" for family, count in unlike.items()]
+    notes = [
+        f"{family}: unlike grids, compared at the {counted(count, 'point')} of both" for family, count in unlike.items()
+    ]
     notes += [
         f"only in {side.name}: {_words(only)}"
         for side, only in ((a, first.keys() - pairs), (b, second.keys() - pairs))

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxdist import figures, files, paper_cells, published
 from jaxdist.compare.comparison import Comparison
-from jaxdist.text import TWO_SEEDS
+from jaxdist.text import TWO_SEEDS, counted
 
 _MARKS = {"clip": "x"}
 
@@ -54,7 +54,7 @@ def figure1(comparison: Comparison) -> Figure:
         "network", key=lambda names: names.map(order.index), kind="stable"
     )
     fewest, most = cells.seeds.min(), cells.seeds.max()
-    seeds = f"{fewest} seeds" if fewest == most else f"{fewest} to {most} seeds"
+    seeds = counted(fewest, "seed") if fewest == most else f"{fewest} to {counted(most, 'seed')}"
     if fewest == 2:
         seeds += f"\n{figures.TWO_SEEDS_BAND}"
     sides = {f"the paper's tables, {published.SEEDS} seeds": paper, f"this run, {seeds}": ours}

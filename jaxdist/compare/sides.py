@@ -16,6 +16,7 @@ from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.interop import transfer
 from jaxdist.series import Series, every_series
+from jaxdist.text import counted
 from jaxdist.types import Params
 
 PUBLISHED = "published"
@@ -145,7 +146,9 @@ def relate(a: Side, b: Side, first: dict[str, Params], second: dict[str, Params]
         return Relation(True, f"{words}: {apart.where}")
     if common[0]:
         count = len(common[0])
-        return Relation(True, f"{count} seeds in common, equal bit for bit; the others are left out", True, common)
+        return Relation(
+            True, f"{counted(count, 'seed')} in common, equal bit for bit; the others are left out", True, common
+        )
     return _OWN
 
 

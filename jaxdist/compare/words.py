@@ -16,6 +16,7 @@ from jaxdist.compare import cell_tables
 from jaxdist.compare.comparison import Comparison
 from jaxdist.compare.pairs import by_series
 from jaxdist.summary import WIDTH
+from jaxdist.text import counted
 
 SHOWN = 12
 """Points named on the terminal; the JSON file has all."""
@@ -61,7 +62,8 @@ def _of_cells(comparison: Comparison) -> str:
     apart = (judged.ours - judged.paper).to_numpy(float)
     at = int(np.abs(np.nan_to_num(apart)).argmax())
     one = judged.iloc[at]
-    return f"{words}; most {one.table} {one.network} {one.label}, ours - paper {100 * apart[at]:+.3g} points"
+    difference = counted(f"{100 * apart[at]:+.3g}", "point")
+    return f"{words}; most {one.table} {one.network} {one.label}, ours - paper {difference}"
 
 
 def _parts(comparison: Comparison) -> str:
@@ -74,8 +76,8 @@ def _parts(comparison: Comparison) -> str:
     }
     most = max(largest, key=lambda what: abs(largest[what]))
     shared = comparison.mode == "shared"
-    apart = f"{largest[most]:+g} images" if shared else f"{100 * largest[most]:+.3g} points"
-    return f"{len(there)} of {len(comparison.verdicts)} parts; most {most}, {apart}"
+    apart = counted(f"{largest[most]:+g}", "image") if shared else counted(f"{100 * largest[most]:+.3g}", "point")
+    return f"{len(there)} of {counted(len(comparison.verdicts), 'part')}; most {most}, {apart}"
 
 
 def _table(title: str) -> Table:
@@ -106,7 +108,10 @@ def _beyond(comparison: Comparison) -> Iterator[RenderableType]:
     if beyond.empty:
         return
     worst = beyond.reindex(beyond.difference.abs().sort_values(ascending=False, kind="stable").index)
-    table = _table(f"Beyond {comparison.images} images at {len(beyond)} of {len(frame)} points" + _first(len(beyond)))
+    table = _table(
+        f"Beyond {counted(comparison.images, 'image')} at {len(beyond)} of {counted(len(frame), 'point')}"
+        + _first(len(beyond))
+    )
     table.add_column("point")
     for heading in ("seed", "A", "B", "B - A"):
         table.add_column(heading, justify="right")

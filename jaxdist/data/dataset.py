@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxdist.data import oddities
 from jaxdist.errors import InputError
+from jaxdist.text import counted
 
 KNOWN_CLASSES = {"digits": 10, "mnist": 10, "fashion_mnist": 10}
 """The number of classes of each known data set, whichever of them a file happens to hold."""
@@ -123,7 +124,8 @@ def _checked(raw: RawSplit) -> RawSplit:
         )
     if len(images) != len(labels):
         raise InputError(
-            f"{raw.images_at} holds {len(images)} images but {raw.labels_at} holds {len(labels)} labels; "
+            f"{raw.images_at} holds {counted(len(images), 'image')} but {raw.labels_at} holds "
+            f"{counted(len(labels), 'label')}; "
             "expected one label an image, so use two files of the same split"
         )
     if images.dtype.kind == "f":

@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxdist.data.dataset import RawSplit
 from jaxdist.errors import InputError
+from jaxdist.text import counted
 
 STEMS = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -82,7 +83,9 @@ def read(path: Path) -> np.ndarray:
         kind = np.dtype(_TYPES[start[2]]).newbyteorder(">")
         sizes = _up_to(file, 4 * start[3])
         if len(sizes) < 4 * start[3]:
-            raise InputError(f"{path}: ends inside its header; expected {start[3]} dimensions, so get the file again")
+            raise InputError(
+                f"{path}: ends inside its header; expected {counted(start[3], 'dimension')}, so get the file again"
+            )
         shape = tuple(int(n) for n in np.frombuffer(sizes, ">u4"))
         expected = math.prod(shape) * kind.itemsize
         # One byte more than expected shows that there are trailing bytes; nothing is allocated by what a header says.
@@ -90,8 +93,8 @@ def read(path: Path) -> np.ndarray:
     if len(values) != expected:
         amount = f"only {len(values):,}" if len(values) < expected else "more"
         raise InputError(
-            f"{path}: its header declares {' x '.join(map(str, shape))} values of {kind.itemsize} bytes, "
-            f"so expected {expected:,} bytes after it, got {amount}; "
+            f"{path}: its header declares {' x '.join(map(str, shape))} values of {counted(kind.itemsize, 'byte')}, "
+            f"so expected {counted(f'{expected:,}', 'byte')} after it, got {amount}; "
             + ("write its sizes big-endian" if _swapped(sizes) * kind.itemsize == len(values) else "get the file again")
         )
     return np.frombuffer(values, kind).reshape(shape).astype(kind.newbyteorder("="), copy=False)

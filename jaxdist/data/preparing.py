@@ -12,6 +12,7 @@ from jaxdist.data import idx, prepared, tfds_sets
 from jaxdist.data.dataset import accessible
 from jaxdist.data.loading import from_idx
 from jaxdist.errors import InputError, nearest
+from jaxdist.text import counted
 
 
 @accessible()
@@ -37,7 +38,10 @@ def prepare(
         dataset = from_idx(name, folder)
         if source is not None and not _official(name, folder):
             report(f"note: the files in {folder} are not the official {name} files; they are prepared as they are")
-    report(f"writing {len(dataset.train.images):,} train and {len(dataset.test.images):,} test images of {name}")
+    report(
+        f"writing {len(dataset.train.images):,} train and "
+        f"{counted(f'{len(dataset.test.images):,}', 'test image')} of {name}"
+    )
     done = tfds_sets.write(dataset, data_dir)
     report(f"{name} is prepared in {done}")
     return done

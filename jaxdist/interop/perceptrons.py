@@ -10,6 +10,7 @@ import numpy as np
 from jaxdist import forms
 from jaxdist.errors import InputError
 from jaxdist.interop import order
+from jaxdist.text import counted
 from jaxdist.types import Params
 
 _ALIASES = {"linear0.": "layers.0.", "perturb_layer.": "layers.1."}
@@ -185,7 +186,8 @@ def _chain(
         bias = layer.get("bias", np.zeros((*seeds, units), np.float32))
         if before is not None and (seeds, inputs) != before[1:]:
             raise InputError(
-                f"{where}: layer {name!r} expects {inputs} inputs, but {before[0]!r} before it gives {before[2]}; "
+                f"{where}: layer {name!r} expects {counted(inputs, 'input')}, but {before[0]!r} before it "
+                f"gives {before[2]}; "
                 "expected the linear layers of a perceptron in their order"
             )
         before = (name, seeds, units)

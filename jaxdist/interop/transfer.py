@@ -19,6 +19,7 @@ from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.interop import accuracy, checkpoints, lineage, paper, perceptrons, sources
 from jaxdist.interop.lineage import Source
+from jaxdist.text import counted
 from jaxdist.training import Metrics
 from jaxdist.types import Params
 
@@ -206,7 +207,9 @@ def export_run(run: Path, out: Path) -> list[Path]:
     networks, seeds = folders.load_networks(config, run), results.seeds_of(result)
     for network, params in networks.items():
         if any(len(leaf) != len(seeds) for layer in params.values() for leaf in layer.values()):
-            raise InputError(f"{folders.weights_path(run, network)}: expected the weights of {len(seeds)} seeds")
+            raise InputError(
+                f"{folders.weights_path(run, network)}: expected the weights of {counted(len(seeds), 'seed')}"
+            )
     with files.folder_aside(out) as folder:
         for network, params in networks.items():
             (folder / network).mkdir()
@@ -320,6 +323,7 @@ def _metrics(by_network: Mapping[str, Mapping[int, Path]], steps: int) -> tuple[
         for one, source in zip(each, sources[name], strict=True):
             if len(one.loss) != steps + 1:
                 raise InputError(
-                    f"{source}: expected {steps + 1} entries, one a step and one before, got {len(one.loss)}"
+                    f"{source}: expected {counted(steps + 1, 'entry', 'entries')}, one a step and one before, "
+                    f"got {len(one.loss)}"
                 )
     return {name: Metrics(*(np.stack(e, axis=-1) for e in zip(*each, strict=True))) for name, each in found.items()}, []

@@ -28,6 +28,7 @@ from jaxdist.pages import charts, listings, pictures, protocol
 from jaxdist.pages.charts import Choices
 from jaxdist.pages.parts import Page, Section
 from jaxdist.series import every_series
+from jaxdist.text import counted
 
 
 class Run(NamedTuple):
@@ -111,7 +112,7 @@ def _answer(runs: Sequence[Run], compared: Compared, reach: pd.DataFrame, option
         far = [f"{tables.outward(r.family, r.side)} {listings.radius(r)}" for r in one.itertuples()]
         far = [words.replace("> ", "more than ").replace("< ", "less than ") for words in far]
         where = f"{name}, {site}" if reach.site.nunique() > 1 else name
-        of = f" (median of {one.seeds.max()} seeds)" if one.seeds.max() > 1 else ""
+        of = f" (median of {counted(one.seeds.max(), 'seed')})" if one.seeds.max() > 1 else ""
         yield f"{where}{of} loses no more than {margin} until {', '.join(far)}.".replace(" %", "\u00a0%")
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from jaxdist.cli.options import Parser
+from jaxdist.text import counted
 
 HELP = "write the networks of a run as state_dicts and safetensors"
 USAGE = "RUN --out FOLDER"
@@ -26,4 +27,4 @@ def command(options: argparse.Namespace) -> None:
     from jaxdist import interop
 
     written = interop.export_run(options.run, options.out)
-    print(f"{len(written)} files in {options.out}")
+    print(f"{counted(len(written), 'file')} in {options.out}")

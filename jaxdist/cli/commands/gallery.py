@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from jaxdist.cli.options import Parser
+from jaxdist.text import counted
 
 HELP = "draw the feature-space diagrams of the paper's Figures 2 and 3"
 USAGE = "[--out FOLDER]"
@@ -25,4 +26,4 @@ def command(options: argparse.Namespace) -> None:
     from jaxdist import gallery
 
     written = gallery.write(options.out.expanduser())
-    print(f"{len(written)} pictures in {options.out}")
+    print(f"{counted(len(written), 'picture')} in {options.out}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from jaxdist.cli import output
 from jaxdist.cli.options import Parser, add_fields, add_output, changes, experiment
 from jaxdist.errors import InputError
+from jaxdist.text import counted
 
 HELP = "write tables, figures and page of a run, or a page of several"
 USAGE = "RUN [RUN ...] [OPTIONS]"
@@ -44,7 +45,7 @@ def command(options: argparse.Namespace) -> None:
     if several:
         page = finished.report_folders(options.runs, options.page_folder, changes(options))
         output.write_json(options, lambda: json.dumps({"page": str(page)}) + "\n")
-        output.say(options, f"{len(options.runs)} runs are over each other in {page}")
+        output.say(options, f"{counted(len(options.runs), 'run')} are over each other in {page}")
         return
     (run,) = options.runs
     result = finished.report_folder(run, changes(options))
