@@ -41,6 +41,7 @@ from jaxdist.errors import InputError
 from jaxdist.own_data import Labelled
 from jaxdist.progress import Show, shown, silent
 from jaxdist.taps import Action, Model
+from jaxdist.text import counted
 from jaxdist.types import Apply, Params
 from jaxdist.waves import Subject
 

@@ -128,8 +128,8 @@ def _draw(
     share = 100 * part.fraction
     if comparison.mode == "independent":
         # Intervals of few seeds reach beyond what a difference of accuracies can be.
-        band = (100 * part[end].clip(-1, 1) for end in ("low", "high"))
-        below.fill_between(share, *band, color=look.colour, alpha=0.2, linewidth=0)
+        low, high = (100 * part[end].clip(-1, 1) for end in ("low", "high"))
+        below.fill_between(share, low, high, color=look.colour, alpha=0.2, linewidth=0)
         below.plot(share, 100 * part.difference, color=look.colour, linestyle=dash)
     elif comparison.mode == "shared":
         # A difference of a few images is a matter of single points, which a line would only join.
