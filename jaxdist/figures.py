@@ -119,7 +119,7 @@ def figure1(curves: Curves, *, title: str | None = None) -> Figure:
     return _compose(curves, (INTENSITY, DISTANCE), size=(10.0, 4.5), font_size=11, legend_columns=7, title=title)
 
 
-def figure1_beside(sides: Mapping[str, Curves]) -> Figure:
+def figure1_beside(sides: Mapping[str, Curves], *, title: str | None = None) -> Figure:
     """`figure1` of several sources side by side, a column each under its name: intensity edits above distance edits.
 
     Raises:
@@ -143,6 +143,8 @@ def figure1_beside(sides: Mapping[str, Curves]) -> Figure:
                 shown.setdefault(family, {}).update(curves.get(family, {}))
         shown = {family: named for family, named in shown.items() if named}
         figure.legend(handles=_legend_handles(shown, look), loc="outside lower center", ncols=7)
+        if title is not None:
+            figure.suptitle(title, fontsize="large")
         return settle(figure)
 
 

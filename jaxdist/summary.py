@@ -128,10 +128,10 @@ def _dead_notes(result: xr.DataTree) -> list[str]:
         for network in dead.network.to_numpy():
             per_seed = dead.sel(network=network).sum(("site", "unit")).to_numpy()
             if per_seed.any():
-                left = "left as it is" if per_seed.sum() == 1 else "left as they are"
-                done = left if policy == "identity" else "edited by the formula, NaN where it is 0/0"
+                done = "left as they are" if policy == "identity" else "edited by the formula, NaN where it is 0/0"
+                done = f"; such are {done}" if per_seed.sum() == 1 else f", {done}"
                 affected = f"{np.count_nonzero(per_seed)} of {counted(len(per_seed), 'network')}"
-                notes.append(f"{network}: {counted(per_seed.sum(), 'dead unit')} in {affected}, {done}")
+                notes.append(f"{network}: {counted(per_seed.sum(), 'dead unit')} in {affected}{done}")
             notes += _meaningless_notes(str(network), measured.sel(network=network), result)
     return notes
 

@@ -96,7 +96,10 @@ def test_networks_with_fewer_seeds_are_said(run):
     """The caption of a picture, and a network that the run does not have."""
     frame = compare(run, "published")
     fewer = frame.points.assign(seeds=np.where(frame.points.network == "abs", 2, 6))
-    titles = [ax.get_title(loc="left") for ax in pictures.figure1(dataclasses.replace(frame, points=fewer)).axes]
+    drawn = pictures.figure1(dataclasses.replace(frame, points=fewer))
+    assert drawn.get_suptitle() == "Bands from two seeds, 1 degree of freedom, cut at 0 and 100 %"
+    assert not pictures.figure1(frame).get_suptitle()
+    titles = [ax.get_title(loc="left") for ax in drawn.axes]
     assert titles[1] == "(a) Intensity edits, this run, 2 to 6 seeds"
     assert titles[0] == "(a) Intensity edits, the paper's tables, 20 seeds"
 

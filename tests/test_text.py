@@ -67,9 +67,9 @@ def test_no_number_stands_before_a_plural_of_its_own():
 @pytest.mark.parametrize(
     ("dead", "seeds", "said"),
     [
-        (1, 2, "relu: 1 dead unit in 1 of 2 networks, left as it is"),
+        (1, 2, "relu: 1 dead unit in 1 of 2 networks; such are left as they are"),
         (2, 2, "relu: 2 dead units in 1 of 2 networks, left as they are"),
-        (1, 1, "relu: 1 dead unit in 1 of 1 network, left as it is"),
+        (1, 1, "relu: 1 dead unit in 1 of 1 network; such are left as they are"),
         (0, 2, None),
     ],
 )

@@ -55,10 +55,9 @@ def figure1(comparison: Comparison) -> Figure:
     )
     fewest, most = cells.seeds.min(), cells.seeds.max()
     seeds = counted(fewest, "seed") if fewest == most else f"{fewest} to {counted(most, 'seed')}"
-    if fewest == 2:
-        seeds += f"\n{figures.TWO_SEEDS_BAND}"
     sides = {f"the paper's tables, {published.SEEDS} seeds": paper, f"this run, {seeds}": ours}
-    return figures.figure1_beside({name: figures.curves_of(frame) for name, frame in sides.items()})
+    title = figures.TWO_SEEDS_BAND.capitalize() if (cells.seeds == 2).any() else None
+    return figures.figure1_beside({name: figures.curves_of(frame) for name, frame in sides.items()}, title=title)
 
 
 def picture(points: pd.DataFrame, comparison: Comparison) -> Figure:
