@@ -217,6 +217,8 @@ class _Record:
                 else:
                     manifest.edited.add(name)
                 del manifest.files[name]
+            elif entry.coming and entry.holds(current := content_of(path)):  # a process was killed before it did this
+                manifest.files[name] = Entry(current)
         for names in (manifest.before, manifest.edited):
             names.intersection_update({name for name in names if (self._folder / name).is_file()})
         write(self._folder, manifest)
