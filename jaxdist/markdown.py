@@ -131,6 +131,12 @@ def left_out(frame: pd.DataFrame, what: str) -> list[str]:
     return [f"**Note**: {what} without networks at chance, whose accuracy cannot fall: {notes}."] if notes else []
 
 
+def with_notes(text: str, notes: Sequence[str]) -> str:
+    """A document with notes below its title, if there are any."""
+    title, rest = text.split("\n\n", 1)
+    return "\n\n".join([title, *(f"**Note**: {note}." for note in notes), rest])
+
+
 def _radii(reach: pd.DataFrame) -> str:
     refined, some_out = "refined" in reach.columns, (reach.left_out != "").any()
     rows = []

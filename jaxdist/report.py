@@ -19,6 +19,7 @@ from jaxdist import (
     families,
     figures,
     files,
+    fitness,
     hosts,
     manifests,
     markdown,
@@ -82,7 +83,7 @@ def _write(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> list
         texts["units"] = markdown.units(units)
     for name, text in texts.items():
         written.append(folder / "tables" / f"{name}.md")
-        files.write_text(written[-1], text)
+        files.write_text(written[-1], markdown.with_notes(text, fitness.notes(result)))
     for stem, figure in itertools.chain(
         _figures1(points),
         _layers(reach, options),

@@ -130,6 +130,13 @@ class TestNotFinite:
         reasons = [*(f"weights '{name}'" for name in leaves), "logits of "]
         assert any(reason in note for reason in reasons)
 
+    def test_tables_and_page_say_which_network_they_are_without(self, networks, images, tmp_path):
+        result = probed(changed(networks, 2, w=np.nan), images, out=tmp_path / "run", dose=True)
+        (note,) = fitness.notes(result)
+        for name in ("report.html", "tables/verdict.md", "tables/corrected.md", "tables/tolerance.md"):
+            text = (tmp_path / "run" / name).read_text(encoding="utf-8").replace("&#39;", "'")
+            assert note in text, name
+
     def test_an_ensemble_of_nothing_else_is_refused_in_a_sentence(self, networks, images):
         broken = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), networks)
         with pytest.raises(InputError, match=r"network 'network': seeds 0, 1, .* and 6 are not finite \(weights 'b'\)"):
@@ -331,11 +338,15 @@ class TestControlsAndSnapshots:
         report.write(low, OPTIONS, tmp_path)
         assert "relu: seeds 0, 1, 2, 3, 4 and 5 are at chance" in (tmp_path / "report.html").read_text("utf-8")
 
-    def test_declared_controls_are_shown_with_the_note(self, low):
+    def test_declared_controls_are_shown_with_the_note(self, low, tmp_path):
         low.attrs["config"] = config.to_toml(config.from_dict({"train": {"steps": 0, "seeds": 6}}, where="test"))
         reach, plain = tables.tolerance(low, OPTIONS), tables.tolerance(results_support.made_up(full=True), OPTIONS)
         pd.testing.assert_frame_equal(reach, plain)
         assert all("untrained, shown as controls" in note for note in fitness.notes(low))
+        report.write(low, OPTIONS, tmp_path)
+        for name in ("tables/tolerance.md", "tables/corrected.md", "report.html"):
+            text = (tmp_path / name).read_text(encoding="utf-8")
+            assert all(note in text.replace("&#39;", "'") for note in fitness.notes(low)), name
 
     def test_snapshots_at_chance_are_shown_and_counted(self, low):
         points, reach = breakdowns.along_training(low, OPTIONS)
