@@ -86,7 +86,7 @@ def corrected(points: pd.DataFrame, options: StatisticsConfig) -> str:
     parts += left_out(points, "All of it is")
     parts += tables.cautions(points, "p")
     columns: dict[str, Callable[[pd.Series], str]] = {
-        "drop": lambda r: f"{tables.percent(r['drop'])} [{tables.percent(r.drop_low)}, {tables.percent(r.drop_high)}]",
+        "drop": tables.drop,
         "p (Holm)": lambda r: tables.p_value(r.p_holm),
         "d": lambda r: tables.number(r.effect_size),
         "smallest margin": lambda r: tables.percent(r.smallest_margin),

@@ -340,6 +340,16 @@ def p_value(value: float) -> str:
     return f"{value:.2g}" if value >= 1e-3 or value == 0 else f"{value:.1e}"
 
 
+def drop(row: Any) -> str:
+    """The drop of a row of points with its interval, where it has one, in percentage points.
+
+    >>> drop(pd.Series({"drop": 0.1503, "drop_low": float("nan"), "drop_high": float("nan")}))
+    '15.03'
+    """
+    mean, low, high = (percent(row[name]) for name in ("drop", "drop_low", "drop_high"))
+    return mean if np.isnan(row["drop_low"]) else f"{mean} [{low}, {high}]"
+
+
 def noninferior(row: Any) -> str:
     """Whether a row of points is non-inferior; neither is said where there is no test.
 

@@ -101,7 +101,6 @@ def _cells(frame: pd.DataFrame) -> str:
 def _tests(frame: pd.DataFrame) -> str:
     rows = []
     for one in frame.to_dict("records"):
-        drop, low, high = (tables.percent(one[name]) for name in ("drop", "drop_low", "drop_high"))
         rows.append(
             [
                 one["label"],
@@ -109,7 +108,7 @@ def _tests(frame: pd.DataFrame) -> str:
                 tables.number(one["t"]),
                 tables.number(one["corrected_t"]),
                 tables.p_value(one["p_holm"]),
-                f"{drop} [{low}, {high}]",
+                tables.drop(one),
                 tables.noninferior(pd.Series(one)),
                 tables.percent(one["paper_spread"]),
                 tables.percent(one["spread"]),

@@ -62,9 +62,7 @@ def corrected(points: pd.DataFrame) -> Table:
     """Each network against its own unedited accuracy."""
     columns: Columns = {
         **_place(),
-        "drop": lambda r: Cell(
-            f"{tables.percent(r.drop)} [{tables.percent(r.drop_low)}, {tables.percent(r.drop_high)}]", r.drop
-        ),
+        "drop": lambda r: Cell(tables.drop(r._asdict()), r.drop),
         "p (Holm)": lambda r: Cell(tables.p_value(r.p_holm), r.p_holm),
         "d": lambda r: Cell(tables.number(getattr(r, "effect_size", np.nan)), getattr(r, "effect_size", np.nan)),
         "smallest margin": lambda r: Cell(tables.percent(r.smallest_margin), r.smallest_margin),
