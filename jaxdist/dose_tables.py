@@ -211,7 +211,7 @@ def robust(found: Sequence[Swept], options: StatisticsConfig) -> pd.DataFrame:
     """One row a family and outcome: the fractions around no edit over which the loss is shown to stay in the margin.
 
     Over seeds, or over images of a single network. Each end holds with `options.confidence`. Where all of several seeds
-    lose alike there is no test: the walk passes over such points within the margin, and does not end on one. Of
+    lose alike there is no test: a walk that has passed one goes on as long as that loss is within the margin. Of
     accuracy without seeds at chance, which `left_out` lists; NaN where there are no others.
     """
     rows = []
@@ -238,7 +238,7 @@ def _robust_over(
     """`preference.robust_over` of losses [S, P] with their smallest margins [P]; NaN without seeds."""
     if not len(losses):
         return np.nan, np.nan
-    alike = np.isnan(smallest) & (len(losses) > 1)
+    alike = ~statistics.shows_spread(losses) & (len(losses) > 1)
     within = np.where(alike, losses[0], smallest) < margin
     sides = families.get(series.family).sides
     return preference.robust_over(series.fraction, within, identity=identity, sides=sides, untested=alike)

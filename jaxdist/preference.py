@@ -242,7 +242,7 @@ def robust_over(
 
     Walking outward and stopping there, each end holds with the confidence of a single point, without correction for
     their number (Hsu and Berger 1999): to err, the walk has to pass the first point that should fail. Of the points
-    that pass, some may be `untested` [P]: they are walked over, and are no end.
+    that pass, some may be `untested` [P], which count only where another of their side is tested and passes.
     """
     tested = passes if untested is None else passes & ~untested
     ends = {"below": identity, "above": identity}
@@ -252,7 +252,7 @@ def robust_over(
         failed = np.flatnonzero(~passes[outward])
         within = outward[: failed[0]] if len(failed) else outward
         if tested[within].any():
-            ends[side] = float(fractions[within[tested[within]][-1]])
+            ends[side] = float(fractions[within[-1]])
     return ends["below"], ends["above"]
 
 

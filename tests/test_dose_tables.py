@@ -138,42 +138,36 @@ class TestRobust:
         for one in found.swept[:12]:
             frame = dose_tables.robust([one], options)
             row = frame[frame.outcome == "flips"].iloc[0]
+            # Where seeds flip alike, their flips have no bound, and are walked over as they are.
             margin = preference.flips_margin(one.flips, 0.95)
-            # Where seeds flip alike, their flips have no bound: such points are walked over, and no end.
-            untested = np.isnan(margin) & (one.flips.max(axis=0) < 0.02)
             margin = np.where(np.isnan(margin), one.flips.max(axis=0), margin)
-            assert not untested[np.isin(one.series.fraction, [row.low, row.high])].any()
             grid = one.series.fraction
             inside = (grid >= row.low) & (grid <= row.high)
             assert (margin[inside & (grid != one.series.identity)] < 0.02).all()
             for beyond in (grid < row.low, grid > row.high):
-                at = np.flatnonzero(beyond & ~untested)
+                at = np.flatnonzero(beyond)
                 if len(at):
                     nearest = at[-1] if grid[at[0]] < row.low else at[0]
-                    assert margin[nearest] >= 0.02
+                    side = (grid > one.series.identity) == (grid[nearest] > one.series.identity)
+                    assert margin[nearest] >= 0.02 or not statistics.shows_spread(one.flips)[side].any()
 
     @pytest.mark.parametrize(("loss", "end"), [(0.004, 0.4), (0.01, 0.2), (0.3, 0.2)])
-    @pytest.mark.parametrize("beyond", [0.0021, 0.002])
-    def test_a_point_where_seeds_flip_alike_is_walked_over_within_the_margin_and_no_end(self, loss, end, beyond):
+    def test_a_point_where_seeds_flip_alike_is_walked_over_within_the_margin_only(self, loss, end):
         given = made_up({"relu": DISTANCE}, seeds=2)
         (one,) = (each for each in dosed.swept(given) if each.place[2] == "test" and each.series.family == "noise")
-        flips = np.array([[0, 0.001, loss, 0.002, 0.5], [0, 0.002, loss, beyond, 0.9]])
+        flips = np.array([[0, 0.001, loss, 0.002, 0.5], [0, 0.002, loss, 0.0021, 0.9]])
         series = one.series._replace(
             fraction=np.array([0, 0.2, 0.3, 0.4, 0.5]), correct=np.tile(one.series.correct[:, :1], 5)
         )
         row = dose_tables.robust([one._replace(series=series, flips=flips)], dataclasses.replace(OPTIONS, flips=0.0099))
-        # Where they flip alike at the last point too, the walk ends at the last that was tested.
-        assert row[row.outcome == "flips"].high.tolist() == [end if beyond != 0.002 else 0.2]
+        assert row[row.outcome == "flips"].high.tolist() == [end]
 
     def test_seeds_that_flip_alike_everywhere_show_no_robustness(self):
         given = made_up({"relu": DISTANCE}, seeds=2)
         for one in dosed.swept(given):
             alike = one._replace(flips=one.flips[[0, 0]])
             row = dose_tables.robust([alike], dataclasses.replace(OPTIONS, flips=0.02))
-            ends = row[row.outcome == "flips"][["low", "high"]].to_numpy().ravel()
-            # But where none changes at all, as where a clip cuts nothing.
-            still = one.series.fraction[(alike.flips == 0).all(axis=0)]
-            assert np.isin(ends, [one.series.identity, *still]).all()
+            assert (row[row.outcome == "flips"][["low", "high"]] == one.series.identity).all(axis=None)
 
     def test_one_network_is_judged_over_its_images(self):
         found = dose_tables.compare(made_up(seeds=1), OPTIONS)
