@@ -70,13 +70,13 @@ def read(folder: Path) -> Manifest | None:
     """The list of a folder, None where it has none; raises `InputError` for one that is damaged."""
     path = folder / FILE
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if known["schema"] != _SCHEMA or known.pop("sha256") != _sum_of(known):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["schema"] != _SCHEMA or document.pop("sha256") != _sum_of(document):
             raise ValueError("it is not what was saved")
         listed = {
-            name: Entry(_content(entry), _content(entry.get("coming", {}))) for name, entry in known["files"].items()
+            name: Entry(_content(entry), _content(entry.get("coming", {}))) for name, entry in document["files"].items()
         }
-        return Manifest(listed, set(known["before"]), set(known["edited"]))
+        return Manifest(listed, set(document["before"]), set(document["edited"]))
     except FileNotFoundError:
         return None
     except DAMAGED as error:
@@ -88,17 +88,17 @@ def read(folder: Path) -> Manifest | None:
 
 def write(folder: Path, manifest: Manifest) -> None:
     """Write the list of a folder; equal lists give equal bytes."""
-    known = {
+    document = {
         "schema": _SCHEMA,
         "files": {name: _plain(manifest.files[name]) for name in sorted(manifest.files)},
         "before": sorted(manifest.before),
         "edited": sorted(manifest.edited),
     }
-    files.write_text(folder / FILE, json.dumps(known | {"sha256": _sum_of(known)}, indent=1) + "\n")
+    files.write_text(folder / FILE, json.dumps(document | {"sha256": _sum_of(document)}, indent=1) + "\n")
 
 
-def _content(known: Mapping[str, Any]) -> Content | None:
-    return Content(known["size"], known["sha256"]) if "sha256" in known else None
+def _content(document: Mapping[str, Any]) -> Content | None:
+    return Content(document["size"], document["sha256"]) if "sha256" in document else None
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
@@ -106,8 +106,8 @@ def _plain(entry: Entry) -> dict[str, Any]:
     return now | ({"coming": dataclasses.asdict(entry.coming)} if entry.coming else {})
 
 
-def _sum_of(known: object) -> str:
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+def _sum_of(document: object) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def content_of(path: Path) -> Content:
@@ -132,7 +132,7 @@ def is_whole(path: Path) -> bool:
 
 
 def is_own(folder: Path, path: Path) -> bool:
-    """Whether a file is of the result in a folder, as far as is known: not a person's, nor left over."""
+    """Whether a file is of the result in a folder, as far as can be told: not a person's, nor left over."""
     manifest = read(folder)
     return manifest is None or _name(folder, path) in {*manifest.files, *manifest.before}
 

@@ -63,11 +63,11 @@ STAGES = {
 
 def numbers(folder: Path) -> dict[str, np.ndarray]:
     """All of a run's numbers, with the weights kept along training."""
-    found = survive.arrays(folder)
+    resumed = survive.arrays(folder)
     for name in ("relu", "abs"):
         leaves = jax.tree_util.tree_leaves_with_path(weights.load(folders.passed_path(folder, name)))
-        found |= {f"{name} passed {jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in leaves}
-    return found
+        resumed |= {f"{name} passed {jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in leaves}
+    return resumed
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +85,10 @@ def test_killed_in_any_stage_a_run_of_20_seeds_with_snapshots_ends_as_undisturbe
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert survive.run(folder, OPTIONS)
-    expected, found = numbers(undisturbed), numbers(folder)
-    assert found.keys() == expected.keys()
+    expected, resumed = numbers(undisturbed), numbers(folder)
+    assert resumed.keys() == expected.keys()
     for key, values in expected.items():
-        np.testing.assert_array_equal(found[key], values, err_msg=key)
+        np.testing.assert_array_equal(resumed[key], values, err_msg=key)
     both = [{path.relative_to(run).as_posix() for path in run.rglob("*")} for run in (folder, undisturbed)]
     assert both[0] == both[1]
     assert not any(files.is_temporary(Path(name).name) for name in both[0])
@@ -107,9 +107,9 @@ def test_killed_while_it_grows_a_run_ends_with_whole_files(stage, undisturbed, t
     assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
     assert survive.arrays(folder)["relu['dense0']['bias']"].shape[0] in (20, 22)  # its files are whole meanwhile
     assert survive.run(folder, more)
-    found, before = numbers(folder), numbers(undisturbed)
+    resumed, before = numbers(folder), numbers(undisturbed)
     for key in ("/clip/correct", "/snapshots_clip/correct"):
-        np.testing.assert_array_equal(found[key][:, :20], before[key])
+        np.testing.assert_array_equal(resumed[key][:, :20], before[key])
     listed = manifests.read(folder).files
     assert listed == {name: manifests.Entry(manifests.content_of(folder / name)) for name in listed}
     assert places.RESULT in listed

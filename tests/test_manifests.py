@@ -72,10 +72,10 @@ def refused(capsys, *arguments: object) -> str:
     """The sentence with which a command ends."""
     capsys.readouterr()
     assert cli.main(list(map(str, arguments))) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("jaxdist: ")
-    assert said.count("\n") == 1
-    return said
+    sentence = capsys.readouterr().err
+    assert sentence.startswith("jaxdist: ")
+    assert sentence.count("\n") == 1
+    return sentence
 
 
 def fewer(folder: Path) -> None:
@@ -117,8 +117,8 @@ def test_what_a_person_edited_or_put_there_is_never_removed(edited, run, capsys)
     fewer(run)
     assert (run / edited).read_text() == "mine"
     assert cli.main(["report", str(run)]) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert f"note: not of this result, but left, since edited: {edited}" in said
+    sentence = " ".join(capsys.readouterr().out.split())
+    assert f"note: not of this result, but left, since edited: {edited}" in sentence
     assert (run / edited).read_text() == "mine"
     assert (run / "tables" / "notes.md").read_text() == "also mine"
     assert (run / "figures" / "doses-by-hand.png").read_text() == "also mine"
@@ -151,14 +151,14 @@ def test_an_edited_config_breaks_nothing_and_stays(run):
     assert "steps = 3" in path.read_text()
 
 
-@pytest.mark.parametrize(("change", "said"), [("steps = 3", "is not what jaxdist wrote there"), (None, None)])
-def test_without_a_result_the_config_says_what_run_it_was(change, said, run, tmp_path, capsys):
+@pytest.mark.parametrize(("change", "sentence"), [("steps = 3", "is not what jaxdist wrote there"), (None, None)])
+def test_without_a_result_the_config_says_what_run_it_was(change, sentence, run, tmp_path, capsys):
     path = run / places.CONFIG
     command = ["run", str(shutil.copy(path, tmp_path / "mine.toml")), "--out", str(run), "-q"]
     (run / places.RESULT).unlink()
     path.write_text("# a comment\n" + path.read_text().replace(change or "-", "steps = 4" if change else "-"))
-    if said:
-        assert said in refused(capsys, *command)
+    if sentence:
+        assert sentence in refused(capsys, *command)
     else:
         assert cli.main(command) == 0
         assert results.load(run).children
@@ -169,8 +169,8 @@ def test_one_flipped_bit_in_weights_is_refused(name, at, run, capsys):
     path = run / places.WEIGHTS / f"{name}.safetensors"
     flip(path, at, bit=0)
     before = {name: (run / name).read_bytes() for name in names(run)}
-    said = refused(capsys, "sweep", run)
-    assert f"{path}: is not what jaxdist wrote there, so it is damaged or was edited" in said
+    sentence = refused(capsys, "sweep", run)
+    assert f"{path}: is not what jaxdist wrote there, so it is damaged or was edited" in sentence
     if name != "abs.snapshots":
         assert str(path) in refused(capsys, "export-torch", run, "--out", run.parent / "torch")
         with pytest.raises(InputError, match="is not what jaxdist wrote there"):
@@ -199,8 +199,11 @@ def test_a_folder_of_an_earlier_version_works_and_gets_its_list(run, capsys):
     (run / places.MANIFEST).unlink()
     assert cli.main(["sweep", str(run), "--sweep.dose=false"]) == 0
     assert (run / "tables" / "verdict.md").exists()
-    said = " ".join(capsys.readouterr().out.split())
-    assert "not of this result, but left, since there before manifest.json: figures/doses.png, tables/doses.csv" in said
+    sentence = " ".join(capsys.readouterr().out.split())
+    assert (
+        "not of this result, but left, since there before manifest.json: figures/doses.png, tables/doses.csv"
+        in sentence
+    )
     flip(run / places.WEIGHTS / "abs.safetensors", 0.9)
     assert "is not what jaxdist wrote there" in refused(capsys, "sweep", run)
 
@@ -211,12 +214,12 @@ def test_a_damaged_list_is_refused_wherever_it_is_damaged(run, capsys):
     manifest = manifests.read(run)
     for k in rng.integers(0, len(whole), 60):
         flip(path, k / (len(whole) - 1), int(rng.integers(7)))
-        said = ""
+        sentence = ""
         try:
             assert manifests.read(run) == manifest
         except InputError as error:
-            said = str(error)
-        assert not said or "is not a whole list of the folder's files" in said
+            sentence = str(error)
+        assert not sentence or "is not a whole list of the folder's files" in sentence
         path.write_bytes(whole)
     path.write_text("[]")
     assert "move it away" in refused(capsys, "report", run)
@@ -226,8 +229,8 @@ def test_a_damaged_list_is_refused_wherever_it_is_damaged(run, capsys):
 
 def test_what_a_folder_holds_for_another_program_is_no_list(tmp_path, capsys):
     (tmp_path / places.MANIFEST).write_text('{"name": "a web page"}')
-    said = refused(capsys, "run", "--out", tmp_path, *SMALL)
-    assert "is neither empty nor a run" in said
+    sentence = refused(capsys, "run", "--out", tmp_path, *SMALL)
+    assert "is neither empty nor a run" in sentence
 
 
 @pytest.mark.parametrize("after", range(8))

@@ -63,11 +63,11 @@ def test_no_two_arrays_share_a_name():
 
 @pytest.mark.parametrize("numbers", [[], [5], [3, 4, 5], [0, 2, 4], [9, 8, 7], [1, 2, 10**12, 10**12 + 1]])
 def test_spans_say_every_number(numbers):
-    said = []
+    numbers_read = []
     for part in filter(None, counting.spans(numbers).split(",")):
         first, _, last = part.partition("-")
-        said += range(int(first), int(last or first) + 1)
-    assert said == numbers
+        numbers_read += range(int(first), int(last or first) + 1)
+    assert numbers_read == numbers
 
 
 def test_an_array_of_something_else_is_not_taken(tmp_path):

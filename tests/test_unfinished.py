@@ -347,7 +347,7 @@ def test_joined_results_keep_where_each_part_was_made(tmp_path):
 
 
 @pytest.fixture
-def kept(tmp_path) -> tuple[unfinished.Store, dict[str, np.ndarray]]:
+def working(tmp_path) -> tuple[unfinished.Store, dict[str, np.ndarray]]:
     """A store that keeps a state, swept arrays and what they are for."""
     rng = np.random.default_rng(0)
     state = {"weights": rng.normal(size=(3, 5000)).astype(np.float32), "zeros": np.zeros((40, 40), np.float32)}
@@ -360,12 +360,12 @@ def kept(tmp_path) -> tuple[unfinished.Store, dict[str, np.ndarray]]:
 
 
 @pytest.mark.parametrize("what", ["*/*/3/*/**/*", "*/*/3/sha256.json", "sweep/*", "run.toml"])
-def test_one_flipped_bit_of_what_is_kept_is_never_gone_on_with(what, kept, tmp_path):
+def test_one_flipped_bit_of_what_is_kept_is_never_gone_on_with(what, working, tmp_path):
     """Large arrays of a training state have no checksum of TensorStore's."""
-    store, state = kept
+    store, state = working
     paths = [path for path in (tmp_path / unfinished.FOLDER).glob(what) if path.is_file()]
     rng = np.random.default_rng(1)
-    said: list[str] = []
+    sentences: list[str] = []
     for path in [max(paths, key=lambda path: path.stat().st_size), *paths] * 4:
         whole = bytearray(path.read_bytes())
         damaged = whole.copy()
@@ -377,18 +377,18 @@ def test_one_flipped_bit_of_what_is_kept_is_never_gone_on_with(what, kept, tmp_p
                 restored = newest(jax.tree.map(np.ones_like, state))
             swept = again.once("counts", lambda: pytest.fail("is kept already"))
         except InputError as error:
-            said.append(str(error))
+            sentences.append(str(error))
         else:
             assert_same(restored, state)
             assert_same(dict(enumerate(swept)), {0: np.arange(300), 1: state["zeros"]})
             assert again._found == store._found
         path.write_bytes(whole)
-    assert said
-    assert all("delete it" in sentence for sentence in said)
+    assert sentences
+    assert all("delete it" in sentence for sentence in sentences)
 
 
-def test_a_state_without_checksums_was_not_finished_and_the_one_before_it_is_taken(kept, tmp_path):
-    store, state = kept
+def test_a_state_without_checksums_was_not_finished_and_the_one_before_it_is_taken(working, tmp_path):
+    store, state = working
     with store.training("relu-0") as (_, keep, _):
         keep(jax.tree.map(np.zeros_like, state), 7)
     (work,) = (tmp_path / unfinished.FOLDER).glob("training/*/7/sha256.json")

@@ -93,7 +93,7 @@ def test_its_cost_is_planned_also_where_the_system_does_not_say_how_much_memory_
     monkeypatch.setattr(planning, "_report_seconds", lambda *_: 0.0)
     assert "GiB resident" in planning.rendered(planning.plan(config), config)
     monkeypatch.setitem(sys.modules, "resource", None)
-    found = planning.plan(config)
-    assert found.memory is None
-    assert found.seconds["train"] == 0
-    assert "memory     not measured on this system" in planning.rendered(found, config)
+    cost = planning.plan(config)
+    assert cost.memory is None
+    assert cost.seconds["train"] == 0
+    assert "memory     not measured on this system" in planning.rendered(cost, config)
