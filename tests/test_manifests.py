@@ -237,14 +237,14 @@ def test_what_a_folder_holds_for_another_program_is_no_list(tmp_path, capsys):
 def test_whenever_it_is_killed_every_file_is_whole_and_the_same_again_gives_the_same(after, tmp_path, monkeypatch):
     """Killed right before or after a file takes its place, of those in the folder and of its list."""
 
-    def session(texts: dict[str, str]) -> None:
+    def recorded(texts: dict[str, str]) -> None:
         with manifests.recording(tmp_path, lambda name: name.startswith("tables/")):
             for name, text in texts.items():
                 files.write_text(tmp_path / name, text)
 
     first = {"config.toml": "a", "tables/a.md": "a", "tables/b.md": "b"}
     second = {"config.toml": "A", "tables/b.md": "B", "tables/c.md": "C"}
-    session(first)
+    recorded(first)
     left, replace = after, Path.replace
 
     def killed(self, target):
@@ -257,16 +257,16 @@ def test_whenever_it_is_killed_every_file_is_whole_and_the_same_again_gives_the_
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", killed)
         try:
-            session(second)
+            recorded(second)
         except Killed:
             pass
         else:
             assert after == 7
     assert all(manifests.is_whole(tmp_path / name) for name in names(tmp_path))
     if after == 6:  # all but the list's last
-        session({})
+        recorded({})
         assert not any(entry.coming for entry in manifests.read(tmp_path).files.values())
-    session(second)
+    recorded(second)
     assert names(tmp_path) == {*second, places.MANIFEST}
     assert {name: (tmp_path / name).read_text() for name in second} == second
     listed = manifests.read(tmp_path)
