@@ -25,7 +25,7 @@ import xarray as xr
 from scipy import stats
 
 from jaxdist import results
-from jaxdist.text import listed
+from jaxdist.text import counted, listed
 from jaxdist.unedited import Unedited
 
 GROUP = "unedited"
@@ -143,7 +143,7 @@ def _notes_not_finite(measured: xr.Dataset) -> list[str]:
         part = measured.sel(network=network)
         unfit = not_finite(part).to_numpy()
         if unfit.any():
-            left = f"{np.count_nonzero(~unfit)} of {len(unfit)} seeds are left"
+            left = left_words(np.count_nonzero(~unfit), len(unfit))
             sentences.append(f"{network}: {why_not_finite(part.isel(seed=unfit))}; it enters no number, {left}")
     return sentences
 
@@ -171,10 +171,10 @@ def _notes_at_chance(by_place: Mapping[tuple[str, str], Chance]) -> list[str]:
             reason = "one class for all images"
         elif one_class.any():
             reason += f", {one_class.sum()} of them with one class for all images"
-        counted = f"{network}: {seed_words(seeds)} at chance on {split} images ({reason})"
-        left = f"{len(chance.seeds) - len(seeds)} of {len(chance.seeds)} seeds are left"
+        subject = f"{network}: {seed_words(seeds)} at chance on {split} images ({reason})"
+        left = left_words(len(chance.seeds) - len(seeds), len(chance.seeds))
         done = f"no radius and no verdict of accuracy; {left}"
-        sentences.append(f"{counted}: {'untrained, shown as controls' if chance.control else done}")
+        sentences.append(f"{subject}: {'untrained, shown as controls' if chance.control else done}")
     return sentences
 
 
@@ -187,4 +187,13 @@ def seed_words(seeds: Sequence[int] | Sequence[str] | npt.NDArray[np.int64]) -> 
     numbers = [str(seed) for seed in seeds]
     if len(numbers) == 1:
         return f"seed {numbers[0]} is"
-    return f"{len(numbers)} seeds are" if len(numbers) > _LISTED else f"seeds {listed(numbers)} are"
+    return f"{counted(len(numbers), 'seed')} are" if len(numbers) > _LISTED else f"seeds {listed(numbers)} are"
+
+
+def left_words(left: int, of: int) -> str:
+    """How many seeds are left.
+
+    >>> left_words(5, 6), left_words(1, 2), left_words(0, 1)
+    ('5 of 6 seeds are left', '1 of 2 seeds is left', '0 of 1 seed are left')
+    """
+    return f"{left} of {counted(of, 'seed')} {'is' if left == 1 else 'are'} left"

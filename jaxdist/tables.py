@@ -110,9 +110,8 @@ def left_out_notes(frame: pd.DataFrame) -> list[str]:
             seeds = str(numbers).split(", ")
             left = int((part.judged if "judged" in part else part.seeds).max())
             words = fitness.seed_words(seeds).removesuffix(" are").removesuffix(" is")
-            notes.append(
-                f"{network}, {split} images: without {words}, at chance; {left} of {left + len(seeds)} are left"
-            )
+            remaining = fitness.left_words(left, left + len(seeds))
+            notes.append(f"{network}, {split} images: without {words}, at chance; {remaining}")
     return notes
 
 

@@ -239,7 +239,7 @@ class TestAtChance:
         (note,) = fitness.notes(result)
         assert note.startswith("network: seed 6 is at chance on train images (")
         assert note.endswith("6 of 7 seeds are left")
-        beside = "without seed 6, at chance; 6 of 7 are left"
+        beside = "without seed 6, at chance; 6 of 7 seeds are left"
         summary.show(result)
         printed = " ".join(capsys.readouterr().out.split())
         assert note in printed

@@ -15,6 +15,7 @@ from jaxdist.data import Dataset
 from jaxdist.devices import Examples
 from jaxdist.errors import InputError
 from jaxdist.fitness import Flags
+from jaxdist.text import counted
 from jaxdist.types import Params
 from jaxdist.unedited import Unedited
 
@@ -82,7 +83,7 @@ def refuse_chance(
                 f"; with {best.option} it is right on {best.right} of {best.of}" if 2 * best.right > best.of else ""
             )
             raise InputError(
-                f"{where}: {which} is right on {right} of {of} train images unedited and {how}{better}; expected a "
+                f"{where}: {which} is right on {right} of {counted(of, 'train image')} unedited and {how}{better}; expected a "
                 "trained network, so check the order of its layers (--layers), its activation (--model.activations), "
                 "how its images were scaled (--data.normalisation), whether its weights are [units, inputs] and the "
                 "labels its own, or, if it is to be like that, give --allow-chance true"
@@ -97,7 +98,7 @@ def advice(networks: Mapping[str, Params], config: Config, dataset: Dataset, *, 
         of, best, close = tried.best.of, tried.best, _CLOSE * tried.best.of
         if best.right > tried.right + close:
             notes.append(
-                f"network '{name}' is right on {tried.right} of {of} train images as it is read, and on {best.right} "
+                f"network '{name}' is right on {tried.right} of {counted(of, 'train image')} as it is read, and on {best.right} "
                 f"with {best.option}, so check what it was trained with"
             )
         elif activation:
@@ -105,7 +106,7 @@ def advice(networks: Mapping[str, Params], config: Config, dataset: Dataset, *, 
             if like:
                 notes.append(
                     f"the activation {name} is known from --model.activations alone, and accuracy does not confirm it: "
-                    f"the network is right on {tried.right} of {of} train images, and with {', '.join(like)}"
+                    f"the network is right on {tried.right} of {counted(of, 'train image')}, and with {', '.join(like)}"
                 )
     return notes
 
@@ -189,8 +190,9 @@ def _check_shapes(params: Params, dataset: Dataset) -> None:
     pixels = int(np.prod(dataset.train.images.shape[1:]))
     if (inputs, outputs) != (pixels, dataset.classes):
         raise InputError(
-            f"the networks take {inputs} inputs and tell {outputs} classes apart, but images of {dataset.name} have "
-            f"{pixels} pixels and {dataset.classes} classes; expected the same, so give their own images with "
+            f"the networks take {counted(inputs, 'input')} and tell {counted(outputs, 'class', 'classes')} apart, but "
+            f"images of {dataset.name} have {counted(pixels, 'pixel')} and "
+            f"{counted(dataset.classes, 'class', 'classes')}; expected the same, so give their own images with "
             "--data.name and --data.dir, or transpose weights that are [inputs, units]"
         )
 

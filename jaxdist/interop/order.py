@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from jaxdist.errors import InputError
+from jaxdist.text import counted
 
 MOST = 200
 """Layers of one network; a perceptron has a few."""
@@ -38,7 +39,9 @@ def of(shapes: Mapping[str, Shape], where: str, *, asked: Sequence[str] = (), ce
       InputError: if the names that a user says are not the layers, or without them more than one order is possible.
     """
     if len(shapes) > MOST:
-        raise InputError(f"{where}: holds {len(shapes)} layers; expected at most {MOST}, those of a perceptron")
+        raise InputError(
+            f"{where}: holds {counted(len(shapes), 'layer')}; expected at most {MOST}, those of a perceptron"
+        )
     short = dict(zip(shapes, _shortened(tuple(shapes)), strict=True))
     if asked:
         order = _asked(short, asked, where)
