@@ -83,8 +83,8 @@ def refuse_chance(
                 f"; with {best.option} it is right on {best.right} of {best.of}" if 2 * best.right > best.of else ""
             )
             raise InputError(
-                f"{where}: {which} is right on {right} of {counted(of, 'train image')} unedited and {how}{better}; expected a "
-                "trained network, so check the order of its layers (--layers), its activation (--model.activations), "
+                f"{where}: {which} is right on {right} of {counted(of, 'train image')} unedited and {how}{better}; "
+                "expected a trained network, so check the order of its layers (--layers), its activation (--model.activations), "
                 "how its images were scaled (--data.normalisation), whether its weights are [units, inputs] and the "
                 "labels its own, or, if it is to be like that, give --allow-chance true"
             )
@@ -98,8 +98,8 @@ def advice(networks: Mapping[str, Params], config: Config, dataset: Dataset, *, 
         of, best, close = tried.best.of, tried.best, _CLOSE * tried.best.of
         if best.right > tried.right + close:
             notes.append(
-                f"network '{name}' is right on {tried.right} of {counted(of, 'train image')} as it is read, and on {best.right} "
-                f"with {best.option}, so check what it was trained with"
+                f"network '{name}' is right on {tried.right} of {counted(of, 'train image')} as it is read, and on "
+                f"{best.right} with {best.option}, so check what it was trained with"
             )
         elif activation:
             like = [f"{each.value} on {each.right}" for each in tried.activations if each.right >= tried.right - close]
