@@ -37,6 +37,9 @@ UNITS, DRAWS, FACTOR = 32, 16, 4.0
 """By how many units in the last place of float32 weights are moved, or by one of a coarser type; how often; and the
 largest ratio of what differs to what the worst of these does that is still taken for rounding."""
 
+MOST_VALUES = 2**20
+"""Logits that are compared at once."""
+
 MOST_SUSPECTS = 32
 """Examples that are looked at again, those that differ most."""
 
@@ -131,11 +134,12 @@ def _pairs(total: int, size: int, other: int) -> list[np.ndarray]:
 
 def _in_blocks(network: _Network, x: np.ndarray, size: int) -> np.ndarray:
     """Logits [N, C] in consecutive blocks; the last starts early."""
-    size = min(size, len(x))
-    starts = [min(start, len(x) - size) for start in range(0, len(x), size)]
-    parts = [network.logits(network.params, x[start : start + size]) for start in starts]
-    made = np.empty((len(x), parts[0].shape[1]), parts[0].dtype)
-    for start, part in zip(starts, parts, strict=True):
+    size, made = min(size, len(x)), np.empty((len(x), 0), np.float32)
+    for first in range(0, len(x), size):
+        start = min(first, len(x) - size)
+        part = network.logits(network.params, x[start : start + size])
+        if not first:
+            made = np.empty((len(x), part.shape[1]), part.dtype)
         made[start : start + size] = part
     return made
 
@@ -144,11 +148,9 @@ def _dependent(
     network: _Network, x: np.ndarray, straight: np.ndarray, again: np.ndarray, size: int, rng: np.random.Generator
 ) -> int | None:
     """The row whose logits [N, C] differ most beyond rounding, if any's do."""
-    finite = np.where(np.isfinite(straight), straight, 0)
-    apart, between, largest = _apart(straight, again), np.ptp(finite, 1), np.abs(finite).max(1)
+    apart, between, largest, another = _compared(straight, again)
     explained = FACTOR * network.outside * largest  # neighbours among the numbers that logits can be
-    suspect = (apart > FLOOR * between) | (_classes(straight) != _classes(again))
-    rows = np.flatnonzero(suspect & (apart > explained))
+    rows = np.flatnonzero(((apart > FLOOR * between) | another) & (apart > explained))
     rows = rows[np.argsort(-apart[rows] / np.maximum(between[rows], np.finfo(np.float32).tiny))][:MOST_SUSPECTS]
     if not len(rows):
         return None
@@ -161,19 +163,35 @@ def _dependent(
     unmoved = among_few(network.params)
     for _ in range(DRAWS):
         params = jax.tree.map(lambda leaf: _moved(leaf, network.inside, rng), network.params)
-        moved = np.maximum(moved, _apart(unmoved, among_few(params)))
+        moved = np.maximum(moved, _compared(unmoved, among_few(params)).apart)
         unexplained = apart[rows] > FACTOR * moved + explained[rows]
         if not unexplained.any():
             return None
     return int(rows[unexplained][0])
 
 
-def _apart(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The largest difference of each row's logits; infinite where only one of the two is finite, or they disagree."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        difference = np.abs(one - other)
-    alike = (one == other) | (np.isnan(one) & np.isnan(other))
-    return np.where(alike, 0, np.where(np.isnan(difference), np.inf, difference)).max(1)
+class _Compared(NamedTuple):
+    """Two arrays of logits, row by row, [N]."""
+
+    apart: np.ndarray  # largest difference, infinite where only one of the two is finite
+    between: np.ndarray  # how far the first one's lie apart
+    largest: np.ndarray  # the largest size of the first one's
+    another: np.ndarray  # whether the largest is another class's
+
+
+def _compared(first: np.ndarray, second: np.ndarray) -> _Compared:
+    found = _Compared(*(np.zeros(len(first), kind) for kind in (float, float, float, bool)))
+    some = max(1, MOST_VALUES // first.shape[1])
+    for rows in (slice(start, start + some) for start in range(0, len(first), some)):
+        one, other = (logits[rows].astype(np.float64) for logits in (first, second))
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(one - other)
+        apart[(one == other) | (np.isnan(one) & np.isnan(other))] = 0
+        finite = np.where(np.isfinite(one), one, 0)
+        found.apart[rows] = np.where(np.isnan(apart), np.inf, apart).max(1)
+        found.between[rows], found.largest[rows] = np.ptp(finite, 1), np.abs(finite).max(1)
+        found.another[rows] = _classes(one) != _classes(other)
+    return found
 
 
 def _classes(logits: np.ndarray) -> np.ndarray:

@@ -121,8 +121,8 @@ def traced(made: Model, params: Params, x: np.ndarray, split: str, *, several: b
         block = jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype)
         try:
             sites, program = taps.trace(apply, one, block)
-        except InputError:
-            raise
+        except InputError as error:
+            raise type(error)(str(error)) from None  # without what JAX adds of its own frames
         except Exception as error:
             axis = "each without its leading seed axis" if several else "for several seeds give stacked=True"
             error.add_note(

@@ -1,0 +1,31 @@
+"""The names of the package itself: what completion offers, and what can be imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import jaxdist
+
+PUBLIC = ("Config", "Model", "from_linen", "from_nnx", "load", "probe", "run", "show", "sites")
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_is_offered_and_can_be_imported(name):
+    assert name in dir(jaxdist)
+    assert name in jaxdist.__all__
+    assert callable(getattr(jaxdist, name))
+
+
+def test_public_names_are_all_that_is_exported():
+    assert sorted(jaxdist.__all__) == sorted(jaxdist._EXPORTS) == sorted(PUBLIC)
+    assert {"__version__", "__doc__"} <= set(dir(jaxdist))
+    with pytest.raises(AttributeError, match="module 'jaxdist' has no attribute 'nothing'"):
+        _ = jaxdist.nothing
+
+
+def test_names_are_offered_before_jax_has_loaded():
+    code = "import sys, jaxdist; assert {*jaxdist.__all__} <= {*dir(jaxdist)}; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
