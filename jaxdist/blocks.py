@@ -79,7 +79,7 @@ def fold(
 
     def body(k: Array, carry: Carry) -> Carry:
         start = jnp.clip(k * size, 0, share - size)
-        position = start + jnp.arange(size)
+        position = start + jnp.arange(size, dtype=start.dtype)
         number = lax.axis_index(DATA) * share + position
         block = Block(
             jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, examples.first + start, size), examples.x),
@@ -96,7 +96,7 @@ def fold(
 def some(examples: Examples, most: int) -> Any:
     """Inputs [n, ...] of at most so many of this device's examples, spread over its share; inside ``shard_map``."""
     share, count = -(-examples.total // lax.axis_size(DATA)), min(most, examples.least)
-    rows = examples.first + jnp.arange(count) * (share // count)
+    rows = examples.first + jnp.arange(count, dtype=examples.first.dtype) * (share // count)
     return jax.tree.map(lambda leaf: leaf[rows], examples.x)
 
 

@@ -333,20 +333,18 @@ def test_half_precision_is_measured_in_every_way(dtype):
     single = jax.tree.map(lambda leaf: leaf.astype(np.float32), half)
     options = {
         "post": {"h": jax.nn.relu},
-        "families": ("offset", "restored_offset", "noise"),
-        "draws": 2,
+        "families": ("offset", "restored_offset"),
         "offset_formula": "intended",
         "dose": True,
         "units": True,
         "sensitivity": True,
-        "refine": True,
     }
 
     def apply(params, x, tap):
         return logits(params, x.astype(params["w"].dtype), tap)
 
     found, expected = (jaxdist.probe(apply, params, train=(X, Y), **options) for params in (half, single))
-    for name in ("offset", "restored_offset", "noise", "units_offset"):
+    for name in ("offset", "restored_offset", "units_offset"):
         assert abs(found[name].agree - expected[name].agree).mean() < 1, name
     for name in ("offset", "log_scale", "margin"):
         values = expected["sensitivity"][name].to_numpy()

@@ -104,6 +104,17 @@ def test_one_network_gets_intervals_over_its_images_and_says_so(result, capsys):
     assert max(map(len, shown.splitlines())) <= 80
 
 
+def test_a_group_is_not_shown_as_nothing(result):
+    """Neither as it lies in its result nor by itself."""
+    for name in result.children:
+        with pytest.raises(InputError, match=f"show: expected a whole result, got one group, '{name}'; give the result"):
+            jaxdist.show(result[name])
+        with pytest.raises(InputError, match="show: expected a whole result, got one group"):
+            jaxdist.show(result[name].copy())
+        with pytest.raises(InputError, match="show: expected a result, as run, probe and load return it, got <xarray"):
+            jaxdist.show(result[name].to_dataset())
+
+
 def test_refined_radii_lie_in_the_grids_brackets(result):
     reach = tables.tolerance(result, StatisticsConfig())
     inside = reach[np.isfinite(reach["median"])]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.ad_checkpoint import checkpoint_name
 
 from jaxdist import mlp, taps
 from jaxdist.errors import InputError
@@ -164,6 +165,52 @@ def test_a_value_that_does_not_reach_the_logits_is_refused(x):
         # What is refused can indeed not change the logits.
         changed = taps.edit(model, params, x, {dead: jnp.zeros_like})
         np.testing.assert_array_equal(changed, model(params, x, taps.identity))
+
+
+@pytest.mark.parametrize("name", ["jaxdist site hidden", "jaxdist_site", "name", ""])
+def test_names_that_look_like_marks_are_none(name, x):
+    """A value that reaches nothing stays refused, whatever other value bears a name."""
+
+    def model(params, x, tap):
+        tap("hidden", x @ params)
+        tap(name, jnp.cos(x))
+        return checkpoint_name(jnp.sin(x @ params), name)
+
+    for dead in ("hidden", name):
+        with pytest.raises(InputError, match=f"site '{dead}': its value does not reach the logits"):
+            taps.check(model, jnp.eye(6), x, [dead])
+
+
+@pytest.mark.parametrize("name", ["hidden", "jaxdist site hidden", "x"])
+def test_a_name_and_a_site_of_the_same_name_are_told_apart(name, x):
+    def model(params, x, tap):
+        side = checkpoint_name(x @ params, name)
+        used = tap("used", jnp.sin(side))
+        tap(name, used)
+        return checkpoint_name(used, name)
+
+    with pytest.raises(InputError, match=f"site '{name}': its value does not reach the logits"):
+        taps.check(model, jnp.eye(6), x, [name])
+    assert len(taps.check(model, jnp.eye(6), x, ["used"])) == 2
+
+
+def test_the_name_of_the_logits_as_a_site_is_refused_where_edits_restore_them(x):
+    model = taps.with_logits(taps.Model(lambda params, x, tap: tap(taps.LOGITS, x @ params)))
+    with pytest.raises(InputError, match=r"site '\(logits\)': edits that restore the logits use this name"):
+        taps.check(model.apply, jnp.eye(6), x, [taps.LOGITS])
+
+
+@pytest.mark.parametrize("kind", [bool, jnp.int8, jnp.int32, jnp.uint32, jnp.complex64])
+def test_values_that_are_no_floating_point_numbers_are_listed_but_refused(kind, x):
+    def model(params, x, tap):
+        return tap("h", (x @ params).astype(kind)).real.astype(jnp.float32) @ tap("w", params)
+
+    name = np.dtype(kind).name
+    with pytest.raises(InputError, match=f"site 'h': its value is of {name}, where edits need floating-point numbers"):
+        taps.check(model, jnp.eye(6), x, ["h"])
+    assert [site.name for site in taps.check(model, jnp.eye(6), x, ["w"])] == ["h", "w"]
+    for kept in (jnp.float16, jnp.bfloat16):
+        taps.check(lambda p, x, tap, k=kept: tap("h", (x @ p).astype(k)), jnp.eye(6), x, ["h"])
 
 
 def test_tokens_stay_integers(x):
