@@ -239,7 +239,7 @@ def options_by_name(given: Mapping[str, Any], *, where: str = "options") -> Opti
     for name, value in given.items():
         if name not in section_of:
             raise InputError(f"{where}: unknown option '{name}'{nearest(name, section_of)}")
-        if value is None and getattr(sections[section_of[name]](), name) is None:
+        if value is None and getattr(getattr(Options(), section_of[name]), name) is None:
             continue  # the default, given
         plain = list(value) if isinstance(value, tuple) else value
         plain = plain.item() if hasattr(plain, "item") else plain  # NumPy's numbers

@@ -180,18 +180,18 @@ class _Compared(NamedTuple):
 
 
 def _compared(first: np.ndarray, second: np.ndarray) -> _Compared:
-    found = _Compared(*(np.zeros(len(first), kind) for kind in (float, float, float, bool)))
+    rowwise = _Compared(*(np.zeros(len(first), kind) for kind in (float, float, float, bool)))
     some = max(1, MOST_VALUES // first.shape[1])
     for rows in (slice(start, start + some) for start in range(0, len(first), some)):
-        one, other = (logits[rows].astype(np.float64) for logits in (first, second))
+        before, after = (logits[rows].astype(np.float64) for logits in (first, second))
         with np.errstate(invalid="ignore"):
-            apart = np.abs(one - other)
-        apart[(one == other) | (np.isnan(one) & np.isnan(other))] = 0
-        finite = np.where(np.isfinite(one), one, 0)
-        found.apart[rows] = np.where(np.isnan(apart), np.inf, apart).max(1)
-        found.between[rows], found.largest[rows] = np.ptp(finite, 1), np.abs(finite).max(1)
-        found.another[rows] = _classes(one) != _classes(other)
-    return found
+            apart = np.abs(before - after)
+        apart[(before == after) | (np.isnan(before) & np.isnan(after))] = 0
+        finite = np.where(np.isfinite(before), before, 0)
+        rowwise.apart[rows] = np.where(np.isnan(apart), np.inf, apart).max(1)
+        rowwise.between[rows], rowwise.largest[rows] = np.ptp(finite, 1), np.abs(finite).max(1)
+        rowwise.another[rows] = _classes(before) != _classes(after)
+    return rowwise
 
 
 def _classes(logits: np.ndarray) -> np.ndarray:
@@ -218,8 +218,12 @@ def _rounding(model: taps.Model, params: Params, x: np.ndarray) -> tuple[float, 
     _, traced = taps.trace(model.apply, params, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
     values = [var.aval for equation in taps.equations(traced.jaxpr) for var in equation.outvars]
     types = {getattr(value, "dtype", None) for value in [*values, *jax.tree.leaves(params)]}
-    units = [float(jnp.finfo(kind).eps) for kind in types if kind is not None and jnp.issubdtype(kind, jnp.floating)]
-    return max(UNITS * float(np.finfo(np.float32).eps), *units), float(jnp.finfo(traced.out_avals[0].dtype).eps)
+    units = [_unit(kind) for kind in types if kind is not None and jnp.issubdtype(kind, jnp.floating)]
+    return max(UNITS * _unit(np.float32), *units), _unit(traced.out_avals[0].dtype)
+
+
+def _unit(kind: np.typing.DTypeLike) -> float:
+    return float(jnp.finfo(kind).eps)  # type: ignore[no-untyped-call]
 
 
 def _logits(model: taps.Model, sites: tuple[str, ...], edit: _Edit, params: Params, x: np.ndarray) -> np.ndarray:

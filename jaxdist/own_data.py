@@ -48,9 +48,9 @@ def array(value: Any, where: str) -> np.ndarray:
     try:
         made = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        said = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise InputError(
-            f"{where} cannot be read as an array from {type(value).__name__} ({said}); give a NumPy array"
+            f"{where} cannot be read as an array from {type(value).__name__} ({reason}); give a NumPy array"
             + (", as tensor.detach().cpu().float().numpy()" if hasattr(value, "detach") else "")
         ) from None
     if np.ma.is_masked(value):

@@ -47,8 +47,7 @@ def model(
             "Flax module from_linen or from_nnx makes one"
         )
     if not isinstance(apply, Model):
-        axes = (-1 if axis is None else axis for axis in (unit_axis, class_axis))
-        made = Model(apply, (), *axes)
+        made = Model(apply, (), *(-1 if axis is None else axis for axis in (unit_axis, class_axis)))
     elif unit_axis is not None or class_axis is not None:
         raise InputError("probe: a Model has axes of its own; leave out unit_axis and class_axis")
     else:
@@ -115,12 +114,12 @@ def traced(made: Model, params: Params, x: np.ndarray, split: str, *, several: b
         _refuse_unless_array(logits)
         return logits
 
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
+    network = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
 
     def of(rows: int) -> Traced:
         block = jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype)
         try:
-            sites, program = taps.trace(apply, one, block)
+            sites, program = taps.trace(apply, network, block)
         except InputError as error:
             raise type(error)(str(error)) from None  # without what JAX adds of its own frames
         except Exception as error:
@@ -217,7 +216,7 @@ def check_sites(
             f"sites: expected a list of the model's sites, which are {listed}, got {sites!r}; or say what follows them "
             "with post={site: activation}"
         )
-    taps.sites_for_one(made.apply, params, x, sites)
+    taps.sites_for_one(made.apply, params, jnp.asarray(x[:1]), sites)
     for site in sites:
         _check_axes(site, single[site], double[site], made.unit_axis)
         behind = made.after(site)

@@ -88,6 +88,7 @@ def probe(
     """
     chosen = _options(options, test)
     model = own_networks.model(apply, post, unit_axis, class_axis)
+    names = tuple(dict(model.post)) if sites is None else sites
     params, seeds = own_networks.stacked(params, several=stacked)
     given = {"train": own_data.pair(train, "train")}
     if test is not None:
@@ -99,14 +100,13 @@ def probe(
         classes = own_networks.classes(model, *traced)
         images[split] = x, own_data.labels(y, len(x), classes, split)
         if split == "train":
-            sites = tuple(dict(model.post)) if sites is None else sites
-            own_networks.check_sites(model, params, x, sites, traced)
+            own_networks.check_sites(model, params, x, names, traced)
     odd = oddities.notes(images, classes, what="examples", one_class=True)
-    targets = counting.targets_of(sites, chosen.sweep.layers)
+    targets = counting.targets_of(names, chosen.sweep.layers)
     # Networks that are not finite are left out, so the mesh is that of the others.
     finite = [not array for array in unedited.not_finite_weights(params)]
     splits = _placed(images, devices.make_mesh(seeds=sum(finite) or seeds))
-    _refuse_dependent(model, params, images, splits, tuple(sites), chosen.compute.block, finite)
+    _refuse_dependent(model, params, images, splits, tuple(names), chosen.compute.block, finite)
 
     def measured(show: Show) -> xr.DataTree:
         began = time.perf_counter()

@@ -47,8 +47,8 @@ def margins(logits: Array, labels: Array) -> Array:
 def block_margin(model: taps.Model, site: str, params: Params, edit: Small, part: blocks.Block) -> Array:
     """The sum of one network's margins over a block's valid examples."""
     logits = taps.edit(model.apply, params, part.x, {site: functools.partial(edit.apply, unit_axis=model.unit_axis)})
-    found = margins(elementwise.single(jnp.moveaxis(logits, model.class_axis, 0)), part.y)
-    return jnp.where(part.valid, found, 0).astype(jnp.float32).sum()
+    each = margins(elementwise.single(jnp.moveaxis(logits, model.class_axis, 0)), part.y)
+    return jnp.where(part.valid, each, 0).astype(jnp.float32).sum()
 
 
 def measure(

@@ -29,8 +29,8 @@ def of_block(block: int | None, model: taps.Model, params: Params, x: Any, netwo
     if block is not None:
         return block
     leaves, tree = jax.tree.flatten(params)
-    one = tuple(jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves)
-    read, widest = _widths(model.apply, tree, one, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
+    network = tuple(jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves)
+    read, widest = _widths(model.apply, tree, network, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
     return blocks.default_size(read, networks, widest)
 
 
@@ -44,11 +44,11 @@ def _widths(
     def traced(rows: int) -> tuple[tuple[taps.Site, ...], core.ClosedJaxpr]:
         return taps.trace(apply, params, jax.ShapeDtypeStruct((rows, *row.shape), row.dtype))
 
-    found, closed = traced(1)
-    read = max(math.prod(shape) for shape in [*(site.shape for site in found), *map(_shape, closed.jaxpr.outvars)])
+    sites, closed = traced(1)
+    read = max(math.prod(shape) for shape in [*(site.shape for site in sites), *map(_shape, closed.jaxpr.outvars)])
     # What grows with the examples is theirs; weights, which may be cast or turned on the way, are the same for all.
     single, double = (list(_sizes(each.jaxpr)) for each in (closed, traced(2)[1]))
-    grown = [two - one for one, two in zip(single, double, strict=True)] if len(single) == len(double) else []
+    grown = [after - before for before, after in zip(single, double, strict=True)] if len(single) == len(double) else []
     return max(read, 1), max(read, math.prod(row.shape), *grown, 1)
 
 

@@ -132,9 +132,11 @@ _MARK = core.Primitive("jaxdist_site")
 whatever names its values and sites have."""
 
 
-@_MARK.def_abstract_eval
 def _same(value: Any, *, site: str) -> Any:  # noqa: ARG001  (the mark's parameter)
     return value
+
+
+_MARK.def_abstract_eval(_same)
 
 
 def trace(
@@ -144,9 +146,9 @@ def trace(
 
     The values within reach are passed through `tap`.
     """
-    found: list[Site] = []
-    traced: core.ClosedJaxpr = jax.make_jaxpr(lambda p, b: apply(p, b, _listing(found, tap)))(params, x)
-    return tuple(found), traced
+    reached: list[Site] = []
+    traced: core.ClosedJaxpr = jax.make_jaxpr(lambda p, b: apply(p, b, _listing(reached, tap)))(params, x)
+    return tuple(reached), traced
 
 
 def check(apply: Apply, params: Params, x: Array | jax.ShapeDtypeStruct, names: Iterable[str] = ()) -> tuple[Site, ...]:
@@ -194,8 +196,9 @@ def equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
         yield equation
         for parameter in equation.params.values():
             for program in parameter if isinstance(parameter, (tuple, list)) else [parameter]:
-                if isinstance(program, (core.Jaxpr, core.ClosedJaxpr)):
-                    yield from equations(getattr(program, "jaxpr", program))
+                inner = program.jaxpr if isinstance(program, core.ClosedJaxpr) else program
+                if isinstance(inner, core.Jaxpr):
+                    yield from equations(inner)
 
 
 def _marked_in_use(jaxpr: core.Jaxpr) -> set[str]:

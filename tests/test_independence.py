@@ -92,8 +92,8 @@ def only_under_an_edit(params, x, tap):
 
 
 def dropout_by_place(params, x, tap):
-    kept = jax.random.bernoulli(jax.random.key(0), 0.9, (len(x), 32))
-    return (hidden(params, x, tap) * kept.astype(params[0].dtype)) @ params[-1]
+    mask = jax.random.bernoulli(jax.random.key(0), 0.9, (len(x), 32))
+    return (hidden(params, x, tap) * mask.astype(params[0].dtype)) @ params[-1]
 
 
 DEPENDENT = {

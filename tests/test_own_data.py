@@ -42,9 +42,9 @@ LOSSLESS = {
 
 @pytest.mark.parametrize("given", LOSSLESS.values(), ids=LOSSLESS)
 def test_labels_of_every_kind_that_loses_nothing_are_the_same(given):
-    found = labels(given)
-    assert found.dtype == np.int32
-    np.testing.assert_array_equal(found, Y)
+    made = labels(given)
+    assert made.dtype == np.int32
+    np.testing.assert_array_equal(made, Y)
 
 
 def test_truth_values_are_two_classes_and_never_more():

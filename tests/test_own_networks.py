@@ -181,9 +181,9 @@ def test_axes_counted_from_either_end_give_the_same_also_where_logits_have_fewer
         return {name: result[name].correct.to_numpy() for name in ("restored_offset", "clip")}
 
     for first, second in ((2, -1), (1, -2)):
-        one, other = counts(first), counts(second)
-        for name, values in one.items():
-            np.testing.assert_array_equal(values, other[name])
+        positive, negative = counts(first), counts(second)
+        for name, values in positive.items():
+            np.testing.assert_array_equal(values, negative[name])
     with pytest.raises(
         InputError, match=r"'h': its value has shape \(2, 2, 8\) for two .* with unit_axis -3 its axis 1"
     ):
@@ -343,10 +343,10 @@ def test_half_precision_is_measured_in_every_way(dtype):
     def apply(params, x, tap):
         return logits(params, x.astype(params["w"].dtype), tap)
 
-    found, expected = (jaxdist.probe(apply, params, train=(X, Y), **options) for params in (half, single))
+    halved, expected = (jaxdist.probe(apply, params, train=(X, Y), **options) for params in (half, single))
     for name in ("offset", "restored_offset", "units_offset"):
-        assert abs(found[name].agree - expected[name].agree).mean() < 1, name
+        assert abs(halved[name].agree - expected[name].agree).mean() < 1, name
     for name in ("offset", "log_scale", "margin"):
         values = expected["sensitivity"][name].to_numpy()
-        np.testing.assert_allclose(found["sensitivity"][name], values, atol=0.02 * abs(values).max())
-    np.testing.assert_allclose(found["ranges"].high, expected["ranges"].high, rtol=0.01)
+        np.testing.assert_allclose(halved["sensitivity"][name], values, atol=0.02 * abs(values).max())
+    np.testing.assert_allclose(halved["ranges"].high, expected["ranges"].high, rtol=0.01)

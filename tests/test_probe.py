@@ -107,7 +107,7 @@ def test_one_network_gets_intervals_over_its_images_and_says_so(result, capsys):
 def test_a_group_is_not_shown_as_nothing(result):
     """Neither as it lies in its result nor by itself."""
     for name in result.children:
-        with pytest.raises(InputError, match=f"show: expected a whole result, got one group, '{name}'; give the result"):
+        with pytest.raises(InputError, match=f"show: expected a whole result, got one group, '{name}'; give the"):
             jaxdist.show(result[name])
         with pytest.raises(InputError, match="show: expected a whole result, got one group"):
             jaxdist.show(result[name].copy())

@@ -209,8 +209,8 @@ def test_values_that_are_no_floating_point_numbers_are_listed_but_refused(kind, 
     with pytest.raises(InputError, match=f"site 'h': its value is of {name}, where edits need floating-point numbers"):
         taps.check(model, jnp.eye(6), x, ["h"])
     assert [site.name for site in taps.check(model, jnp.eye(6), x, ["w"])] == ["h", "w"]
-    for kept in (jnp.float16, jnp.bfloat16):
-        taps.check(lambda p, x, tap, k=kept: tap("h", (x @ p).astype(k)), jnp.eye(6), x, ["h"])
+    for half in (jnp.float16, jnp.bfloat16):
+        taps.check(lambda p, x, tap, k=half: tap("h", (x @ p).astype(k)), jnp.eye(6), x, ["h"])
 
 
 def test_tokens_stay_integers(x):

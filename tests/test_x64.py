@@ -81,15 +81,15 @@ def test_every_measurement_is_that_of_float32(name, double):
     assert list(double[name].children) == list(single.children)
     for group, expected in single.children.items():
         for variable, values in expected.data_vars.items():
-            found, wanted = double[name][group][variable].to_numpy(), values.to_numpy()
+            measured, wanted = double[name][group][variable].to_numpy(), values.to_numpy()
             where = f"{group}/{variable}"
-            assert found.dtype == wanted.dtype, where
+            assert measured.dtype == wanted.dtype, where
             if wanted.dtype.kind in "iu" or variable in ("correct", "agree", "kept", "correct_sd", "agree_sd"):
-                assert np.abs(found - wanted).max() <= 1, where
+                assert np.abs(measured - wanted).max() <= 1, where
             elif wanted.dtype.kind == "f":
-                np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4, err_msg=where)
+                np.testing.assert_allclose(measured, wanted, rtol=1e-3, atol=1e-4, err_msg=where)
             else:
-                np.testing.assert_array_equal(found, wanted, err_msg=where)
+                np.testing.assert_array_equal(measured, wanted, err_msg=where)
 
 
 def test_counts_are_those_of_an_oracle_in_float64(double):
@@ -130,5 +130,5 @@ def test_a_run_with_training_and_snapshots_is_that_of_float32(tmp_path):
     for group, expected in single.children.items():
         for variable, values in expected.data_vars.items():
             if values.dtype.kind in "fiu":
-                found = double[group][variable].to_numpy()
-                np.testing.assert_allclose(found, values, rtol=1e-4, atol=1e-5, err_msg=f"{group}/{variable}")
+                measured = double[group][variable].to_numpy()
+                np.testing.assert_allclose(measured, values, rtol=1e-4, atol=1e-5, err_msg=f"{group}/{variable}")
