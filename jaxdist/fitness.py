@@ -143,7 +143,7 @@ def _notes_not_finite(measured: xr.Dataset) -> list[str]:
         part = measured.sel(network=network)
         unfit = not_finite(part).to_numpy()
         if unfit.any():
-            left = left_words(np.count_nonzero(~unfit), len(unfit))
+            left = left_words(int((~unfit).sum()), len(unfit))
             sentences.append(f"{network}: {why_not_finite(part.isel(seed=unfit))}; it enters no number, {left}")
     return sentences
 

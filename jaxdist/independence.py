@@ -215,7 +215,7 @@ def _moved(leaf: Array, unit: float, rng: np.random.Generator) -> Array:
 
 def _rounding(model: taps.Model, params: Params, x: np.ndarray) -> tuple[float, float]:
     """The units of the coarsest type of floating-point numbers that the network computes with, and of its logits."""
-    _, traced = taps.trace(model.apply, params, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
+    traced = taps.trace(model.apply, params, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)).program
     values = [var.aval for equation in taps.equations(traced.jaxpr) for var in equation.outvars]
     types = {getattr(value, "dtype", None) for value in [*values, *jax.tree.leaves(params)]}
     units = [_unit(kind) for kind in types if kind is not None and jnp.issubdtype(kind, jnp.floating)]

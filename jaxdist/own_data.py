@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdist.errors import InputError
+from jaxdist.text import counted
 
 Labelled: TypeAlias = Sequence[Any]
 """Two arrays, or what NumPy makes arrays of: inputs [N, ...] and labels [N]."""
@@ -94,15 +95,15 @@ def labels(given: np.ndarray, rows: int, classes: int, split: str) -> np.ndarray
     y = given[:, 0] if given.shape == (rows, 1) else given
     if y.shape != (rows,):
         raise InputError(
-            f"{split}: expected one integer label for each of {rows} inputs, got {given.dtype} of shape {given.shape}"
-            f"{_way_out(given, rows)}"
+            f"{split}: expected one integer label for each of {counted(rows, 'input')}, got {given.dtype} of shape "
+            f"{given.shape}{_way_out(given, rows)}"
         )
     y = _whole(y, classes, split)
     if y.min() < 0 or y.max() >= classes:
         hint = "; where they count from 1, give labels - 1" if y.min() == 1 and y.max() == classes else ""
         raise InputError(
-            f"{split}: expected labels from 0 to {classes - 1}, one of the network's {classes} classes, "
-            f"got {y.min()} to {y.max()}{hint}"
+            f"{split}: expected labels from 0 to {classes - 1}, one of the network's "
+            f"{counted(classes, 'class', 'classes')}, got {y.min()} to {y.max()}{hint}"
         )
     return y.astype(np.int32)
 

@@ -119,7 +119,7 @@ def traced(made: Model, params: Params, x: np.ndarray, split: str, *, several: b
     def of(rows: int) -> Traced:
         block = jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype)
         try:
-            sites, program = taps.trace(apply, network, block)
+            sites = taps.trace(apply, network, block)
         except InputError as error:
             raise type(error)(str(error)) from None  # without what JAX adds of its own frames
         except Exception as error:
@@ -129,7 +129,7 @@ def traced(made: Model, params: Params, x: np.ndarray, split: str, *, several: b
                 "module from_linen or from_nnx makes apply and params"
             )
             raise
-        return Traced(program.out_avals[0], sites)
+        return Traced(sites.program.out_avals[0], sites)
 
     double = of(2)
     return of(1), double

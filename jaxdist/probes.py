@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax.sharding import Mesh
@@ -30,6 +31,7 @@ from jaxdist import (
     results,
     sizes,
     study,
+    taps,
     unedited,
 )
 from jaxdist import config as configs
@@ -184,7 +186,9 @@ def _refuse_dependent(
     for seed in dict.fromkeys([*seeds[:1], *seeds[-1:]]):
         network = jax.tree.map(lambda leaf, k=seed: leaf[k], params)
         for split, (x, _) in images.items():
-            size = blocks.even_size(splits[split], sizes.of_block(block, model, params, x))
+            size = blocks.even_size(
+                splits[split], sizes.of_block(block, taps.sites_for_one(model.apply, params, jnp.asarray(x[:1])))
+            )
             independence.check(model, network, x, sites, size, split=split)
 
 

@@ -151,7 +151,7 @@ def measure(
         kind=rule.kind,
         deviations=rule.deviations if rule.kind == "sd" else 0.0,
         precision=precision,
-        size=sizes.of_block(block, model, params, examples.x),
+        size=sizes.of_block(block, found),
         mesh=mesh,
     )
     seeds = jax.tree.leaves(params)[0].shape[0]

@@ -39,7 +39,7 @@ def moved(
         model=model,
         sites=tuple(site.name for site in found if site.name in edits),
         precision=precision,
-        size=sizes.of_block(block, model, params, examples.x),
+        size=sizes.of_block(block, found),
         mesh=mesh,
     )
     return np.asarray(to_host(found_moves))[: jax.tree.leaves(params)[0].shape[0]]

@@ -67,7 +67,7 @@ def measure(
     Raises:
       InputError: if the model does not reach the site exactly once.
     """
-    taps.sites_for_one(model.apply, params, examples.x, [site])
+    found = taps.sites_for_one(model.apply, params, examples.x, [site])
     mesh = mesh_of(examples)
     result = _measure(
         spread(params, mesh),
@@ -75,7 +75,7 @@ def measure(
         model=model,
         site=site,
         precision=precision,
-        size=sizes.of_block(block, model, params, examples.x),
+        size=sizes.of_block(block, found),
         mesh=mesh,
     )
     seeds = jax.tree.leaves(params)[0].shape[0]

@@ -6,57 +6,54 @@ bounds memory is the widest value of an example that the model computes anywhere
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
-import jax
 from jax.extend import core
 
 from jaxdist import blocks, taps
-from jaxdist.types import Apply, Params
 
 
-def of_block(block: int | None, model: taps.Model, params: Params, x: Any, networks: int = 1) -> int:
-    """Examples a block for stacked parameters (leading S) and inputs x[N, ...], where so many networks run together.
+def of_block(block: int | None, sites: taps.Sites, networks: int = 1) -> int:
+    """Examples a block for a model whose sites were listed for one example, where so many networks run together.
 
     `block` where it is given, else the default for the widths of the model's values.
-
-    Raises:
-      InputError: if the model calls its tap with anything but a name and an array.
     """
     if block is not None:
         return block
-    leaves, tree = jax.tree.flatten(params)
-    network = tuple(jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves)
-    read, widest = _widths(model.apply, tree, network, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
-    return blocks.default_size(read, networks, widest)
+    jaxpr = sites.program.jaxpr
+    read = max(1, *(math.prod(site.shape) for site in sites), *map(_size, jaxpr.outvars))
+    *weights, x = jaxpr.invars
+    # Weights, which may be cast or turned on the way, are the same for all examples.
+    return blocks.default_size(read, networks, max(read, _size(x), _widest(jaxpr, [False for _ in weights] + [True])))
 
 
-@functools.lru_cache(maxsize=64)  # a sweep of many networks asks for every part of it
-def _widths(
-    apply: Apply, tree: jax.tree_util.PyTreeDef, leaves: tuple[jax.ShapeDtypeStruct, ...], row: jax.ShapeDtypeStruct
-) -> tuple[int, int]:
-    """Values of an example: the most at a site or among the logits, and the most at once anywhere in the model."""
-    params = jax.tree.unflatten(tree, leaves)
-
-    def traced(rows: int) -> tuple[tuple[taps.Site, ...], core.ClosedJaxpr]:
-        return taps.trace(apply, params, jax.ShapeDtypeStruct((rows, *row.shape), row.dtype))
-
-    sites, closed = traced(1)
-    read = max(math.prod(shape) for shape in [*(site.shape for site in sites), *map(_shape, closed.jaxpr.outvars)])
-    # What grows with the examples is theirs; weights, which may be cast or turned on the way, are the same for all.
-    single, double = (list(_sizes(each.jaxpr)) for each in (closed, traced(2)[1]))
-    grown = [after - before for before, after in zip(single, double, strict=True)] if len(single) == len(double) else []
-    return max(read, 1), max(read, math.prod(row.shape), *grown, 1)
+def _widest(jaxpr: core.Jaxpr, inputs: Sequence[bool]) -> int:
+    """The most values of one result that depends on those `inputs` for which it is true, inner programs included."""
+    depend, most = {var for var, does in zip(jaxpr.invars, inputs, strict=True) if does}, 0
+    for equation in jaxpr.eqns:
+        given = [isinstance(atom, core.Var) and atom in depend for atom in equation.invars]
+        if not any(given):
+            continue
+        depend.update(equation.outvars)
+        inner = [_widest(program, _inner(equation, program, given)) for program in taps.programs(equation)]
+        most = max(most, *map(_size, equation.outvars), *inner)
+    return most
 
 
-def _sizes(jaxpr: core.Jaxpr) -> Iterator[int]:
-    """How many values each equation's results have, those of inner programs included, in their order."""
-    return (math.prod(_shape(var)) for equation in taps.equations(jaxpr) for var in equation.outvars)
+def _inner(equation: core.JaxprEqn, program: core.Jaxpr, given: list[bool]) -> list[bool]:
+    """Which inputs of an inner program depend, where those of its equation do; so does all that a loop carries on."""
+    count, parameters = len(program.invars), equation.params
+    # What chooses a branch, or only decides whether a loop goes on, comes first.
+    inputs = ([False] * count + given)[-count:] if count else []
+    carried = range(0)
+    if equation.primitive.name == "scan":
+        carried = range(parameters["num_consts"], parameters["num_consts"] + parameters["num_carry"])
+    elif equation.primitive.name == "while":
+        carried = range(count - len(equation.outvars), count)
+    return [does or k in carried for k, does in enumerate(inputs)]
 
 
-def _shape(atom: Any) -> tuple[int, ...]:
-    shape: tuple[int, ...] = getattr(atom.aval, "shape", ())
-    return shape
+def _size(atom: Any) -> int:
+    return math.prod(getattr(atom.aval, "shape", ()))

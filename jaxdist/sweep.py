@@ -86,7 +86,7 @@ def sums(
         sites=tuple(sorted(edits, key=order.index)),
         watch=watch,
         precision=precision,
-        size=sizes.of_block(block, model, params, examples.x),
+        size=sizes.of_block(block, found),
         mesh=mesh,
     )
     counts, summed = jax.tree.map(lambda leaf: leaf[:seeds], to_host(result))
@@ -184,7 +184,7 @@ def matches(
     both = dataclasses.replace(examples[0], x=(examples[0].x, examples[1].x))
     found = taps.sites_for_one(model.apply, first[0], examples[0].x, first[1])
     sites = tuple(site.name for site in found if site.name in first[1])
-    size = sizes.of_block(block, model, first[0], examples[0].x)
+    size = sizes.of_block(block, found)
     mesh, seeds = mesh_of(both), jax.tree.leaves(first[0])[0].shape[0]
     counts = _matches(*spread((first, second), mesh), both, model=model, sites=sites, size=size, mesh=mesh)
     return np.asarray(to_host(counts)[:seeds])

@@ -139,19 +139,22 @@ def _same(value: Any, *, site: str) -> Any:  # noqa: ARG001  (the mark's paramet
 _MARK.def_abstract_eval(_same)
 
 
-def trace(
-    apply: Apply, params: Params, x: Array | jax.ShapeDtypeStruct, tap: Tap = identity
-) -> tuple[tuple[Site, ...], core.ClosedJaxpr]:
-    """List the sites as `sites` does, with the traced program, of which nothing is computed.
+class Sites(tuple[Site, ...]):
+    """A model's sites in the order in which it reaches them, with the `program` in which it was traced."""
 
-    The values within reach are passed through `tap`.
-    """
+    program: core.ClosedJaxpr
+
+
+def trace(apply: Apply, params: Params, x: Array | jax.ShapeDtypeStruct, tap: Tap = identity) -> Sites:
+    """List the sites as `sites` does, with the values within reach passed through `tap`; nothing is computed."""
     reached: list[Site] = []
     traced: core.ClosedJaxpr = jax.make_jaxpr(lambda p, b: apply(p, b, _listing(reached, tap)))(params, x)
-    return tuple(reached), traced
+    listed = Sites(reached)
+    listed.program = traced
+    return listed
 
 
-def check(apply: Apply, params: Params, x: Array | jax.ShapeDtypeStruct, names: Iterable[str] = ()) -> tuple[Site, ...]:
+def check(apply: Apply, params: Params, x: Array | jax.ShapeDtypeStruct, names: Iterable[str] = ()) -> Sites:
     """List the sites as `sites` does, and refuse those of `names` that cannot be edited; one trace, nothing computed.
 
     Raises:
@@ -168,8 +171,8 @@ def check(apply: Apply, params: Params, x: Array | jax.ShapeDtypeStruct, names: 
         marked: Array = _MARK.bind(value, site=site)
         return marked
 
-    found, traced = trace(apply, params, x, marking)
-    used = _marked_in_use(traced.jaxpr)
+    found = trace(apply, params, x, marking)
+    used = _marked_in_use(found.program.jaxpr)
     for site in names:
         _refuse_unless_editable(site, found)
         if not jnp.issubdtype(types[site], jnp.floating):
@@ -190,15 +193,21 @@ def check(apply: Apply, params: Params, x: Array | jax.ShapeDtypeStruct, names: 
     return found
 
 
+def programs(equation: core.JaxprEqn) -> Iterator[core.Jaxpr]:
+    """The programs within an equation: what it calls, repeats or chooses from."""
+    for parameter in equation.params.values():
+        for program in parameter if isinstance(parameter, (tuple, list)) else [parameter]:
+            inner = program.jaxpr if isinstance(program, core.ClosedJaxpr) else program
+            if isinstance(inner, core.Jaxpr):
+                yield inner
+
+
 def equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
     """All equations of a traced program, each followed by those of the programs within it."""
     for equation in jaxpr.eqns:
         yield equation
-        for parameter in equation.params.values():
-            for program in parameter if isinstance(parameter, (tuple, list)) else [parameter]:
-                inner = program.jaxpr if isinstance(program, core.ClosedJaxpr) else program
-                if isinstance(inner, core.Jaxpr):
-                    yield from equations(inner)
+        for program in programs(equation):
+            yield from equations(program)
 
 
 def _marked_in_use(jaxpr: core.Jaxpr) -> set[str]:
@@ -257,7 +266,7 @@ def _listed(found: Iterable[Site]) -> str:
     return ", ".join(dict.fromkeys(site.name for site in found)) or "none"
 
 
-def sites_for_one(apply: Apply, params: Params, x: Array, names: Iterable[str] = ()) -> tuple[Site, ...]:
+def sites_for_one(apply: Apply, params: Params, x: Array, names: Iterable[str] = ()) -> Sites:
     """List the sites as `check` does, of one network of stacked parameters (leading S), with one example's shapes."""
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
     return check(apply, one, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), names)

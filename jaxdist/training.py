@@ -14,7 +14,7 @@ import optax
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import blocks, elementwise, sizes
+from jaxdist import blocks, elementwise, sizes, taps
 from jaxdist.devices import DATA, SEED, Examples, mesh_of, same, spread, to_host
 from jaxdist.errors import TrainingDivergedError
 from jaxdist.taps import Model, identity
@@ -157,7 +157,7 @@ def train(
     step_flops = 6.0 * sum(leaf.size for leaf in leaves) * int(to_host(train_set.total))
     rows = mesh.shape[SEED]
     length, together = _steps_together(step_flops), _seeds_together(-(-count // rows), step_flops / rows)
-    size = sizes.of_block(block, model, params, train_set.x, together)
+    size = sizes.of_block(block, taps.sites_for_one(model.apply, params, train_set.x), together)
     while step <= steps:
         state, measured = _steps(
             state,

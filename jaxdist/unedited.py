@@ -48,7 +48,7 @@ def measure(
     model: taps.Model, params: Params, examples: Examples, *, precision: str = "float32", block: int | None = None
 ) -> Unedited:
     """Count an ensemble's classes (stacked parameters, leading S) over all examples, and fetch the counts."""
-    mesh, size = mesh_of(examples), sizes.of_block(block, model, params, examples.x)
+    mesh, size = mesh_of(examples), sizes.of_block(block, taps.sites_for_one(model.apply, params, examples.x))
     counts = _measure(spread(params, mesh), examples, model=model, precision=precision, size=size, mesh=mesh)
     seeds = jax.tree.leaves(params)[0].shape[0]
     correct, predicted, not_finite, labels = (leaf[:seeds] for leaf in to_host(counts))

@@ -66,7 +66,7 @@ def sweep(
         site=site,
         linear=linear,
         precision=precision,
-        size=sizes.of_block(block, model, params, examples.x),
+        size=sizes.of_block(block, found),
         mesh=mesh,
     )
     return jax.tree.map(lambda leaf: leaf[:seeds], to_host(counts))

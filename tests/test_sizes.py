@@ -17,7 +17,8 @@ def size(apply, shapes, inputs, networks=1, block=None, dtype=np.float32):
     """The block of a model of so many inputs, from the shapes of one network's weights; nothing is computed."""
     params = [jax.ShapeDtypeStruct((3, *shape), np.float32) for shape in shapes]
     model = apply if isinstance(apply, taps.Model) else taps.Model(apply)
-    return sizes.of_block(block, model, params, jax.ShapeDtypeStruct((5, *inputs), dtype), networks)
+    sites = taps.sites_for_one(model.apply, params, jax.ShapeDtypeStruct((5, *inputs), dtype))
+    return sizes.of_block(block, sites, networks)
 
 
 def dense(params, x, tap):
@@ -44,7 +45,8 @@ def test_the_papers_networks_have_blocks_by_their_hidden_layer(activation, netwo
     for dtype, inputs in kinds.items():
         x = jax.ShapeDtypeStruct((60000, inputs), dtype)
         expected = 384 if backend == "cpu" else 2**24 // networks // 128 // 64 * 64
-        assert sizes.of_block(None, model, params, x, networks) == expected == blocks.default_size(128, networks)
+        sites = taps.sites_for_one(model.apply, params, x)
+        assert sizes.of_block(None, sites, networks) == expected == blocks.default_size(128, networks)
 
 
 @pytest.mark.parametrize("classes", [10, 100, 1000, 20_000, 1_000_000])
@@ -99,14 +101,49 @@ def test_weights_that_are_cast_or_turned_on_the_way_do_not_count(backend):
     assert size(apply, shapes, (1000,)) == size(dense, shapes, (1000,)) == blocks.default_size(128)
 
 
-def test_a_program_that_depends_on_how_many_examples_there_are_is_sized_by_its_sites(backend):
-    def apply(params, x, tap):
-        h = tap("h", x @ params[0])
-        for _ in range(len(x)):
-            h = h + 1
-        return h @ params[1]
+def scanned(params, x, tap):
+    """Weights of several layers, cast within a scan, and a value that starts from nothing and is carried on."""
 
-    assert size(apply, [(16, 128), (128, 10)], (16,)) == blocks.default_size(128)
+    def layer(carry, weight):
+        h, total = carry
+        h = jax.nn.relu(h @ weight.astype(jnp.bfloat16).astype(jnp.float32))
+        return (h, total + h.sum(-1, keepdims=True) * jnp.ones((1, 128))), None
+
+    h = tap("h", x @ params[0])
+    (h, total), _ = jax.lax.scan(layer, (h, jnp.zeros((len(x), 128))), params[2])
+    return (h + total) @ params[1]
+
+
+def while_wide(params, x, tap):
+    """Carries a thousand times as much as the site has, from nothing, and looks at weights besides."""
+    h = tap("h", x @ params[0])
+    weight = params[2].sum()
+
+    def body(state):
+        k, z = state
+        return k + 1, z + h.sum(-1, keepdims=True) * weight
+
+    z = jax.lax.while_loop(lambda state: state[0] < 3, body, (0, jnp.zeros((len(x), 128_000))))[1]
+    return (h + z[:, :128]) @ params[1]
+
+
+def branches(params, x, tap):
+    h = tap("h", x @ params[0])
+
+    def wide(h):
+        return jnp.repeat(h, 1000, axis=1)[:, ::1000]
+
+    return jax.lax.cond(params[2][0, 0, 0] > 0, wide, lambda h: h, h) @ params[1]
+
+
+@pytest.mark.parametrize(("apply", "wide"), [(scanned, 1), (while_wide, 1000), (branches, 1000)])
+def test_loops_and_branches_are_looked_into(apply, wide, backend):
+    """The weights within are no example's, and what is carried on is, though it starts from nothing."""
+    shapes = [(16, 128), (128, 10), (3, 128, 128)]
+    most = blocks.CPU_MOST if backend == "cpu" else blocks.ACCELERATOR_MOST
+    bound = most // (128 * wide)
+    expected = min(blocks.default_size(128), bound // 64 * 64 or bound)
+    assert size(apply, shapes, (16,)) == expected
 
 
 def test_a_block_that_is_given_is_taken(backend):

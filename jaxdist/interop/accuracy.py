@@ -84,7 +84,8 @@ def refuse_chance(
             )
             raise InputError(
                 f"{where}: {which} is right on {right} of {counted(of, 'train image')} unedited and {how}{better}; "
-                "expected a trained network, so check the order of its layers (--layers), its activation (--model.activations), "
+                "expected a trained network, so check the order of its layers (--layers), its activation "
+                "(--model.activations), "
                 "how its images were scaled (--data.normalisation), whether its weights are [units, inputs] and the "
                 "labels its own, or, if it is to be like that, give --allow-chance true"
             )
