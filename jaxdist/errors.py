@@ -11,7 +11,7 @@ class InputError(ValueError):
 
 
 class TrainingDivergedError(InputError):
-    """A network's loss stopped being finite during training."""
+    """A network's loss stopped being finite during training, or its weights or logits are not finite after it."""
 
 
 class MeaninglessError(InputError):

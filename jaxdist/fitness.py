@@ -33,8 +33,8 @@ GROUP = "unedited"
 LEVEL = 0.05
 """Of the one-sided binomial test: one in twenty networks at chance passes for better."""
 
-_LISTED = 8
-"""So many seeds are named; of more, their number is said."""
+_LISTED, _REASONS = 8, 3
+"""So many seeds are named, and so many reasons given; of more, their number is said."""
 
 Flags: TypeAlias = npt.NDArray[np.bool_]
 
@@ -143,20 +143,29 @@ def _notes_not_finite(measured: xr.Dataset) -> list[str]:
         part = measured.sel(network=network)
         unfit = not_finite(part).to_numpy()
         if unfit.any():
+            enter = "it enters" if unfit.sum() == 1 else "they enter"
             left = left_words(int((~unfit).sum()), len(unfit))
-            sentences.append(f"{network}: {why_not_finite(part.isel(seed=unfit))}; it enters no number, {left}")
+            sentences.append(f"{network}: {why_not_finite(part.isel(seed=unfit))}; {enter} no number, {left}")
     return sentences
 
 
 def why_not_finite(part: xr.Dataset) -> str:
     """Which of some seeds of a network, none of them finite, and why: "seed 2 is not finite (weights 'w')"."""
-    named = [name for name in part.not_finite_weights.to_numpy() if name]
-    reason = f"weights '{named[0]}'" if named else "logits of " + _images(part.not_finite.isel(seed=0))
-    return f"{seed_words(part.seed.to_numpy())} not finite ({reason})"
+    seeds = part.seed.to_numpy()
+    reasons = [_reason(part.isel(seed=k)) for k in range(len(seeds))]
+    if len(set(reasons)) > 1:
+        reasons = [f"seed {seed}: {reason}" for seed, reason in zip(seeds, reasons, strict=True)]
+    several = list(dict.fromkeys(reasons))
+    more = f"; {len(several) - _REASONS} more" if len(several) > _REASONS else ""
+    return f"{seed_words(seeds)} not finite ({'; '.join(several[:_REASONS])}{more})"
 
 
-def _images(counts: xr.DataArray) -> str:
-    return " and ".join(f"{int(counts.sel(split=split))} {split} images" for split in counts.split.to_numpy())
+def _reason(one: xr.Dataset) -> str:
+    """Why a single network is not finite: the name of an array, or where its logits are not."""
+    if name := str(one.not_finite_weights.item()):
+        return f"weights '{name}'"
+    counts = {str(split): int(one.not_finite.sel(split=split)) for split in one.split.to_numpy()}
+    return "logits of " + listed([counted(count, f"{split} image") for split, count in counts.items() if count])
 
 
 def _notes_at_chance(by_place: Mapping[tuple[str, str], Chance]) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -71,6 +71,22 @@ class _Network(NamedTuple):
     outside: float  # the same of its logits
 
 
+def check_each(
+    model: taps.Model, networks: Sequence[Params], x: np.ndarray, sites: tuple[str, ...], size: int, *, split: str
+) -> None:
+    """Refuse networks of one function as `check` does: the first and the last by all that it looks at.
+
+    Those between are looked at unedited, in few pairs of blocks: what makes logits depend on other examples is the
+    function more than the weights.
+
+    Raises:
+      InputError: for the first example of the first network whose logits differ by more than rounding explains.
+    """
+    units = _rounding(model, networks[0], x)
+    for k, params in enumerate(networks):
+        _check(model, params, x, sites, size, units, split=split, closely=k in (0, len(networks) - 1))
+
+
 def check(
     model: taps.Model, params: Params, x: np.ndarray, sites: tuple[str, ...], size: int, *, split: str = "train"
 ) -> None:
@@ -84,15 +100,31 @@ def check(
     Raises:
       InputError: for the first example whose logits differ by more than rounding explains.
     """
+    _check(model, params, x, sites, size, _rounding(model, params, x), split=split, closely=True)
+
+
+def _check(
+    model: taps.Model,
+    params: Params,
+    x: np.ndarray,
+    sites: tuple[str, ...],
+    size: int,
+    units: tuple[float, float],
+    *,
+    split: str,
+    closely: bool,
+) -> None:
     total, params = len(x), jax.tree.map(jnp.asarray, params)
     size, rng = min(size, total), np.random.default_rng(0)
     other = _other(size, total)
     ways = (_Way(f"in another order, in blocks of {size}", size), _Way(f"in blocks of {other}", other))
-    units = _rounding(model, params, x)
     none = _Edit(np.int32(-1), np.float32(0), np.False_)
     measured = np.asarray(_edited(params, x[:size], none, model=model, sites=sites)[1])
     edits = [none] + [_Edit(np.int32(k), of, alike) for k, of in enumerate(measured) for alike in (np.False_, np.True_)]
-    for edit, rows in itertools.product(edits, _pairs(total, size, other)):
+    pairs = _pairs(total, size, other)
+    if not closely:
+        edits, pairs = [none], pairs[:: max(1, len(pairs) // LEAST_PAIRS)]
+    for edit, rows in itertools.product(edits, pairs):
         network = _Network(functools.partial(_logits, model, sites, edit), params, *units)
         part = x[rows]
         straight = _in_blocks(network, part, size)

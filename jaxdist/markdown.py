@@ -64,6 +64,7 @@ def published(points: pd.DataFrame, training: pd.DataFrame | None, options: Stat
 
 def corrected(points: pd.DataFrame, options: StatisticsConfig) -> str:
     """The same rows against each network's own unedited accuracy."""
+    points = points.assign(over=points.tested_over)
     level, margin = tables.percent(options.confidence, 0), tables.percent(options.margin)
     noninferior = (
         f"Non-inferior means that the one-sided {level} % bound of the drop, the smallest margin that passes, is below "
@@ -128,7 +129,7 @@ def tolerance(reach: pd.DataFrame, options: StatisticsConfig, flips: pd.DataFram
 def left_out(frame: pd.DataFrame, what: str) -> list[str]:
     """A paragraph that names the seeds at chance which a table's numbers are without; nothing where there are none."""
     notes = "; ".join(tables.left_out_notes(frame))
-    return [f"**Note**: {what} without networks at chance, whose accuracy cannot fall: {notes}."] if notes else []
+    return [f"**Note**: {what} without networks at chance, which have nothing to lose: {notes}."] if notes else []
 
 
 def with_notes(text: str, notes: Sequence[str]) -> str:

@@ -60,7 +60,10 @@ def cells(result: xr.DataTree, options: StatisticsConfig, *, name: str = "the ru
 
 
 def absent(frame: pd.DataFrame) -> str:
-    """The published networks and tables that a run has no cells for, in words; empty if it has all."""
+    """The published networks and tables that a run has no cells for, in words; empty if it has all.
+
+    Networks that are all at chance have none of edits.
+    """
     there = set(zip(frame.table, frame.network, strict=True))
     wanted = [("trained", one.network) for one in published.finals()]
     wanted += [(one.family, one.network) for one in published.cells()]
@@ -99,7 +102,7 @@ def verdict(frame: pd.DataFrame) -> tuple[str, str]:
             f"{words}, but {counted(judged.seeds.min(), 'seed')} are too few to agree by; {LEAST_SEEDS} are needed",
         )
     if absent(frame):
-        return "not shown", f"{words}, but some are not in this run"
+        return "not shown", f"{words}, but some are not in this run, or of networks at chance"
     return "agree", words
 
 
@@ -114,6 +117,8 @@ def _finals(result: xr.DataTree) -> list[dict[str, object]]:
             continue
         # The paper records test accuracy after an update, the others before it.
         last = -1 if cell.quantity == "test_accuracy" else -2
+        if group.sizes["step"] < -last:
+            continue  # untrained networks have no update
         values = group[cell.quantity].sel(network=cell.network).isel(step=last).to_numpy().astype(np.float64)
         width = published.LOSS_DIGITS if cell.quantity == "loss" else published.DIGITS
         rows.append(

@@ -181,15 +181,12 @@ def _refuse_dependent(
     block: int | None,
     finite: Sequence[bool],
 ) -> None:
-    """Look at the first and the last network with finite weights, on every split in the blocks that it is swept in."""
-    seeds = [seed for seed, is_finite in enumerate(finite) if is_finite]
-    for seed in dict.fromkeys([*seeds[:1], *seeds[-1:]]):
-        network = jax.tree.map(lambda leaf, k=seed: leaf[k], params)
-        for split, (x, _) in images.items():
-            size = blocks.even_size(
-                splits[split], sizes.of_block(block, taps.sites_for_one(model.apply, params, jnp.asarray(x[:1])))
-            )
-            independence.check(model, network, x, sites, size, split=split)
+    """Look at every network with finite weights, on every split in the blocks that it is swept in."""
+    networks = [jax.tree.map(lambda leaf, k=k: leaf[k], params) for k, is_finite in enumerate(finite) if is_finite]
+    for split, (x, _) in images.items() if networks else ():
+        listed = taps.sites_for_one(model.apply, params, jnp.asarray(x[:1]))
+        size = blocks.even_size(splits[split], sizes.of_block(block, listed))
+        independence.check_each(model, networks, x, sites, size, split=split)
 
 
 def _attrs(options: Options, images: Mapping[str, tuple[np.ndarray, np.ndarray]], seconds: float) -> dict[str, Any]:

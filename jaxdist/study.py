@@ -28,7 +28,7 @@ from jaxdist import (
 )
 from jaxdist.counting import GRID, Context, Key
 from jaxdist.devices import Examples
-from jaxdist.errors import InputError, MeaninglessError
+from jaxdist.errors import MeaninglessError, TrainingDivergedError
 from jaxdist.kernel import Counts
 from jaxdist.results import Swept
 from jaxdist.taps import Model
@@ -123,15 +123,15 @@ def fit_subjects(subjects: Mapping[str, Subject], context: Context, counted: xr.
     measured in its place, so that all have as many and run one program; what is found of it is masked.
 
     Raises:
-      InputError: if a network has no seed that is finite.
+      TrainingDivergedError: if a network has no seed that is finite.
     """
     unfit = fitness.not_finite(counted).transpose("network", "seed").to_numpy()
     for name, lost in zip(subjects, unfit, strict=True):
         if lost.all():
             why = fitness.why_not_finite(counted.sel(network=name))
-            raise InputError(
-                f"network '{name}': {why}; give weights of a training that did not diverge, and keep constants such as "
-                "infinite masks out of the parameters"
+            raise TrainingDivergedError(
+                f"network '{name}': {why}; expected the weights of a training that did not diverge, so lower its "
+                "learning rate; constants such as infinite masks belong into the function, not among its parameters"
             )
     remaining: list[int] = np.flatnonzero(~unfit.all(axis=0)).tolist()
     chosen: dict[str, Subject] = {}

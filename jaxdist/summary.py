@@ -14,7 +14,7 @@ from rich.text import Text
 from jaxdist import breakdowns, dose_tables, dosed, families, fitness, formulas, markdown, results, tables, verdicts
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
-from jaxdist.text import counted
+from jaxdist.text import counted, listed
 from jaxdist.types import Ranges
 
 WIDTH = 80
@@ -86,10 +86,14 @@ def interval_words(reach: pd.DataFrame, options: StatisticsConfig) -> str:
         return (
             f"{tables.only(reach)}: {level} interval over {'its' if reach.network.nunique() == 1 else 'their'} images"
         )
-    seeds, out = int(reach.seeds.max()), "; ".join(tables.left_out_notes(reach))
-    if seeds == 0:
+    out = "; ".join(tables.left_out_notes(reach))
+    if reach.seeds.max() == 0:
         return f"No radius: {out}"
-    words = f" (too few for a {level} interval)" if reach.low.isna().all() else f" with {level} interval"
+    over_seeds = reach[reach.over == "seeds"]
+    seeds = int(over_seeds.seeds.max())
+    words = f" (too few for a {level} interval)" if over_seeds.low.isna().all() else f" with {level} interval"
+    alone = list(dict.fromkeys(reach[(reach.over == "images") & (reach.seeds > 0)].network))
+    words += f", of {listed(alone)} {level} over images" if alone else ""
     return f"Median of {counted(seeds, 'seed')}{words}{f' ({out})' if out else ''}"
 
 
@@ -126,13 +130,17 @@ def _dead_notes(result: xr.DataTree) -> list[str]:
         dead = measured.dead
         policy = results.options_of(result).sweep.dead_units
         for network in dead.network.to_numpy():
-            per_seed = dead.sel(network=network).sum(("site", "unit")).to_numpy()
+            # A network that is not finite has no ranges.
+            there = measured.low.sel(network=network).notnull().any(("site", "unit")) | dead.sel(network=network).any(
+                ("site", "unit")
+            )
+            per_seed = dead.sel(network=network).sum(("site", "unit")).to_numpy()[there.to_numpy()]
             if per_seed.any():
                 done = "left as they are" if policy == "identity" else "edited by the formula, NaN where it is 0/0"
                 done = f"; such are {done}" if per_seed.sum() == 1 else f", {done}"
                 affected = f"{np.count_nonzero(per_seed)} of {counted(len(per_seed), 'network')}"
                 notes.append(f"{network}: {counted(per_seed.sum(), 'dead unit')} in {affected}{done}")
-            notes += _meaningless_notes(str(network), measured.sel(network=network), result)
+            notes += _meaningless_notes(str(network), measured.sel(network=network).isel(seed=there.to_numpy()), result)
     return notes
 
 

@@ -47,7 +47,8 @@ def points(result: xr.DataTree, options: StatisticsConfig) -> pd.DataFrame:
     """One row a series and point: accuracy with its interval, the published analysis, the corrected one.
 
     Statistics are over the seeds or, as the column `over` says, over the images of a single network. Seeds at chance
-    count for `accuracy` and `agree`, but for no test or drop: `left_out` lists them, `judged` says how many are left.
+    count for `accuracy` and `agree`, but for no test or drop: `left_out` lists them, `judged` says how many are left,
+    and `tested_over` what these are over.
     Empty where no family was swept.
     """
     frames = []
@@ -72,7 +73,8 @@ def points(result: xr.DataTree, options: StatisticsConfig) -> pd.DataFrame:
             "published_t": published.t,
             "published_p": published.p,
             **{name: getattr(corrected, name) for name in corrected._fields if name not in ("mean", "low", "high")},
-            "over": over(judged if len(judged.seeds) else one),
+            "over": over(one),
+            "tested_over": over(judged if len(judged.seeds) else one),
         }
         frames.append(pd.DataFrame({**one.labels, **columns}))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
@@ -105,7 +107,8 @@ def over(one: Series) -> Literal["seeds", "images"]:
 def left_out_notes(frame: pd.DataFrame) -> list[str]:
     """Which seeds have no part in the radii or tests of a frame, a phrase for each network and split; often none."""
     notes = []
-    for (network, split, numbers), part in frame.groupby(["network", "split", "left_out"], sort=False):
+    name = "label" if "label" in frame else "network"  # on a page of several runs
+    for (network, split, numbers), part in frame.groupby([name, "split", "left_out"], sort=False):
         if numbers:
             seeds = str(numbers).split(", ")
             left = int((part.judged if "judged" in part else part.seeds).max())
@@ -262,10 +265,10 @@ def at_paper_rows(frame: pd.DataFrame) -> pd.DataFrame:
 
 def cautions(points: pd.DataFrame, column: str) -> list[str]:
     """Sentences on a column of p-values over seeds, in the rows that `at_paper_rows` lists, as `text.cautions`."""
-    listed = at_paper_rows(points[(points.over == "seeds") & (points.seeds > 1)])
+    listed = at_paper_rows(points[(points.tested_over == "seeds") & (points.judged > 1)])
     listed = listed[~listed.unedited]
     untested = listed[column].isna()
-    return text.cautions(listed.seeds[~untested], listed.seeds[untested])
+    return text.cautions(listed.judged[~untested], listed.judged[untested])
 
 
 def nearest(grid: np.ndarray, row: float) -> float:

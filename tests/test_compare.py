@@ -372,3 +372,33 @@ def test_what_cannot_be_compared(capsys, runs):
     code, text = shown(capsys, trained, runs["first"])
     assert code == 2
     assert "holds no sweep to compare" in text
+
+
+def test_networks_are_paired_by_seed_where_one_is_not_finite(tmp_path, capsys):
+    run = make(tmp_path / "run", "--train.seeds", "4", "--train.steps", "3", "--sweep.families", "clip")
+    other = copy(run, tmp_path / "other")
+    for network in ("relu", "abs"):
+        path = run / "weights" / f"{network}.safetensors"
+        params = stored.load(path)
+        for layer in params.values():
+            layer["weight"][1] *= np.float32(1e30)  # finite itself, but not the logits
+        stored.save(params, path)
+    assert cli.main(["sweep", str(run)]) == 0
+    found = compare(run, other, images=0)
+    assert (found.mode, found.verdict) == ("shared", "agree")
+    assert set(zip(found.points.seed, found.points.seed_b, strict=True)) == {(0, 0), (2, 2), (3, 3)}
+    assert any("seed 1 is not finite" in note for note in found.notes)
+    alone = compare(run, run)
+    assert set(alone.points.seed) == {0, 2, 3}
+
+
+def test_seeds_at_chance_are_named_where_too_few_are_left(tmp_path):
+    run = make(tmp_path / "run", "--train.seeds", "3", "--train.steps", "3", "--sweep.families", "clip")
+    low = make(tmp_path / "low", "--train.seeds", "3", "--train.steps", "3", "--train.seed", "9")
+    params = {name: stored.load(low / "weights" / f"{name}.safetensors") for name in ("relu", "abs")}
+    for name, layers in params.items():
+        layers["dense1"]["weight"][:2] = 0
+        stored.save(layers, low / "weights" / f"{name}.safetensors")
+    assert cli.main(["sweep", str(low), "--sweep.families", "clip"]) == 0
+    with pytest.raises(jaxdist.InputError, match=r"one side has 3 seeds, the other 1; .* without those at chance"):
+        compare(run, low)

@@ -371,3 +371,73 @@ def test_growing_a_run_of_an_older_version_judges_all_of_its_networks(tmp_path):
     whole = jaxdist.run(config.from_dict({**small, "out": f"{out}-whole"}, where="test"))
     for name in ("correct", "predicted", "labels", "not_finite"):
         xr.testing.assert_equal(grown[fitness.GROUP][name], whole[fitness.GROUP][name])
+
+
+class TestFewAreLeft:
+    """What is said where two seeds or one remain of those at chance, or none."""
+
+    LABELS = np.array([300, 250, 250])
+
+    def judged(self, *correct, seeds=None):
+        result = results_support.made_up(networks=("relu",), seeds=len(correct), full=True)
+        return with_unedited(result, [list(correct)], self.LABELS)
+
+    @pytest.mark.parametrize("correct", [(300, 310), (300, 310, 300)])
+    def test_seeds_at_chance_are_not_said_to_be_alike(self, correct, tmp_path):
+        report.write(self.judged(*correct), OPTIONS, tmp_path)
+        for name in ("tables/corrected.md", "tables/published.md", "report.html"):
+            assert "are alike" not in (tmp_path / name).read_text(encoding="utf-8"), name
+
+    def test_tests_from_two_of_three_seeds_say_that_they_are_from_two(self):
+        points = tables.points(self.judged(700, 720, 300), OPTIONS)
+        assert (points.judged == 2).all()
+        assert any("from two seeds" in sentence for sentence in tables.cautions(points, "p"))
+
+    def test_bands_of_all_seeds_are_not_those_of_the_one_that_is_judged(self):
+        result = self.judged(700, 300)
+        points = tables.points(result, OPTIONS)
+        assert set(points.over) == {"seeds"}
+        assert set(points.tested_over) == {"images"}
+        assert not tables.over_images(points)
+        text = markdown.corrected(points, OPTIONS)
+        assert "McNemar" in text
+        assert "Student t" not in text
+
+    def test_intervals_over_images_and_over_seeds_are_told_apart(self):
+        one = tables.tolerance(self.judged(700, 300), OPTIONS)
+        two = tables.tolerance(self.judged(700, 710), OPTIONS).assign(network="abs")
+        words = summary.interval_words(pd.concat([one, two], ignore_index=True), OPTIONS)
+        assert words.startswith("Median of 2 seeds (too few for a 95 % interval), of relu 95 % over images")
+
+    def test_runs_on_one_page_have_their_own_notes(self):
+        frames = [
+            tables.tolerance(self.judged(*correct), OPTIONS).assign(label=label)
+            for label, correct in (("a: relu", (700, 300, 710)), ("b: relu", (300, 700, 710, 720)))
+        ]
+        assert tables.left_out_notes(pd.concat(frames, ignore_index=True)) == [
+            f"{label}, {split} images: without seed {seed}, at chance; {left} are left"
+            for label, seed, left in (("a: relu", 1, "2 of 3 seeds"), ("b: relu", 0, "3 of 4 seeds"))
+            for split in ("train", "test")
+        ]
+
+
+def test_reasons_are_given_for_each_network_that_is_not_finite(networks, images):
+    broken = changed(changed(networks, 2, w=np.nan), 4, w=1e30, v=1e30)
+    x = images[0].copy()
+    x[1:] = 0
+    result = probed(broken, (x, images[1]))
+    (note,) = fitness.notes(result)
+    assert note == (
+        "network: seeds 2 and 4 are not finite (seed 2: weights 'w'; seed 4: logits of 1 train image); they enter no "
+        "number, 5 of 7 seeds are left"
+    )
+
+
+def test_dead_units_are_counted_of_networks_that_are_finite():
+    result = results_support.made_up(networks=("relu",), seeds=3)
+    ranges = result["ranges"].to_dataset()
+    for name in ("low", "high"):
+        ranges[name][:, 1] = np.nan
+    result["ranges"] = ranges
+    printed = [note for note in summary._notes(result, OPTIONS) if "dead unit" in note]
+    assert printed == ["relu: 1 dead unit in 1 of 2 networks; such are left as they are"]

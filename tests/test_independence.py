@@ -233,7 +233,7 @@ def test_a_probe_refuses_experts_of_limited_capacity_in_blocks_of_any_size(block
         jaxdist.probe(apply, params, train=(X, np.zeros(300, int)), sites=["h"], measured_on="pre", block=block)
 
 
-def test_a_probe_looks_at_the_test_images_and_at_the_last_network_too():
+def test_a_probe_looks_at_the_test_images_and_at_every_network():
     def apply(params, x, tap):
         """Only where the fifth weight says so, and only of examples with a mark, batch statistics."""
         logits = plain(params[:2], x, tap)
@@ -249,6 +249,10 @@ def test_a_probe_looks_at_the_test_images_and_at_the_last_network_too():
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), fine, fine, last)
     with pytest.raises(InputError, match=f"{REFUSED}.* of 'train' differ"):
         jaxdist.probe(apply, stacked, stacked=True, **given)
+    for several in ((fine, last, fine), (fine, fine, last, fine), (last, fine, fine, fine, fine)):
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *several)
+        with pytest.raises(InputError, match=f"{REFUSED}.* of 'train' differ"):
+            jaxdist.probe(apply, stacked, stacked=True, **given)
     # A network without finite weights says nothing of it.
     broken = [*DENSE, np.float32(np.nan)]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), broken, fine, last, broken)

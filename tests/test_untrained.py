@@ -9,8 +9,25 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import cli, compare, devices, experiment, folders, inputs, models, overview, planning, results, weights
+from jaxdist import (
+    cli,
+    compare,
+    devices,
+    experiment,
+    folders,
+    inputs,
+    models,
+    overview,
+    paper_cells,
+    planning,
+    published,
+    report,
+    results,
+    training,
+    weights,
+)
 from jaxdist import config as configs
+from tests import results_support
 
 SMALL = ["--train.steps=0", "--model.hidden=8", "--sweep.families=clip", "--sweep.splits=test"]
 
@@ -97,3 +114,14 @@ def test_its_cost_is_planned_also_where_the_system_does_not_say_how_much_memory_
     assert cost.memory is None
     assert cost.seconds["train"] == 0
     assert "memory     not measured on this system" in planning.rendered(cost, config)
+
+
+def test_the_paper_s_networks_have_no_history_to_lay_beside_its_tables(tmp_path):
+    result = results_support.made_up()
+    result.attrs |= {"config": configs.to_toml(published.PROTOCOL), "data_name": "mnist", "data_digest": ""}
+    history = {name: training.Metrics(*np.full((3, 1, 6), 0.1)) for name in ("relu", "abs")}
+    result["training"] = results.training(history, range(6)).isel(step=slice(1))
+    cells = paper_cells.cells(result, configs.StatisticsConfig())
+    assert set(cells[cells.table == "trained"].quantity) == {"test_accuracy"}
+    report.write(result, configs.StatisticsConfig(), tmp_path)
+    assert "Beside the paper" in (tmp_path / "report.html").read_text(encoding="utf-8")

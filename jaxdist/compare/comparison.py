@@ -117,6 +117,7 @@ def compare(
     options = _options(first, chosen)
     pairs, notes = pairing.match(first, second)
     networks = (sides.networks(first), sides.networks(second))
+    pairs = {key: (first.finite(one), second.finite(other)) for key, (one, other) in pairs.items()}
     relation = sides.relate(first, second, *networks, weights)
     differences = protocol.between(first, second)
     notes = protocol.on_other_images(first, second) + sides.fitness_notes(first, second) + notes
@@ -129,7 +130,8 @@ def compare(
         notes += _agreement(points, (first, second), networks, pairs, relation, differences, chosen.get("data.dir"))
         verdicts = counts.verdicts(points, images)
     else:
-        points = means.points({key: (one.judged, other.judged) for key, (one, other) in pairs.items()}, options)
+        pairs = {key: (one.judged, other.judged) for key, (one, other) in pairs.items()}
+        points = means.points(pairs, options)
         verdicts = means.verdicts(points, options)
         notes += means.cautions(points)
     return Comparison(
@@ -166,10 +168,10 @@ def _with_published(side: Side, changes: Mapping[str, str]) -> Comparison:
         protocol=protocol.to_published(side),
         verdicts=[Verdict("the published tables", verdict, words)],
         points=cells,
-        curves=pairing.curves(side.series().values(), options.confidence),
+        curves=pairing.curves([one.judged for one in side.series().values()], options.confidence),
         notes=protocol.on_other_images_than_published(side)
         + sides.fitness_notes(side)
-        + ([f"not in this run: {absent}"] if absent else []),
+        + ([f"not in this run, or at chance: {absent}"] if absent else []),
         images=IMAGES,
         margin=options.margin,
         folder=side.folder,

@@ -26,7 +26,8 @@ def points(pairs: Pairs, options: StatisticsConfig) -> pd.DataFrame:
             raise InputError(
                 f"{a.network}: one side has {counted(len(a.seeds), 'seed')}, the other {len(b.seeds)}; "
                 "networks of their own "
-                "seeds need two or more a side (if both sides hold the same networks, say --weights shared)"
+                "seeds need two or more a side, without "
+                "those at chance (if both sides hold the same networks, say --weights shared)"
             )
         found = equivalence.welch(a.accuracy, b.accuracy, margin=options.margin, confidence=options.confidence)
         frames.append(

@@ -42,6 +42,18 @@ class Side(NamedTuple):
         return {(s.family, s.network, s.site, s.split): s for s in every_series(self.result)}
 
     @property
+    def unfit(self) -> np.ndarray:
+        """The numbers of the seeds that are not finite in some network, and so are in no series of it."""
+        if fitness.GROUP not in self.result.children:
+            return np.zeros(0, int)
+        measured = self.result[fitness.GROUP].to_dataset()
+        return measured.seed.to_numpy()[fitness.not_finite(measured).any("network").to_numpy()]
+
+    def finite(self, one: Series) -> Series:
+        """A series without seeds that any network lacks, as `networks` has the parameters."""
+        return one.take(np.flatnonzero(~np.isin(one.seeds, self.unfit)).tolist()) if len(self.unfit) else one
+
+    @property
     def digest(self) -> str:
         """Of the images; empty if they are not known."""
         return str(self.result.attrs["data_digest"])
@@ -76,13 +88,15 @@ def open_side(text: str) -> Side:
 def networks(side: Side) -> dict[str, Params]:
     """The stacked parameters behind a side's results, by activation; empty where they are not known.
 
-    Those of the paper's result file are read from the tree it lies in, as far as that has one for every run.
+    Without seeds that are not finite in some network. Those of the paper's result file are read from the tree it lies
+    in, as far as that has one for every run.
 
     Raises:
       InputError: if a run folder's weights are missing or broken.
     """
     if side.folder:
-        return folders.load_networks(side.config, side.folder)
+        fit = ~np.isin(results.seeds_of(side.result), side.unfit)
+        return jax.tree.map(lambda leaf: leaf[fit], folders.load_networks(side.config, side.folder))
     found: dict[str, Params] = {}
     models = side.origin.get("models")
     counts = {one.network: len(one.seeds) for one in side.series().values()}

@@ -60,6 +60,7 @@ def published(points: pd.DataFrame) -> Table:
 
 def corrected(points: pd.DataFrame) -> Table:
     """Each network against its own unedited accuracy."""
+    points = points.assign(over=points.tested_over)
     columns: Columns = {
         **_place(),
         "drop": lambda r: Cell(tables.drop(r._asdict()), r.drop),
