@@ -17,6 +17,7 @@ from jaxdist import cli, config, data, families, results
 from jaxdist import compare as compare_package
 from jaxdist import weights as stored
 from jaxdist.compare import compare, pictures, saving, sides
+from jaxdist.errors import InputError
 from tests.compare_support import copy, draw_nothing, make, shown, subset
 
 # Six networks on all digits compute for longer than they compile.
@@ -393,12 +394,12 @@ def test_networks_are_paired_by_seed_where_one_is_not_finite(tmp_path, capsys):
 
 
 def test_seeds_at_chance_are_named_where_too_few_are_left(tmp_path):
-    run = make(tmp_path / "run", "--train.seeds", "3", "--train.steps", "3", "--sweep.families", "clip")
-    low = make(tmp_path / "low", "--train.seeds", "3", "--train.steps", "3", "--train.seed", "9")
+    run = make(tmp_path / "run", "--train.seeds", "3", "--train.steps", "30", "--sweep.families", "clip")
+    low = make(tmp_path / "low", "--train.seeds", "3", "--train.steps", "30", "--train.seed", "9")
     params = {name: stored.load(low / "weights" / f"{name}.safetensors") for name in ("relu", "abs")}
     for name, layers in params.items():
         layers["dense1"]["weight"][:2] = 0
         stored.save(layers, low / "weights" / f"{name}.safetensors")
     assert cli.main(["sweep", str(low), "--sweep.families", "clip"]) == 0
-    with pytest.raises(jaxdist.InputError, match=r"one side has 3 seeds, the other 1; .* without those at chance"):
+    with pytest.raises(InputError, match=r"one side has 3 seeds, the other 1; .* without those at chance"):
         compare(run, low)

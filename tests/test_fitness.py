@@ -425,8 +425,7 @@ def test_reasons_are_given_for_each_network_that_is_not_finite(networks, images)
     broken = changed(changed(networks, 2, w=np.nan), 4, w=1e30, v=1e30)
     x = images[0].copy()
     x[1:] = 0
-    result = probed(broken, (x, images[1]))
-    (note,) = fitness.notes(result)
+    note = fitness.notes(probed(broken, (x, images[1])))[0]
     assert note == (
         "network: seeds 2 and 4 are not finite (seed 2: weights 'w'; seed 4: logits of 1 train image); they enter no "
         "number, 5 of 7 seeds are left"
