@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxdist import forms
 from jaxdist.errors import InputError
 from jaxdist.interop import lineage, names, sources
 from jaxdist.interop.checkpoints import Checkpoint
@@ -73,8 +74,28 @@ def test_names_of_seeds_tell_of_none(places):
         ("leaky_relu_seed5.pt", "leaky_relu", 5),
         ("LeakyReLU-6.ckpt", "leaky_relu", 6),
         ("relu2_neg/7.pt", "relu2_neg", 7),
-        ("relu2.pt", "relu", 2),
         ("seed1/relu2.pt", "relu2", 1),
+        ("relu2_seed0.pt", "relu2", 0),
+        ("relu_2/0.pt", "", None),
+        ("seed1_abs2.pt", "abs2", 1),
+        ("abs2/7/best.ckpt", "abs2", 7),
+        ("relu2-neg_seed3.pt", "relu2_neg", 3),
+        ("ReLU2_NEG.pt", "relu2_neg", None),
+        ("relu_l2_seed1.safetensors", "relu_l2", 1),
+        ("relu-l2-neg-4.pt", "relu_l2_neg", 4),
+        ("abs_l2_neg/5.pt", "abs_l2_neg", 5),
+        ("relu_seed0.pt", "relu", 0),
+        ("seed0/relu.pt", "relu", 0),
+        ("relu_model_3.pt", "relu", 3),
+        ("0_relu.pt", "relu", 0),
+        ("run3_relu_best.pt", "relu", 3),
+        ("relu_epoch3_val_loss=0.2.ckpt", "relu", None),
+        ("act=gelu-seed=4.ckpt", "gelu", 4),
+        ("mnist_tanh_mlp_1.pt", "tanh", 1),
+        ("leaky-relu 2.pt", "leaky_relu", 2),
+        ("PerturbationReLU.pt", "relu", None),
+        ("PerturbationAbs_3.pt", "abs", 3),
+        ("sine/0.pt", "sine", 0),
         ("tanh/8/best.ckpt", "tanh", 8),
         ("tanh/seed_9_epoch_100.pt", "tanh", 9),
         ("relu_vs_abs_1.pt", "", 1),
@@ -86,6 +107,49 @@ def test_names_of_seeds_tell_of_none(places):
 def test_a_place_tells_activation_and_number(place, activation, number):
     told = names.told(Path(place))
     assert (told.activation, told.number) == (activation, number)
+
+
+UNCERTAIN = (
+    "relu6_seed0 relu6 relu6/0 ReLU6/0 LeakyReLU6/0 relu_6 relu_6_seed0 relu-6/seed0 seed0/relu_6 relu0 0relu relu0/model",
+    "relu2 relu2/model relu2_epoch9 relu_2 abs_2 abs2 relu3_seed7 relu^2_seed0 relu^3 relu²_0 relu_1_of_20 relu6/relu_0",
+    "hard_tanh_0 hard-tanh/0 HARD_TANH_seed1 hardtanh_0 log_sigmoid_1 logsigmoid_1 hard_sigmoid/3 tanh_shrink_0 swish_0",
+    "quick_gelu/0 QuickGELU/0 gelu_tanh_0 gelu_new_0 tanh_gelu/0 gelu_fast_seed3 c_relu_1 s_elu_0 selu_0 celu_1 ñrelu_0",
+    "abs_neg_seed0 relu_neg/0 neg_relu_0 minus_abs_seed2 relu_squared_seed0 squared_relu_0 relu+noise_0 hard_tanh/tanh_0",
+    "leaky_relu_0.2 leaky_relu_seed0_slope0.2 leaky_relu_1e-3 elu_seed0_alpha2 softplus_beta_2 my_relu_mlp no_relu_0",
+    "relu_x_seed0 relu_vs_tanh/relu/0 sine_seed0",
+)
+
+
+@pytest.mark.parametrize("name", [name for line in UNCERTAIN for name in line.split()])
+def test_an_activation_is_taken_only_where_nothing_beside_it_may_make_it_another(name, tmp_path):
+    assert names.told(Path(f"{name}.pt")).activation == ""
+    put(tmp_path / f"{name}.pt")
+    located = sources.locate([tmp_path])
+    if located.kind == "files":
+        assert list(located.by_network) == [""]
+    else:
+        pytest.fail(f"{name} is read as an exported run of {list(located.by_network)}")
+
+
+@pytest.mark.parametrize("form", forms.names())
+@pytest.mark.parametrize("place", ["{}/3.pt", "seed3/{}.pt", "{}_seed3.pt", "seed_3-{}.pt"])
+def test_every_network_is_told_by_its_own_name_and_by_no_shorter_one(form, place):
+    told = names.told(Path(place.format(form)))
+    word_alone = form in ("sine", "identity") and "/" not in place
+    assert (told.activation, told.number) == ("" if word_alone else form, 3)
+    for changed in (form.replace("_", "-"), form.upper()):
+        assert names.told(Path(place.format(changed))).activation == told.activation
+    for beside in ("hard_{}", "{}_hard", "{}6", "quick-{}", "{}_neg_neg"):
+        assert names.told(Path(place.format(beside.format(form)))).activation == ""
+
+
+def test_numbers_behind_an_activation_are_seeds_where_other_files_have_other_numbers(tmp_path):
+    for number in range(8):
+        put(tmp_path / f"relu_{number}.pt")
+    assert list(sources.locate([tmp_path]).by_network["relu"]) == list(range(8))
+    put(tmp_path / "relu6.pt")
+    with pytest.raises(InputError, match=r"relu6\.pt: does not say for certain"):
+        sources.locate([tmp_path])
 
 
 @pytest.mark.parametrize(
@@ -200,7 +264,7 @@ def test_what_lies_beside_weights_is_left_out_and_named(tmp_path):
     ("files", "message"),
     [
         (("relu/0.pt", "relu/1.pt", "relu/last.pt"), "holds relu/last.pt beside the numbered files"),
-        (("relu_0.pt", "b_0.pt"), "b_0.pt: does not say its activation"),
+        (("relu_0.pt", "b_0.pt"), "b_0.pt: does not say for certain by its name or folder which activ"),
         (("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"), "saved in several files"),
     ],
 )

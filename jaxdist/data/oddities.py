@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from jaxdist.errors import InputError
+from jaxdist.text import counted
 
 MOST_NAMED = 10
 """Classes that a sentence names one by one; of more it says how many."""
@@ -66,7 +67,7 @@ def count_distinct(x: np.ndarray) -> int:
 def _repeats(splits: Mapping[str, Arrays], distinct: Mapping[str, int], what: str) -> Iterator[str]:
     for split, (x, _) in splits.items():
         if 2 * distinct[split] < len(x):
-            yield f"only {distinct[split]:,} of the {len(x):,} {split} {what} are distinct"
+            yield f"only {distinct[split]:,} of the {len(x):,} {split} {what} {_is(distinct[split])} distinct"
         elif len(x) == 1:
             yield f"{split} is a single example"
 
@@ -78,11 +79,12 @@ def _constant(x: np.ndarray, what: str) -> Iterator[str]:
     low = x.min(axis=0)
     constant = low == x.max(axis=0)
     count, marked = np.count_nonzero(constant), np.count_nonzero(constant & (low != low.min()))
-    inputs = "pixels" if what == "images" else "inputs"
+    of = counted(f"{constant.size:,}", "pixel" if what == "images" else "input")
     if 2 * count > constant.size:
-        yield f"{count:,} of the {constant.size:,} {inputs} are the same in all train {what}"
+        yield f"{count:,} of the {of} {_is(count)} the same in all train {what}"
     elif marked:
-        yield f"{marked:,} of the {constant.size:,} {inputs} are the same in all train {what}, and are no background"
+        same = f"{_is(marked)} the same in all train {what}, and {_is(marked)} no background"
+        yield f"{marked:,} of the {of} {same}"
 
 
 def _classes(splits: Mapping[str, Arrays], classes: int, what: str) -> Iterator[str]:
@@ -90,7 +92,7 @@ def _classes(splits: Mapping[str, Arrays], classes: int, what: str) -> Iterator[
     for split, (_, y) in splits.items():
         if y.min() == y.max():
             yield f"every {split} label is {y.flat[0]}"
-    of = f"of the {classes:,} classes"
+    of = f"of the {counted(f'{classes:,}', 'class', 'classes')}"
     absent = ~np.any(list(present.values()), axis=0)
     if absent.any():
         yield f"{_listed(np.flatnonzero(absent))} {of}, counted from 0, never occur{_s(absent)}"
@@ -99,6 +101,10 @@ def _classes(splits: Mapping[str, Arrays], classes: int, what: str) -> Iterator[
             only = present[split] & ~present[other]
             if only.any():
                 yield f"{_listed(np.flatnonzero(only))} {of} occur{_s(only)} among the {split} {what} only"
+
+
+def _is(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _s(which: np.ndarray) -> str:

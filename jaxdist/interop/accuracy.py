@@ -15,7 +15,7 @@ from jaxdist.data import Dataset
 from jaxdist.devices import Examples
 from jaxdist.errors import InputError
 from jaxdist.fitness import Flags
-from jaxdist.text import counted
+from jaxdist.text import all_seeds, counted, listed
 from jaxdist.types import Params
 from jaxdist.unedited import Unedited
 
@@ -24,6 +24,9 @@ _TRIED = 10_000
 
 _CLOSE = 0.01
 """Share of the images up to which two readings of a network do the same."""
+
+_FILES_NAMED = 8
+"""So many files are named one by one; of more, their number is said."""
 
 
 class Accuracy(NamedTuple):
@@ -66,29 +69,76 @@ def refuse_chance(
     *,
     where: str,
     seeds: Sequence[int],
+    files: Sequence[str] = (),
 ) -> None:
-    """Raise `InputError` for a network that is right no more often than by chance, with what may be the reason."""
-    for name, accuracy in measured.items():
-        for s in np.flatnonzero(accuracy.at_chance).tolist():
-            right, of = accuracy.correct["train"][s], accuracy.total["train"]
-            which = f"network '{name}'" + (f", seed {seeds[s]}," if len(seeds) > 1 else "")
-            how = (
-                "gives all of them one class"
-                if accuracy.one_class[s]
-                else f"is at chance, as the largest class alone has {accuracy.largest}"
-            )
-            tried = _tried(name, networks[name], s, config, dataset, activation=True)
-            best = tried.best
-            better = (
-                f"; with {best.option} it is right on {best.right} of {best.of}" if 2 * best.right > best.of else ""
-            )
-            raise InputError(
-                f"{where}: {which} is right on {right} of {counted(of, 'train image')} unedited and {how}{better}; "
-                "expected a trained network, so check the order of its layers (--layers), its activation "
-                "(--model.activations), "
-                "how its images were scaled (--data.normalisation), whether its weights are [units, inputs] and the "
-                "labels its own, or, if it is to be like that, give --allow-chance true"
-            )
+    """Raise `InputError` for networks that are right no more often than by chance, with what may be the reason.
+
+    Args:
+      measured: what was counted of each network, as `measure` gives it.
+      networks: their parameters (leading S).
+      where: what was imported, for messages.
+      seeds: the numbers of the S seeds.
+      files: a file for each seed of the first network, then of the second and so on; others are not named.
+    """
+    unfit = {name: accuracy for name, accuracy in measured.items() if accuracy.at_chance.any()}
+    if not unfit:
+        return
+    sentences = "; ".join(_at_chance(name, accuracy, seeds) for name, accuracy in unfit.items())
+    name, first = next(iter(unfit.items()))
+    position = int(first.at_chance.argmax())
+    best = _tried(name, networks[name], position, config, dataset, activation=True).best
+    better = ""
+    if best and 2 * best.right > best.of:
+        which = "it" if len(unfit) == len(seeds) == 1 else f"seed {seeds[position]} of '{name}'"
+        better = f"; with {best.option} {which} is right on {best.right} of {best.of}"
+    leave_out = _leave_out(np.any([each.at_chance for each in unfit.values()], axis=0), files, len(measured))
+    plural = sum(int(each.at_chance.sum()) for each in unfit.values()) > 1
+    theirs, they_are = ("their", "they are") if plural else ("its", "it is")
+    raise InputError(
+        f"{where}: {sentences}{better}; expected {'trained networks' if plural else 'a trained network'}, so "
+        f"{leave_out}check the order of {theirs} layers (--layers), {theirs} activation (--model.activations), how "
+        f"{theirs} images were scaled (--data.normalisation), whether {theirs} weights are [units, inputs] and the "
+        f"labels {theirs} own, or, if {they_are} to be like that, give --allow-chance true"
+    )
+
+
+def _at_chance(name: str, accuracy: Accuracy, seeds: Sequence[int]) -> str:
+    """Which seeds of a network are at chance, how, and what the others are."""
+    unfit = np.flatnonzero(accuracy.at_chance)
+    others = np.flatnonzero(~accuracy.at_chance)
+    of = accuracy.total["train"]
+    if len(seeds) == 1:
+        subject, verb, gives = f"network '{name}' is", "is", "gives"
+    else:
+        named = f"{all_seeds(len(seeds))} are" if not len(others) else fitness.seed_words([seeds[s] for s in unfit])
+        subject, verb = f"network '{name}': {named}", named.rpartition(" ")[2]
+        gives = "gives" if len(unfit) == 1 else "each give"
+    if of > 1 and accuracy.one_class[unfit].all():
+        how = f"{gives} all of them one class"
+    else:
+        how = f"{verb} at chance, as the largest class alone has {counted(accuracy.largest, 'image')}"
+    right = f"right on {_span(accuracy, unfit)} of {counted(of, 'train image')} unedited"
+    beside = ""
+    if len(others):
+        rest = "the other seed is" if len(others) == 1 else f"the other {len(others)} seeds are"
+        beside = f", where {rest} not at chance but right on {_span(accuracy, others)}"
+    return f"{subject} {right} and {how}{beside}"
+
+
+def _span(accuracy: Accuracy, positions: np.ndarray) -> str:
+    """On how many training images some seeds are right, from the fewest to the most."""
+    counts = [accuracy.correct["train"][s] for s in positions]
+    return str(min(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+
+
+def _leave_out(unfit: Flags, files: Sequence[str], networks: int) -> str:
+    """What to import without, where some seeds [S] are unfit, others are not, and each has a file of its own."""
+    if unfit.all() or len(files) != networks * len(unfit):
+        return ""
+    without = [files[k] for k in np.flatnonzero(np.tile(unfit, networks))]
+    few = len(without) <= _FILES_NAMED
+    what = listed(without) if few else f"the {len(without)} files of {counted(int(unfit.sum()), 'such seed')}"
+    return f"import without {what}, or "
 
 
 def advice(networks: Mapping[str, Params], config: Config, dataset: Dataset, *, activation: bool) -> list[str]:
@@ -96,10 +146,12 @@ def advice(networks: Mapping[str, Params], config: Config, dataset: Dataset, *, 
     notes = []
     for name, params in networks.items():
         tried = _tried(name, params, 0, config, dataset, activation=activation)
-        of, best, close = tried.best.of, tried.best, _CLOSE * tried.best.of
-        if best.right > tried.right + close:
+        best, close = tried.best, _CLOSE * tried.of
+        several = len(params["dense0"]["weight"]) > 1
+        right = f"right on {tried.right} of {counted(tried.of, 'train image')}"
+        if best and best.right > tried.right + close:
             notes.append(
-                f"network '{name}' is right on {tried.right} of {counted(of, 'train image')} as it is read, and on "
+                f"{'the first seed of ' if several else ''}network '{name}' is {right} as it is read, and on "
                 f"{best.right} with {best.option}, so check what it was trained with"
             )
         elif activation:
@@ -107,7 +159,7 @@ def advice(networks: Mapping[str, Params], config: Config, dataset: Dataset, *, 
             if like:
                 notes.append(
                     f"the activation {name} is known from --model.activations alone, and accuracy does not confirm it: "
-                    f"the network is right on {tried.right} of {counted(of, 'train image')}, and with {', '.join(like)}"
+                    f"the {'first seed' if several else 'network'} is {right}, and with {', '.join(like)}"
                 )
     return notes
 
@@ -118,10 +170,13 @@ def words(name: str, accuracy: Accuracy) -> str:
     for split, counts in accuracy.correct.items():
         of = accuracy.total[split]
         share = f"{100 * float(np.mean(counts)) / of:.2f} %"
+        images = f"of {counted(of, f'{split} image')}"
         if len(counts) == 1:
-            parts.append(f"{counts[0]} of {of} {split} images ({share})")
+            parts.append(f"{counts[0]} {images} ({share})")
+        elif min(counts) == max(counts):
+            parts.append(f"{counts[0]} {images} each ({share})")
         else:
-            parts.append(f"{min(counts)} to {max(counts)} of {of} {split} images (mean {share})")
+            parts.append(f"{min(counts)} to {max(counts)} {images} (mean {share})")
     return f"{name}: right on {' and '.join(parts)} unedited"
 
 
@@ -142,11 +197,13 @@ class _Tried(NamedTuple):
     """How many images a network is right on as it is read, and what it does if it is read otherwise."""
 
     right: int
+    of: int
     readings: tuple[_Reading, ...]
 
     @property
-    def best(self) -> _Reading:
-        return max(self.readings, key=lambda reading: reading.right)
+    def best(self) -> _Reading | None:
+        """That by which most images are right; images without a positive pixel can be scaled in no other way."""
+        return max(self.readings, key=lambda reading: reading.right, default=None)
 
     @property
     def activations(self) -> list[_Reading]:
@@ -164,8 +221,9 @@ def _tried(name: str, params: Params, seed: int, config: Config, dataset: Datase
         examples = _placed(data.scaled(part, settings)[0], part.train.labels, 1)
         return int(_unedited(network, params, examples).correct[0])
 
+    of = len(part.train.labels)
+
     def readings() -> Iterator[_Reading]:
-        of = len(part.train.labels)
         for kind in ("raw", "unit", "standard"):
             if kind != config.data.normalisation and (kind == "raw" or part.largest > 0):
                 settings = dataclasses.replace(config.data, normalisation=kind, mean=None, sd=None)
@@ -174,7 +232,7 @@ def _tried(name: str, params: Params, seed: int, config: Config, dataset: Datase
             if other != name and not activations.get(other).parameters:
                 yield _Reading(right(other, config.data), of, "model.activations", other)
 
-    return _Tried(right(name, config.data), tuple(readings()))
+    return _Tried(right(name, config.data), of, tuple(readings()))
 
 
 def _first(dataset: Dataset) -> Dataset:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxdist import activations, forms
+from jaxdist import forms
+from jaxdist.interop import paper
 
 
 def _set(*lines: str) -> frozenset[str]:
@@ -32,6 +34,12 @@ _OF = _set("val valid validation train test")
 _PLAIN = _set("model models pytorch torch network networks net weights state dict params file checkpoint ckpt")
 """Words that any checkpoint may be called by."""
 
+_SEEDS = _set("seed seeds run runs trial trials")
+"""Words for one training of several, with its number behind them."""
+
+_LABELS = _set("act activation mlp mlps nn perceptron mnist fashion digits")
+"""Words that may stand beside an activation and leave it what it is: what the network is, and the images."""
+
 _SUFFIX = re.compile(r"(\.(pt|pth|bin|ckpt|safetensors|pkl|tar))+$", re.IGNORECASE)
 
 _COMPANIONS = re.compile(r"(optimizer|scheduler|scaler|rng_state|random_states|training_args|trainer_state)([_.-].*)?$")
@@ -42,11 +50,13 @@ class Told(NamedTuple):
     """What the place of one file tells."""
 
     activation: str
-    """The name of a network, "" where there is none or more than one."""
+    """The name of a network, "" where none is certain."""
     key: tuple[str, ...]
     """The words and numbers that are left when activation, progress and plain words are taken away."""
     progress: bool
     """Whether it also says when in a training the file was saved."""
+    if_seed: str = ""
+    """The activation if the number behind it is a seed's and not its own, as in relu_2; "" elsewhere."""
 
     @property
     def number(self) -> int | None:
@@ -63,39 +73,102 @@ def companion(path: Path) -> bool:
 def told(place: Path) -> Told:
     """What a file's place below the folder that was given tells.
 
+    An activation is taken only where all else in the name that has it is a number or word of seeds, progress, networks
+    or images: hard_tanh is not tanh, and relu2.pt may be relu2 or the second seed of relu.
+
     >>> told(Path("seed3/LeakyReLU/epoch=9-step=990.ckpt"))
-    Told(activation='leaky_relu', key=('seed', '3'), progress=True)
+    Told(activation='leaky_relu', key=('seed', '3'), progress=True, if_seed='')
+    >>> [told(Path(name)).activation for name in ("relu2_seed0.pt", "relu6_seed0.pt", "hard_tanh_0.pt")]
+    ['relu2', '', '']
     """
     *outer, name = place.parts
-    parts = [*outer, _SUFFIX.sub("", name)]
-    named: set[str] = set()
-    key: list[str] = []
-    progress = False
-    for k, part in enumerate(parts):
-        # A number at the end of a file's name is rather a seed's than part of 'relu2', unless a folder tells the seed.
-        form = _FORMS.get(part.lower())
-        numbered = any(re.search(r"\d", folder) for folder in outer if folder.lower() not in _FORMS)
-        if form and (k < len(outer) or numbered or not re.search(r"\d$", part)):
-            named.add(form)
-            continue
-        words = list(_words(part))
-        while words:
-            word = words.pop(0)
-            if pair := _ACTIVATIONS.get(word + words[0] if words else ""):
-                named.add(pair)
-                words.pop(0)
-            elif word in _ACTIVATIONS:
-                named.add(_ACTIVATIONS[word])
-            elif word in _COUNTERS | _SCORES and words and words[0][0].isdecimal():
-                words.pop(0)
-                progress = True
-            elif word in _OF and words and words[0] in _SCORES:
-                continue
-            elif word in _MOMENTS:
-                progress = True
-            elif word not in _PLAIN:
-                key.append(word)
-    return Told(named.pop() if len(named) == 1 else "", tuple(key), progress)
+    parts = [_read(part) for part in (*outer, _SUFFIX.sub("", name))]
+    naming = [part for part in parts if part.forms]
+    named = {form for part in naming for form in part.forms}
+    activation = if_seed = ""
+    if len(named) == 1 and all(part.clear for part in naming):
+        (form,) = named
+        numbers = [number for part in parts for number in part.numbers]
+        bare = [number for part in naming for number in part.bare]
+        if len(numbers) > 1 and bare:
+            pass  # One of them is the seed's, and the other may be the activation's own.
+        elif bare and f"{form}{bare[0]}" in _NUMBERED:
+            if_seed = form
+        elif numbers or not (form in _NUMBERED and any(part.numbered for part in naming)):
+            activation = form
+    key = [word for part in parts for word in (part.others if activation else part.words)]
+    return Told(activation, tuple(key), any(part.progress for part in parts), if_seed)
+
+
+class _Part(NamedTuple):
+    """What the name of one folder or file tells."""
+
+    forms: list[str]
+    """The networks that it names."""
+    words: list[str]
+    """All words and numbers, but for progress and plain words."""
+    others: list[str]
+    """The same without the networks."""
+    numbers: list[str]
+    """Whole numbers that belong neither to progress nor to a network's name."""
+    bare: list[str]
+    """Those that no word says to be a seed's."""
+    clear: bool
+    """Whether all that stands beside a network's name leaves it what it is."""
+    progress: bool
+    numbered: bool
+    """Whether a network's name ends with a digit here."""
+
+
+def _read(part: str) -> _Part:
+    matches = list(_WORD.finditer(part))
+    tokens = [match[0].lower() for match in matches]
+    # Whether a token follows the one before it without anything between them.
+    joined = [False, *(a.end() == b.start() for a, b in itertools.pairwise(matches)), False]
+    read = _Part([], [], [], [], [], bool(_SEPARATORS.fullmatch(_WORD.sub("", part))), False, False)
+    before, k = "", 0
+    while k < len(tokens):
+        word, following = tokens[k], tokens[k + 1] if k + 1 < len(tokens) else ""
+        end = k + 1
+        if spelled := _spelled(part, tokens, joined, k):
+            form, end = spelled
+            read.forms.append(form)
+            read.words.extend(tokens[k:end])
+            numbered = tokens[end - 1].isdecimal()
+            read = read._replace(
+                clear=read.clear and not joined[k] and not joined[end], numbered=read.numbered or numbered
+            )
+        elif word in _COUNTERS | _SCORES and following[:1].isdecimal():
+            end += 1
+            read = read._replace(progress=True)
+        elif word in _OF and following in _SCORES:
+            pass
+        elif word in _MOMENTS:
+            read = read._replace(progress=True)
+        elif word not in _PLAIN:
+            read.words.append(word)
+            read.others.append(word)
+            whole = word.isdecimal()
+            if whole:
+                read.numbers.append(word)
+                if before not in _SEEDS:
+                    read.bare.append(word)
+            # Numbers with letters behind them, such as 1e-3, are not a seed's.
+            harmless = not joined[end] if whole else word in _SEEDS | _LABELS | _COUNTERS | _SCORES | _OF
+            read = read._replace(clear=read.clear and harmless)
+        before, k = tokens[end - 1], end
+    return read
+
+
+def _spelled(part: str, tokens: Sequence[str], joined: Sequence[bool], start: int) -> tuple[str, int] | None:
+    """The network with the longest name that begins at a token, across `_` and `-`, and where the name ends."""
+    for end in range(min(len(tokens), start + _LONGEST), start, -1):
+        # A digit is a name's own only where nothing lies before it: relu_2 is no relu2.
+        own = all(joined[k] for k in range(start + 1, end) if tokens[k].isdecimal())
+        form = _SPELLINGS.get("".join(tokens[start:end])) if own else None
+        if form and (form not in _WHOLE or part.lower() == form):
+            return form, end
+    return None
 
 
 def of_one_training(places: Sequence[Path]) -> tuple[int, int] | None:
@@ -112,10 +185,20 @@ def of_one_training(places: Sequence[Path]) -> tuple[int, int] | None:
     return None
 
 
-def _words(part: str) -> Iterator[str]:
-    return (word.lower() for word in re.findall(r"[A-Za-z]+|\d+(?:\.\d+)?", part))
+_WORD = re.compile(r"[^\W\d_]+|\d+(?:\.\d+)?")
 
+_SEPARATORS = re.compile(r"[\s_.,=-]*")
+"""What may lie between a network's name and other words; a sign such as ^ may change what it is."""
 
-# The last two are words of their own in names of files.
-_ACTIVATIONS = {name.replace("_", ""): name for name in activations.names() if name not in ("sine", "identity")}
-_FORMS = {name.lower(): name for name in forms.names()}
+_WHOLE = ("sine", "identity")
+"""Activations whose names are words of their own, and tell one only as the whole name of a folder or file."""
+
+_SPELLINGS = {name.replace("_", ""): name for name in forms.names()} | {
+    name.lower(): form for name, form in paper.NETWORKS.items()
+}
+
+_LONGEST = 4
+"""Words and numbers of the longest name, relu_l2_neg."""
+
+_NUMBERED = {name for name in forms.names() if name[-1].isdecimal() and name[:-1] in forms.names()} | {"relu6"}
+"""Networks whose names are those of others with a digit behind them; PyTorch has ReLU6."""

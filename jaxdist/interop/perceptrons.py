@@ -62,17 +62,25 @@ def to_tensors(params: Params) -> dict[str, np.ndarray]:
 
 def refuse_other_layers(network: str, where: str) -> None:
     """Raise `InputError` if a network of that name has parameters that linear layers have not."""
-    further = [
+    if further := _other_parameters(network):
+        raise InputError(
+            f"{where}: a network '{network}' has {' and '.join(further)} beside weights and biases, which a state_dict "
+            "of linear layers has no place for; leave this network out"
+        )
+
+
+def names() -> list[str]:
+    """The networks that weights and biases of linear layers are enough for."""
+    return [name for name in forms.names() if not _other_parameters(name)]
+
+
+def _other_parameters(network: str) -> list[str]:
+    return [
         name
         for layer, act in forms.get(network).layers(2)
         for name in (*layer.parameters, *(name for name, _ in (act.parameters if act else ())))
         if name not in forms.LINEAR.parameters
     ]
-    if further:
-        raise InputError(
-            f"{where}: a network '{network}' has {' and '.join(further)} beside weights and biases, which a state_dict "
-            "of linear layers has no place for; leave this network out"
-        )
 
 
 def network_of(

@@ -109,19 +109,23 @@ def _by_network(places: Mapping[Path, Path], *, numbered: bool) -> dict[str, dic
 
     Seeds have the numbers in their places, where they are `numbered` so, or else their numbers in the order given.
     """
+    told = {file: names.told(place) for file, place in places.items()}
+    certain = {each.activation for each in told.values()}
     by_name: dict[str, list[Path]] = {}
-    for file, place in places.items():
-        by_name.setdefault(names.told(place).activation, []).append(file)
+    for file, each in told.items():
+        # Beside relu_0 and relu_1, relu_2 is another seed.
+        name = each.activation or (each.if_seed if each.if_seed in certain else "")
+        by_name.setdefault(name, []).append(file)
     if "" in by_name and len(by_name) > 1:
         telling = next(files[0] for name, files in by_name.items() if name)
         raise InputError(
-            f"{by_name[''][0]}: does not say its activation by its name or folder, as {telling} does; expected all to "
-            "say it or none, so give files of one kind"
+            f"{by_name[''][0]}: does not say for certain by its name or folder which activation it has, as {telling} "
+            "does; expected all to say it or none, so give files of one kind"
         )
     numbered_files: dict[str, dict[int, Path]] = {}
-    for name in (each for each in ("", *forms.names()) if each in by_name):
+    for name in (form for form in ("", *forms.names()) if form in by_name):
         files = by_name[name]
-        numbers = [names.told(places[file]).number for file in files]
+        numbers = [told[file].number for file in files]
         if numbered and None not in numbers and len(set(numbers)) == len(numbers):
             by_number = {number: file for number, file in zip(numbers, files, strict=True) if number is not None}
             numbered_files[name] = dict(sorted(by_number.items()))

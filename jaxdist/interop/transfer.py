@@ -117,7 +117,9 @@ def check_unedited(
     measured = accuracy.measure(networks, config, dataset)
     # A run that came with its config is as it was trained, whatever it learned.
     if not origin.get("allow_chance") and (origin["kind"] != "exported" or origin["unknown"]):
-        accuracy.refuse_chance(measured, networks, config, dataset, where=origin["path"], seeds=seeds)
+        accuracy.refuse_chance(
+            measured, networks, config, dataset, where=origin["path"], seeds=seeds, files=list(origin["sha256"])
+        )
     return {
         "total": dict(next(iter(measured.values())).total),
         "correct": {name: dict(each.correct) for name, each in measured.items()},
@@ -243,8 +245,8 @@ def _chosen(by_network: Mapping[str, Mapping[int, Path]], named: tuple[str, ...]
     if not chosen and len(by_network) == 1:
         ((name, by_seed),) = by_network.items()
         raise InputError(
-            f"{next(iter(by_seed.values()))}: its name or folder says '{name}', not '{', '.join(named)}'; expected one "
-            f"activation, so give --model.activations {name}, or rename it"
+            f"{next(iter(by_seed.values()))}: its name or folder says '{name}', not '{', '.join(named)}'; expected the "
+            f"activation that it was trained with, so rename it, or give --model.activations {name} if it is that"
         )
     return chosen
 
@@ -290,7 +292,10 @@ def _activation(name: str, told: str | None, named: tuple[str, ...], file: Path)
     """The one activation of a network, from its place, its modules or the user; they must not contradict."""
     said = {each for each in (name, told, *(named if not name else ())) if each}
     if not said:
-        raise InputError(f"{file}: does not say which activation it has; say it, such as --model.activations relu")
+        raise InputError(
+            f"{file}: does not say for certain which activation it has; expected the one that it was trained with, so "
+            f"give it by --model.activations, as one of {', '.join(perceptrons.names())}"
+        )
     if len(said) > 1:
         raise InputError(f"{file}: its activation is both {' and '.join(sorted(said))}; expected one for all layers")
     return forms.get(said.pop()).name

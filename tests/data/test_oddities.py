@@ -62,9 +62,9 @@ def background(x: np.ndarray, y: np.ndarray, u: np.ndarray, v: np.ndarray) -> li
 
 NOTED = {
     "repeated": (few, ["only 7 of the 60 train images are distinct"]),
-    "repeated in test": (few_in_test, ["only 1 of the 30 test images are distinct"]),
+    "repeated in test": (few_in_test, ["only 1 of the 30 test images is distinct"]),
     "mostly constant": (mostly_constant, ["25 of the 30 pixels are the same in all train images"]),
-    "marked": (marked, ["1 of the 30 pixels are the same in all train images, and are no background"]),
+    "marked": (marked, ["1 of the 30 pixels is the same in all train images, and is no background"]),
     "background": (background, []),
     "from 1": (
         lambda x, y, u, v: [x, y.clip(1), u, v.clip(1)],
@@ -110,6 +110,29 @@ def test_what_is_odd_is_noted(tmp_path: Path, case: str, kind: str) -> None:
     assert oddities.notes(odd, 10) == tuple(expected)
     parts = [part.astype(kind) if part.ndim > 1 else part for pair in odd.values() for part in pair]
     assert load(put(tmp_path / "idx", parts)).notes == tuple(expected)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("what", ["images", "examples"])
+def test_verbs_follow_their_counts(count: int, what: str) -> None:
+    inputs, verb = {"images": "pixels", "examples": "inputs"}[what], "is" if count == 1 else "are"
+    x, y, u, v = arrays(train=60, test=30)
+    x.reshape(60, -1)[:, 5 : 5 + count] = 200
+    notes = oddities.notes({"train": (x, y), "test": (np.resize(u[:count], u.shape), v)}, 10, what=what)
+    assert notes == (
+        f"only {count} of the 30 test {what} {verb} distinct",
+        f"{count} of the 30 {inputs} {verb} the same in all train {what}, and {verb} no background",
+    )
+
+
+@pytest.mark.parametrize(("size", "count", "verb"), [(1, 1, "is"), (3, 2, "are")])
+def test_verbs_follow_the_count_of_inputs_most_of_which_never_change(size: int, count: int, verb: str) -> None:
+    x = np.arange(12.0).repeat(size).reshape(12, size)
+    x[:, :count] = 0
+    inputs = oddities._constant(x, "examples")
+    assert list(inputs) == [
+        f"{count} of the {size} {'input' if size == 1 else 'inputs'} {verb} the same in all train examples"
+    ]
 
 
 def test_many_classes_are_counted_not_listed() -> None:
