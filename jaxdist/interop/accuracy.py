@@ -86,9 +86,9 @@ def refuse_chance(
     sentences = "; ".join(_at_chance(name, accuracy, seeds) for name, accuracy in unfit.items())
     name, first = next(iter(unfit.items()))
     position = int(first.at_chance.argmax())
-    best = _tried(name, networks[name], position, config, dataset, activation=True).best
-    better = ""
-    if best and 2 * best.right > best.of:
+    tried = _tried(name, networks[name], position, config, dataset, activation=True)
+    best, better = tried.best, ""
+    if best and best.right > max(tried.right, tried.of // 2):
         which = "it" if len(unfit) == len(seeds) == 1 else f"seed {seeds[position]} of '{name}'"
         better = f"; with {best.option} {which} is right on {best.right} of {best.of}"
     leave_out = _leave_out(np.any([each.at_chance for each in unfit.values()], axis=0), files, len(measured))
@@ -222,10 +222,16 @@ def _tried(name: str, params: Params, seed: int, config: Config, dataset: Datase
         return int(_unedited(network, params, examples).correct[0])
 
     of = len(part.train.labels)
+    varied = part.train.images.min() < part.train.images.max()
+    scalings = (
+        "raw",
+        *(("unit",) if part.largest > 0 else ()),
+        *(("standard",) if part.largest > 0 and varied else ()),
+    )
 
     def readings() -> Iterator[_Reading]:
-        for kind in ("raw", "unit", "standard"):
-            if kind != config.data.normalisation and (kind == "raw" or part.largest > 0):
+        for kind in scalings:
+            if kind != config.data.normalisation:
                 settings = dataclasses.replace(config.data, normalisation=kind, mean=None, sd=None)
                 yield _Reading(right(name, settings), of, "data.normalisation", kind)
         for other in activations.names() if activation and name in activations.names() else ():
