@@ -27,7 +27,6 @@ from jaxdist import (
     manifests,
     mlp,
     models,
-    places,
     ranges,
     report,
     results,
@@ -71,10 +70,14 @@ def run(config: Config | None = None, *, show: Show = silent) -> xr.DataTree:
     config = config or Config()
     with folders.held(Path(config.out)) as folder:
         result = _complete(config, folder, show, swept=True)
-        show("report", 0, 1, "tables and figures")
-        report.write(result, config.statistics, folder)
-        show("report", 1, 1, "tables and figures")
+        _report(result, config, folder, show)
     return result
+
+
+def _report(result: xr.DataTree, config: Config, folder: Path, show: Show) -> None:
+    show("report", 0, 1, "tables and figures")
+    report.write(result, config.statistics, folder)
+    show("report", 1, 1, "tables and figures")
 
 
 def train(config: Config, *, show: Show = silent) -> xr.DataTree:
@@ -90,10 +93,7 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
     new = range(before, config.train.seeds)
     if earlier is not None and not new and (is_swept(earlier) or not swept):
         unfinished.clear(folder)  # a process killed at its very end may have left it
-        if results.config_of(earlier).statistics != config.statistics:
-            earlier.attrs["config"] = configs.to_toml(config)
-            folders.save(folder, config, earlier, anew=False)
-        return earlier
+        return _told_by(config, earlier, folder)
     if earlier is not None and is_swept(earlier) and not swept:
         raise InputError(f"{folder}: is swept already; to extend it, 'jaxdist run' trains and sweeps the new seeds")
     models.check(config)
@@ -137,6 +137,28 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
             f"{refused}; the trained networks are kept, so give it to 'jaxdist sweep {folder}', then 'jaxdist report'"
         )
     return result
+
+
+def _told_by(config: Config, result: xr.DataTree, folder: Path) -> xr.DataTree:
+    """A folder's finished result, which keeps the statistics of the command that is given now."""
+    if results.config_of(result).statistics != config.statistics:
+        result.attrs["config"] = configs.to_toml(config)
+        folders.save(folder, config, result, anew=False)
+    return result
+
+
+def _lacks_report_alone(config: Config, result: xr.DataTree, folder: Path) -> bool:
+    """Whether a result is that of a sweep's config and was saved by a process that was killed before it had reported.
+
+    Several processes start anew: one of them could see that the report is due, and another that it is written.
+    """
+    return (
+        not hosts.joined()
+        and manifests.report_due(folder)
+        and not (folder / unfinished.FOLDER).exists()  # else the sweep itself goes on
+        and is_swept(result)
+        and not unfinished.differences(results.config_of(result), config)
+    )
 
 
 def _earlier(config: Config, folder: Path) -> xr.DataTree | None:
@@ -209,6 +231,9 @@ def _load_part(config: Config, inputs: Inputs, folder: Path, earlier: xr.DataTre
 def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show: Show = silent) -> xr.DataTree:
     """Sweep the networks of a run folder and save the result there, replacing an earlier sweep.
 
+    Where the folder had tables and figures, they are made again of the new result. What was killed goes on where it was,
+    be it with these alone.
+
     `changes` overrides config fields, as on the command line: where the data is and how to sweep, nothing else.
 
     Raises:
@@ -217,6 +242,10 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
     with folders.held(folders.with_result(folder)) as folder:
         earlier = results.load(folder)
         config = changed(earlier, changes or {}, ("data.dir", "ranges.", "sweep.", "statistics.", "compute."))
+        if _lacks_report_alone(config, earlier, folder):
+            result = _told_by(config, earlier, folder)
+            _report(result, config, folder, show)
+            return result
         for name in config.model.activations:
             family_sweeps.check(models.model_of(config, name), models.targets_of(config), config.options)
         store = Store(folder, config)
@@ -235,11 +264,10 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
         except MeaninglessError:
             store.clear()  # other options must be given
             raise
-        reported = (folder / places.TABLES).exists()
         folders.save(folder, config, result)
         store.clear()
-        if reported:
-            report.write(result, config.statistics, folder)
+        if hosts.writes() and manifests.report_due(folder):
+            _report(result, config, folder, show)
     return result
 
 

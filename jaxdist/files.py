@@ -14,11 +14,14 @@ from pathlib import Path
 LONGEST_NAME = 255
 """Bytes of a file's name in nearly all file systems."""
 
+Watch = Callable[[Path, Path], contextlib.AbstractContextManager[None]]
+"""What is entered before a file takes its place, and left when it has: given where it was written, and its place."""
+
 _MARK = b"jaxdist sha256 "
 _TEMPORARY = re.compile(r"\..+-[0-9a-f]{8}(\.\w+)?", re.DOTALL)
 _SUFFIX = re.compile(r"\.\w{1,16}")
 _LONGEST_PART = 80
-_WATCHES: ContextVar[tuple[Callable[[Path, Path], None], ...]] = ContextVar("_WATCHES", default=())
+_WATCHES: ContextVar[tuple[Watch, ...]] = ContextVar("_WATCHES", default=())
 _UNUSABLE = re.compile(r'[\x00-\x1f/\\:*?"<>|]')
 
 
@@ -32,9 +35,10 @@ def aside(path: Path) -> Iterator[Path]:
     temporary = _temporary(path)
     try:
         yield temporary
-        for watch in _WATCHES.get():
-            watch(temporary, path)
-        temporary.replace(path)
+        with contextlib.ExitStack() as watching:
+            for watch in _WATCHES.get():
+                watching.enter_context(watch(temporary, path))
+            temporary.replace(path)
     except OSError as error:
         # A failed write, unlike a failed open, does not say of which file.
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
@@ -43,8 +47,8 @@ def aside(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def watched(watch: Callable[[Path, Path], None]) -> Iterator[None]:
-    """Within the block, give every file that `aside` has written to `watch` before it takes its place: both paths."""
+def watched(watch: Watch) -> Iterator[None]:
+    """Within the block, every file that `aside` has written takes its place within `watch` of both paths."""
     token = _WATCHES.set((*_WATCHES.get(), watch))
     try:
         yield

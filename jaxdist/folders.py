@@ -75,7 +75,8 @@ def held(folder: Path, *, new: bool = False) -> Iterator[Path]:
                 yield folder
             finally:
                 if made and not _content(folder):
-                    (folder / LOCK_FILE).unlink(missing_ok=True)
+                    for name in places.LOCKS:
+                        (folder / name).unlink(missing_ok=True)
                     with contextlib.suppress(OSError):  # another run may have begun in a folder above
                         for path in made:
                             path.rmdir()
@@ -89,7 +90,7 @@ def held(folder: Path, *, new: bool = False) -> Iterator[Path]:
 def _content(folder: Path) -> set[str]:
     """Names of what lies in a folder, without what a killed process left half-written."""
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return {name for name in names if name != LOCK_FILE and not files.is_temporary(name)}
+    return {name for name in names if name not in places.LOCKS and not files.is_temporary(name)}
 
 
 def is_run(folder: Path) -> bool:
@@ -127,11 +128,12 @@ def save(
 ) -> None:
     """Write config and result, and the weights if given, into a run folder; of several processes, one does.
 
-    Unless the result is not `anew`, what was made of an earlier one goes.
+    Unless the result is not `anew`, what was made of an earlier one goes; if that had tables, a report is due.
     """
     if not hosts.writes():
         return
-    with manifests.recording(folder, lambda name: anew and not manifests.is_basis(name)):
+    due = True if anew and (folder / places.TABLES).exists() else None
+    with manifests.recording(folder, lambda name: anew and not manifests.is_basis(name), report_due=due):
         for name, params in (networks or {}).items():
             weights.save(params, weights_path(folder, name))
         for name, kept in (passed or {}).items():

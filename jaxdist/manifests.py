@@ -3,6 +3,9 @@
 A file's new content is listed before the file takes its place, beside the content that it replaces; so whenever a
 process is killed, every file is one of the two. What is neither was damaged, or edited by a person, and what is not
 listed is a person's: neither is ever removed or written over.
+
+Several processes may write at once, as comparisons wait for no run: whoever changes the list, or a file in it, holds a
+lock from reading the list until both are in their places.
 """
 
 from __future__ import annotations
@@ -12,10 +15,13 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
+
+import filelock
 
 from jaxdist import files, places
 from jaxdist.errors import DAMAGED, InputError
@@ -30,8 +36,14 @@ _BASIS = (places.CONFIG, places.RESULT)
 _MOST = 8
 """Files that one note names."""
 
+_PATIENCE = 60
+"""Seconds to wait for another process that changes the list, which takes moments."""
+
 _RECORDED: ContextVar[tuple[Path, ...]] = ContextVar("_RECORDED", default=())
 """The folders whose files are being listed."""
+
+_LOCKED: ContextVar[tuple[Path, ...]] = ContextVar("_LOCKED", default=())
+"""The folders whose list this thread may change."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +76,8 @@ class Manifest:
     """What lay there when the list was begun, of an earlier version or a person: may be replaced, is never removed."""
     edited: set[str] = dataclasses.field(default_factory=set)
     """What jaxdist wrote and a person changed, and what the result has no longer, or has anew under the old name."""
+    report_due: bool = False
+    """A new result took the place of one that had tables, and its own are not all written yet."""
 
 
 def read(folder: Path) -> Manifest | None:
@@ -76,7 +90,8 @@ def read(folder: Path) -> Manifest | None:
         listed = {
             name: Entry(_content(entry), _content(entry.get("coming", {}))) for name, entry in document["files"].items()
         }
-        return Manifest(listed, set(document["before"]), set(document["edited"]))
+        due = bool(document.get("report_due", False))
+        return Manifest(listed, set(document["before"]), set(document["edited"]), due)
     except FileNotFoundError:
         return None
     except DAMAGED as error:
@@ -88,12 +103,14 @@ def read(folder: Path) -> Manifest | None:
 
 def write(folder: Path, manifest: Manifest) -> None:
     """Write the list of a folder; equal lists give equal bytes."""
-    document = {
+    document: dict[str, Any] = {
         "schema": _SCHEMA,
         "files": {name: _plain(manifest.files[name]) for name in sorted(manifest.files)},
         "before": sorted(manifest.before),
         "edited": sorted(manifest.edited),
     }
+    if manifest.report_due:
+        document["report_due"] = True
     files.write_text(folder / FILE, json.dumps(document | {"sha256": _sum_of(document)}, indent=1) + "\n")
 
 
@@ -126,9 +143,18 @@ def check(path: Path) -> None:
 
 def is_whole(path: Path) -> bool:
     """Whether a file is what jaxdist wrote there, or in no list; raises `InputError` for a damaged list."""
+    entry = _entry(path)
+    while entry is not None and not entry.holds(content_of(path)):
+        before, entry = entry, _entry(path)
+        if entry == before:  # else another process has written the file meanwhile
+            return False
+    return True
+
+
+def _entry(path: Path) -> Entry | None:
+    """What is listed of a file, if it lies in a folder with a list and is in it."""
     owner = _owner(path)
-    entry = (read(owner) or Manifest()).files.get(_name(owner, path)) if owner else None
-    return entry is None or entry.holds(content_of(path))
+    return (read(owner) or Manifest()).files.get(_name(owner, path)) if owner else None
 
 
 def is_own(folder: Path, path: Path) -> bool:
@@ -143,17 +169,54 @@ def _owner(path: Path) -> Path | None:
     return next((folder for folder in runs if (folder / FILE).is_file()), None)
 
 
+def report_due(folder: Path) -> bool:
+    """Whether a folder's result took the place of one that had tables, and its own are not all written yet."""
+    manifest = read(folder)
+    return manifest is not None and manifest.report_due
+
+
 @contextlib.contextmanager
-def recording(folder: Path, replaced: Callable[[str], bool] = lambda _: False) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes and threads from changing the list of a folder; again within itself it does nothing."""
+    folder = folder.resolve()
+    if folder in _LOCKED.get():
+        yield
+        return
+    path = folder / places.MANIFEST_LOCK
+    lock = filelock.FileLock(path, timeout=_PATIENCE, poll_interval=0.01)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise InputError(
+            f"{path}: another process has held the list of the folder's files for {_PATIENCE} s; wait until it has "
+            "finished, or end it, then give the same command again"
+        ) from None
+    active = _LOCKED.set((*_LOCKED.get(), folder))
+    try:
+        yield
+    finally:
+        _LOCKED.reset(active)
+        if os.name == "posix":  # elsewhere releasing removes it
+            # While it is held: who waits for this file sees that it has gone, and takes a new one.
+            with contextlib.suppress(OSError):
+                path.unlink()
+        lock.release()
+
+
+@contextlib.contextmanager
+def recording(
+    folder: Path, replaced: Callable[[str], bool] = lambda _: False, *, report_due: bool | None = None
+) -> Iterator[None]:
     """List every file that is written into a run folder within the block.
 
     At its end what was listed before goes whose name is `replaced` and which was not written again. A file that a
-    person has edited stays, under another name if its own is needed.
+    person has edited stays, under another name if its own is needed. A report may be due as soon as the block writes the
+    result, or no longer at the block's end; None leaves that as it is.
 
     Raises:
       InputError: for a damaged list, before anything is written.
     """
-    record, active = _Record(folder), _RECORDED.set((*_RECORDED.get(), folder.resolve()))
+    record, active = _Record(folder, report_due), _RECORDED.set((*_RECORDED.get(), folder.resolve()))
     try:
         with files.watched(record.note):
             yield
@@ -171,17 +234,25 @@ def renewing(path: Path) -> Iterator[None]:
 
 
 class _Record:
-    """The list of a folder while files are written; it is read anew each time, since comparisons take no turns."""
+    """The list of a folder while files are written; it is read anew each time, since others may have changed it."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._written = folder, set[str]()
+    def __init__(self, folder: Path, report_due: bool | None = None) -> None:
+        self._folder, self._report_due, self._written = folder, report_due, dict[str, Content]()
         read(folder)
 
-    def note(self, temporary: Path, path: Path) -> None:
+    @contextlib.contextmanager
+    def note(self, temporary: Path, path: Path) -> Iterator[None]:
         """List a file's content before it takes its place; move out of its way what a person has put there."""
         name = _name(self._folder, path)
         if name in ("", FILE) or name.startswith(f"{places.UNFINISHED}/"):
+            yield
             return
+        coming = content_of(temporary)
+        with _locked(self._folder):
+            self._list(name, coming, path)
+            yield
+
+    def _list(self, name: str, coming: Content, path: Path) -> None:
         manifest = self._read()
         entry = manifest.files.setdefault(name, Entry(None))
         if path.is_file() and name != places.RESULT and name not in manifest.before:
@@ -192,24 +263,30 @@ class _Record:
                 moved = _beside(path)
                 path.rename(moved)
                 manifest.edited.add(_name(self._folder, moved))
-        entry.coming = content_of(temporary)
+        entry.coming = self._written[name] = coming
         manifest.before.discard(name)
         manifest.edited.discard(name)
-        self._written.add(name)
+        if name == places.RESULT and self._report_due:
+            manifest.report_due = True
         write(self._folder, manifest)
 
     def finish(self, replaced: Callable[[str], bool]) -> None:
         """Settle what was written, and remove what was not."""
+        if self._written or any(map(replaced, (read(self._folder) or Manifest()).files)):
+            with _locked(self._folder):
+                self._settle(replaced)
+
+    def _settle(self, replaced: Callable[[str], bool]) -> None:
         manifest = read(self._folder)
-        if manifest is None or not (self._written or any(map(replaced, manifest.files))):
+        if manifest is None:
             return
         for name in list(manifest.files):
             path, entry = self._folder / name, manifest.files[name]
-            if name in self._written:
+            if name in self._written and entry.coming in (None, self._written[name]):
                 manifest.files[name] = Entry(entry.coming or entry.content)
             elif not path.is_file():
                 del manifest.files[name]
-            elif replaced(name):
+            elif replaced(name) and name not in self._written:
                 if entry.holds(content_of(path)):
                     path.unlink()
                     with contextlib.suppress(OSError):  # not empty
@@ -221,6 +298,8 @@ class _Record:
                 manifest.files[name] = Entry(current)
         for names in (manifest.before, manifest.edited):
             names.intersection_update({name for name in names if (self._folder / name).is_file()})
+        if self._report_due is False:
+            manifest.report_due = False
         write(self._folder, manifest)
 
     def _read(self) -> Manifest:
@@ -257,7 +336,7 @@ def interrupted(folder: Path) -> list[Path] | None:
         return None
     if manifest is None or not any(entry.coming for entry in manifest.files.values()):
         return None
-    left = [path for path in folder.rglob("*") if path.is_file() and path.name != places.LOCK]
+    left = [path for path in folder.rglob("*") if path.is_file() and path.name not in places.LOCKS]
     names = {_name(folder, path): path for path in left if not files.is_temporary(path.name) and path.name != FILE}
     if places.RESULT in names or not all(
         name in manifest.files and manifest.files[name].holds(content_of(path)) for name, path in names.items()

@@ -23,5 +23,10 @@ MANIFEST = "manifest.json"
 
 LOCK = ".lock"
 
+MANIFEST_LOCK = ".manifest.lock"
+"""Held for moments, by whoever changes the list of files; else it is not there, unless its holder was killed."""
+
+LOCKS = (LOCK, MANIFEST_LOCK)
+
 WEIGHTS, TABLES, FIGURES, COMPARISONS = FOLDERS = ("weights", "tables", "figures", "comparisons")
 """The folders in it, but for that of unfinished work."""

@@ -46,7 +46,7 @@ def write(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> list[
     """
     if not hosts.writes():
         return []
-    with manifests.recording(folder, _is_shown):
+    with manifests.recording(folder, _is_shown, report_due=False):
         return _write(result, options, folder)
 
 

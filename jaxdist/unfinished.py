@@ -202,17 +202,23 @@ def refuse_other(found: Config, wanted: Config, folder: Path, *, more_seeds: boo
 
     `more_seeds` allows the wanted config to have more seeds than the one found.
     """
+    fields = differences(found, wanted)
+    if more_seeds and wanted.train.seeds > found.train.seeds:
+        del fields["train.seeds"]
+    if fields:
+        shown = ", ".join(f"{key} {before}, not {after}" for key, (before, after) in fields.items())
+        way_out = "delete it" if folder.name == FOLDER else "give another folder with --out"
+        raise InputError(f"{folder}: holds a run with {shown}; give the same, or {way_out}")
+
+
+def differences(found: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:
+    """The fields in which two configs differ where that changes a result: their values in both."""
     before, after = (_flat(configs.to_dict(config)) for config in (found, wanted))
     free: tuple[str, ...] = _FREE
     if wanted.sweep.refine:  # then the margin decides stored numbers too
         free = tuple(f"statistics.{name}" if start == "statistics." else start for start in _FREE for name in _OTHERS)
-    keys = [key for key in before | after if not key.startswith(free) and before.get(key) != after.get(key)]
-    if more_seeds and wanted.train.seeds > found.train.seeds:
-        keys.remove("train.seeds")
-    if keys:
-        shown = ", ".join(f"{key} {before.get(key, 'unset')}, not {after.get(key, 'unset')}" for key in keys)
-        way_out = "delete it" if folder.name == FOLDER else "give another folder with --out"
-        raise InputError(f"{folder}: holds a run with {shown}; give the same, or {way_out}")
+    pairs = {key: (before.get(key, "unset"), after.get(key, "unset")) for key in before | after}
+    return {key: pair for key, pair in pairs.items() if not key.startswith(free) and pair[0] != pair[1]}
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

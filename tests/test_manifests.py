@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -273,6 +274,46 @@ def test_whenever_it_is_killed_every_file_is_whole_and_the_same_again_gives_the_
     assert listed == manifests.Manifest(
         {name: manifests.Entry(manifests.content_of(tmp_path / name)) for name in second}
     )
+
+
+def edited(path: Path) -> None:
+    path.write_bytes(b"mine")
+
+
+def with_a_flipped_bit(path: Path) -> None:
+    flip(path, 0.5)
+
+
+def replaced_by_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def replaced_by_a_link_to_nothing(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere.png")
+
+
+@pytest.mark.parametrize("change", [edited, with_a_flipped_bit, replaced_by_a_folder, replaced_by_a_link_to_nothing])
+def test_a_changed_picture_is_left_out_of_pages_and_words_stand_in_its_place(change, run, dosed, tmp_path):
+    pictures = [path for path in sorted((run / "figures").iterdir()) if path.name.startswith(("grid_", "snapshots"))]
+    assert len(pictures) > 1
+    whole = pictures[0].read_bytes()
+    change(pictures[0])
+    said = f"figures/{pictures[0].name} was changed since jaxdist wrote it; `jaxdist report {run}` makes it again."
+    both = tmp_path / "both"
+    pages_of = {
+        run / "report.html": ["verdict", str(run), "-q"],
+        both / "report.html": ["report", str(run), str(dosed), "--out", str(both), "-q"],
+    }
+    for page, command in pages_of.items():
+        assert cli.main(command) == 0
+        assert said in html.unescape(page.read_text())
+    if change is replaced_by_a_folder:  # which no file takes the place of
+        pictures[0].rmdir()
+    assert cli.main(["report", str(run), "-q"]) == 0
+    assert pictures[0].read_bytes() == whole
+    assert "was changed since" not in (run / "report.html").read_text()
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -41,15 +42,23 @@ KINDS = (
 
 
 def sections(runs: Sequence[tuple[str, xr.DataTree, Path]]) -> Iterator[Section]:
-    """A section a kind of picture, of runs by name, result and folder; not of what an earlier sweep has left there."""
+    """A section a kind of picture, of runs by name, result and folder; not of what an earlier sweep has left there.
+
+    Words stand in the place of a picture that is no longer what was written.
+    """
     left, missing = MOST_BYTES, []
     for kind in KINDS:
-        found = []
+        found, changed = [], []
         for name, folder in ((name, folder) for name, result, folder in runs if kind.there(result)):
             for path in sorted((folder / "figures").glob(f"{kind.start}*.png")):
                 if not manifests.is_own(folder, path):
                     continue
-                manifests.check(path)
+                if not (path.is_file() and manifests.is_whole(path)):
+                    changed.append(
+                        f"{path.relative_to(folder).as_posix()} was changed since jaxdist wrote it; "
+                        f"`jaxdist report {shlex.quote(str(folder))}` makes it again."
+                    )
+                    continue
                 words = path.stem.replace("_", " ") + (f", {name}" if len(runs) > 1 else "")
                 if path.stat().st_size > left:
                     missing.append(words)
@@ -57,8 +66,8 @@ def sections(runs: Sequence[tuple[str, xr.DataTree, Path]]) -> Iterator[Section]
                 left -= path.stat().st_size
                 png = base64.b64encode(path.read_bytes()).decode("ascii")
                 found.append(Picture(words, f"{kind.title}: {words}", png))
-        if found:
-            yield Section(kind.title, pictures=found)
+        if found or changed:
+            yield Section(kind.title, changed, pictures=found)
     if missing:
         said = f"There was no room here for {', '.join(missing)}; they are in the folder figures of the run."
         yield Section("Further pictures", [said], open=False)
