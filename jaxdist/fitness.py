@@ -16,7 +16,7 @@ code, does not say how frequent its classes are: there no network is known to be
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -32,6 +32,9 @@ GROUP = "unedited"
 
 LEVEL = 0.05
 """Of the one-sided binomial test: one in twenty networks at chance passes for better."""
+
+_APART = 0.005
+"""Shares of images that differ by less are those of the same weights, rounded otherwise."""
 
 _LISTED, _REASONS = 8, 3
 """So many seeds are named, and so many reasons given; of more, their number is said."""
@@ -134,7 +137,21 @@ def notes(result: xr.DataTree) -> list[str]:
     """What a reader has to know of networks that are not finite or at chance, a sentence each; none in most results."""
     if GROUP not in result.children:
         return []
-    return [*_notes_not_finite(result[GROUP].to_dataset()), *_notes_at_chance(chances(result))]
+    measured = result[GROUP].to_dataset()
+    return [*_notes_not_finite(measured), *_notes_at_chance(chances(result)), *_notes_other_weights(result, measured)]
+
+
+def remark(result: xr.DataTree) -> str:
+    """How many networks a figure of means is without, or holds though they are at chance; empty in most results."""
+    if is_control(result):
+        return "Untrained networks"
+    if GROUP not in result.children:
+        return ""
+    lost = int(not_finite(result[GROUP].to_dataset()).sum())
+    low = max((int(chance.at_chance.sum()) for chance in chances(result).values()), default=0)
+    parts = [f"without {counted(lost, 'network')} that {'is' if lost == 1 else 'are'} not finite"] * bool(lost)
+    parts += [f"with {counted(low, 'network')} at chance"] * bool(low)
+    return listed(parts).capitalize() if parts else ""
 
 
 def _notes_not_finite(measured: xr.Dataset) -> list[str]:
@@ -175,16 +192,35 @@ def _notes_at_chance(by_place: Mapping[tuple[str, str], Chance]) -> list[str]:
         if not len(seeds):
             continue
         one_class = chance.one_class[chance.at_chance]
-        reason = f"not above the largest class's {100 * chance.share:.1f} %"
+        reason = f"not shown to be above the largest class's {100 * chance.share:.1f} %"
         if one_class.all():
             reason = "one class for all images"
         elif one_class.any():
             reason += f", {one_class.sum()} of them with one class for all images"
         subject = f"{network}: {seed_words(seeds)} at chance on {split} images ({reason})"
         left = left_words(len(chance.seeds) - len(seeds), len(chance.seeds))
-        done = f"no radius and no verdict of accuracy; {left}"
+        done = f"no radius and no verdict of accuracy, {left}; accuracies, flips and doses count"
         sentences.append(f"{subject}: {'untrained, shown as controls' if chance.control else done}")
     return sentences
+
+
+def _notes_other_weights(result: xr.DataTree, measured: xr.Dataset) -> Iterator[str]:
+    """Where networks trained here are right on other shares of the images than their training ended with."""
+    if "training" not in result.children or "origin" in result.attrs:
+        return
+    history, fit = result["training"].to_dataset(), ~not_finite(measured)
+    for split in measured.split.to_numpy():
+        recorded = history[f"{split}_accuracy"].ffill("step").isel(step=-1)
+        shares = measured.correct.sel(split=split) / int(measured.labels.sel(split=split).sum())
+        recorded, shares, of_fit = xr.align(recorded, shares, fit, join="inner")
+        for network in shares.network.to_numpy():
+            apart = (abs(shares - recorded) > _APART) & of_fit
+            for seed in shares.seed.to_numpy()[apart.sel(network=network).to_numpy()]:
+                ended, now = (100 * float(each.sel(network=network, seed=seed)) for each in (recorded, shares))
+                yield (
+                    f"{network}: seed {seed} is right on {now:.2f} % of the {split} images, where its training ended "
+                    f"with {ended:.2f} %, so its weights are not those that were trained"
+                )
 
 
 def seed_words(seeds: Sequence[int] | Sequence[str] | npt.NDArray[np.int64]) -> str:
@@ -203,6 +239,8 @@ def left_words(left: int, of: int) -> str:
     """How many seeds are left.
 
     >>> left_words(5, 6), left_words(1, 2), left_words(0, 1)
-    ('5 of 6 seeds are left', '1 of 2 seeds is left', '0 of 1 seed are left')
+    ('5 of 6 seeds are left', '1 of 2 seeds is left', 'no seed is left')
     """
+    if not left:
+        return "no seed is left"
     return f"{left} of {counted(of, 'seed')} {'is' if left == 1 else 'are'} left"

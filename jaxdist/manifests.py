@@ -137,7 +137,8 @@ def check(path: Path) -> None:
     if not is_whole(path):
         raise InputError(
             f"{path}: is not what jaxdist wrote there, so it is damaged or was edited; copy it again from where it is "
-            f"whole, make the run again in another folder, or, to use it as it is, delete {_owner(path)}/{FILE}"
+            f"whole, make the run again in another folder, or, to use it as it is, delete {_owner(path)}/{FILE}, after "
+            "which tables and figures that you have edited are written over"
         )
 
 

@@ -85,7 +85,7 @@ def _write(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> list
         written.append(folder / "tables" / f"{name}.md")
         files.write_text(written[-1], markdown.with_notes(text, fitness.notes(result)))
     for stem, figure in itertools.chain(
-        _figures1(points),
+        _figures1(points, fitness.remark(result)),
         _layers(reach, options),
         _pairs(pairs, options),
         _units(units),
@@ -160,7 +160,7 @@ def curves_of(points: pd.DataFrame, site: str) -> figures.Curves:
     return figures.curves_of(chosen.rename(columns={"accuracy": "mean"}))
 
 
-def _figures1(points: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+def _figures1(points: pd.DataFrame, remark: str) -> Iterator[tuple[str, Figure]]:
     drawn: dict[str, Callable[..., Figure]] = {
         "figure1": figures.figure1,
         "figure1_intensity": figures.intensity_figure,
@@ -174,6 +174,8 @@ def _figures1(points: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
             where = "All sites" if site == results.ALL else tables.shortened(site, 30)
             what = f"{where}, {tables.main_split(points)} images"
             title = what if title is None else f"{what}\n{title}"
+        if remark:
+            title = remark if title is None else f"{title}\n{remark}"
         curves = curves_of(points, site)
         for stem, draw in drawn.items():
             yield stem + suffix, draw(curves, title=title)

@@ -81,14 +81,13 @@ def title(reach: pd.DataFrame, options: StatisticsConfig) -> str:
 
 def interval_words(reach: pd.DataFrame, options: StatisticsConfig) -> str:
     """What their intervals are over."""
-    level = f"{tables.percent(options.confidence, 0)} %"
+    level, out = f"{tables.percent(options.confidence, 0)} %", "; ".join(tables.left_out_notes(reach))
+    if reach.seeds.max() == 0:
+        return f"No radius: {out}"
     if tables.over_images(reach):
         return (
             f"{tables.only(reach)}: {level} interval over {'its' if reach.network.nunique() == 1 else 'their'} images"
         )
-    out = "; ".join(tables.left_out_notes(reach))
-    if reach.seeds.max() == 0:
-        return f"No radius: {out}"
     over_seeds = reach[reach.over == "seeds"]
     seeds = int(over_seeds.seeds.max())
     words = f" (too few for a {level} interval)" if over_seeds.low.isna().all() else f" with {level} interval"

@@ -79,7 +79,7 @@ def sentence(result: xr.DataTree, found: FairComparison, one: Finding) -> str:
     low = next((each.series.at_chance for each in found.swept if each.place == one[:3]), np.zeros(1, bool))
     if low.any():
         text += (
-            f" At chance on these images: {np.count_nonzero(low)} of {len(low)}; flips and doses count all the same."
+            f" At chance on these images: {np.count_nonzero(low)} of {len(low)}; what flips and doses they have count."
         )
     return text
 

@@ -238,7 +238,7 @@ class TestAtChance:
     def test_every_place_that_it_would_have_entered_says_so(self, result, capsys, tmp_path):
         (note,) = fitness.notes(result)
         assert note.startswith("network: seed 6 is at chance on train images (")
-        assert note.endswith("6 of 7 seeds are left")
+        assert "6 of 7 seeds are left" in note
         beside = "without seed 6, at chance; 6 of 7 seeds are left"
         summary.show(result)
         printed = " ".join(capsys.readouterr().out.split())
@@ -440,3 +440,20 @@ def test_dead_units_are_counted_of_networks_that_are_finite():
     result["ranges"] = ranges
     printed = [note for note in summary._notes(result, OPTIONS) if "dead unit" in note]
     assert printed == ["relu: 1 dead unit in 1 of 2 networks; such are left as they are"]
+
+
+def test_weights_that_are_not_those_of_the_training_are_noticed():
+    result = with_unedited(results_support.made_up(networks=("relu",), seeds=3), [[700, 710, 300]], np.array([400, 400]))
+    accuracy = np.array([[700, 710, 720]]) / 800
+    recorded = {name: (("network", "seed", "step"), accuracy[..., None]) for name in ("train_accuracy", "test_accuracy")}
+    coords = {"network": ["relu"], "seed": range(3), "step": [0]}
+    result["training"] = xr.Dataset(recorded | {"loss": recorded["train_accuracy"]}, coords)
+    notes = [note for note in fitness.notes(result) if "its training ended" in note]
+    assert [note.split(" is right on ")[0] for note in notes] == ["relu: seed 2"] * 2
+    assert "37.50 % of the train images, where its training ended with 90.00 %" in notes[0]
+
+
+def test_figures_of_means_say_how_many_networks_they_hold_or_lack(networks, images):
+    mixed = changed(changed(networks, 2, w=np.nan), 6, v=0.0)
+    assert fitness.remark(probed(mixed, images)) == "Without 1 network that is not finite and with 1 network at chance"
+    assert fitness.remark(results_support.made_up()) == ""

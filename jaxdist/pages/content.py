@@ -64,12 +64,19 @@ def page(runs: Sequence[Run], options: StatisticsConfig) -> Page:
         *(section for run in runs for section in protocol.sections(run.name, run.result, run.folder)),
     ]
     title = ", ".join(run.name for run in runs)
-    answer = list(_answer(runs, compared, reach, options))
+    answer = [sentence for run in runs if (sentence := _untrained(run, runs))]
+    answer += _answer(runs, compared, reach, options)
     notes = [(run.name, note) for run in runs for note in fitness.notes(run.result)]
     answer += [f"{name}: {note}." if len(runs) > 1 else f"{note}." for name, note in notes]
     if len({str(run.result.attrs.get("data_digest")) for run in runs}) > 1:
         answer.append("These runs are of different images, so that their numbers differ by more than the networks.")
     return Page(title, "; ".join(map(_of, runs)), answer, known.all(), sections)
+
+
+def _untrained(run: Run, runs: Sequence[Run]) -> str:
+    """A sentence on networks that are a control, not a finding; empty of others."""
+    sentence = results.untrained(run.result)
+    return f"{run.name if len(runs) > 1 else 'These networks are controls'}: {sentence}." if sentence else ""
 
 
 def _of(run: Run) -> str:
