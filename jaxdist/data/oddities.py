@@ -78,7 +78,7 @@ def _constant(x: np.ndarray, what: str) -> Iterator[str]:
         return
     low = x.min(axis=0)
     constant = low == x.max(axis=0)
-    count, marked = np.count_nonzero(constant), np.count_nonzero(constant & (low != low.min()))
+    count, marked = int(np.count_nonzero(constant)), int(np.count_nonzero(constant & (low != low.min())))
     of = counted(f"{constant.size:,}", "pixel" if what == "images" else "input")
     if 2 * count > constant.size:
         yield f"{count:,} of the {of} {_is(count)} the same in all train {what}"

@@ -104,8 +104,8 @@ def refuse_chance(
 
 def _at_chance(name: str, accuracy: Accuracy, seeds: Sequence[int]) -> str:
     """Which seeds of a network are at chance, how, and what the others are."""
-    unfit = np.flatnonzero(accuracy.at_chance)
-    others = np.flatnonzero(~accuracy.at_chance)
+    unfit = np.flatnonzero(accuracy.at_chance).tolist()
+    others = np.flatnonzero(~accuracy.at_chance).tolist()
     of = accuracy.total["train"]
     if len(seeds) == 1:
         subject, verb, gives = f"network '{name}' is", "is", "gives"
@@ -125,7 +125,7 @@ def _at_chance(name: str, accuracy: Accuracy, seeds: Sequence[int]) -> str:
     return f"{subject} {right} and {how}{beside}"
 
 
-def _span(accuracy: Accuracy, positions: np.ndarray) -> str:
+def _span(accuracy: Accuracy, positions: Sequence[int]) -> str:
     """On how many training images some seeds are right, from the fewest to the most."""
     counts = [accuracy.correct["train"][s] for s in positions]
     return str(min(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
@@ -135,7 +135,7 @@ def _leave_out(unfit: Flags, files: Sequence[str], networks: int) -> str:
     """What to import without, where some seeds [S] are unfit, others are not, and each has a file of its own."""
     if unfit.all() or len(files) != networks * len(unfit):
         return ""
-    without = [files[k] for k in np.flatnonzero(np.tile(unfit, networks))]
+    without = [files[k] for k in np.flatnonzero(np.tile(unfit, networks)).tolist()]
     few = len(without) <= _FILES_NAMED
     what = listed(without) if few else f"the {len(without)} files of {counted(int(unfit.sum()), 'such seed')}"
     return f"import without {what}, or "
