@@ -294,7 +294,8 @@ def _activation(name: str, told: str | None, named: tuple[str, ...], file: Path)
     if not said:
         raise InputError(
             f"{file}: does not say for certain which activation it has; expected the one that it was trained with, so "
-            f"give it by --model.activations, as one of {', '.join(perceptrons.names())}"
+            f"give it by --model.activations, as one of {', '.join(perceptrons.names())}; networks "
+            "with any other cannot be imported"
         )
     if len(said) > 1:
         raise InputError(f"{file}: its activation is both {' and '.join(sorted(said))}; expected one for all layers")
