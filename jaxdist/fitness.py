@@ -210,7 +210,7 @@ def _notes_other_weights(result: xr.DataTree, measured: xr.Dataset) -> Iterator[
         return
     history, fit = result["training"].to_dataset(), ~not_finite(measured)
     for split in measured.split.to_numpy():
-        recorded = history[f"{split}_accuracy"].ffill("step").isel(step=-1)
+        recorded = history[f"{split}_accuracy"].dropna("step", how="all").isel(step=-1)
         shares = measured.correct.sel(split=split) / int(measured.labels.sel(split=split).sum())
         recorded, shares, of_fit = xr.align(recorded, shares, fit, join="inner")
         for network in shares.network.to_numpy():

@@ -44,6 +44,10 @@ MOST_SUSPECTS = 32
 """Examples that are looked at again, those that differ most."""
 
 
+FACTORS = (np.float32(0.01), np.float32(10))
+"""By which a site's values are scaled: the ends of the families' grids."""
+
+
 class _Way(NamedTuple):
     """Another way to cut blocks."""
 
@@ -52,13 +56,14 @@ class _Way(NamedTuple):
 
 
 class _Edit(NamedTuple):
-    """The values at one site are cut, or all made the same.
+    """The values at one site are scaled and cut, or all made the same.
 
-    Examples that are all alike come to the same expert, which may have had room for them before.
+    Examples that are all alike come to the same expert, which may have had room for them before; so may large values.
     """
 
     site: np.int32  # its place among the sites, -1 for none
-    size: np.float32  # root mean square of its values
+    factor: np.float32
+    size: np.float32  # that none exceeds, or all have
     alike: np.bool_
 
 
@@ -94,8 +99,8 @@ def check(
 
     Of every example in some pairs of blocks, spread over the split (all examples where there are few), the logits are
     compared in three arrangements: consecutive blocks of `size`, as the sweep has them; the pair's examples shuffled;
-    and shuffled blocks of few, or of 64 where `size` is less. So they are twice more with each of `sites` edited. No
-    more is held at once than a pair of blocks and their logits.
+    and shuffled blocks of few, or of 64 where `size` is less. So they are four times more with each of `sites` edited.
+    No more is held at once than a pair of blocks and their logits.
 
     Raises:
       InputError: for the first example whose logits differ by more than rounding explains.
@@ -118,9 +123,12 @@ def _check(
     size, rng = min(size, total), np.random.default_rng(0)
     other = _other(size, total)
     ways = (_Way(f"in another order, in blocks of {size}", size), _Way(f"in blocks of {other}", other))
-    none = _Edit(np.int32(-1), np.float32(0), np.False_)
+    none = _Edit(np.int32(-1), np.float32(1), np.float32(0), np.False_)
     measured = np.asarray(_edited(params, x[:size], none, model=model, sites=sites)[1])
-    edits = [none] + [_Edit(np.int32(k), of, alike) for k, of in enumerate(measured) for alike in (np.False_, np.True_)]
+    edits = [none]
+    for k, of in enumerate(measured):  # the root mean square of each site's values
+        edits += [_Edit(np.int32(k), np.float32(1), of, alike) for alike in (np.False_, np.True_)]
+        edits += [_Edit(np.int32(k), factor, np.float32(np.inf), np.False_) for factor in FACTORS]
     pairs = _pairs(total, size, other)
     if not closely:
         edits, pairs = [none], pairs[:: max(1, len(pairs) // LEAST_PAIRS)]
@@ -272,7 +280,8 @@ def _edited(params: Params, x: Array, edit: _Edit, *, model: taps.Model, sites: 
             wide = elementwise.single(value)
             sizes[site] = jnp.sqrt(jnp.mean(wide * wide)).astype(jnp.float32)
             size = jnp.asarray(edit.size).astype(wide.dtype)
-            edited = jnp.where(edit.alike, size, jnp.minimum(wide, size))
+            scaled = jnp.asarray(edit.factor).astype(wide.dtype) * wide
+            edited = jnp.where(edit.alike, size, jnp.minimum(scaled, size))
             return jnp.where(edit.site == k, edited.astype(value.dtype), value)
 
         return act

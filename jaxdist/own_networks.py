@@ -188,10 +188,10 @@ def classes(made: Model, single: Traced, double: Traced) -> int:
             f"apply: expected as many classes for any number of examples, got logits of shape {alone} for one example "
             f"and {shape} for two; give logits that do not compare the examples of a block"
         )
-    if not jnp.issubdtype(double.logits.dtype, jnp.floating):
+    if not jnp.issubdtype(double.logits.dtype, jnp.floating) or double.logits.dtype.itemsize < 2:
         raise InputError(
-            f"apply: expected logits of floating-point numbers, got {double.logits.dtype}; return them as such, as "
-            "logits.astype(jnp.float32) where they are real"
+            f"apply: expected logits of floating-point numbers of 16 bits or more, got {double.logits.dtype}; return them "
+            "as such, as logits.astype(jnp.float32) where they are real"
         )
     if count < 2:
         raise InputError(

@@ -175,10 +175,10 @@ def check(apply: Apply, params: Params, x: Array | jax.ShapeDtypeStruct, names: 
     used = _marked_in_use(found.program.jaxpr)
     for site in names:
         _refuse_unless_editable(site, found)
-        if not jnp.issubdtype(types[site], jnp.floating):
+        if not jnp.issubdtype(types[site], jnp.floating) or types[site].itemsize < 2:
             raise InputError(
-                f"site '{site}': its value is of {types[site]}, where edits need floating-point numbers; take a site "
-                f"whose value is of such, as in front of the step that makes {types[site]} of it"
+                f"site '{site}': its value is of {types[site]}, where edits need floating-point numbers of 16 bits or "
+                f"more; take a site whose value is of such, as in front of the step that makes {types[site]} of it"
             )
         if not math.prod(shape_of(site, found)):
             raise InputError(

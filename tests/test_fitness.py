@@ -443,9 +443,11 @@ def test_dead_units_are_counted_of_networks_that_are_finite():
 
 
 def test_weights_that_are_not_those_of_the_training_are_noticed():
-    result = with_unedited(results_support.made_up(networks=("relu",), seeds=3), [[700, 710, 300]], np.array([400, 400]))
+    result = with_unedited(
+        results_support.made_up(networks=("relu",), seeds=3), [[700, 710, 300]], np.array([400, 400])
+    )
     accuracy = np.array([[700, 710, 720]]) / 800
-    recorded = {name: (("network", "seed", "step"), accuracy[..., None]) for name in ("train_accuracy", "test_accuracy")}
+    recorded = dict.fromkeys(("train_accuracy", "test_accuracy"), (("network", "seed", "step"), accuracy[..., None]))
     coords = {"network": ["relu"], "seed": range(3), "step": [0]}
     result["training"] = xr.Dataset(recorded | {"loss": recorded["train_accuracy"]}, coords)
     notes = [note for note in fitness.notes(result) if "its training ended" in note]

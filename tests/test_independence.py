@@ -258,3 +258,23 @@ def test_a_probe_looks_at_the_test_images_and_at_every_network():
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), broken, fine, last, broken)
     with pytest.raises(InputError, match=f"{REFUSED}.* of 'train' differ"):
         jaxdist.probe(apply, stacked, stacked=True, **given)
+
+
+@pytest.mark.parametrize(("low", "high"), [(20.0, np.inf), (0.0, 0.02)])
+def test_examples_that_depend_on_each_other_only_where_values_are_scaled_are_seen(low, high):
+    def apply(params, x, tap):
+        hidden = tap("h", x @ params[0])
+        largest = jnp.abs(hidden).max(1, keepdims=True)
+        beyond = (largest > low) & (largest < high)
+        late = beyond & (jnp.cumsum(beyond, 0) > 3)
+        return jnp.where(late, 0, hidden) @ params[1]
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 8)).astype(np.float32)
+    params = [rng.normal(size=shape).astype(np.float32) for shape in ((8, 6), (6, 3))]
+    largest = np.abs(x @ params[0]).max(1)
+    assert ((largest > 0.02) & (largest < 20)).all(), "unedited, none is beyond"
+    with pytest.raises(InputError, match=f"{REFUSED}.* where site 'h' is edited"):
+        jaxdist.probe(
+            apply, params, train=(x, np.arange(300) % 3), sites=["h"], measured_on="pre", families=("scale",)
+        )

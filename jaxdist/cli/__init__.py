@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import traceback
@@ -41,6 +42,9 @@ def _answer(arguments: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            output.complain(f"{error.filename}: is a longer name or path than the system takes; choose a shorter one")
+            return 2
         output.complain(
             f"cannot read or write ({error}); what was finished is kept: make room or give permission, then give the "
             "same command again"
