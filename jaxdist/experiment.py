@@ -231,8 +231,8 @@ def _load_part(config: Config, inputs: Inputs, folder: Path, earlier: xr.DataTre
 def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show: Show = silent) -> xr.DataTree:
     """Sweep the networks of a run folder and save the result there, replacing an earlier sweep.
 
-    Where the folder had tables and figures, they are made again of the new result. What was killed goes on where it was,
-    be it with these alone.
+    Where the folder had tables and figures, they are made again of the new result. A sweep that was killed goes on
+    where it was, be it with these alone.
 
     `changes` overrides config fields, as on the command line: where the data is and how to sweep, nothing else.
 

@@ -211,8 +211,8 @@ def recording(
     """List every file that is written into a run folder within the block.
 
     At its end what was listed before goes whose name is `replaced` and which was not written again. A file that a
-    person has edited stays, under another name if its own is needed. A report may be due as soon as the block writes the
-    result, or no longer at the block's end; None leaves that as it is.
+    person has edited stays, under another name if its own is needed. Whether a report is due may be said: that one is,
+    as soon as the block writes the result, or that none is any longer, at the block's end.
 
     Raises:
       InputError: for a damaged list, before anything is written.

@@ -190,8 +190,8 @@ def classes(made: Model, single: Traced, double: Traced) -> int:
         )
     if not jnp.issubdtype(double.logits.dtype, jnp.floating) or double.logits.dtype.itemsize < 2:
         raise InputError(
-            f"apply: expected logits of floating-point numbers of 16 bits or more, got {double.logits.dtype}; return them "
-            "as such, as logits.astype(jnp.float32) where they are real"
+            f"apply: expected logits of floating-point numbers of 16 bits or more, got {double.logits.dtype}; return "
+            "them as such, as logits.astype(jnp.float32) where they are real"
         )
     if count < 2:
         raise InputError(

@@ -219,3 +219,11 @@ def test_run_folders_that_are_broken(capsys, trained, images):
     refused(capsys, "sweep", trained, message="not a readable result file")
     shutil.rmtree(trained)
     refused(capsys, "report", trained, message="no such result")
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "/".join(["d" * 200] * 20) + "/e"])
+def test_a_name_that_the_system_does_not_take_is_said_to_be_too_long(capsys, name):
+    assert cli.main(["train", "--out", name, *SMALL]) == 2
+    said = capsys.readouterr().err
+    assert "is a longer name or path than the system takes; choose a shorter one" in said
+    assert "make room" not in said

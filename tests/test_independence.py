@@ -275,6 +275,4 @@ def test_examples_that_depend_on_each_other_only_where_values_are_scaled_are_see
     largest = np.abs(x @ params[0]).max(1)
     assert ((largest > 0.02) & (largest < 20)).all(), "unedited, none is beyond"
     with pytest.raises(InputError, match=f"{REFUSED}.* where site 'h' is edited"):
-        jaxdist.probe(
-            apply, params, train=(x, np.arange(300) % 3), sites=["h"], measured_on="pre", families=("scale",)
-        )
+        jaxdist.probe(apply, params, train=(x, np.arange(300) % 3), sites=["h"], measured_on="pre", families=("scale",))

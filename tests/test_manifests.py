@@ -294,25 +294,29 @@ def replaced_by_a_link_to_nothing(path: Path) -> None:
     path.symlink_to("nowhere.png")
 
 
-@pytest.mark.parametrize("change", [edited, with_a_flipped_bit, replaced_by_a_folder, replaced_by_a_link_to_nothing])
+@pytest.mark.parametrize(
+    "change", [edited, with_a_flipped_bit, *map(slow, (replaced_by_a_folder, replaced_by_a_link_to_nothing))]
+)
 def test_a_changed_picture_is_left_out_of_pages_and_words_stand_in_its_place(change, run, dosed, tmp_path):
-    pictures = [path for path in sorted((run / "figures").iterdir()) if path.name.startswith(("grid_", "snapshots"))]
-    assert len(pictures) > 1
-    whole = pictures[0].read_bytes()
-    change(pictures[0])
-    said = f"figures/{pictures[0].name} was changed since jaxdist wrote it; `jaxdist report {run}` makes it again."
+    path, *others = [p for p in sorted((run / "figures").iterdir()) if p.name.startswith(("grid_", "snapshots"))]
+    assert others
+    whole = path.read_bytes()
+    change(path)
+    words = f"figures/{path.name} was changed since jaxdist wrote it; `jaxdist report {run}` makes it again."
     both = tmp_path / "both"
-    pages_of = {
-        run / "report.html": ["verdict", str(run), "-q"],
-        both / "report.html": ["report", str(run), str(dosed), "--out", str(both), "-q"],
-    }
-    for page, command in pages_of.items():
+    for page, command, runs in (
+        (both / "report.html", ["report", str(run), str(dosed), "--out", str(both), "-q"], 2),
+        (run / "report.html", ["verdict", str(run), "-q"], 1),
+    ):
         assert cli.main(command) == 0
-        assert said in html.unescape(page.read_text())
-    if change is replaced_by_a_folder:  # which no file takes the place of
-        pictures[0].rmdir()
+        text = html.unescape(page.read_text())
+        # What is no file any more goes from the list with the next command that writes there.
+        assert (words in text) == (path.is_file() or runs == 2)
+        assert text.count("data:image/png") == runs * (1 + len(others)) - 1
+    if path.is_dir():
+        path.rmdir()
     assert cli.main(["report", str(run), "-q"]) == 0
-    assert pictures[0].read_bytes() == whole
+    assert path.read_bytes() == whole
     assert "was changed since" not in (run / "report.html").read_text()
 
 

@@ -206,7 +206,9 @@ def test_values_that_are_no_floating_point_numbers_are_listed_but_refused(kind, 
         return tap("h", (x @ params).astype(kind)).real.astype(jnp.float32) @ tap("w", params)
 
     name = np.dtype(kind).name
-    with pytest.raises(InputError, match=f"site 'h': its value is of {name}, where edits need floating-point numbers of 16 "):
+    with pytest.raises(
+        InputError, match=f"site 'h': its value is of {name}, where edits need floating-point numbers of 16 "
+    ):
         taps.check(model, jnp.eye(6), x, ["h"])
     assert [site.name for site in taps.check(model, jnp.eye(6), x, ["w"])] == ["h", "w"]
     for half in (jnp.float16, jnp.bfloat16):
