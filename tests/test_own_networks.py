@@ -54,9 +54,15 @@ OUTPUTS = {
     "nothing": (lambda z: None, "as one array, got None; return them as one$"),
     "a number": (lambda z: 3.0, "as one array, got float; return them as one$"),
     "an empty tuple": (lambda z: (), r"as one array, got tuple; return them as one$"),
-    "integers": (lambda z: z.astype(jnp.int32), r"of floating-point numbers, got int32; return them as such"),
-    "truth values": (lambda z: z > 0, r"of floating-point numbers, got bool; return them as such"),
-    "complex": (lambda z: jax.lax.complex(z, z), r"of floating-point numbers, got complex64; return them as such"),
+    "integers": (
+        lambda z: z.astype(jnp.int32),
+        r"of floating-point numbers of 16 bits or more, got int32; return them as such",
+    ),
+    "truth values": (lambda z: z > 0, r"of floating-point numbers of 16 bits or more, got bool; return them as such"),
+    "complex": (
+        lambda z: jax.lax.complex(z, z),
+        r"of floating-point numbers of 16 bits or more, got complex64; return them as such",
+    ),
     "one class": (
         lambda z: z[:, :1],
         r"at least two classes, got 1, .* jnp\.concatenate\(\[jnp\.zeros_like\(z\), z\], -1\)$",
