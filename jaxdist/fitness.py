@@ -142,16 +142,18 @@ def notes(result: xr.DataTree) -> list[str]:
 
 
 def remark(result: xr.DataTree) -> str:
-    """How many networks a figure of means is without, or holds though they are at chance; empty in most results."""
+    """How many networks a figure of means is without, or holds though they are at chance; empty in most results.
+
+    In lines that fit a panel of one column.
+    """
     if is_control(result):
         return "Untrained networks"
     if GROUP not in result.children:
         return ""
     lost = int(not_finite(result[GROUP].to_dataset()).sum())
     low = max((int(chance.at_chance.sum()) for chance in chances(result).values()), default=0)
-    parts = [f"without {counted(lost, 'network')} that {'is' if lost == 1 else 'are'} not finite"] * bool(lost)
-    parts += [f"with {counted(low, 'network')} at chance"] * bool(low)
-    return listed(parts).capitalize() if parts else ""
+    lines = [f"{counted(lost, 'network')} not finite, left out"] * bool(lost)
+    return "\n".join([*lines, *[f"{counted(low, 'network')} at chance, shown"] * bool(low)])
 
 
 def _notes_not_finite(measured: xr.Dataset) -> list[str]:

@@ -457,5 +457,5 @@ def test_weights_that_are_not_those_of_the_training_are_noticed():
 
 def test_figures_of_means_say_how_many_networks_they_hold_or_lack(networks, images):
     mixed = changed(changed(networks, 2, w=np.nan), 6, v=0.0)
-    assert fitness.remark(probed(mixed, images)) == "Without 1 network that is not finite and with 1 network at chance"
+    assert fitness.remark(probed(mixed, images)) == "1 network not finite, left out\n1 network at chance, shown"
     assert fitness.remark(results_support.made_up()) == ""
