@@ -9,13 +9,14 @@
 - Networks that were declared untrained (``train.steps`` 0) are controls: their numbers stand, and are said to be so.
 
 The group ``unedited`` of a result holds what this follows from: `correct` and `not_finite` over (network, seed, split),
-`predicted` over (network, seed, split, class), `labels` over (split, class), and over (network, seed) the name of an
-array that is not finite, `not_finite_weights`. A result without that group, of an older version or of the paper's own
-code, does not say how frequent its classes are: there no network is known to be at chance.
+`predicted` over (network, seed, split, class), `labels` over (split, class), and `finite_weights` over (network, seed),
+0 where they are not; then the attribute `not_finite_weights` names an array of them. A result without that group, of an
+older version or of the paper's own code, does not say how frequent its classes are: there no network is known to be at chance.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -84,24 +85,29 @@ def group(
 
     first = next(iter(counts.values()))
     labels = np.stack([first[split].labels for split in splits])
-    named = np.empty((len(counts), len(seeds)), object)
-    named[...] = list(weights.values())
+    finite = [[not array for array in arrays] for arrays in weights.values()]
+    named = {
+        f"{network}, {seed}": array
+        for network, arrays in weights.items()
+        for seed, array in zip(seeds, arrays, strict=True)
+        if array
+    }
     return xr.Dataset(
         {
             "correct": (by_split, stacked("correct")),
             "predicted": ((*by_split, "class"), stacked("predicted")),
             "not_finite": (by_split, stacked("not_finite")),
-            "not_finite_weights": (by_split[:2], named),
+            "finite_weights": (by_split[:2], np.array(finite, np.int8)),
             "labels": (("split", "class"), labels),
         },
         coords={"network": list(counts), "seed": list(seeds), "split": splits, "class": np.arange(labels.shape[1])},
-        attrs={"made": results.made()},
+        attrs={"not_finite_weights": json.dumps(named), "made": results.made()},
     )
 
 
 def not_finite(measured: xr.Dataset) -> xr.DataArray:
     """Which networks are not finite, bool over (network, seed)."""
-    return (measured.not_finite_weights != "") | (measured.not_finite > 0).any("split")
+    return (measured.finite_weights == 0) | (measured.not_finite > 0).any("split")
 
 
 def is_control(result: xr.DataTree) -> bool:
@@ -181,8 +187,10 @@ def why_not_finite(part: xr.Dataset) -> str:
 
 def _reason(one: xr.Dataset) -> str:
     """Why a single network is not finite: the name of an array, or where its logits are not."""
-    if name := str(one.not_finite_weights.item()):
-        return f"weights '{name}'"
+    if not one.finite_weights:
+        named = json.loads(one.attrs["not_finite_weights"])
+        array = named.get(f"{one.network.item()}, {one.seed.item()}")
+        return f"weights '{array}'" if array else "weights"
     counts = {str(split): int(one.not_finite.sel(split=split)) for split in one.split.to_numpy()}
     return "logits of " + listed([counted(count, f"{split} image") for split, count in counts.items() if count])
 

@@ -58,7 +58,7 @@ def assert_goes_on(folder: Path) -> None:
     assert not (folder / results.FILE).exists()
     assert run(folder) == 0
     assert not (folder / unfinished.FOLDER).exists()
-    assert set(results.load(folder).children) == {"training", "ranges", "scale"}
+    assert set(results.load(folder).children) == {"training", "unedited", "ranges", "scale"}
 
 
 @pytest.mark.slow

@@ -167,7 +167,7 @@ def test_a_second_sweep_replaces_the_first_and_keeps_the_report_true(run, tmp_pa
     before = pd.read_csv(folder / "tables" / "points.csv")
     assert cli.main(["sweep", str(folder), "--sweep.families", "clip", "--sweep.clip_formula", "caption"]) == 0
     result = jaxdist.load(folder)
-    assert set(result.children) == {"training", "ranges", "clip"}
+    assert set(result.children) == {"training", "unedited", "ranges", "clip"}
     assert configs.from_toml(result.attrs["config"]).sweep.clip_formula == "caption"
     after = pd.read_csv(folder / "tables" / "points.csv")
     assert set(before.family) == {"scale", "clip", "offset"}
@@ -180,7 +180,7 @@ def test_the_scale_shortcut_puts_every_count_where_the_whole_path_does(run, resu
     options = ["--sweep.families", "offset,scale", "--sweep.splits", "train", "--sweep.scale_shortcut", "true"]
     assert cli.main(["sweep", str(folder), *options]) == 0
     short, direct = jaxdist.load(folder), {name: result[name].sel(split=["train"]) for name in ("scale", "offset")}
-    assert set(short.children) == {"training", "ranges", "scale", "offset"}
+    assert set(short.children) == {"training", "unedited", "ranges", "scale", "offset"}
     for family in ("scale", "offset"):
         for name in ("correct", "agree"):
             np.testing.assert_allclose(short[family][name], direct[family][name], atol=2)
