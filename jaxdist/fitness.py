@@ -11,7 +11,8 @@
 The group ``unedited`` of a result holds what this follows from: `correct` and `not_finite` over (network, seed, split),
 `predicted` over (network, seed, split, class), `labels` over (split, class), and `finite_weights` over (network, seed),
 0 where they are not; then the attribute `not_finite_weights` names an array of them. A result without that group, of an
-older version or of the paper's own code, does not say how frequent its classes are: there no network is known to be at chance.
+older version or of the paper's own code, does not say how frequent its classes are: there no network is known to be at
+chance.
 """
 
 from __future__ import annotations
