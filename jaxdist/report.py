@@ -160,7 +160,7 @@ def curves_of(points: pd.DataFrame, site: str) -> figures.Curves:
     return figures.curves_of(chosen.rename(columns={"accuracy": "mean"}))
 
 
-def _figures1(points: pd.DataFrame, remark: str) -> Iterator[tuple[str, Figure]]:
+def _figures1(points: pd.DataFrame, remark: str = "") -> Iterator[tuple[str, Figure]]:
     drawn: dict[str, Callable[..., Figure]] = {
         "figure1": figures.figure1,
         "figure1_intensity": figures.intensity_figure,

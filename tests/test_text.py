@@ -19,7 +19,7 @@ NUMBERED = re.compile(
     r"axes|classes|values|processes|devices|jobs|arrays|updates|bytes|dimensions|pictures|layers|sites|entries|kills|waves)\b"
 )
 SAYS_NO_NUMBER = re.compile(
-    r"split|where|percent|shortened|[A-Z_]{3,}|name|what|kind|its|other|data_dir|folder|doing|dtype|join|margin$"
+    r"split|where|theirs|level|percent|shortened|[A-Z_]{3,}|name|what|kind|its|other|data_dir|folder|doing|dtype|join|margin$"
 )
 """Expressions in front of a noun that give a word, a fixed number above 1, or a number with decimals."""
 

@@ -137,7 +137,9 @@ def _leave_out(unfit: Flags, files: Sequence[str], networks: int) -> str:
         return ""
     without = [files[k] for k in np.flatnonzero(np.tile(unfit, networks)).tolist()]
     few = len(without) <= _FILES_NAMED
-    what = listed(without) if few else f"the {len(without)} files of {counted(int(unfit.sum()), 'such seed')}"
+    what = (
+        listed(without) if few else f"the {counted(len(without), 'file')} of {counted(int(unfit.sum()), 'such seed')}"
+    )
     return f"import without {what}, or "
 
 
