@@ -365,8 +365,8 @@ def _standard_error(values: Values, sd: Values, exact: Flags | None) -> Values:
     seeds = len(values)
     if seeds < 2:
         return np.full_like(sd, np.nan)
-    known = shows_spread(values) if exact is None else shows_spread(values) | exact
-    return np.where(known, sd / np.sqrt(seeds - 1), np.nan)
+    has_error = shows_spread(values) if exact is None else shows_spread(values) | exact
+    return np.where(has_error, sd / np.sqrt(seeds - 1), np.nan)
 
 
 def _t_quantile(probability: float, seeds: int) -> float:
