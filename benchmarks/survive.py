@@ -22,7 +22,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxdist import files, folders, results, unfinished, weights
+from jaxdist import files, folders, result_files, results, unfinished, weights
 from jaxdist.text import counted
 
 OPTIONS = (
@@ -91,7 +91,7 @@ def run(folder: Path, rest: Sequence[str], kill_after: float | None = None) -> b
 def stage_of(folder: Path) -> str:
     """What a killed run was doing, by what it left."""
     work = folder / unfinished.FOLDER
-    if (folder / results.FILE).exists():
+    if (folder / result_files.FILE).exists():
         return "tables and figures"
     swept = sorted((work / "sweep").glob("*.npz"))
     if swept:
@@ -105,7 +105,7 @@ def stage_of(folder: Path) -> str:
 
 def arrays(folder: Path) -> dict[str, np.ndarray]:
     """All of a finished run's numbers by name: the result's variables and the weights."""
-    result = results.load(folder)
+    result = result_files.load(folder)
     found = {f"{node.path}/{name}": data.values for node in result.subtree for name, data in node.data_vars.items()}
     for name in results.config_of(result).model.activations:
         leaves = jax.tree_util.tree_leaves_with_path(weights.load(folders.weights_path(folder, name)))

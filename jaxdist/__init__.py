@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from jaxdist.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from jaxdist.adapters import from_linen as from_linen
     from jaxdist.adapters import from_nnx as from_nnx
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from jaxdist.summary import show as show
     from jaxdist.taps import Model as Model
     from jaxdist.taps import sites as sites
-
-__version__ = "0.1.0"
 
 _EXPORTS = {
     "Config": "config",

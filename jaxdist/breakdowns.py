@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import families, fitness, results, statistics, tables, text
+from jaxdist import crossings, families, fitness, results, tables, text
 from jaxdist.config import StatisticsConfig
 from jaxdist.fitness import Chance
 from jaxdist.series import series_of
@@ -48,7 +48,7 @@ def pairs(result: xr.DataTree) -> Iterator[Pair]:
         )
         frame = means.to_dataframe(["network", "site", "split", "first", "second"]).reset_index()
         frame = frame[frame.seeds > 0]
-        frame["drop"] = frame["drop"].round(statistics.DECIMALS)
+        frame["drop"] = frame["drop"].round(crossings.DECIMALS)
         identity = (group.attrs.get("identity_first"), group.attrs.get("identity_second"))
         yield Pair(str(group.attrs["first"]), str(group.attrs["second"]), identity, frame)
 
@@ -78,7 +78,7 @@ def units(result: xr.DataTree) -> pd.DataFrame:
                 "flips": (1 - group.agree / group.total).where(there),
                 "drop": ((group.unperturbed - group.correct) / group.total).where(there),
             }
-        ).round(statistics.DECIMALS)
+        ).round(crossings.DECIMALS)
         frame = shares.to_dataframe(["network", "seed", "site", "split", "fraction", "unit"]).dropna().reset_index()
         frames.append(frame.assign(family=family))
     found = pd.DataFrame(columns=UNIT)

@@ -1,7 +1,4 @@
-"""What all measurements of given networks share: targets, ranges, counts over networks, targets and splits.
-
-A *target* is a site, or several that are edited together at the same fraction.
-"""
+"""What all measurements of given networks share: ranges, and counts over networks, targets and splits."""
 
 from __future__ import annotations
 
@@ -18,11 +15,9 @@ from jaxdist.devices import Examples
 from jaxdist.errors import InputError, MeaninglessError
 from jaxdist.progress import Show
 from jaxdist.taps import Model
+from jaxdist.targets import Targets
 from jaxdist.types import Ranges
 from jaxdist.waves import Dosing, Found, Subject
-
-Targets: TypeAlias = Mapping[str, tuple[str, ...]]
-"""The sites that are edited together, by the name of the target."""
 
 Once: TypeAlias = Callable[[str, Callable[[], tuple[Any, ...]]], tuple[Any, ...]]
 """Given what arrays are of, as `kept_as` says it, and what computes them, returns them, perhaps from earlier."""
@@ -91,24 +86,6 @@ class Context(NamedTuple):
     def totals(self) -> list[int]:
         """Images of each split that is counted on."""
         return [int(self.splits[split].total) for split in self.counted]
-
-
-def targets_of(sites: Sequence[str], layers: str) -> dict[str, tuple[str, ...]]:
-    """The targets of these sites: each by itself, all of several together, or both.
-
-    Raises:
-      InputError: for a site given twice, or one with the name of all together.
-
-    >>> list(targets_of(["dense0/pre", "dense1/pre"], "both"))
-    ['dense0/pre', 'dense1/pre', 'all']
-    """
-    for site in sites:
-        if sites.count(site) > 1 or (site == results.ALL and len(sites) > 1):
-            problem = "is the name of all sites together" if site == results.ALL else "is given twice"
-            raise InputError(f"sites: '{site}' {problem}; give each site once, by a name of its own")
-    each: dict[str, tuple[str, ...]] = {site: (site,) for site in sites}
-    together = {results.ALL: tuple(sites)} if len(sites) > 1 else each
-    return {"each": each, "all": together, "both": {**each, **together}}[layers]
 
 
 def measure_ranges(subject: Subject, context: Context, name: str) -> dict[str, Ranges]:

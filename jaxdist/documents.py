@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-import jaxdist
 from jaxdist import dose_tables, dosed, fitness, results, tables, verdicts
 from jaxdist.config import StatisticsConfig
 from jaxdist.dose_tables import FairComparison
 from jaxdist.series import every_series
+from jaxdist.version import __version__
 
 
 def main_numbers(result: xr.DataTree, options: StatisticsConfig, found: FairComparison | None = None) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def main_numbers(result: xr.DataTree, options: StatisticsConfig, found: FairComp
     unknown = json.loads(result.attrs.get("origin", "{}")).get("unknown", [])
     told = "config" in result.attrs and "train.steps" not in unknown
     return {
-        "jaxdist": jaxdist.__version__,
+        "jaxdist": __version__,
         "made": max((json.loads(group.attrs.get("made", "{}")).get("at", "") for group in groups), default=""),
         "state": "swept" if swept else "trained",
         "data": {

@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import dosed, families, one_network, preference, statistics, tables
+from jaxdist import crossings, dosed, families, one_network, preference, statistics, tables
 from jaxdist.config import StatisticsConfig
 from jaxdist.dosed import Place, Swept
 from jaxdist.errors import InputError
 from jaxdist.preference import LEVELS, Doses, Ratio, Verdict
 from jaxdist.series import Series
-from jaxdist.statistics import Values
+from jaxdist.types import Values
 
 PLACE = ("network", "site", "split", "family", "gauge")
 COSTS = (*PLACE, "side", "level", *statistics.MedianInterval._fields, "reached", "seeds", "censored", "missing")
@@ -138,7 +138,7 @@ def doses(found: Sequence[Swept]) -> pd.DataFrame:
     frames = []
     for one in found:
         seeds, points = one.dose.shape
-        drop = np.round(one.series.unperturbed[:, None] - one.series.accuracy, statistics.DECIMALS)
+        drop = np.round(one.series.unperturbed[:, None] - one.series.accuracy, crossings.DECIMALS)
         frames.append(
             pd.DataFrame(
                 {
@@ -220,7 +220,7 @@ def robust(found: Sequence[Swept], options: StatisticsConfig) -> pd.DataFrame:
         if series.identity is None:
             continue
         judged = series.judged
-        drops = np.round(judged.unperturbed[:, None] - judged.accuracy, statistics.DECIMALS)
+        drops = np.round(judged.unperturbed[:, None] - judged.accuracy, crossings.DECIMALS)
         for outcome, margin, smallest, of, losses in (
             ("flips", options.flips, _flips_margin(one, options), series, one.flips),
             ("accuracy", options.margin, tables.corrected_of(judged, options).smallest_margin, judged, drops),

@@ -17,7 +17,7 @@ import xarray as xr
 from jaxdist import families, fitness, preference, results
 from jaxdist.preference import Path
 from jaxdist.series import Series, series_of
-from jaxdist.statistics import Values
+from jaxdist.types import Values
 
 GAUGES = {"as_is": "", "averaged": "averaged_", "absolute": "absolute_"}
 """What the groups of each gauge begin with."""

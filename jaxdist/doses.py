@@ -16,8 +16,7 @@ from jaxdist.devices import Examples
 from jaxdist.errors import InputError
 from jaxdist.kernel import Watch
 from jaxdist.moments import Moments
-from jaxdist.statistics import Values
-from jaxdist.types import Params
+from jaxdist.types import Params, Values
 
 
 class Doses(NamedTuple):

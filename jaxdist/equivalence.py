@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from jaxdist.crossings import DECIMALS
 from jaxdist.errors import InputError
-from jaxdist.statistics import DECIMALS, Flags, Values, shows_spread
+from jaxdist.statistics import shows_spread
+from jaxdist.types import Flags, Values
 
 
 class Equivalence(NamedTuple):

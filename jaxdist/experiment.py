@@ -29,6 +29,7 @@ from jaxdist import (
     models,
     ranges,
     report,
+    result_files,
     results,
     study,
     taps,
@@ -166,7 +167,7 @@ def _earlier(config: Config, folder: Path) -> xr.DataTree | None:
     if hosts.joined():  # several processes start anew: each would have to find the same
         folders.new(config)
         return None
-    if not (folder / results.FILE).exists():
+    if not (folder / result_files.FILE).exists():
         noted = folder / folders.CONFIG_FILE
         if noted.exists():  # with weights, but no result: made again, if it is the same
             try:
@@ -175,7 +176,7 @@ def _earlier(config: Config, folder: Path) -> xr.DataTree | None:
                 manifests.check(noted)  # what it says may not be what the run was
                 raise
         return None
-    earlier = results.load(folder)
+    earlier = result_files.load(folder)
     refuse_other(results.config_of(earlier), config, folder, more_seeds=True)
     seeds = results.seeds_of(earlier)
     if config.train.seeds > len(seeds) and "origin" in earlier.attrs:
@@ -240,7 +241,7 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
       InputError: if the folder is not a run, its data is not the data it was trained on, or a change is not allowed.
     """
     with folders.held(folders.with_result(folder)) as folder:
-        earlier = results.load(folder)
+        earlier = result_files.load(folder)
         config = changed(earlier, changes or {}, ("data.dir", "ranges.", "sweep.", "statistics.", "compute."))
         if _lacks_report_alone(config, earlier, folder):
             result = _told_by(config, earlier, folder)

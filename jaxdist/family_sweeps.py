@@ -12,12 +12,13 @@ import numpy as np
 
 from jaxdist import counting, edits, families, ranges, restored, taps, waves
 from jaxdist.config import Options
-from jaxdist.counting import Context, Dosings, Targets
+from jaxdist.counting import Context, Dosings
 from jaxdist.devices import SEED, mesh_of
 from jaxdist.edits import Affine, Edit
 from jaxdist.errors import InputError
 from jaxdist.families import Gauge
 from jaxdist.results import Swept
+from jaxdist.targets import Targets
 from jaxdist.types import Ranges
 from jaxdist.waves import Found, Subject
 

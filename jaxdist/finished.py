@@ -10,7 +10,7 @@ from pathlib import Path
 import xarray as xr
 
 from jaxdist import config as configs
-from jaxdist import dose_tables, dosed, experiment, folders, manifests, pages, report, results
+from jaxdist import dose_tables, dosed, experiment, folders, manifests, pages, report, result_files, results
 from jaxdist.config import StatisticsConfig
 from jaxdist.dose_tables import FairComparison
 from jaxdist.errors import InputError
@@ -62,7 +62,7 @@ def verdict_folder(folder: Path, flips: float | None = None) -> tuple[xr.DataTre
       InputError: if the folder is not a run, or was not swept for what a verdict needs; it names the command.
     """
     with folders.held(folders.with_result(folder)) as folder:
-        result = results.load(folder)
+        result = result_files.load(folder)
         # What lacks only some of what a verdict needs has doses to show, and says that there is no verdict.
         if not dosed.has_doses(result):
             raise InputError(
@@ -80,7 +80,7 @@ def verdict_folder(folder: Path, flips: float | None = None) -> tuple[xr.DataTre
 
 
 def _swept(folder: Path) -> xr.DataTree:
-    result = results.load(folder)
+    result = result_files.load(folder)
     if not experiment.is_swept(result):
         raise InputError(f"{folder}: holds no sweep yet; make one with 'jaxdist sweep {folder}'")
     return result
@@ -95,4 +95,4 @@ def _keep(statistics: StatisticsConfig, result: xr.DataTree, folder: Path) -> No
     else:
         options = dataclasses.replace(results.options_of(result), statistics=statistics)
         result.attrs["options"] = json.dumps(configs.to_dict(options))
-        results.save(result, folder / results.FILE)
+        result_files.save(result, folder / result_files.FILE)

@@ -12,7 +12,7 @@ import jax
 import xarray as xr
 
 from jaxdist import config as configs
-from jaxdist import files, forms, hosts, manifests, places, results, unfinished, weights
+from jaxdist import files, forms, hosts, manifests, places, result_files, unfinished, weights
 from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.training import Passed
@@ -96,7 +96,7 @@ def _content(folder: Path) -> set[str]:
 def is_run(folder: Path) -> bool:
     """Whether a folder holds a run, finished or not."""
     content = _content(folder)
-    if content & {results.FILE, unfinished.FOLDER} or {CONFIG_FILE, WEIGHTS} <= content:
+    if content & {result_files.FILE, unfinished.FOLDER} or {CONFIG_FILE, WEIGHTS} <= content:
         return True
     return folder.is_dir() and manifests.interrupted(folder) is not None
 
@@ -110,7 +110,7 @@ def of(path: Path) -> Path:
 def with_result(path: Path) -> Path:
     """The run folder that a user means, which must have a result; raises `InputError` where it has none."""
     folder = of(path)
-    if not (folder / results.FILE).is_file():
+    if not (folder / result_files.FILE).is_file():
         if (folder / unfinished.FOLDER).exists():
             raise InputError(f"{folder}: holds a run that is not finished; give the command that started it again")
         raise InputError(f"{folder}: no such result; give a run folder that 'jaxdist run' or 'jaxdist train' made")
@@ -141,7 +141,7 @@ def save(
         # The result comes last: what is killed before it is done again. It carries the config that counts; the file
         # beside it is for people.
         files.write_text(folder / CONFIG_FILE, configs.to_toml(config))
-        results.save(result, folder / results.FILE)
+        result_files.save(result, folder / result_files.FILE)
 
 
 def load_networks(config: Config, folder: Path, seeds: int | None = None) -> dict[str, Params]:

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from jaxdist import families, family_sweeps, groups, statistics
+from jaxdist import crossings, families, family_sweeps, groups
 from jaxdist.counting import Context, Dosings
+from jaxdist.crossings import Bracket
 from jaxdist.results import Swept
-from jaxdist.statistics import Bracket, Values
-from jaxdist.types import Ranges
+from jaxdist.types import Ranges, Values
 from jaxdist.waves import Subject
 
 PASSES = 3
@@ -30,7 +30,7 @@ class Search:
         # A network that somewhere has no dose, as where dead units make an edit 0/0, is never matched.
         dose = np.where(np.isnan(dose).any(1, keepdims=True), 0, dose)
         self.brackets = [
-            statistics.tolerance(
+            crossings.tolerance(
                 grid,
                 1 - dose,
                 np.ones(len(dose)),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxdist import counting, forms, mlp, paper_weights
+from jaxdist import forms, mlp, paper_weights, targets
 from jaxdist.config import Config
 from jaxdist.inputs import Inputs
 from jaxdist.taps import Model
@@ -22,9 +22,9 @@ def model_of(config: Config, activation: str) -> Model:
     return mlp.model(activation, len(config.model.hidden))
 
 
-def targets_of(config: Config) -> counting.Targets:
+def targets_of(config: Config) -> targets.Targets:
     """What a run edits: every layer's preactivation by itself, and all of them together."""
-    return counting.targets_of([f"dense{k}/pre" for k in range(len(config.model.hidden))], config.sweep.layers)
+    return targets.targets_of([f"dense{k}/pre" for k in range(len(config.model.hidden))], config.sweep.layers)
 
 
 def check(config: Config) -> None:

@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from jaxdist import statistics
+from jaxdist import crossings, statistics
+from jaxdist.crossings import DECIMALS
 from jaxdist.errors import InputError
-from jaxdist.statistics import DECIMALS, Corrected, Values
+from jaxdist.statistics import Corrected
 from jaxdist.text import counted
+from jaxdist.types import Values
 
 Counts: TypeAlias = npt.NDArray[np.integer[Any]]
 
@@ -132,11 +134,11 @@ def radius_interval(
     It inverts the band of `drop_interval` over the grid [P]: the radius may begin where the drop's upper bound first
     reaches the margin, and has ended where its lower bound does. Each point has its interval for itself; where the
     drop only grows outward that is enough, and the radius lies within with `confidence`. The options are those of
-    `statistics.tolerance`, whose first exit always lies within.
+    `crossings.tolerance`, whose first exit always lies within.
     """
     bounds = np.stack(drop_interval(counted, confidence))
     # Halved, bounds of -1 to 1 are drops from 1/2 of accuracies within 0..1; the exits are those of the whole margin.
-    exits = statistics.tolerance(
+    exits = crossings.tolerance(
         fractions,
         (1 - bounds) / 2,
         np.array([0.5, 0.5]),

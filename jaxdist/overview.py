@@ -23,6 +23,7 @@ import numpy as np
 from jaxdist import config as configs
 from jaxdist import files, manifests, places
 from jaxdist.errors import DAMAGED, InputError
+from jaxdist.version import SCHEMA
 
 
 @dataclasses.dataclass
@@ -146,8 +147,8 @@ def _read_result(path: Path, one: Overview) -> str:
     files.check_seal(path)
     with h5py.File(path) as file:
         schema = int(np.ravel(file.attrs.get("schema", 0))[0])
-        if schema != places.SCHEMA:
-            raise InputError(f"expected a result of schema {places.SCHEMA}, got {schema or 'none'}")
+        if schema != SCHEMA:
+            raise InputError(f"expected a result of schema {SCHEMA}, got {schema or 'none'}")
         swept = [name for name in get_args(configs.Family) if name in file]
         one.state = "swept" if swept else "trained"
         one.data = str(file.attrs.get("data_name", "")) or None

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 RESULT = "result.nc"
 
-SCHEMA = 2
-"""The version of the result file, its attribute `schema`."""
-
 CONFIG = "config.toml"
 
 UNFINISHED = "unfinished"

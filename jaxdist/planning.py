@@ -23,6 +23,7 @@ from jaxdist import (
     models,
     ranges,
     report,
+    result_files,
     results,
     rules,
     sweep,
@@ -229,7 +230,7 @@ def _report_seconds(config: Config, inputs: Inputs, seeds: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
 
         def write() -> None:
-            results.save(result, Path(folder) / results.FILE)
+            result_files.save(result, Path(folder) / result_files.FILE)
             report.write(result, config.statistics, Path(folder))
 
         return _timed(write)[1]

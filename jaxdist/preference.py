@@ -18,9 +18,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from jaxdist import statistics
+from jaxdist.crossings import DECIMALS
 from jaxdist.errors import InputError
-from jaxdist.statistics import DECIMALS, Flags, Values
 from jaxdist.text import all_seeds
+from jaxdist.types import Flags, Values
 
 LEVELS = (0.01, 0.1)
 """The flips at which doses are compared: where an edit begins to matter, and where it has done much."""

@@ -19,7 +19,6 @@ from rich.console import Console
 
 from jaxdist import (
     blocks,
-    counting,
     devices,
     folders,
     hosts,
@@ -28,6 +27,7 @@ from jaxdist import (
     own_data,
     own_networks,
     report,
+    result_files,
     results,
     sizes,
     study,
@@ -43,8 +43,10 @@ from jaxdist.errors import InputError
 from jaxdist.own_data import Labelled
 from jaxdist.progress import Show, shown, silent
 from jaxdist.taps import Action, Model
+from jaxdist.targets import targets_of
 from jaxdist.text import counted
 from jaxdist.types import Apply, Params
+from jaxdist.version import SCHEMA
 from jaxdist.waves import Subject
 
 
@@ -104,7 +106,7 @@ def probe(
         if split == "train":
             own_networks.check_sites(model, params, x, names, traced)
     odd = oddities.notes(images, classes, what="examples", one_class=True)
-    targets = counting.targets_of(names, chosen.sweep.layers)
+    targets = targets_of(names, chosen.sweep.layers)
     # Networks that are not finite are left out, so the mesh is that of the others.
     finite = [not array for array in unedited.not_finite_weights(params)]
     splits = _placed(images, devices.make_mesh(seeds=sum(finite) or seeds))
@@ -126,7 +128,7 @@ def probe(
             result = measured(tell)
         if hosts.writes():
             with manifests.recording(folder):
-                results.save(result, folder / results.FILE)
+                result_files.save(result, folder / result_files.FILE)
         report.write(result, chosen.statistics, folder)
     return result
 
@@ -196,7 +198,7 @@ def _attrs(options: Options, images: Mapping[str, tuple[np.ndarray, np.ndarray]]
         digest.update(np.ascontiguousarray(part).data.cast("B"))
     counts = ", ".join(counted(len(y), f"{name} example") for name, (_, y) in images.items())
     return {
-        "schema": results.SCHEMA,
+        "schema": SCHEMA,
         "options": json.dumps(configs.to_dict(options)),
         "data_name": "own",
         "data_source": f"{counts} given in Python",

@@ -12,13 +12,13 @@ from typing import Literal, NamedTuple
 import jax
 import numpy as np
 
-from jaxdist import edits, families, statistics, sweep, taps
+from jaxdist import crossings, edits, families, sweep, taps
 from jaxdist.config import SweepConfig
+from jaxdist.crossings import Bracket
 from jaxdist.devices import Examples, to_host
 from jaxdist.errors import InputError
-from jaxdist.statistics import Bracket, Flags, Values
 from jaxdist.text import counted
-from jaxdist.types import Params, Ranges
+from jaxdist.types import Flags, Params, Ranges, Values
 
 Side = Literal["below", "above"]
 
@@ -31,7 +31,7 @@ class Search(NamedTuple):
 
     family: str
     side: Side
-    bracket: Bracket  # [S] each, as `statistics.tolerance` gives it
+    bracket: Bracket  # [S] each, as `crossings.tolerance` gives it
 
 
 class Radius(NamedTuple):
@@ -91,7 +91,7 @@ def refine(
         }
         counts = sweep.sweep(model, params, made, examples, precision=precision, block=block)
         lost = np.asarray(counts.unperturbed, np.int64)[:, None] - np.asarray(counts.correct, np.int64)
-        drops: Values = np.round(lost / total, statistics.DECIMALS)
+        drops: Values = np.round(lost / total, crossings.DECIMALS)
         found = [
             narrowed(bracket, fractions, of_these, margin, open_)
             for bracket, fractions, of_these, open_ in zip(
@@ -126,7 +126,7 @@ def narrowed(bracket: Bracket, fractions: Values, drops: Values, margin: float, 
     path = np.column_stack([bracket.inside, fractions, bracket.outside])
     along = np.column_stack([bracket.drop_inside, drops, bracket.drop_outside])
     # The bracket's own ends are inside and outside by definition.
-    outside = along >= round(margin, statistics.DECIMALS)
+    outside = along >= round(margin, crossings.DECIMALS)
     outside[:, 0], outside[:, -1] = False, True
     first, row = outside.argmax(axis=1), np.arange(len(path))
     ends = (path[row, first - 1], path[row, first], along[row, first - 1], along[row, first])

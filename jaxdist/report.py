@@ -27,9 +27,9 @@ from jaxdist import (
     pictures,
     places,
     profiles,
-    results,
     summary,
     tables,
+    targets,
     verdict_tables,
 )
 from jaxdist.config import StatisticsConfig
@@ -171,7 +171,7 @@ def _figures1(points: pd.DataFrame, remark: str = "") -> Iterator[tuple[str, Fig
         if ((points.site == site) & (points.over == "seeds") & (points.seeds == 2)).any():
             title = figures.TWO_SEEDS_BAND.capitalize().replace(", cut", ",\ncut")  # the single panels are narrow
         if suffix:
-            where = "All sites" if site == results.ALL else tables.shortened(site, 30)
+            where = "All sites" if site == targets.ALL else tables.shortened(site, 30)
             what = f"{where}, {tables.main_split(points)} images"
             title = what if title is None else f"{what}\n{title}"
         if remark:
@@ -228,7 +228,7 @@ def _stages(points: pd.DataFrame, reach: pd.DataFrame, options: StatisticsConfig
         split = tables.main_split(points)
         shown = points[(points.site == site) & (points.split == split)]
         over = f"over the seeds that passed ({_span(shown.seeds)})" if (shown.of > 1).any() else ""
-        of = f"of {'all sites' if site == results.ALL else tables.shortened(site, 30)} along training, {split} images"
+        of = f"of {'all sites' if site == targets.ALL else tables.shortened(site, 30)} along training, {split} images"
         low = "" if shown.at_chance.sum() == 0 else "; some are at chance, shown as they are"
         title = f"Edits {of}\n{f'Means {over}' if over else tables.only(shown)}{low}"
         yield f"snapshots{suffix}", profiles.snapshots(shown, title=title)

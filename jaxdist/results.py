@@ -22,34 +22,26 @@ import json
 import platform
 import types
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import jax
 import numpy as np
 import xarray as xr
 
 from jaxdist import config as configs
-from jaxdist import files, manifests, places
 from jaxdist.data import Dataset
-from jaxdist.errors import DAMAGED, InputError
+from jaxdist.errors import InputError
 from jaxdist.training import Metrics
 from jaxdist.types import Ranges
+from jaxdist.version import SCHEMA
 from jaxdist.waves import Found
 
-SCHEMA = places.SCHEMA
-FILE = places.RESULT
 DOSES = {"dose": "angular", "rms": "rms", "rms_plain": "rms_plain"}
 """The variables that hold doses, and the fields of `waves.Found` that they come from."""
 MISSING = -1
 """Stands in `correct` where a network lacks a seed that another network of the result has."""
-ALL = "all"
-"""The target, in the place of a site, that edits all sites together."""
 UNKNOWN_DATA = ""
 """The data digest of networks that came without their data."""
-_LARGE = 8192
-"""Bytes of an array from which compressing it saves more than its index in chunks takes."""
 
 _PACKAGES = ("jaxdist", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "xarray")
 
@@ -240,53 +232,3 @@ def joined(parts: Sequence[xr.DataTree], attrs: Mapping[str, Any]) -> xr.DataTre
     total = {stage: sum(time.get(stage, 0) for time in times) for stage in times[-1]}
     before = [str(part.attrs["products"]) for part in parts[:-1]]
     return tree(groups, {**kept, **attrs, "timings": json.dumps(total), "products_before": before})
-
-
-def save(result: xr.DataTree, path: Path) -> None:
-    """Write a result as one netCDF-4 file, its larger arrays compressed, with a checksum behind its end."""
-    result = result.map_over_datasets(lambda group: group.drop_encoding())  # that of the file it was read from
-    encoding = {
-        node.path: {
-            name: {"zlib": True, "complevel": 4}
-            for name, data in node.to_dataset().variables.items()
-            if data.nbytes >= _LARGE
-        }
-        for node in result.subtree
-        if node.data_vars
-    }
-    # In memory first: the HDF5 library does not survive a disk that is full.
-    content = result.to_netcdf(None, engine="h5netcdf", encoding=encoding)
-    with manifests.renewing(path), files.aside(path) as temporary:
-        temporary.write_bytes(files.sealed(content))
-
-
-def load(path: str | Path) -> xr.DataTree:
-    """Read a result, given its file or its run folder.
-
-    Raises:
-      InputError: if there is none, it is broken, or another version of jaxdist wrote it.
-    """
-    path = Path(path)
-    if path.is_dir():
-        path = path / FILE
-    if not path.is_file():
-        raise InputError(f"{path}: no such result; give a run folder that 'jaxdist run' or 'jaxdist train' made")
-    try:
-        files.check_seal(path)  # the HDF5 library takes some damage for content, and never comes back from some
-        # h5netcdf, of a file whose root is damaged, also complains on stderr.
-        with h5py.File(path) as file:
-            list(file)
-        with xr.open_datatree(path, engine="h5netcdf") as opened:
-            result = opened.load()
-        found = np.ravel(result.attrs.get("schema", "none")).tolist()
-    except (OSError, *DAMAGED) as error:
-        raise InputError(
-            f"{path}: not a readable result file ({type(error).__name__}: {error}); "
-            "copy it again from where it is whole, or make the run again"
-        ) from None
-    if found != [SCHEMA]:
-        raise InputError(
-            f"{path}: expected a result of schema {SCHEMA}, got {', '.join(map(str, found))}; "
-            "use the version of jaxdist that wrote it"
-        )
-    return result

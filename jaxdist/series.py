@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from jaxdist import families, fitness, one_network, results, statistics
+from jaxdist import crossings, families, fitness, one_network, results
 from jaxdist.fitness import Chance
 
 
@@ -43,7 +43,7 @@ class Series(NamedTuple):
     @property
     def flips(self) -> np.ndarray | None:
         """[S, P] share of images whose class changes; None where it was not counted."""
-        return None if self.agree is None else np.round(1 - self.agree / self.total, statistics.DECIMALS)
+        return None if self.agree is None else np.round(1 - self.agree / self.total, crossings.DECIMALS)
 
     @property
     def images(self) -> one_network.Images | None:

@@ -1,4 +1,4 @@
-"""Means, intervals, tests and tolerance radii over the seeds of a sweep, as published and corrected.
+"""Means, intervals and tests over the seeds of a sweep, as published and corrected.
 
 Pure NumPy and SciPy. Every accuracy, drop and margin is a fraction. Seeds are the first axis (S), sweep points the
 second (P); see `jaxdist.types`. Undefined quantities, such as the interval of a single seed, are NaN. So are intervals
@@ -8,26 +8,15 @@ have their intervals.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
+from jaxdist.crossings import accuracy_drop, checked_fractions, checked_margin
 from jaxdist.errors import InputError
 from jaxdist.text import counted
-
-Values: TypeAlias = npt.NDArray[np.float64]
-"""A float64 array; what its numbers are is said where it is used."""
-Flags: TypeAlias = npt.NDArray[np.bool_]
-"""An array of bool."""
-
-DECIMALS = 12
-"""Differences of accuracies, and margins, are rounded so: 0.12 - 0.11 is 0.01, as the image counts behind it say.
-
-Distinct counts of N images differ by 1/N, far more; the rounding error of one subtraction is far less. So equal count
-differences are equal numbers, a drop of exactly the margin reaches it, and constant differences are seen to be so.
-"""
+from jaxdist.types import Flags, Values
 
 
 class Interval(NamedTuple):
@@ -78,40 +67,6 @@ class Corrected(NamedTuple):
     noninferiority_p: Values
     noninferior: Flags
     smallest_margin: Values
-
-
-class Bracket(NamedTuple):
-    """The grid's last point inside the margin and its first outside, walking outward, and the drops there, each [S].
-
-    The first may be the identity, whose drop is 0 by definition. All are NaN where the exit is censored.
-    """
-
-    inside: Values
-    outside: Values
-    drop_inside: Values
-    drop_outside: Values
-
-
-class Tolerance(NamedTuple):
-    """How far each network tolerates a family of edits on one side, each [S].
-
-    `exit` is a fraction of the family's grid; where `censored` ("> end of grid") it is +inf on the side above, -inf
-    below. `reentered` flags networks whose drop is below the margin again further out. The exit lies between `inside`
-    and `outside`; see `Bracket`.
-    """
-
-    exit: Values
-    censored: Flags
-    reentered: Flags
-    inside: Values
-    outside: Values
-    drop_inside: Values
-    drop_outside: Values
-
-    @property
-    def bracket(self) -> Bracket:
-        """Where on the grid the exit lies."""
-        return Bracket(self.inside, self.outside, self.drop_inside, self.drop_outside)
 
 
 class MedianInterval(NamedTuple):
@@ -169,7 +124,7 @@ def paired_t(reference: Values, values: Values, *, exact: Flags | None = None) -
     there is no test: NaN, but t = 0 and p = 1 where `exact` [P] says that values are the reference itself. Raises
     `InputError` where the seeds do not match.
     """
-    return PairedT(*one_sample_t(_drop(reference, values), 0.0, "two-sided", exact=exact))
+    return PairedT(*one_sample_t(accuracy_drop(reference, values), 0.0, "two-sided", exact=exact))
 
 
 def one_sample_t(
@@ -204,7 +159,7 @@ def as_published(accuracy: Values, *, baseline_index: int, confidence: float) ->
     appendix tables and the code that printed them. Raises `InputError` for accuracies that are not fractions or an
     index outside the grid.
     """
-    accuracy = _fractions("accuracy", accuracy, 2)
+    accuracy = checked_fractions("accuracy", accuracy, 2)
     points = accuracy.shape[1]
     if not 0 <= baseline_index < points:
         raise InputError(
@@ -228,9 +183,9 @@ def corrected(accuracy: Values, unperturbed: Values, *, margin: float, confidenc
 
     Raises `InputError` for accuracies that are not fractions, seeds that do not match, a margin that is not positive.
     """
-    accuracy = _fractions("accuracy", accuracy, 2)
-    drops = _drop(_fractions("unperturbed", unperturbed, 1), accuracy)
-    margin = _margin(margin)
+    accuracy = checked_fractions("accuracy", accuracy, 2)
+    drops = accuracy_drop(checked_fractions("unperturbed", unperturbed, 1), accuracy)
+    margin = checked_margin(margin)
     seeds = len(drops)
     exact = (drops == 0).all(axis=0)
     mean, low, high, _ = mean_interval(accuracy, confidence)
@@ -271,63 +226,6 @@ def holm(p: Values, hypotheses: int | None = None) -> Values:
     return adjusted
 
 
-def tolerance(
-    fractions: Values,
-    accuracy: Values,
-    unperturbed: Values,
-    *,
-    identity: float,
-    coordinate: Literal["linear", "log"],
-    side: Literal["below", "above"],
-    margin: float,
-) -> Tolerance:
-    """First exit of each network: where, walking outward from no edit, its accuracy has dropped by `margin`.
-
-    `fractions` is the family's grid [P], strictly increasing; accuracy[S, P] and unperturbed[S] are fractions.
-    `identity` is the grid value that edits nothing (1 for scale and clip, 0 for offset); the drop there is 0 by
-    definition, whether or not the grid has that point. Between points the drop is linear in the fraction or, for
-    `coordinate` "log", in its logarithm. The exit is in the fraction's own units either way. A side without grid
-    points is censored for every network.
-
-    Raises `InputError` for a grid that is not increasing or, for "log", not positive; accuracies that are not
-    fractions; shapes that do not match; an unknown `coordinate` or `side`; a margin that is not positive.
-    """
-    fractions = np.asarray(fractions, dtype=np.float64)
-    accuracy = _fractions("accuracy", accuracy, 2)
-    drops = _drop(_fractions("unperturbed", unperturbed, 1), accuracy)
-    margin = _margin(margin)
-    _check_choice("coordinate", coordinate, ("linear", "log"))
-    _check_choice("side", side, ("below", "above"))
-    if fractions.shape != accuracy.shape[1:] or not (np.diff(fractions) > 0).all():
-        raise InputError(
-            f"fractions: expected {counted(accuracy.shape[1], 'strictly increasing value')}, one a column of accuracy, "
-            f"got shape {fractions.shape}"
-        )
-    if coordinate == "log" and not min(identity, *fractions) > 0:
-        raise InputError("fractions: expected positive values and identity for a logarithmic coordinate")
-
-    outward = np.flatnonzero(fractions > identity) if side == "above" else np.flatnonzero(fractions < identity)[::-1]
-    path = np.concatenate([[identity], fractions[outward]])
-    position = np.log(path) if coordinate == "log" else path
-    drops = np.concatenate([np.zeros((len(drops), 1)), drops[:, outward]], axis=1)
-
-    outside = drops >= margin
-    first = outside.argmax(axis=1)
-    censored = ~outside[np.arange(len(outside)), first]
-    reentered = ((np.arange(len(path)) > first[:, None]) & ~outside).any(axis=1) & ~censored
-
-    left = np.flatnonzero(~censored)
-    j = first[left]
-    before, after = drops[left, j - 1], drops[left, j]
-    crossing = position[j - 1] + (margin - before) / (after - before) * (position[j] - position[j - 1])
-    exits = np.full(len(drops), np.inf if side == "above" else -np.inf)
-    exits[left] = np.exp(crossing) if coordinate == "log" else crossing
-    bracket = Bracket(*(np.full(len(drops), np.nan) for _ in Bracket._fields))
-    for values, found in zip(bracket, (path[j - 1], path[j], before, after), strict=True):
-        values[left] = found
-    return Tolerance(exits, censored, reentered, *bracket)
-
-
 def median_interval(values: Values, confidence: float) -> MedianInterval:
     """Median of values[S] with its distribution-free interval between two order statistics.
 
@@ -347,16 +245,6 @@ def median_interval(values: Values, confidence: float) -> MedianInterval:
     return MedianInterval(float(middle), float(interval.low), float(interval.high))
 
 
-def _drop(reference: Values, values: Values) -> Values:
-    """reference[S] - values[S, P] without the rounding errors of the subtraction."""
-    reference, values = np.asarray(reference, dtype=np.float64), np.asarray(values, dtype=np.float64)
-    if values.ndim != 2 or len(values) == 0 or reference.shape != values.shape[:1]:
-        raise InputError(
-            f"accuracy: expected shapes [S] and [S, P] over the same seeds, got {reference.shape} and {values.shape}"
-        )
-    return np.round(reference[:, None] - values, DECIMALS)
-
-
 def _standard_error(values: Values, sd: Values, exact: Flags | None) -> Values:
     """Standard error of the mean of values[S, ...], NaN where they show no spread, unless they are `exact`.
 
@@ -373,30 +261,6 @@ def _t_quantile(probability: float, seeds: int) -> float:
     return float(stats.t.ppf(probability, seeds - 1))
 
 
-def _fractions(name: str, values: Values, ndim: int) -> Values:
-    """`values` as float64, refused unless they are fractions with `ndim` axes; catches percentages and NaN."""
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != ndim or not ((values >= 0) & (values <= 1)).all():
-        raise InputError(
-            f"{name}: expected fractions from 0 to 1 with {counted(ndim, 'axis', 'axes')}, got shape {values.shape}"
-            + (f" and values from {values.min()} to {values.max()}" if values.size else "")
-        )
-    return values
-
-
 def _check_confidence(confidence: float) -> None:
     if not 0 < confidence < 1:
         raise InputError(f"confidence: expected a fraction between 0 and 1, got {confidence}")
-
-
-def _margin(margin: float) -> float:
-    """`margin` rounded like the drops that are compared with it."""
-    rounded = round(float(margin), DECIMALS)
-    if not rounded > 0:
-        raise InputError(f"margin: expected a positive fraction, got {margin}")
-    return rounded
-
-
-def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise InputError(f"{name}: expected one of {', '.join(known)}, got {value!r}")

@@ -13,6 +13,7 @@ import xarray as xr
 
 from jaxdist import (
     counting,
+    crossings,
     edits,
     families,
     family_sweeps,
@@ -22,7 +23,6 @@ from jaxdist import (
     radii,
     results,
     sensitivity,
-    statistics,
     unedited,
     units,
 )
@@ -274,7 +274,7 @@ def refined(
 
 
 def _search(series: xr.Dataset, family: str, side: radii.Side, margin: float) -> radii.Search:
-    tolerance = statistics.tolerance(
+    tolerance = crossings.tolerance(
         series.fraction.to_numpy(),
         series.correct.to_numpy() / int(series.total),
         series.unperturbed.to_numpy() / int(series.total),

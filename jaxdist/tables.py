@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import families, fitness, one_network, preference, published, statistics, text
+from jaxdist import crossings, families, fitness, one_network, preference, published, statistics, text
 from jaxdist.config import StatisticsConfig
 from jaxdist.series import Series, every_series
-from jaxdist.statistics import Values
 from jaxdist.text import shortened as shortened
+from jaxdist.types import Values
 
 Side = Literal["below", "above"]
 
@@ -173,7 +173,7 @@ def radii(one: Series, options: StatisticsConfig, outcome: Outcome = "accuracy")
             numbers = {"seeds": 0, "censored": 0, "reentered": 0, "over": over(every), "left_out": left_out(every)}
             yield {**labels, **statistics.NO_MEDIAN._asdict(), "grid_end": grid_end, **numbers}
             continue
-        found = statistics.tolerance(
+        found = crossings.tolerance(
             one.fraction,
             kept,
             before,

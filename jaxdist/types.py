@@ -18,10 +18,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
+    import numpy.typing as npt
     from jax import Array
 
 AnyArray: TypeAlias = "Array | np.ndarray"
 """An array that may be on a device or already on the host."""
+
+Values: TypeAlias = "npt.NDArray[np.float64]"
+"""A float64 array; what its numbers are is said where it is used."""
+
+Flags: TypeAlias = "npt.NDArray[np.bool_]"
+"""An array of bool."""
 
 Params: TypeAlias = Any
 """A pytree of arrays. Stacked parameters have a leading S on every leaf."""

@@ -13,9 +13,8 @@ from jaxdist import doses, sweep
 from jaxdist.devices import SEED, Examples, mesh_of
 from jaxdist.edits import Edit
 from jaxdist.kernel import Watch
-from jaxdist.statistics import Values
 from jaxdist.taps import Model
-from jaxdist.types import Params
+from jaxdist.types import Params, Values
 
 
 class Subject(NamedTuple):

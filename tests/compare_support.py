@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxdist
-from jaxdist import cli, config, devices, results
+from jaxdist import cli, config, devices, result_files, results
 from jaxdist import compare as compare_package
 from jaxdist import weights as stored
 
@@ -48,7 +48,7 @@ def subset(run, name, seeds):
     result = jaxdist.load(folder).isel(seed=seeds)
     settings = config.override(results.config_of(result), {"train.seeds": str(len(seeds))})
     result.attrs["config"] = config.to_toml(settings)
-    results.save(result, folder / "result.nc")
+    result_files.save(result, folder / "result.nc")
     for path in (folder / "weights").iterdir():
         stored.save(jax.tree.map(lambda leaf: leaf[np.asarray(seeds)], stored.load(path)), path)
     return folder

@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 from jaxdist import config, dose_tables, dosed, families, results
+from jaxdist.version import SCHEMA
 
 TOTAL, OPTIONS = 10_000, config.StatisticsConfig()
 DISTANCE = {"floor": 0.03, "dead_zone": 0.04, "clip_both": 0.25, "clip": 0.2, "noise": 0.1}
@@ -72,9 +73,7 @@ def made_up(
                     group[name] = group[name].where(~odd, results.MISSING)
             groups[dosed.GAUGES[gauge] + family] = group
     options = config.Config()
-    return results.tree(
-        groups, {"schema": results.SCHEMA, "config": config.to_toml(options), "data_name": "mnist"} | attrs
-    )
+    return results.tree(groups, {"schema": SCHEMA, "config": config.to_toml(options), "data_name": "mnist"} | attrs)
 
 
 def _group(family, costs, shape, coords, *, draws):

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from jaxdist import config, families, results
+from jaxdist.version import SCHEMA
 
 LONG = "Block_0/MultiHeadDotProductAttention_0/query"
 GRIDS = {"scale": np.geomspace(0.01, 10, 25), "clip": np.geomspace(0.01, 10, 25), "offset": np.linspace(-2, 1, 31)}
@@ -23,7 +24,7 @@ def made_up(networks=("relu", "abs"), seeds=6, sites=("dense0/pre",), *, kept=Tr
     # Later sites bear less, networks differ, seeds nearly do not.
     strength = np.exp(-0.5 * np.arange(shape[0]))[:, None, None, None] * np.exp(-0.2 * np.arange(shape[2]))[:, None]
     strength = strength * rng.uniform(0.9, 1.1, shape)
-    groups, attrs = {}, {"schema": results.SCHEMA}
+    groups, attrs = {}, {"schema": SCHEMA}
     labels = {"unperturbed": (("network", "seed", "split"), unperturbed), "total": ("split", [TOTAL, TOTAL])}
     before = unperturbed[:, :, None, :, None]
 

@@ -13,7 +13,7 @@ import xarray as xr
 from PIL import Image
 
 import jaxdist
-from jaxdist import cli, config, data, families, results
+from jaxdist import cli, config, data, families, result_files, results
 from jaxdist import compare as compare_package
 from jaxdist import weights as stored
 from jaxdist.compare import compare, pictures, saving, sides
@@ -115,7 +115,7 @@ def with_attrs(run, name, changes, **attrs):
     result = jaxdist.load(folder)
     settings = config.override(results.config_of(result), changes)
     result.attrs |= {"config": config.to_toml(settings), **attrs}
-    results.save(result, folder / "result.nc")
+    result_files.save(result, folder / "result.nc")
     return folder
 
 
@@ -158,7 +158,7 @@ def with_further_families(run, name, more):
         correct = group.correct.astype(float) + 0.25
         correct[:, 0, ..., -1] += more
         result[family] = group.assign(correct=correct)
-    results.save(result, folder / "result.nc")
+    result_files.save(result, folder / "result.nc")
     return folder
 
 
@@ -198,7 +198,7 @@ def test_of_further_families_alone_no_class_is_evaluated(runs):
         for family in families.PAPER:
             del result[family]
         result.attrs["config"] = config.to_toml(config.override(results.config_of(result), {"sweep.draws": draws}))
-        results.save(result, folder / "result.nc")
+        result_files.save(result, folder / "result.nc")
     found = compare(*folders)
     assert [one.field for one in found.protocol] == ["sweep.draws"]
     assert found.points.same_class.isna().all()
@@ -212,7 +212,7 @@ def with_scale(run, level):
     group = result["scale"].to_dataset()
     more = xr.DataArray(np.arange(6, dtype=np.int32), dims="seed")
     result["scale"] = group.assign(correct=xr.full_like(group.correct, level) + more)
-    results.save(result, folder / "result.nc")
+    result_files.save(result, folder / "result.nc")
     return folder
 
 
@@ -244,7 +244,7 @@ def test_unlike_grids_are_refused(runs):
     other = copy(runs["first"], "other")
     result = jaxdist.load(other)
     result["clip"] = result["clip"].to_dataset().assign_coords(fraction=np.linspace(0.1, 1, 100))
-    results.save(result, other / "result.nc")
+    result_files.save(result, other / "result.nc")
     with pytest.raises(ValueError, match="have unlike grids"):
         compare(runs["first"], other)
 
@@ -254,7 +254,7 @@ def test_of_two_grids_the_coarser_is_compared(runs, points):
     other = copy(runs["first"], "coarse")
     result = jaxdist.load(other)
     result["clip"] = result["clip"].to_dataset().isel(fraction=points)
-    results.save(result, other / "result.nc")
+    result_files.save(result, other / "result.nc")
     for pair in ((runs["first"], other), (other, runs["first"])):
         both = compare(*pair)
         assert both.verdict == "agree"
@@ -322,7 +322,7 @@ def test_runs_of_several_layers_keep_their_sites_apart(capsys, runs):
             unperturbed=group.unperturbed, total=group.total
         )
         result[family].attrs = group.attrs
-    results.save(result, deep / "result.nc")
+    result_files.save(result, deep / "result.nc")
     code, text = shown(capsys, deep, deep)
     assert code == 0
     for site in ("dense0/pre", "dense1/pre"):
@@ -345,7 +345,7 @@ def test_a_stored_name_cannot_leave_the_folder(capsys, runs):
     evil = copy(runs["first"], "evil")
     result = jaxdist.load(evil)
     result.attrs["config"] = result.attrs["config"].replace('"abs"', '"../../escaped"')
-    results.save(result, evil / "result.nc")
+    result_files.save(result, evil / "result.nc")
     assert shown(capsys, evil, runs["first"])[0] == 2
     assert cli.main(["export-torch", str(evil), "--out", "a/b/c"]) == 2
     assert not Path("a/escaped").exists()
@@ -369,7 +369,7 @@ def test_what_cannot_be_compared(capsys, runs):
     result = jaxdist.load(trained)
     for family in families.PAPER:
         del result[family]
-    results.save(result, trained / "result.nc")
+    result_files.save(result, trained / "result.nc")
     code, text = shown(capsys, trained, runs["first"])
     assert code == 2
     assert "holds no sweep to compare" in text

@@ -13,7 +13,7 @@ from scipy import stats
 
 import jaxdist
 from jaxdist import compare as compare_package
-from jaxdist import config, families, paper_cells, published, results
+from jaxdist import config, families, paper_cells, published, result_files
 from jaxdist.compare import cell_tables, compare, pictures, saving, sides
 from tests.compare_support import copy, draw_nothing, make, shown, subset
 
@@ -65,7 +65,7 @@ def test_what_is_only_swept_on_test_images_is_not_beside_the_published_tables(ca
     result = jaxdist.load(other)
     for family in families.PAPER:
         result[family] = result[family].to_dataset().assign_coords(split=["test"])
-    results.save(result, other / "result.nc")
+    result_files.save(result, other / "result.nc")
     code, text = shown(capsys, other, "published")
     assert code == 2
     assert "has neither relu nor abs swept on its training images" in text

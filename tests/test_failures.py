@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxdist import cli, experiment, files, folders, results, unfinished
+from jaxdist import cli, experiment, files, folders, result_files, unfinished
 from jaxdist.cli import output
 
 SMALL = ("--train.seeds=2", "--train.steps=4", "--model.hidden=8", "--train.save_every=0", "--sweep.families=scale")
@@ -55,10 +55,10 @@ def disk(tmp_path):
 
 def assert_goes_on(folder: Path) -> None:
     assert not [path for path in folder.rglob("*") if files.is_temporary(path.name)]
-    assert not (folder / results.FILE).exists()
+    assert not (folder / result_files.FILE).exists()
     assert run(folder) == 0
     assert not (folder / unfinished.FOLDER).exists()
-    assert set(results.load(folder).children) == {"training", "unedited", "ranges", "scale"}
+    assert set(result_files.load(folder).children) == {"training", "unedited", "ranges", "scale"}
 
 
 @pytest.mark.slow
@@ -101,8 +101,8 @@ def test_a_folder_that_becomes_read_only(disk, capsys):
 def test_a_truncated_result_is_named_and_without_it_the_run_is_made_again(tmp_path, capsys):
     folder = tmp_path / "run"
     assert run(folder) == 0
-    path = folder / results.FILE
-    before = results.load(path)
+    path = folder / result_files.FILE
+    before = result_files.load(path)
     path.write_bytes(path.read_bytes()[:2000])
     assert run(folder) == 2
     said = capsys.readouterr().err
@@ -111,7 +111,7 @@ def test_a_truncated_result_is_named_and_without_it_the_run_is_made_again(tmp_pa
     path.unlink()
     assert run(folder) == 0
     for group in ("training", "scale"):
-        assert results.load(path)[group].to_dataset().equals(before[group].to_dataset())
+        assert result_files.load(path)[group].to_dataset().equals(before[group].to_dataset())
 
 
 def test_a_half_removed_folder_of_unfinished_work_is_not_gone_on_with(tmp_path, monkeypatch):

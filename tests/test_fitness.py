@@ -23,16 +23,19 @@ from jaxdist import (
     fitness,
     markdown,
     report,
+    result_files,
     results,
     study,
     summary,
     tables,
     taps,
+    targets,
     unedited,
     verdicts,
 )
 from jaxdist.errors import InputError
 from jaxdist.progress import silent
+from jaxdist.version import SCHEMA
 from jaxdist.waves import Subject
 from tests import results_support
 
@@ -184,9 +187,9 @@ def _studied(ensembles, images):
     splits = devices.place_splits({"train": images}, devices.make_mesh(seeds=seeds))
     subjects = {name: Subject(model, params) for name, params in ensembles.items()}
     context = counting.Context(
-        splits, counting.targets_of(["h"], "each"), options, range(seeds), silent, lambda _, compute: compute()
+        splits, targets.targets_of(["h"], "each"), options, range(seeds), silent, lambda _, compute: compute()
     )
-    attrs = {"schema": results.SCHEMA, "options": json.dumps(config.to_dict(options))}
+    attrs = {"schema": SCHEMA, "options": json.dumps(config.to_dict(options))}
     return results.tree(study.study(subjects, context), attrs)
 
 
@@ -365,7 +368,7 @@ def test_growing_a_run_of_an_older_version_judges_all_of_its_networks(tmp_path):
     small = {"train": {"steps": 4, "seeds": 2}, "model": {"hidden": [8], "activations": ["relu"]}, "out": out}
     first = jaxdist.run(config.from_dict(small, where="test"))
     groups = {str(k): v.to_dataset() for k, v in first.children.items() if k != fitness.GROUP}
-    results.save(results.tree(groups, first.attrs), tmp_path / "run" / results.FILE)
+    result_files.save(results.tree(groups, first.attrs), tmp_path / "run" / result_files.FILE)
     small["train"]["seeds"] = 3
     grown = jaxdist.run(config.from_dict(small, where="test"))
     whole = jaxdist.run(config.from_dict({**small, "out": f"{out}-whole"}, where="test"))

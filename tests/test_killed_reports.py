@@ -18,6 +18,7 @@ from jaxdist import (
     pages,
     places,
     report,
+    result_files,
     results,
     unfinished,
 )
@@ -157,7 +158,7 @@ def test_another_sweep_is_made_and_reports_too(run, made):
 def test_the_same_sweep_with_other_statistics_makes_the_report_by_them(run):
     killed(DURING["before the first file"], "sweep", run, "-q", *SWEEP)
     computing_nothing("sweep", run, "-q", *SWEEP, "--statistics.margin=0.02")
-    assert results.config_of(results.load(run)).statistics.margin == 0.02
+    assert results.config_of(result_files.load(run)).statistics.margin == 0.02
     assert "0.02" in (run / "tables" / places.SUMMARY).read_text()
     assert not manifests.report_due(run)
 

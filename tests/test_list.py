@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxdist import cli, documents, files, overview, places, results
+from jaxdist import cli, documents, files, overview, places, result_files
 from jaxdist import config as configs
 from tests import dose_support, results_support
 from tests.terminal_support import small_runs, wide
@@ -30,7 +30,7 @@ def runs(tmp_path_factory):
     dosed = root / "of my thesis, with a name that is much too long for a terminal" / "comparison"
     dosed.mkdir(parents=True)
     given = dose_support.made_up()
-    results.save(given, dosed / places.RESULT)
+    result_files.save(given, dosed / places.RESULT)
     numbers = documents.text(documents.main_numbers(given, dose_support.OPTIONS))
     files.write_text(dosed / "tables" / places.SUMMARY, numbers)
     return root
@@ -49,7 +49,7 @@ def swept(folder, **options):
     """Make a run folder of a swept result; returns the result."""
     given = results_support.made_up(**options)
     folder.mkdir(parents=True, exist_ok=True)
-    results.save(given, folder / places.RESULT)
+    result_files.save(given, folder / places.RESULT)
     return given
 
 
@@ -109,7 +109,7 @@ class TestList:
     def test_imported_networks_have_no_steps_that_are_not_known(self, capsys, tmp_path):
         given = results_support.made_up()
         given.attrs["origin"] = json.dumps({"kind": "file", "unknown": ["train.steps"]})
-        results.save(given, tmp_path / places.RESULT)
+        result_files.save(given, tmp_path / places.RESULT)
         (one,) = json.loads(self.shown(capsys, tmp_path, "--json"))["runs"]
         numbers = documents.main_numbers(given, dose_support.OPTIONS)
         assert one["steps"] is numbers["steps"] is None
@@ -122,7 +122,7 @@ class TestList:
     def test_imported_networks_have_the_steps_that_came_with_them(self, capsys, tmp_path):
         given = results_support.made_up()
         given.attrs["origin"] = json.dumps({"kind": "exported", "unknown": []})
-        results.save(given, tmp_path / places.RESULT)
+        result_files.save(given, tmp_path / places.RESULT)
         (one,) = json.loads(self.shown(capsys, tmp_path, "--json"))["runs"]
         expected = configs.Config().train.steps
         assert one["steps"] == documents.main_numbers(given, dose_support.OPTIONS)["steps"] == expected

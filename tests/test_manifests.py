@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxdist import cli, compare, devices, files, folders, manifests, places, probe, report, results
+from jaxdist import cli, compare, devices, files, folders, manifests, places, probe, report, result_files
 from jaxdist.compare import saving
 from jaxdist.errors import InputError
 
@@ -162,7 +162,7 @@ def test_without_a_result_the_config_says_what_run_it_was(change, sentence, run,
         assert sentence in refused(capsys, *command)
     else:
         assert cli.main(command) == 0
-        assert results.load(run).children
+        assert result_files.load(run).children
 
 
 @pytest.mark.parametrize(("name", "at"), [("relu", 0.9), *map(slow, (("abs", 0.3), ("abs.snapshots", 1.0)))])
@@ -187,7 +187,7 @@ def test_a_result_alone_is_checked_too(run, tmp_path, capsys):
     path = shutil.copy(run / places.RESULT, tmp_path / "alone.nc")
     flip(path, 0.5)
     with pytest.raises(InputError, match="not a readable result file"):
-        results.load(path)
+        result_files.load(path)
 
 
 def test_a_folder_of_an_earlier_version_works_and_gets_its_list(run, capsys):

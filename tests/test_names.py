@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxdist import cli, counting, devices, experiment, files, report, results, unfinished
+from jaxdist import cli, counting, devices, experiment, files, report, result_files, unfinished
 from jaxdist import config as configs
 from jaxdist.errors import InputError
 from tests.results_support import made_up
@@ -99,4 +99,4 @@ def test_a_run_of_many_seeds_goes_to_its_end(options, tmp_path, monkeypatch):
     command = ["run", "--out", str(tmp_path / "run"), "-q", *small, *options]
     assert cli.main([*command, "--sweep.families=clip,restored_offset"]) == 0
     assert not (tmp_path / "run" / unfinished.FOLDER).exists()
-    assert results.load(tmp_path / "run")["clip"].sizes["seed"] == int(options[0].partition("=")[2])
+    assert result_files.load(tmp_path / "run")["clip"].sizes["seed"] == int(options[0].partition("=")[2])

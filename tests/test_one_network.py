@@ -11,7 +11,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
-from jaxdist import config, one_network, statistics, tables
+from jaxdist import config, crossings, one_network, statistics, tables
 from jaxdist.errors import InputError
 from jaxdist.one_network import Images
 from jaxdist.series import every_series
@@ -158,7 +158,7 @@ def test_the_radius_interval_covers_at_its_stated_rate():
         lost = np.searchsorted(np.sort(rng.exponential(size=total)), grid)
         counted = Images(lost, 0 * lost, total, total)
         low, high = one_network.radius_interval(grid, counted, **WAYS, confidence=0.95)
-        point = statistics.tolerance(grid, 1 - lost[None] / total, np.ones(1), **WAYS).exit[0]
+        point = crossings.tolerance(grid, 1 - lost[None] / total, np.ones(1), **WAYS).exit[0]
         assert low <= point <= high
         covered += low <= truth <= high
     assert covered >= stats.binom(500, 0.93).ppf(1e-6)

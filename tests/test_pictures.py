@@ -12,7 +12,18 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_hex
 from rich.console import Console
 
-from jaxdist import breakdowns, config, markdown, pictures, profiles, report, results, statistics, summary, tables
+from jaxdist import (
+    breakdowns,
+    config,
+    crossings,
+    markdown,
+    pictures,
+    profiles,
+    report,
+    results,
+    summary,
+    tables,
+)
 from jaxdist.figures import looks
 from tests.figure_support import assert_legible, grey
 from tests.results_support import LONG, THRESHOLDS, TOTAL, made_up
@@ -176,7 +187,7 @@ class TestAlongTraining:
         group = result["snapshots_clip"].sel(network="relu", site="dense0/pre", split="train", threshold=0.99)
         np.testing.assert_allclose(part.accuracy, (group["correct"][:4] / TOTAL).mean("seed"))
         row = reach[(reach.network == "relu") & (reach.threshold == 0.99) & (reach.family == "clip")].iloc[0]
-        found = statistics.tolerance(
+        found = crossings.tolerance(
             group["fraction"].to_numpy(),
             group["correct"].to_numpy()[:4] / TOTAL,
             group["unperturbed"].to_numpy()[:4] / TOTAL,

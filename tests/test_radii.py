@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import families, mlp, radii, ranges, statistics, sweep
+from jaxdist import crossings, families, mlp, radii, ranges, sweep
 from jaxdist.config import SweepConfig
+from jaxdist.crossings import Bracket
 from jaxdist.errors import InputError
-from jaxdist.statistics import Bracket
 
 SITE, MARGIN, IMAGES = "dense0/pre", 0.02, 301
 SIDES = [(family.name, side) for family in map(families.get, families.PAPER) for side in family.sides]
@@ -31,7 +31,7 @@ def setting(trained, train_set):
         grid = family.grid()
         accuracy, unperturbed = accuracies(model, params, measured, name, grid, train_set)
         coarse.append(
-            statistics.tolerance(
+            crossings.tolerance(
                 grid,
                 accuracy,
                 unperturbed,
@@ -73,7 +73,7 @@ def test_refinement_agrees_with_a_very_fine_grid(setting, train_set):
         family = families.get(search.family)
         fine = radii.subdivided(start.bracket, family, 3000)
         accuracy, unperturbed = accuracies(model, params, measured, search.family, fine, train_set)
-        outside = np.round(unperturbed[:, None] - accuracy, statistics.DECIMALS) >= MARGIN
+        outside = np.round(unperturbed[:, None] - accuracy, crossings.DECIMALS) >= MARGIN
         for seed in np.flatnonzero(~start.censored):
             path = np.append(fine[seed], start.bracket.outside[seed])
             first = path[np.append(outside[seed], True).argmax()]

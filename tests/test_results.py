@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 import jaxdist
-from jaxdist import overview, places, results
+from jaxdist import overview, places, result_files
 from jaxdist.errors import InputError
 from tests import results_support
 
@@ -26,15 +26,15 @@ def with_training():
 
 def test_what_is_read_is_what_was_saved_and_is_saved_again_as_the_same_bytes(tmp_path):
     given = with_training()
-    results.save(given, tmp_path / "a.nc")
+    result_files.save(given, tmp_path / "a.nc")
     found = jaxdist.load(tmp_path / "a.nc")
     xr.testing.assert_identical(found, given)
-    results.save(found, tmp_path / "b.nc")
+    result_files.save(found, tmp_path / "b.nc")
     assert (tmp_path / "a.nc").read_bytes() == (tmp_path / "b.nc").read_bytes()
 
 
 def test_large_arrays_are_compressed_and_small_ones_have_no_index(tmp_path):
-    results.save(with_training(), tmp_path / "a.nc")
+    result_files.save(with_training(), tmp_path / "a.nc")
     with h5py.File(tmp_path / "a.nc") as file:
         for array in (file["training/loss"], file["training/step"]):
             assert array.compression == "gzip"
@@ -45,7 +45,7 @@ def test_large_arrays_are_compressed_and_small_ones_have_no_index(tmp_path):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     path = tmp_path_factory.mktemp("whole") / "a.nc"
-    results.save(results_support.made_up(networks=("relu",), seeds=1), path)
+    result_files.save(results_support.made_up(networks=("relu",), seeds=1), path)
     return path.read_bytes()
 
 
@@ -53,7 +53,7 @@ def whole(tmp_path_factory):
 def test_a_file_that_was_cut_is_refused(whole, tmp_path, share):
     (tmp_path / places.RESULT).write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(InputError, match="not a readable result file"):
-        results.load(tmp_path)
+        result_files.load(tmp_path)
     assert overview.read(tmp_path).state == "damaged"
 
 
@@ -79,7 +79,7 @@ def test_a_file_that_is_not_what_was_saved_is_refused(whole, tmp_path, kind):
             continue
         (tmp_path / places.RESULT).write_bytes(content)
         with pytest.raises(InputError, match="not a readable result file"):
-            results.load(tmp_path)
+            result_files.load(tmp_path)
         assert overview.read(tmp_path).state == "damaged"
 
 
@@ -90,7 +90,7 @@ def test_without_a_checksum_a_damaged_file_is_refused_or_read(whole, tmp_path):
     for _ in range(40):
         (tmp_path / places.RESULT).write_bytes(damaged(content, rng, 20))
         try:
-            results.load(tmp_path)
+            result_files.load(tmp_path)
         except InputError:
             refused += 1
         overview.read(tmp_path)
@@ -101,7 +101,7 @@ def test_without_a_checksum_a_damaged_file_is_refused_or_read(whole, tmp_path):
 def test_a_schema_that_is_none_is_refused(tmp_path, schema):
     result = results_support.made_up(networks=("relu",), seeds=1)
     result.attrs["schema"] = np.asarray(schema, float) if isinstance(schema, list) else schema
-    results.save(result, tmp_path / places.RESULT)
+    result_files.save(result, tmp_path / places.RESULT)
     with pytest.raises(InputError, match="expected a result of schema"):
-        results.load(tmp_path)
+        result_files.load(tmp_path)
     assert overview.read(tmp_path).state == "damaged"

@@ -16,8 +16,9 @@ import xarray as xr
 from PIL import Image
 
 import jaxdist
-from jaxdist import cli, data, devices, families, folders, mlp, pages, places, report, results, summary, tables, weights
+from jaxdist import cli, data, devices, families, folders, mlp, pages, places, report, summary, tables, weights
 from jaxdist import config as configs
+from jaxdist.version import SCHEMA
 from tests import oracle
 from tests.conftest import to_numpy
 
@@ -131,7 +132,7 @@ def test_seeds_start_from_the_same_weights_for_every_activation(run, digits):
 
 def test_the_result_says_how_it_came_about(result, digits):
     attrs = result.attrs
-    assert attrs["schema"] == results.SCHEMA
+    assert attrs["schema"] == SCHEMA
     assert attrs["data_digest"] == digits.digest
     assert configs.from_toml(attrs["config"]).train.steps == 40
     for name in result.children:

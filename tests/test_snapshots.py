@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import breakdowns, experiment, folders, mlp, results, study, training, weights
+from jaxdist import breakdowns, experiment, folders, mlp, result_files, results, study, training, weights
 from jaxdist import config as configs
 from jaxdist.config import StatisticsConfig
 from tests import oracle
@@ -86,7 +86,7 @@ def no_pictures(monkeypatch):
 
 @pytest.mark.slow
 def test_they_are_swept_by_their_own_ranges(run, digits):
-    group = results.load(run)["snapshots_clip"].to_dataset()
+    group = result_files.load(run)["snapshots_clip"].to_dataset()
     assert group["correct"].dims == ("network", "seed", "threshold", "site", "split", "fraction")
     passed = weights.load(folders.passed_path(run, "abs"))
     np.testing.assert_array_equal(group["step"].sel(network="abs"), passed["step"])
@@ -103,26 +103,26 @@ def test_they_are_swept_by_their_own_ranges(run, digits):
     found = counts.isel(seed=seed, threshold=k)
     for name, values in zip(("correct", "agree", "kept"), expected, strict=True):
         assert np.abs(found[name].to_numpy() - values).max() <= 2
-    points, reach = breakdowns.along_training(results.load(run), StatisticsConfig())
+    points, reach = breakdowns.along_training(result_files.load(run), StatisticsConfig())
     assert set(points.network) == {"relu", "abs"}
     assert reach.threshold.between(0.1, 0.99).all()
 
 
 def test_a_killed_run_and_a_second_sweep_give_the_same(run, tmp_path, monkeypatch, no_pictures):
-    expected = results.load(run)["snapshots_clip"].to_dataset().drop_attrs()
+    expected = result_files.load(run)["snapshots_clip"].to_dataset().drop_attrs()
     with monkeypatch.context() as patch:
         patch.setattr(study, "along_training", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             experiment.run(config(tmp_path / "again"))
     experiment.run(config(tmp_path / "again"))
-    assert results.load(tmp_path / "again")["snapshots_clip"].to_dataset().drop_attrs().identical(expected)
+    assert result_files.load(tmp_path / "again")["snapshots_clip"].to_dataset().drop_attrs().identical(expected)
     experiment.sweep_folder(tmp_path / "again")
-    assert results.load(tmp_path / "again")["snapshots_clip"].to_dataset().drop_attrs().identical(expected)
+    assert result_files.load(tmp_path / "again")["snapshots_clip"].to_dataset().drop_attrs().identical(expected)
 
 
 @pytest.mark.slow
 def test_a_run_that_grows_keeps_those_it_has(run, tmp_path, no_pictures):
-    before = results.load(run)["snapshots_clip"].to_dataset()
+    before = result_files.load(run)["snapshots_clip"].to_dataset()
     experiment.run(config(tmp_path / "more"))
     grown = experiment.run(config(tmp_path / "more", seeds=3))["snapshots_clip"].to_dataset()
     assert grown.sizes["seed"] == 3

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from jaxdist import statistics
+from jaxdist import crossings, statistics
 from jaxdist.errors import InputError
 
 ROOT3 = math.sqrt(3)
@@ -301,10 +301,10 @@ def test_median_interval_coverage() -> None:
 
 def exits(
     drops: list[list[float]], fractions: list[float], identity: float = 0, coordinate: str = "linear", **options: str
-) -> statistics.Tolerance:
+) -> crossings.Tolerance:
     """Tolerance at a margin of one point for networks of unperturbed accuracies 0.9, 0.81, 0.72, ..."""
     unperturbed = 0.9 - 0.09 * np.arange(len(drops))
-    return statistics.tolerance(
+    return crossings.tolerance(
         np.array(fractions),
         unperturbed[:, None] - np.array(drops).reshape(len(drops), -1),
         unperturbed,
@@ -338,7 +338,7 @@ def test_tolerance_of_every_kind_of_curve() -> None:
 @pytest.mark.parametrize("counts", [(120, 110), (970, 960), (999, 989), (10, 0)])
 def test_a_drop_of_exactly_the_margin_is_out_whatever_the_rounding(counts: tuple[int, int]) -> None:
     accuracy = np.array([[counts[1] / 1000]])
-    result = statistics.tolerance(
+    result = crossings.tolerance(
         np.array([0.5]),
         accuracy,
         np.array([counts[0] / 1000]),
@@ -401,9 +401,9 @@ def test_the_order_of_the_seeds_does_not_matter() -> None:
     for one, other in zip(analyses(accuracy, unperturbed), analyses(accuracy[order], unperturbed[order]), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
 
-    def radius(accuracy: np.ndarray, unperturbed: np.ndarray) -> statistics.Tolerance:
+    def radius(accuracy: np.ndarray, unperturbed: np.ndarray) -> crossings.Tolerance:
         grid = np.arange(1, 13) / 10
-        return statistics.tolerance(
+        return crossings.tolerance(
             grid, accuracy, unperturbed, identity=0, coordinate="linear", side="above", margin=0.02
         )
 
@@ -440,7 +440,7 @@ def test_tolerance_refuses(changes: dict[str, object], message: str) -> None:
         "margin": 0.01,
     }
     with pytest.raises(InputError, match=message):
-        statistics.tolerance(**{**arguments, **changes})  # type: ignore[arg-type]
+        crossings.tolerance(**{**arguments, **changes})  # type: ignore[arg-type]
 
 
 def test_others_refuse() -> None:

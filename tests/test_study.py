@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import cli, counting, experiment, families, folders, results, waves, weights
+from jaxdist import cli, experiment, families, folders, result_files, results, targets, waves, weights
 from jaxdist import config as configs
 from jaxdist.errors import InputError
 from tests import oracle
@@ -46,7 +46,7 @@ def layers(params, x):
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "fraction"), [("scale", 0.1), ("clip", 0.2477), ("offset", -0.4), ("offset", 0.25)])
 def test_all_sites_together_are_edited_by_their_own_unedited_ranges(deep, digits, family, fraction):
-    group = results.load(deep)[family].sel(network="relu", site="all", split="train", seed=1)
+    group = result_files.load(deep)[family].sel(network="relu", site="all", split="train", seed=1)
     point = group.sel(fraction=fraction, method="nearest")
     p = float(point.fraction)
     params = jax.tree.map(lambda leaf: leaf[1].astype(np.float64), weights.load(folders.weights_path(deep, "relu")))
@@ -60,7 +60,7 @@ def test_all_sites_together_are_edited_by_their_own_unedited_ranges(deep, digits
 
 
 def test_narrower_layers_lack_the_units_they_do_not_have(deep):
-    result = results.load(deep)
+    result = result_files.load(deep)
     units = result["units_offset"].to_dataset().sel(network="relu", split="train")
     assert list(units.site.values) == ["dense0/pre", "dense1/pre"]
     assert (units.correct.sel(site="dense1/pre").isel(unit=slice(8, 12)) == results.MISSING).all()
@@ -71,9 +71,9 @@ def test_narrower_layers_lack_the_units_they_do_not_have(deep):
 
 
 def test_targets_are_each_site_all_of_them_or_both():
-    assert counting.targets_of(["a", "b"], "each") == {"a": ("a",), "b": ("b",)}
-    assert counting.targets_of(["a", "b"], "all") == {"all": ("a", "b")}
-    assert counting.targets_of(["a"], "all") == counting.targets_of(["a"], "both") == {"a": ("a",)}
+    assert targets.targets_of(["a", "b"], "each") == {"a": ("a",), "b": ("b",)}
+    assert targets.targets_of(["a", "b"], "all") == {"all": ("a", "b")}
+    assert targets.targets_of(["a"], "all") == targets.targets_of(["a"], "both") == {"a": ("a",)}
 
 
 TANH = ["--model.activations", "tanh", "--train.seeds", "2", "--train.steps", "30", "--model.hidden", "16"]
@@ -96,7 +96,7 @@ def test_and_after_training_without_losing_the_networks(capsys, monkeypatch):
     assert "it means nothing; the trained networks are kept, so give it to 'jaxdist sweep tanh'" in said
     assert said.count("\n") == 2
     assert cli.main(["sweep", "tanh", "--sweep.offset_formula", "intended"]) == 0
-    assert results.load("tanh")["offset"].correct.shape == (1, 2, 1, 2, 125)
+    assert result_files.load("tanh")["offset"].correct.shape == (1, 2, 1, 2, 125)
 
 
 ALL = {

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from jaxdist import cli, documents, dose_tables, places, progress, report, results, summary, verdicts
+from jaxdist import cli, documents, dose_tables, places, progress, report, result_files, results, summary, verdicts
 from jaxdist.cli import options as cli_options
 from jaxdist.cli import output, parser
 from tests import dose_support, results_support
@@ -139,7 +139,7 @@ class TestQuietAndJson:
         training = pd.read_csv(runs / "swept/tables/training.csv").set_index("quantity")["mean"]
         for name in ("loss", "train_accuracy", "test_accuracy"):
             assert found["networks"]["relu"][name] == pytest.approx(training[name], rel=1e-6)
-        assert found["networks"]["relu"]["dead_units"] == int(results.load(run)["ranges"].dead.sum())
+        assert found["networks"]["relu"]["dead_units"] == int(result_files.load(run)["ranges"].dead.sum())
         assert found["verdicts"] == []
 
     def test_progress_goes_to_stderr_beside_a_document(self, capsys):
@@ -166,7 +166,7 @@ class TestQuietAndJson:
     def test_verdicts_are_in_the_document_and_on_stdout(self, capsys, tmp_path):
         given = dose_support.made_up(splits=("test",))
         (tmp_path / "run").mkdir()
-        results.save(given, tmp_path / "run" / places.RESULT)
+        result_files.save(given, tmp_path / "run" / places.RESULT)
         said = documents.main_numbers(given, dose_support.OPTIONS)["verdicts"]
         assert [(one["network"], one["answer"]) for one in said] == [("relu", "distance"), ("abs", "intensity")]
         assert said[0]["sentence"].startswith("mnist relu, dense0/pre, test images: reads distance (p ")

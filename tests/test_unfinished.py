@@ -18,7 +18,19 @@ import pytest
 import tomli_w
 import xarray as xr
 
-from jaxdist import cli, experiment, families, finished, folders, results, training, unfinished, waves, weights
+from jaxdist import (
+    cli,
+    experiment,
+    families,
+    finished,
+    folders,
+    result_files,
+    results,
+    training,
+    unfinished,
+    waves,
+    weights,
+)
 from jaxdist import config as configs
 from jaxdist.errors import InputError
 
@@ -40,7 +52,7 @@ def config(out: Path, networks: tuple[str, ...] = ("relu", "abs"), **train) -> c
 
 def arrays(folder: Path) -> dict[str, np.ndarray]:
     """All of a run's numbers, by path."""
-    result = results.load(folder)
+    result = result_files.load(folder)
     found = {f"{node.path}/{name}": data.values for node in result.subtree for name, data in node.data_vars.items()}
     for name in ("relu", "abs"):
         leaves = jax.tree_util.tree_leaves_with_path(weights.load(folders.weights_path(folder, name)))
@@ -92,7 +104,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(calls, tmp_path, monkeypatch, und
     monkeypatch.setattr(waves.sweep, "sums", counted(sweeps))
     with pytest.raises(Killed):
         experiment.run(config(tmp_path / "run"))
-    assert not (tmp_path / "run" / results.FILE).exists()
+    assert not (tmp_path / "run" / result_files.FILE).exists()
     left = 14 - calls  # all that is left of 5 calls to train, and 2 to sweep, each of 2 networks
     experiment.run(config(tmp_path / "run"))
     assert left == 0
@@ -156,14 +168,14 @@ def test_other_statistics_change_no_run(tmp_path):
     experiment.run(config(tmp_path / "run", seeds=2))
     finished.report_folder(tmp_path / "run", {"statistics.margin": "0.02"})
     assert results.config_of(experiment.run(config(tmp_path / "run", seeds=2))).statistics.margin == 0.01
-    assert results.config_of(results.load(tmp_path / "run")).statistics.margin == 0.01
+    assert results.config_of(result_files.load(tmp_path / "run")).statistics.margin == 0.01
 
 
 def test_networks_from_elsewhere_are_not_extended(tmp_path):
     experiment.run(config(tmp_path / "run", seeds=2))
-    result = results.load(tmp_path / "run")
+    result = result_files.load(tmp_path / "run")
     result.attrs["origin"] = "{}"
-    results.save(result, tmp_path / "run" / results.FILE)
+    result_files.save(result, tmp_path / "run" / result_files.FILE)
     with pytest.raises(InputError, match=r"holds networks that were not made from train.seed; it cannot be extended"):
         experiment.run(config(tmp_path / "run", seeds=3))
 
@@ -190,9 +202,9 @@ def test_a_diverged_extension_names_its_own_seeds(tmp_path, monkeypatch):
 
 
 def test_a_finished_run_is_left_as_it_is(undisturbed):
-    before = (undisturbed / results.FILE).read_bytes()
+    before = (undisturbed / result_files.FILE).read_bytes()
     experiment.run(config(undisturbed))
-    assert (undisturbed / results.FILE).read_bytes() == before
+    assert (undisturbed / result_files.FILE).read_bytes() == before
 
 
 def test_an_extended_run_is_the_run_of_all_seeds(tmp_path, undisturbed):
@@ -205,7 +217,7 @@ def test_an_extended_run_is_the_run_of_all_seeds(tmp_path, undisturbed):
     for name, values in expected.items():
         # Two networks at a time and four are other programs, which round differently.
         np.testing.assert_allclose(found[name], values, rtol=2e-4, atol=1e-5 if "correct" not in name else 2)
-    assert results.config_of(results.load(tmp_path / "run")).train.seeds == 4
+    assert results.config_of(result_files.load(tmp_path / "run")).train.seeds == 4
     assert configs.load(tmp_path / "run" / folders.CONFIG_FILE).train.seeds == 4
 
 
@@ -217,7 +229,7 @@ def test_seeds_are_added_at_the_fractions_of_those_before(tmp_path, monkeypatch)
         experiment.run(config(tmp_path / "run", ("relu",), seeds=1))
     experiment.run(config(tmp_path / "run", ("relu",), seeds=2))
     experiment.run(config(tmp_path / "whole", ("relu",), seeds=2))
-    grown, whole = (results.load(tmp_path / name)["scale"].to_dataset() for name in ("run", "whole"))
+    grown, whole = (result_files.load(tmp_path / name)["scale"].to_dataset() for name in ("run", "whole"))
     np.testing.assert_array_equal(grown.fraction, families.intensity_grid()[::3])
     np.testing.assert_allclose(grown.correct, whole.correct.sel(fraction=grown.fraction), atol=2)
 
@@ -339,9 +351,9 @@ def test_states_are_saved_now_and_then(tmp_path, monkeypatch):
 
 def test_joined_results_keep_where_each_part_was_made(tmp_path):
     experiment.run(config(tmp_path / "run", seeds=2))
-    first: xr.DataTree = results.load(tmp_path / "run")
+    first: xr.DataTree = result_files.load(tmp_path / "run")
     experiment.run(config(tmp_path / "run", seeds=4))
-    both = results.load(tmp_path / "run")
+    both = result_files.load(tmp_path / "run")
     for group in ("training", "ranges", "scale"):
         assert list(np.atleast_1d(both[group].attrs["made_before"])) == [first[group].attrs["made"]]
 

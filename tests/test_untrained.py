@@ -23,6 +23,7 @@ from jaxdist import (
     planning,
     published,
     report,
+    result_files,
     results,
     training,
     weights,
@@ -50,7 +51,7 @@ def run(tmp_path, capsys):
 
 
 def test_the_weights_are_those_that_were_drawn_and_training_has_one_entry(run):
-    result = results.load(run)
+    result = result_files.load(run)
     assert list(result["training"].step) == [0]
     config = results.config_of(result)
     initial = models.initial(config, inputs.load_inputs(config), range(2), "abs")
@@ -62,7 +63,7 @@ def test_the_weights_are_those_that_were_drawn_and_training_has_one_entry(run):
 def test_a_run_of_some_steps_has_the_same_first_entry(run, tmp_path):
     trained = ["--train.seeds=2", *SMALL, "--train.steps=2"]
     assert cli.main(["train", "--out", str(tmp_path / "trained"), "-q", *trained]) == 0
-    both = [results.load(folder)["training"].isel(step=0) for folder in (run, tmp_path / "trained")]
+    both = [result_files.load(folder)["training"].isel(step=0) for folder in (run, tmp_path / "trained")]
     for name in ("loss", "train_accuracy", "test_accuracy"):
         np.testing.assert_array_equal(*(group[name] for group in both))
 
@@ -88,7 +89,7 @@ def test_it_grows_and_goes_on_where_it_was_killed(run, monkeypatch):
     assert cli.main(more) == 0
     grown = weights.load(folders.weights_path(run, "relu"))
     jax.tree.map(lambda new, old: np.testing.assert_array_equal(new[:2], old), grown, before)
-    assert results.load(run)["training"].sizes == {"network": 2, "seed": 3, "step": 1}
+    assert result_files.load(run)["training"].sizes == {"network": 2, "seed": 3, "step": 1}
 
 
 @pytest.mark.parametrize("command", ["run", "train"])
@@ -101,7 +102,7 @@ def test_no_weights_are_kept_along_training_and_that_is_said(command, tmp_path, 
         assert cli.main(["sweep", str(folder), *more]) == 0
         assert cli.main(["report", str(folder)]) == 0
     assert "and no weights are kept along training" in " ".join(capsys.readouterr().out.split())
-    assert not any(name.startswith("snapshots") for name in results.load(folder).children)
+    assert not any(name.startswith("snapshots") for name in result_files.load(folder).children)
     assert not folders.passed_path(folder, "relu").exists()
 
 

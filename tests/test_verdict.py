@@ -19,6 +19,7 @@ from jaxdist import (
     families,
     figures,
     report,
+    result_files,
     results,
     summary,
     verdict_tables,
@@ -237,7 +238,7 @@ def folder(tmp_path, monkeypatch):
 
     def made(given):
         (tmp_path / "run").mkdir()
-        results.save(given, tmp_path / "run" / "result.nc")
+        result_files.save(given, tmp_path / "run" / "result.nc")
         return "run"
 
     return made
@@ -287,7 +288,7 @@ class TestCommand:
         assert "keeps flips below 5.00 %" in written
         assert cli.main(["report", run]) == 0
         assert (tmp_path / "run/tables/verdict.md").read_text() == written
-        assert results.options_of(results.load(tmp_path / "run")).statistics == StatisticsConfig(flips=0.05)
+        assert results.options_of(result_files.load(tmp_path / "run")).statistics == StatisticsConfig(flips=0.05)
 
     @pytest.mark.parametrize("margin", ["0", "1", "-0.1", "nan", "x"])
     def test_refuses_a_margin_that_is_no_share(self, margin, capsys):

@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 import jaxdist
-from jaxdist import results
+from jaxdist import result_files
 from tests import oracle
 
 OPTIONS = {
@@ -64,7 +64,7 @@ def write(folder: str) -> None:
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     assert jax.config.jax_enable_x64
     for k, name in enumerate(OPTIONS):
-        results.save(probed(name, arrays()[1]), Path(folder) / f"{k}.nc")
+        result_files.save(probed(name, arrays()[1]), Path(folder) / f"{k}.nc")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-import jaxdist
 from jaxdist.cli.commands import (
     compare,
     data,
@@ -25,6 +24,7 @@ from jaxdist.cli.commands import (
 from jaxdist.cli.commands import list as list_
 from jaxdist.cli.options import Parser
 from jaxdist.errors import InputError, nearest
+from jaxdist.version import __version__
 
 Examples = tuple[tuple[str, str], ...]
 """Commands as a user would type them, and what each is for."""
@@ -96,7 +96,7 @@ def _built() -> tuple[Parser, Mapping[str, Parser]]:
         allow_abbrev=False,
         epilog=_epilog(EXAMPLES),
     )
-    parser.add_argument("--version", action="version", version=f"jaxdist {jaxdist.__version__}")
+    parser.add_argument("--version", action="version", version=f"jaxdist {__version__}")
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", help=argparse.SUPPRESS, parser_class=Parser)
     for module in COMMANDS:
         added: Parser = commands.add_parser(

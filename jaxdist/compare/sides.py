@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from jaxdist import families, fitness, folders, interop, results
+from jaxdist import families, fitness, folders, interop, result_files, results
 from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.interop import transfer
@@ -81,7 +81,7 @@ def open_side(text: str) -> Side:
     origin = json.loads(result.attrs.get("origin", "{}"))
     folder = folders.of(path)
     here = origin.get("kind") != "paper-result" and (folder / "weights").is_dir()
-    name = path.resolve().parent.name if path.name == results.FILE else path.resolve().name
+    name = path.resolve().parent.name if path.name == result_files.FILE else path.resolve().name
     return Side(name, folder if here else None, result, results.config_of(result), origin)
 
 

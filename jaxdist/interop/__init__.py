@@ -6,7 +6,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from jaxdist import results
+from jaxdist import result_files
 from jaxdist.interop import paper
 from jaxdist.interop.checkpoints import TORCH_SUFFIXES
 from jaxdist.interop.transfer import export_run, import_run
@@ -25,4 +25,4 @@ def load(path: str | Path) -> xr.DataTree:
         return paper.read_result(path)
     if (path / paper.RESULT_FILE).is_file():
         return paper.read_result(path / paper.RESULT_FILE)
-    return results.load(path)
+    return result_files.load(path)

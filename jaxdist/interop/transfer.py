@@ -14,7 +14,7 @@ import xarray as xr
 from safetensors.numpy import save as to_safetensors
 
 from jaxdist import config as configs
-from jaxdist import data, files, folders, forms, results
+from jaxdist import data, files, folders, forms, result_files, results
 from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.interop import accuracy, checkpoints, lineage, paper, perceptrons, sources
@@ -200,7 +200,7 @@ def export_run(run: Path, out: Path) -> list[Path]:
         use, or PyTorch is not installed; nothing is written then.
     """
     run = folders.of(run)
-    result = results.load(run)
+    result = result_files.load(run)
     config = results.config_of(result)
     for network in config.model.activations:
         perceptrons.refuse_other_layers(network, str(run))

@@ -19,6 +19,7 @@ from jaxdist import (
     paper_cells,
     results,
     tables,
+    targets,
     verdicts,
 )
 from jaxdist.config import StatisticsConfig
@@ -126,7 +127,7 @@ def _answer(runs: Sequence[Run], compared: Compared, reach: pd.DataFrame, option
 def _edits(points: pd.DataFrame, known: Choices) -> Iterator[Section]:
     for site in [] if points.empty else points.site.unique():
         here = points[points.site == site]
-        place = "all sites" if site == results.ALL else site
+        place = "all sites" if site == targets.ALL else site
         where = f" of {place}" if points.site.nunique() > 1 else ""
         over = _over(here)
         said = (
