@@ -21,7 +21,7 @@ from benchmarks.jax_contenders import Run
 from benchmarks.parity import HIDDEN
 from benchmarks.sweep import ACTIVATION, WARM_UP_STEPS, Families
 from benchmarks.timing import Contender, Row, Timed, chosen, interleave, largest_difference
-from jaxdist import adapters, blocks, edits, elementwise, mlp, ranges, sweep, taps
+from jaxdist import adapters, blocks, edits, elementwise, ensemble_sweep, mlp, ranges, taps
 from jaxdist.config import SweepConfig
 from jaxdist.devices import DATA, Examples, mesh_of
 from jaxdist.families import PAPER, get, joined
@@ -123,7 +123,7 @@ def make_contenders(images: Images, families: Families) -> dict[str, Contender]:
 
 
 def _swept(model: taps.Model, params: Params, site: str, made: edits.Affine, examples: Examples) -> Run:
-    return lambda: np.asarray(sweep.sweep(model, params, {site: made}, examples).correct[0])
+    return lambda: np.asarray(ensemble_sweep.sweep(model, params, {site: made}, examples).correct[0])
 
 
 def hand_written(params: Params, made: edits.Affine, examples: Examples) -> Run:

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.images import Images, place
 from benchmarks.parity import jaxdist_trainer
-from jaxdist import edits, mlp, ranges, sweep
+from jaxdist import edits, ensemble_sweep, mlp, ranges
 from jaxdist.config import SweepConfig
 from jaxdist.families import joined
 from jaxdist.products import Backend
@@ -80,7 +80,9 @@ def jaxdist_sweep(
         edited = families[1:] if shortcut else families
         made = joined(measured, dict(edited), SweepConfig())
         scales = families[0][1] if shortcut else None
-        return np.asarray(sweep.sweep(model, narrow, {SITE: made}, train_set, scale_shortcut=scales).correct[0])
+        return np.asarray(
+            ensemble_sweep.sweep(model, narrow, {SITE: made}, train_set, scale_shortcut=scales).correct[0]
+        )
 
     return run
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from jaxdist import data, devices, experiment, interop
+from jaxdist import data, devices, interop, running
 from jaxdist.config import DataConfig
 
 try:
@@ -72,7 +72,7 @@ with tempfile.TemporaryDirectory() as folder:
     torch.save(network.state_dict(), checkpoint)
     # As on the command line: jaxdist import-torch mine.pt --model.activations relu --out run; jaxdist sweep run
     interop.import_run(checkpoint, {"model.activations": "relu", "out": str(run)})
-    result = experiment.sweep_folder(run)
+    result = running.sweep_folder(run)
 
 accuracy = float((network(x).argmax(1) == y).float().mean())
 print(f"Trained in PyTorch: {100 * accuracy:.1f} % of {len(y)} training images right")

@@ -10,7 +10,7 @@ from pathlib import Path
 import xarray as xr
 
 from jaxdist import config as configs
-from jaxdist import dose_tables, dosed, experiment, folders, manifests, pages, report, result_files, results
+from jaxdist import dose_tables, dosed, folders, manifests, pages, result_files, results, running, writing
 from jaxdist.config import StatisticsConfig
 from jaxdist.dose_tables import FairComparison
 from jaxdist.errors import InputError
@@ -25,8 +25,8 @@ def report_folder(folder: Path, changes: Mapping[str, str] | None = None) -> xr.
     with folders.held(folders.with_result(folder)) as folder:
         result = _swept(folder)
         if changes:
-            _keep(experiment.changed(result, changes, ("statistics.",)).statistics, result, folder)
-        report.write(result, results.options_of(result).statistics, folder)
+            _keep(running.changed(result, changes, ("statistics.",)).statistics, result, folder)
+        writing.write(result, results.options_of(result).statistics, folder)
     return result
 
 
@@ -48,8 +48,8 @@ def report_folders(given: Sequence[Path], out: Path, changes: Mapping[str, str] 
         found.append(_swept(folder))
     statistics = results.options_of(found[0]).statistics
     if changes:
-        statistics = experiment.changed(found[0], changes, ("statistics.",)).statistics
-    (page,) = report.write_page(given, found, statistics, out.expanduser())
+        statistics = running.changed(found[0], changes, ("statistics.",)).statistics
+    (page,) = writing.write_page(given, found, statistics, out.expanduser())
     return page
 
 
@@ -72,16 +72,16 @@ def verdict_folder(folder: Path, flips: float | None = None) -> tuple[xr.DataTre
             _keep(dataclasses.replace(results.options_of(result).statistics, flips=flips), result, folder)
         statistics = results.options_of(result).statistics
         found = dose_tables.compare(result, statistics)
-        report.write_verdict(result, found, statistics, folder)
+        writing.write_verdict(result, found, statistics, folder)
         if (folder / pages.FILE).exists():  # `report` makes it; it must not say otherwise
             with manifests.recording(folder):
-                report.write_page([folder], [result], statistics, folder)
+                writing.write_page([folder], [result], statistics, folder)
     return result, found, statistics
 
 
 def _swept(folder: Path) -> xr.DataTree:
     result = result_files.load(folder)
-    if not experiment.is_swept(result):
+    if not running.is_swept(result):
         raise InputError(f"{folder}: holds no sweep yet; make one with 'jaxdist sweep {folder}'")
     return result
 

@@ -17,18 +17,18 @@ import numpy as np
 
 from jaxdist import (
     edits,
+    ensemble_sweep,
     families,
     forms,
     mlp,
     models,
     ranges,
-    report,
     result_files,
     results,
     rules,
-    sweep,
     training,
     waves,
+    writing,
 )
 from jaxdist.config import Config
 from jaxdist.devices import SEED, mesh_of
@@ -81,7 +81,7 @@ def plan(config: Config, devices: int | None = None) -> Plan:
         default.
 
     Raises:
-      InputError: as `experiment.run` does, for a config or data that cannot be used.
+      InputError: as `running.run` does, for a config or data that cannot be used.
     """
     if devices is not None and devices < 1:
         raise InputError(f"--devices: expected at least 1, got {devices}")
@@ -185,7 +185,7 @@ def _sweep_seconds(config: Config, inputs: Inputs, activation: str, params: Para
 
             def swept(some: Params = some, made: Mapping[str, edits.Edit] = made, split: str = split) -> Counts:
                 return jax.block_until_ready(
-                    sweep.sweep(model, some, made, inputs.splits[split], block=config.compute.block)
+                    ensemble_sweep.sweep(model, some, made, inputs.splits[split], block=config.compute.block)
                 )
 
             first_s, again_s = _timed(swept)[1], _timed(swept)[1]
@@ -231,7 +231,7 @@ def _report_seconds(config: Config, inputs: Inputs, seeds: int) -> float:
 
         def write() -> None:
             result_files.save(result, Path(folder) / result_files.FILE)
-            report.write(result, config.statistics, Path(folder))
+            writing.write(result, config.statistics, Path(folder))
 
         return _timed(write)[1]
 

@@ -26,13 +26,13 @@ from jaxdist import (
     manifests,
     own_data,
     own_networks,
-    report,
     result_files,
     results,
     sizes,
     study,
     taps,
     unedited,
+    writing,
 )
 from jaxdist import config as configs
 from jaxdist.config import Options
@@ -129,7 +129,7 @@ def probe(
         if hosts.writes():
             with manifests.recording(folder):
                 result_files.save(result, folder / result_files.FILE)
-        report.write(result, chosen.statistics, folder)
+        writing.write(result, chosen.statistics, folder)
     return result
 
 

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import jax
 import numpy as np
 
-from jaxdist import crossings, edits, families, sweep, taps
+from jaxdist import crossings, edits, ensemble_sweep, families, taps
 from jaxdist.config import SweepConfig
 from jaxdist.crossings import Bracket
 from jaxdist.devices import Examples, to_host
@@ -89,7 +89,7 @@ def refine(
             )
             for site, ranges in sites.items()
         }
-        counts = sweep.sweep(model, params, made, examples, precision=precision, block=block)
+        counts = ensemble_sweep.sweep(model, params, made, examples, precision=precision, block=block)
         lost = np.asarray(counts.unperturbed, np.int64)[:, None] - np.asarray(counts.correct, np.int64)
         drops: Values = np.round(lost / total, crossings.DECIMALS)
         found = [

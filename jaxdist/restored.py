@@ -29,7 +29,7 @@ def moved(
 ) -> np.ndarray:
     """How far `edits`, leaves [S, P, H], move each class's mean logit over the examples, [S, P, C].
 
-    It raises as `sweep.sweep` does.
+    It raises as `ensemble_sweep.sweep` does.
     """
     found = taps.sites_for_one(model.apply, params, examples.x, edits)
     mesh = mesh_of(examples)

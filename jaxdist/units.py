@@ -18,9 +18,9 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxdist import blocks, elementwise, heads, sizes, taps
 from jaxdist.devices import DATA, SEED, Examples, mesh_of, spread, to_host
 from jaxdist.edits import Edit
+from jaxdist.ensemble_sweep import check_edit
 from jaxdist.errors import InputError
 from jaxdist.kernel import Counts, equal, wanted
-from jaxdist.sweep import check_edit
 from jaxdist.types import Params
 
 Head = Literal["auto", "linear", "full"]
@@ -40,7 +40,7 @@ def sweep(
     """Count predictions with one unit of a site edited at a time, for stacked parameters (leading S), and fetch them.
 
     Args:
-      edits: leaves [S, P, H], as in `sweep.sweep`; unit j's entries are applied while all other units stay.
+      edits: leaves [S, P, H], as in `ensemble_sweep.sweep`; unit j's entries are applied while all other units stay.
       head: 'linear' updates the logits by rank one, 'full' computes what follows the site, 'auto' takes the first
         where it is exact. They round differently, so a few counts may differ.
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdist import doses, sweep
+from jaxdist import doses, ensemble_sweep
 from jaxdist.devices import SEED, Examples, mesh_of
 from jaxdist.edits import Edit
 from jaxdist.kernel import Watch
@@ -70,7 +70,7 @@ def in_waves(
         def wave(here: slice = here) -> tuple[Any, ...]:
             some, edit = jax.tree.map(lambda leaf: leaf[here], (subject.params, dict(made)))
             watch = dosing.watch if dosing else None
-            counts, moments = sweep.sums(
+            counts, moments = ensemble_sweep.sums(
                 subject.model, some, edit, examples, scale_shortcut=scales, watch=watch, block=block
             )
             if moments is None or dosing is None:

@@ -28,7 +28,7 @@ def main(path: str) -> None:
     """Compute every case."""
     jax.config.update("jax_num_cpu_devices", 8)
     jax.config.update("jax_numpy_dtype_promotion", "strict")
-    from jaxdist import data, devices, families, mlp, ranges, sweep, training
+    from jaxdist import data, devices, ensemble_sweep, families, mlp, ranges, training
     from jaxdist.config import DataConfig, SweepConfig
 
     digits = data.load(DataConfig())
@@ -43,10 +43,10 @@ def main(path: str) -> None:
         measured = ranges.measure(model, params, split, (site,))[site]
         grids = {family: families.get(family).grid() for family in families.PAPER}
         made = {site: families.joined(measured, grids, SweepConfig())}
-        counts = sweep.sweep(model, params, made, split)
+        counts = ensemble_sweep.sweep(model, params, made, split)
         values = {"mesh": np.array(mesh.devices.shape), **metrics._asdict(), **counts._asdict()}
         if seeds % mesh.shape[devices.SEED]:
-            values["same"] = sweep.matches(model, (params, made), (params, made), (split, split))
+            values["same"] = ensemble_sweep.matches(model, (params, made), (params, made), (split, split))
         found |= {f"{name}/{key}": value for key, value in values.items()}
     np.savez(path, **found)
 

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from jaxdist import cli, report
+from jaxdist import cli, writing
 
 SMALL = (
     "--train.seeds=2",
@@ -23,7 +23,7 @@ def small_runs(root):
     """Make the run folders `trained` and `swept`, the latter with its tables, in a folder."""
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
         patch.setattr("jaxdist.devices.use_all_cores", lambda: None)
-        patch.setattr(report.figures, "save", lambda *_: [])
+        patch.setattr(writing.figures, "save", lambda *_: [])
         assert cli.main(["train", "--out", str(root / "trained"), *SMALL]) == 0
         shutil.copytree(root / "trained", root / "swept")
         assert cli.main(["sweep", str(root / "swept")]) == 0

@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from jaxdist import blocks, devices, families, mlp, ranges, sweep
+from jaxdist import blocks, devices, ensemble_sweep, families, mlp, ranges
 from jaxdist.config import SweepConfig
 
 SITE, GRIDS = "dense0/pre", {"scale": [0.5, 1], "clip": [0.3, 0.6, 1], "offset": [-0.2, 0.1, 0.4]}
@@ -95,14 +95,16 @@ def test_splits_of_shared_arrays_are_measured_as_if_they_lay_alone(digits, train
     x = digits.train.images.reshape(len(digits.train.images), -1).astype(np.float32)
     own = {"few": (x[:601], digits.train.labels[:601]), "many": (100 * x, digits.train.labels)}
     together = devices.place_splits(own, mesh)
-    sizes = sweep._sweep._cache_size(), ranges._measure._cache_size()
+    sizes = ensemble_sweep._sweep._cache_size(), ranges._measure._cache_size()
 
     def measured(examples):
         found = ranges.measure(model, params, examples, (SITE,))[SITE]
-        return found, sweep.sweep(model, params, {SITE: families.joined(found, GRIDS, SweepConfig())}, examples)
+        return found, ensemble_sweep.sweep(
+            model, params, {SITE: families.joined(found, GRIDS, SweepConfig())}, examples
+        )
 
     beside = {name: measured(examples) for name, examples in together.items()}
-    assert (sweep._sweep._cache_size(), ranges._measure._cache_size()) == (sizes[0] + 1, sizes[1] + 1)
+    assert (ensemble_sweep._sweep._cache_size(), ranges._measure._cache_size()) == (sizes[0] + 1, sizes[1] + 1)
     for name, (images, labels) in own.items():
         alone = measured(devices.place(images, labels, mesh))
         chex.assert_trees_all_close(beside[name][0], alone[0], rtol=1e-4, atol=1e-5)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxdist import cli, experiment, waves
+from jaxdist import cli, running, waves
 from jaxdist import config as configs
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_an_empty_folder")]
@@ -33,11 +33,11 @@ def config(out, seeds):
 
 
 def test_a_run_with_doses_grows_to_the_run_of_all_seeds_and_has_a_verdict(capsys, monkeypatch):
-    monkeypatch.setattr(experiment.report, "write", lambda *_: [])  # pictures have tests of their own
+    monkeypatch.setattr(running.writing, "write", lambda *_: [])  # pictures have tests of their own
     monkeypatch.setattr(waves, "wave_size", lambda *_: 2)  # the new seeds are swept by the program of the old ones
-    experiment.run(config("grown", 2))
-    grown = experiment.run(config("grown", 4))
-    whole = experiment.run(config("whole", 4))
+    running.run(config("grown", 2))
+    grown = running.run(config("grown", 4))
+    whole = running.run(config("whole", 4))
     assert {"averaged_clip", "averaged_offset", *SWEEP["families"]} <= set(whole.children)
     assert set(grown.children) == set(whole.children)
     for name in whole.children:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxdist import cli, experiment, files, folders, result_files, unfinished
+from jaxdist import cli, files, folders, result_files, running, unfinished
 from jaxdist.cli import output
 
 SMALL = ("--train.seeds=2", "--train.steps=4", "--model.hidden=8", "--train.save_every=0", "--sweep.families=scale")
@@ -18,7 +18,7 @@ SMALL = ("--train.seeds=2", "--train.steps=4", "--model.hidden=8", "--train.save
 
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
-    monkeypatch.setattr(experiment.report, "write", lambda *_: [])
+    monkeypatch.setattr(running.writing, "write", lambda *_: [])
     monkeypatch.setattr(output, "summarise", lambda *_: None)
 
 

@@ -22,7 +22,6 @@ from jaxdist import (
     dose_tables,
     fitness,
     markdown,
-    report,
     result_files,
     results,
     study,
@@ -32,6 +31,7 @@ from jaxdist import (
     targets,
     unedited,
     verdicts,
+    writing,
 )
 from jaxdist.errors import InputError
 from jaxdist.progress import silent
@@ -255,7 +255,7 @@ class TestAtChance:
         numbers = documents.main_numbers(result, OPTIONS)
         assert numbers["notes"] == [note]
         assert all(row["left_out"] == [6] for row in numbers["tolerance"])
-        report.write(result, OPTIONS, tmp_path)
+        writing.write(result, OPTIONS, tmp_path)
         for name in ("report.html", "tables/verdict.md", "tables/corrected.md", "tables/tolerance.md"):
             assert beside in (tmp_path / name).read_text(encoding="utf-8"), name
 
@@ -338,7 +338,7 @@ class TestControlsAndSnapshots:
         assert (relu.seeds == 0).all()
         assert abs_["median"].notna().all()
         assert (abs_.seeds == 5).all()
-        report.write(low, OPTIONS, tmp_path)
+        writing.write(low, OPTIONS, tmp_path)
         assert "relu: seeds 0, 1, 2, 3, 4 and 5 are at chance" in (tmp_path / "report.html").read_text("utf-8")
 
     def test_declared_controls_are_shown_with_the_note(self, low, tmp_path):
@@ -346,7 +346,7 @@ class TestControlsAndSnapshots:
         reach, plain = tables.tolerance(low, OPTIONS), tables.tolerance(results_support.made_up(full=True), OPTIONS)
         pd.testing.assert_frame_equal(reach, plain)
         assert all("untrained, shown as controls" in note for note in fitness.notes(low))
-        report.write(low, OPTIONS, tmp_path)
+        writing.write(low, OPTIONS, tmp_path)
         for name in ("tables/tolerance.md", "tables/corrected.md", "report.html"):
             text = (tmp_path / name).read_text(encoding="utf-8")
             assert all(note in text.replace("&#39;", "'") for note in fitness.notes(low)), name
@@ -387,7 +387,7 @@ class TestFewAreLeft:
 
     @pytest.mark.parametrize("correct", [(300, 310), (300, 310, 300)])
     def test_seeds_at_chance_are_not_said_to_be_alike(self, correct, tmp_path):
-        report.write(self.judged(*correct), OPTIONS, tmp_path)
+        writing.write(self.judged(*correct), OPTIONS, tmp_path)
         for name in ("tables/corrected.md", "tables/published.md", "report.html"):
             assert "are alike" not in (tmp_path / name).read_text(encoding="utf-8"), name
 

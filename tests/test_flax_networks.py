@@ -12,7 +12,7 @@ import optax
 import pytest
 from flax import nnx
 
-from jaxdist import adapters, devices, edits, families, ranges, sweep, taps
+from jaxdist import adapters, devices, edits, ensemble_sweep, families, ranges, taps
 from jaxdist.config import SweepConfig
 from tests import oracle
 
@@ -209,7 +209,7 @@ def test_ranges_and_counts_at_every_site_equal_a_forward_pass_by_hand(name, trai
     points = [(family, p) for family, grid in GRIDS.items() for p in grid]
     for site in list(after)[:3]:
         made = families.joined(measured[site], GRIDS, SweepConfig())
-        counts = sweep.sweep(model, params, {site: made}, train_set)
+        counts = ensemble_sweep.sweep(model, params, {site: made}, train_set)
         for k, (logits, values) in enumerate(seen):
             for point, (family, p) in enumerate(points):
                 of_seed = (np.asarray(leaf[k]) for leaf in measured[site])
@@ -251,7 +251,7 @@ def test_whole_numbers_as_inputs_stay_whole_numbers(digits):
     model = taps.Model(apply, post=(("Dense_0", jax.nn.relu),))
     measured = ranges.measure(model, params, examples, ("Dense_0",))["Dense_0"]
     made = {"Dense_0": families.joined(measured, {"scale": [0.0, 1.0]}, SweepConfig())}
-    counts = sweep.sweep(model, params, made, examples)
+    counts = ensemble_sweep.sweep(model, params, made, examples)
     one = jax.tree.map(lambda leaf: leaf[0], params)
     logits = Tokens().apply(one, images)
     assert abs(counts.unperturbed[0] - (logits.argmax(axis=1) == digits.train.labels[:301]).sum()) <= 2

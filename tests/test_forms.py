@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import edits, forms, mlp, sweep, taps, training
+from jaxdist import edits, ensemble_sweep, forms, mlp, taps, training
 from jaxdist.errors import InputError
 from jaxdist.interop import perceptrons
 from tests import oracle
@@ -20,7 +20,7 @@ def test_the_scale_shortcut_is_refused_where_logits_are_not_linear_in_the_hidden
     params = jax.tree.map(np.asarray, mlp.init_ensemble(jax.random.key(0), [0], (64, 24, 10), activation=name))
     made = {SITE: edits.Affine(*(np.ones((1, 0, 24), np.float32) for _ in range(4)))}
     with pytest.raises(InputError, match="behind 'dense0/pre' there is another activation, at 'dense1/pre'"):
-        sweep.sweep(mlp.model(name), params, made, train_set, scale_shortcut=np.array([2.0]))
+        ensemble_sweep.sweep(mlp.model(name), params, made, train_set, scale_shortcut=np.array([2.0]))
 
 
 def test_the_sites_of_the_logits_are_named_only_where_something_follows_them():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxdist import config as configs
-from jaxdist import experiment, inputs, models, weights
+from jaxdist import inputs, models, running, weights
 from tests.data.support import put
 
 
@@ -58,8 +58,8 @@ def test_a_run_without_empty_pixels_is_that_with_all(framed, tmp_path, monkeypat
         )
         seen = inputs.load_inputs(config)
         assert seen.splits["train"].x.shape[1] == seen.used.sum() == kept
-        experiment.train(config)
-        result = experiment.sweep_folder(Path(config.out))
+        running.train(config)
+        result = running.sweep_folder(Path(config.out))
         params = weights.load(Path(config.out) / "weights" / "abs.safetensors")
         initial = models.initial(config, seen, range(2), "abs")["dense0"]["weight"]
         np.testing.assert_array_equal(params["dense0"]["weight"][..., never], initial[..., never])

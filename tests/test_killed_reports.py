@@ -11,16 +11,16 @@ from jaxdist import (
     cli,
     compare,
     devices,
-    experiment,
     figures,
     files,
     manifests,
     pages,
     places,
-    report,
     result_files,
     results,
+    running,
     unfinished,
+    writing,
 )
 from jaxdist.compare import saving
 from jaxdist.unfinished import Store
@@ -29,7 +29,7 @@ SMALL = ["--train.seeds=2", "--train.steps=3", "--model.hidden=8", "--sweep.spli
 SWEEP = ["--sweep.families=offset"]
 
 DURING = {
-    "before the first file": (report, "write"),
+    "before the first file": (writing, "write"),
     "after the tables": (figures, "save"),
     "before the page": (pages, "write"),
 }
@@ -102,7 +102,7 @@ def computing_nothing(*arguments: object) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         for name in ("train_networks", "sweep_networks"):
-            patch.setattr(experiment, name, compute)
+            patch.setattr(running, name, compute)
         assert cli.main(list(map(str, arguments))) == 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxdist import cli, compare, devices, files, folders, manifests, places, probe, report, result_files
+from jaxdist import cli, compare, devices, files, folders, manifests, places, probe, result_files, writing
 from jaxdist.compare import saving
 from jaxdist.errors import InputError
 
@@ -37,7 +37,7 @@ def _small_pictures():
         return paths
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report.figures, "save", save)
+        patch.setattr(writing.figures, "save", save)
         patch.setattr(devices, "use_all_cores", lambda: None)
         yield
 
@@ -104,7 +104,7 @@ def test_tables_pictures_and_verdict_of_an_earlier_sweep_go(run):
 
 
 def test_a_sweep_takes_tables_with_it_where_no_report_follows(run, monkeypatch):
-    monkeypatch.setattr(report, "write", lambda *_: [])
+    monkeypatch.setattr(writing, "write", lambda *_: [])
     fewer(run)
     weights = {f"weights/{name}{kind}.safetensors" for name in ("relu", "abs") for kind in ("", ".snapshots")}
     assert names(run) == weights | {places.CONFIG, places.RESULT, places.MANIFEST}

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdist import config, families, mlp, ranges, sweep
+from jaxdist import config, ensemble_sweep, families, mlp, ranges
 from tests.conftest import place
 
 
@@ -20,7 +20,7 @@ def test_matches_count_the_images_of_one_class(digits, trained):
         halves.append(
             (params, {site: families.build("offset", measured, families.offset_grid()[::25], config.SweepConfig())})
         )
-    found = np.asarray(sweep.matches(model, *halves, (examples, examples), block=7))
+    found = np.asarray(ensemble_sweep.matches(model, *halves, (examples, examples), block=7))
     x = np.asarray(examples.x)[:101]
     for s in range(3):
         for p in range(5):
@@ -45,7 +45,7 @@ def test_several_sites_are_edited_together(train_set):
     grid = {"offset": np.array([-1.0, 0.1, 0.5])}
     made = {site: families.joined(measured[site], grid, config.SweepConfig()) for site in sites}
     none = {site: families.joined(measured[site], {"offset": np.zeros(3)}, config.SweepConfig()) for site in sites}
-    found = sweep.matches(model, (params, made), (params, none), (train_set, train_set))
-    agree = sweep.sweep(model, params, made, train_set).agree
+    found = ensemble_sweep.matches(model, (params, made), (params, none), (train_set, train_set))
+    agree = ensemble_sweep.sweep(model, params, made, train_set).agree
     np.testing.assert_array_equal(found, agree)
     assert 0 < agree.min() < 301

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxdist import cli, counting, devices, experiment, files, report, result_files, unfinished
+from jaxdist import cli, counting, devices, files, result_files, running, unfinished, writing
 from jaxdist import config as configs
 from jaxdist.errors import InputError
 from tests.results_support import made_up
@@ -81,10 +81,10 @@ def test_an_array_of_something_else_is_not_taken(tmp_path):
 
 def test_pictures_of_sites_with_long_and_like_names_are_all_written(tmp_path, monkeypatch):
     stems = []
-    monkeypatch.setattr(report.figures, "save", lambda figure, folder, stem: stems.append(stem) or [])
+    monkeypatch.setattr(writing.figures, "save", lambda figure, folder, stem: stems.append(stem) or [])
     sites = ("m/" * 150 + "x", "m/" * 150 + "y", "a/b", "a_b")
     given = made_up(networks=("relu",), sites=sites)
-    report.write(given, configs.StatisticsConfig(), tmp_path)
+    writing.write(given, configs.StatisticsConfig(), tmp_path)
     assert len(set(stems)) == len(stems)
     assert sum(stem.startswith("figure1-") for stem in stems) == 4
     assert max(len(f"{stem}.svg") for stem in stems) <= files.LONGEST_NAME
@@ -94,7 +94,7 @@ def test_pictures_of_sites_with_long_and_like_names_are_all_written(tmp_path, mo
 def test_a_run_of_many_seeds_goes_to_its_end(options, tmp_path, monkeypatch):
     """By 73 seeds a batch, or 7 with weights kept along training, their numbers are longer than a name may be."""
     monkeypatch.setattr(devices, "use_all_cores", lambda: None)
-    monkeypatch.setattr(experiment.report, "write", lambda *_: [])
+    monkeypatch.setattr(running.writing, "write", lambda *_: [])
     small = ["--train.steps=2", "--model.hidden=4", "--model.activations=abs", "--sweep.splits=test"]
     command = ["run", "--out", str(tmp_path / "run"), "-q", *small, *options]
     assert cli.main([*command, "--sweep.families=clip,restored_offset"]) == 0

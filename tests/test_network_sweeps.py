@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import families, forms, mlp, ranges, sweep
+from jaxdist import ensemble_sweep, families, forms, mlp, ranges
 from jaxdist.config import SweepConfig
 from tests import oracle
 from tests.conftest import to_numpy
@@ -50,7 +50,7 @@ def assert_agrees(model, name, params, examples, digits, k=0):
     options = SweepConfig(offset_formula="intended" if name in FLAT else "code")
     measured = ranges.measure(model, params, examples, (site,), measured_on=measured_on)[site]
     grids = {family: families.get(family).grid() for family in families.PAPER}
-    counts = sweep.sweep(model, params, {site: families.joined(measured, grids, options)}, examples)
+    counts = ensemble_sweep.sweep(model, params, {site: families.joined(measured, grids, options)}, examples)
     one = jax.tree.map(lambda leaf: leaf[0], to_numpy(params))
     x, y = digits.train.images[:301].astype(np.float64), digits.train.labels[:301]
     expected = oracle.sweep(one, name, x, y, k=k, measured_on=measured_on, offset=options.offset_formula)

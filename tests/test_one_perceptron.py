@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxdist import adapters, families, mlp, ranges, sweep, taps
+from jaxdist import adapters, ensemble_sweep, families, mlp, ranges, taps
 from jaxdist.config import SweepConfig
 
 FAMILIES = tuple(families.PAPER)
@@ -20,7 +20,7 @@ def counts_at(model, params, examples, site, grids):
     """Ranges and counts at the grids' points."""
     measured = ranges.measure(model, params, examples, (site,))[site]
     made = families.joined(measured, grids, SweepConfig())
-    return measured, sweep.sweep(model, params, {site: made}, examples)
+    return measured, ensemble_sweep.sweep(model, params, {site: made}, examples)
 
 
 class LinenMLP(nn.Module):
@@ -117,10 +117,10 @@ def test_a_second_use_with_an_equal_module_compiles_nothing(form, trained, train
         return apply, counts_at(model, params, train_set, site, {"scale": [0.5], "clip": [0.5]})[1]
 
     first, counts = run()
-    compiled = sweep._sweep._cache_size(), ranges._measure._cache_size()
+    compiled = ensemble_sweep._sweep._cache_size(), ranges._measure._cache_size()
     second, again = run()
     assert first == second
     assert first is not second
     assert hash(first) == hash(second)
-    assert (sweep._sweep._cache_size(), ranges._measure._cache_size()) == compiled
+    assert (ensemble_sweep._sweep._cache_size(), ranges._measure._cache_size()) == compiled
     chex.assert_trees_all_equal(counts, again)

@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 
 import jaxdist
-from jaxdist import cli, finished, pages, report, results, tables
+from jaxdist import cli, finished, pages, results, tables, writing
 from jaxdist.errors import InputError
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -34,7 +34,7 @@ def written(result, tmp_path_factory):
     """The page of the run; and one of two runs whose names, networks and paths are markup."""
     out = tmp_path_factory.mktemp("pages")
     options = results.options_of(result).statistics
-    (plain,) = report.write_page([FOLDER], [result], options, out)
+    (plain,) = writing.write_page([FOLDER], [result], options, out)
     small = {name: result[name].to_dataset() for name in ("training", "ranges", "scale", "offset")}
     hostile = xr.DataTree.from_dict(
         {name: group.assign_coords(network=[f"{HOSTILE}{k}" for k in range(2)]) for name, group in small.items()}

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch", reason="PyTorch is an optional extra; parity needs it")
 
 from benchmarks import images, paper_torch, parity
-from jaxdist import edits, families, mlp, ranges, sweep
+from jaxdist import edits, ensemble_sweep, families, mlp, ranges
 from jaxdist.config import SweepConfig
 
 # It is about rounding.
@@ -67,7 +67,7 @@ def test_every_count_of_a_sweep_equals_pytorchs(activation, digits_images):
     params = jax.tree.map(lambda leaf: jax.numpy.asarray(leaf)[None], trained)
     measured = ranges.measure(model, params, train_set, (site,))[site]
     made = edits.concatenate([families.build(name, measured, grid, SweepConfig()) for name, grid in grids.items()])
-    counts = sweep.sweep(model, params, {site: made}, train_set)
+    counts = ensemble_sweep.sweep(model, params, {site: made}, train_set)
     assert np.abs(np.asarray(counts.correct[0]) - expected).max() <= 2
     assert counts.unperturbed[0] == expected[66]
     assert len(set(expected.tolist())) > 50

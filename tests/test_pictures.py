@@ -19,10 +19,10 @@ from jaxdist import (
     markdown,
     pictures,
     profiles,
-    report,
     results,
     summary,
     tables,
+    writing,
 )
 from jaxdist.figures import looks
 from tests.figure_support import assert_legible, grey
@@ -236,20 +236,20 @@ class TestReport:
     @pytest.fixture
     def stems(self, monkeypatch):
         found = []
-        monkeypatch.setattr(report.figures, "save", lambda figure, folder, stem: found.append(stem) or [])
+        monkeypatch.setattr(writing.figures, "save", lambda figure, folder, stem: found.append(stem) or [])
         return found
 
     def test_every_group_has_its_files(self, result, stems, tmp_path, monkeypatch):
         # What they draw is tested above.
         drawn = {
-            report.figures: ("figure1", "intensity_figure", "distance_figure"),
+            writing.figures: ("figure1", "intensity_figure", "distance_figure"),
             pictures: ("layers", "heat_map"),
             profiles: ("units", "snapshots", "radii_along_training"),
         }
         for module, names in drawn.items():
             for name in names:
                 monkeypatch.setattr(module, name, lambda *_, **__: None)
-        names = {path.name for path in report.write(result, OPTIONS, tmp_path)}
+        names = {path.name for path in writing.write(result, OPTIONS, tmp_path)}
         named = (
             "points",
             "tolerance",
@@ -281,7 +281,7 @@ class TestReport:
             monkeypatch.setattr(profiles, name, lambda frame, **_: drawn.append(set(frame.family)))
         groups = {name: result[name].to_dataset() for name in ("scale", "snapshots_scale")}
         groups["snapshots_noise"] = result["snapshots_offset"].to_dataset().isel(fraction=slice(20, None))
-        report.write(results.tree(groups, result.attrs), OPTIONS, tmp_path)
+        writing.write(results.tree(groups, result.attrs), OPTIONS, tmp_path)
         assert drawn == [{"scale"}] * 2 * len(SITES)
         for name in ("snapshots", "snapshots_tolerance"):
             assert set(pd.read_csv(tmp_path / "tables" / f"{name}.csv").family) == {"scale", "noise"}
@@ -296,7 +296,7 @@ class TestReport:
         assert said.endswith("never positive; offset, random_offset and restored_offset leave them as they are")
 
     def test_a_plain_result_has_no_more_than_before(self, stems, tmp_path):
-        names = {path.name for path in report.write(made_up(), OPTIONS, tmp_path)}
+        names = {path.name for path in writing.write(made_up(), OPTIONS, tmp_path)}
         tables_ = {"points.csv", "tolerance.csv", "tolerance_flips.csv", "summary.json", "report.html"}
         tables_ |= {"published.md", "corrected.md", "tolerance.md"}
         assert names == tables_
@@ -305,7 +305,7 @@ class TestReport:
     @pytest.mark.usefixtures("stems")
     def test_a_result_of_units_alone_is_written_too(self, result, tmp_path):
         alone = results.tree({"units_scale": result["units_scale"].to_dataset()}, {})
-        assert [path.name for path in report.write(alone, OPTIONS, tmp_path)] == [
+        assert [path.name for path in writing.write(alone, OPTIONS, tmp_path)] == [
             "units.csv",
             "summary.json",
             "report.html",
@@ -314,9 +314,9 @@ class TestReport:
 
     @pytest.mark.usefixtures("stems")
     def test_one_network_is_said_to_be_one_everywhere(self, lone, tmp_path):
-        titles = [figure.get_suptitle() for _, figure in report._figures1(tables.points(lone, OPTIONS))]
+        titles = [figure.get_suptitle() for _, figure in writing._figures1(tables.points(lone, OPTIONS))]
         assert titles == ["This network only: bands over images"] * 3
-        report.write(lone, OPTIONS, tmp_path)
+        writing.write(lone, OPTIONS, tmp_path)
         for name in ("corrected", "tolerance"):
             text = (tmp_path / "tables" / f"{name}.md").read_text()
             assert "**This network only**" in text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import pytest
 
-from jaxdist import cli, config, planning, report
+from jaxdist import cli, config, planning, writing
 from jaxdist.errors import InputError
 from jaxdist.inputs import load_inputs
 
@@ -56,9 +56,9 @@ def test_a_plan_for_other_devices_says_so(found):
 def test_a_report_of_doses_is_timed_where_there_will_be_one(asked, monkeypatch):
     wanted = config.override(config.from_dict(TREE), {"sweep.families": "scale,noise", **asked})
     written = []
-    whole = report.write
-    monkeypatch.setattr(report.figures, "save", lambda *_: [])
-    monkeypatch.setattr(report, "write", lambda *given: written.extend(path.name for path in whole(*given)))
+    whole = writing.write
+    monkeypatch.setattr(writing.figures, "save", lambda *_: [])
+    monkeypatch.setattr(writing, "write", lambda *given: written.extend(path.name for path in whole(*given)))
     assert planning._report_seconds(wanted, load_inputs(wanted), 2) > 0
     assert ("verdict.md" in written) == ("doses.csv" in written) == bool(asked)
 

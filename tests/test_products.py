@@ -17,13 +17,13 @@ from jaxdist import (
     data,
     devices,
     edits,
-    experiment,
+    ensemble_sweep,
     families,
     kernel,
     mlp,
     products,
     ranges,
-    sweep,
+    running,
     taps,
     training,
 )
@@ -209,7 +209,7 @@ def test_training_follows_float32s(backend, digits):
 def counted(model, params, examples, sweep_config=None):
     measured = ranges.measure(model, params, examples, (SITE,))[SITE]
     made = [families.build(f, measured, families.get(f).grid(), sweep_config or SweepConfig()) for f in families.PAPER]
-    return sweep.sweep(model, params, {SITE: edits.concatenate(made)}, examples)
+    return ensemble_sweep.sweep(model, params, {SITE: edits.concatenate(made)}, examples)
 
 
 @pytest.mark.slow
@@ -250,7 +250,7 @@ def test_inputs_that_are_no_pixels_are_refused_with_the_reason():
         assert f"got {wrong:g}; use data.normalisation 'raw', or compute.precision 'float32'" in str(found.value)
     for normalisation in ("unit", "standard"):
         with pytest.raises(InputError, match=r"^compute.precision: 'exact' needs"):
-            experiment.load_inputs(
+            running.load_inputs(
                 config.from_dict({"data": {"normalisation": normalisation}, "compute": {"precision": "exact"}})
             )
 
@@ -283,9 +283,9 @@ def test_a_run_notes_the_backend_of_each_stage(monkeypatch, tmp_path):
         "compute": {"precision": "exact"},
     }
     wanted: Config = config.from_dict(tree)
-    assert experiment.load_inputs(wanted).splits["train"].x.dtype == jnp.int8
-    experiment.train(wanted)
-    result = experiment.sweep_folder(tmp_path / "run")
+    assert running.load_inputs(wanted).splits["train"].x.dtype == jnp.int8
+    running.train(wanted)
+    result = running.sweep_folder(tmp_path / "run")
     noted = json.loads(result.attrs["products"])
     assert noted == {stage: json.loads(json.dumps(chosen._asdict())) for stage in ("train", "sweep")}
     assert result.attrs["precision"] == "exact"
@@ -324,8 +324,8 @@ def test_the_training_step_and_the_sweep_lower_for_accelerators(backend, platfor
             (state, split(60_000), split(10_000), jax.ShapeDtypeStruct((), jnp.int32)),
             {"update": optimizer.update, "length": 1, "together": 4},
         ),
-        (sweep._sweep, (params, made, split(60_000)), {"sites": (SITE,), "watch": None}),
-        (sweep._sweep, (params, {SITE: noise}, split(60_000)), {"sites": (SITE,), "watch": watch}),
+        (ensemble_sweep._sweep, (params, made, split(60_000)), {"sites": (SITE,), "watch": None}),
+        (ensemble_sweep._sweep, (params, {SITE: noise}, split(60_000)), {"sites": (SITE,), "watch": watch}),
     )
     operand = {"float32": "f32", "bfloat16": "bf16", "digits": "i8"}[backend]
     for program, arguments, more in programs:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import crossings, families, mlp, radii, ranges, sweep
+from jaxdist import crossings, ensemble_sweep, families, mlp, radii, ranges
 from jaxdist.config import SweepConfig
 from jaxdist.crossings import Bracket
 from jaxdist.errors import InputError
@@ -16,7 +16,9 @@ SIDES = [(family.name, side) for family in map(families.get, families.PAPER) for
 
 
 def accuracies(model, params, measured, family, fractions, examples):
-    counts = sweep.sweep(model, params, {SITE: families.build(family, measured, fractions, SweepConfig())}, examples)
+    counts = ensemble_sweep.sweep(
+        model, params, {SITE: families.build(family, measured, fractions, SweepConfig())}, examples
+    )
     return counts.correct / IMAGES, counts.unperturbed / IMAGES
 
 
@@ -89,9 +91,9 @@ def test_refinement_agrees_with_a_very_fine_grid(setting, train_set):
 
 def test_refinement_narrows_and_never_leaves_the_bracket(setting, train_set):
     _, _, _, coarse, searches = setting
-    before = sweep._sweep._cache_size()
+    before = ensemble_sweep._sweep._cache_size()
     found = refined(setting, train_set, tolerance=1e-5)
-    assert sweep._sweep._cache_size() <= before + 1, "all passes are one program"
+    assert ensemble_sweep._sweep._cache_size() <= before + 1, "all passes are one program"
     for radius, start, search in zip(found, coarse, searches, strict=True):
         np.testing.assert_array_equal(np.isinf(radius.exit), start.censored)
         np.testing.assert_array_equal(radius.exit[start.censored], start.exit[start.censored])

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import cli, compare, data, devices, edits, families, mlp, ranges, sweep
+from jaxdist import cli, compare, data, devices, edits, ensemble_sweep, families, mlp, ranges
 from jaxdist import weights as stored_weights
 from jaxdist.config import DataConfig, SweepConfig
 from tests.test_compare import shown
@@ -33,7 +33,7 @@ def test_the_counts_of_the_papers_code_at_all_325_points(shared):
     measured = ranges.measure(model, params, examples, (SITE,))[SITE]
     options = SweepConfig(dead_units="nan")
     made = [families.build(name, measured, families.get(name).grid(), options) for name in families.PAPER]
-    counts = sweep.sweep(model, params, {SITE: edits.concatenate(made)}, examples)
+    counts = ensemble_sweep.sweep(model, params, {SITE: edits.concatenate(made)}, examples)
     expected = np.concatenate([reference[f"{name}_accuracies"] for name in families.PAPER])
     difference = np.abs(np.asarray(counts.correct[0]) - expected)
     assert len(difference) == 325

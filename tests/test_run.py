@@ -16,7 +16,7 @@ import xarray as xr
 from PIL import Image
 
 import jaxdist
-from jaxdist import cli, data, devices, families, folders, mlp, pages, places, report, summary, tables, weights
+from jaxdist import cli, data, devices, families, folders, mlp, pages, places, summary, tables, weights, writing
 from jaxdist import config as configs
 from jaxdist.version import SCHEMA
 from tests import oracle
@@ -48,7 +48,7 @@ def run(tmp_path_factory):
 def drawn(monkeypatch):
     """Stems of the figures that would be written; the run of the fixture above draws them in earnest."""
     stems = []
-    monkeypatch.setattr(report.figures, "save", lambda figure, folder, stem: stems.append(stem) or [])
+    monkeypatch.setattr(writing.figures, "save", lambda figure, folder, stem: stems.append(stem) or [])
     return stems
 
 

@@ -76,7 +76,12 @@ def test_every_page_of_the_docs_is_in_the_site(site):
 
 def test_the_reference_has_what_a_user_of_python_meets(site, built):
     text = "".join(page.text for path, page in built.items() if path.parent == site / "reference")
-    for name in ("jaxdist.probes.probe", "jaxdist.taps.Model", "jaxdist.sweep.sweep", "jaxdist.statistics.corrected"):
+    for name in (
+        "jaxdist.probes.probe",
+        "jaxdist.taps.Model",
+        "jaxdist.ensemble_sweep.sweep",
+        "jaxdist.statistics.corrected",
+    ):
         assert f'id="{name}"' in text
     for words in (
         "--sweep.offset_formula",

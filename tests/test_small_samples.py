@@ -11,7 +11,7 @@ import xarray as xr
 from rich.console import Console
 
 import jaxdist
-from jaxdist import config, dose_figures, dose_tables, markdown, paper_cells, report, tables, verdict_tables, verdicts
+from jaxdist import config, dose_figures, dose_tables, markdown, paper_cells, tables, verdict_tables, verdicts, writing
 from jaxdist.compare import cell_tables, means
 from jaxdist.pages import content
 from jaxdist.series import every_series
@@ -134,7 +134,7 @@ class TestTwoSeeds:
     def test_in_figure_1_whose_bands_end_where_accuracies_do(self, count, said):
         points = tables.points(results_support.made_up(seeds=count), OPTIONS)
         assert ((points.low < 0) | (points.high > 1)).any() or not said, "the example must reach beyond"
-        drawn = dict(report._figures1(points))
+        drawn = dict(writing._figures1(points))
         assert set(drawn) == {"figure1", "figure1_intensity", "figure1_distance"}
         for figure in drawn.values():
             assert (f"{DEGREE}, cut at 0 and 100 %" in " ".join(figure.get_suptitle().split())) == said

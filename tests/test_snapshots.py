@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import breakdowns, experiment, folders, mlp, result_files, results, study, training, weights
+from jaxdist import breakdowns, folders, mlp, result_files, results, running, study, training, weights
 from jaxdist import config as configs
 from jaxdist.config import StatisticsConfig
 from tests import oracle
@@ -74,14 +74,14 @@ def config(out, **train):
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment.report, "write", lambda *_: [])
-        experiment.run(config(folder))
+        patch.setattr(running.writing, "write", lambda *_: [])
+        running.run(config(folder))
     return folder
 
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    monkeypatch.setattr(experiment.report, "write", lambda *_: [])
+    monkeypatch.setattr(running.writing, "write", lambda *_: [])
 
 
 @pytest.mark.slow
@@ -113,25 +113,25 @@ def test_a_killed_run_and_a_second_sweep_give_the_same(run, tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(study, "along_training", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
-            experiment.run(config(tmp_path / "again"))
-    experiment.run(config(tmp_path / "again"))
+            running.run(config(tmp_path / "again"))
+    running.run(config(tmp_path / "again"))
     assert result_files.load(tmp_path / "again")["snapshots_clip"].to_dataset().drop_attrs().identical(expected)
-    experiment.sweep_folder(tmp_path / "again")
+    running.sweep_folder(tmp_path / "again")
     assert result_files.load(tmp_path / "again")["snapshots_clip"].to_dataset().drop_attrs().identical(expected)
 
 
 @pytest.mark.slow
 def test_a_run_that_grows_keeps_those_it_has(run, tmp_path, no_pictures):
     before = result_files.load(run)["snapshots_clip"].to_dataset()
-    experiment.run(config(tmp_path / "more"))
-    grown = experiment.run(config(tmp_path / "more", seeds=3))["snapshots_clip"].to_dataset()
+    running.run(config(tmp_path / "more"))
+    grown = running.run(config(tmp_path / "more", seeds=3))["snapshots_clip"].to_dataset()
     assert grown.sizes["seed"] == 3
     np.testing.assert_array_equal(grown["correct"].isel(seed=slice(2)), before["correct"])
     assert weights.load(folders.passed_path(tmp_path / "more", "relu"))["step"].shape == (3, len(training.THRESHOLDS))
 
 
 def test_networks_that_pass_nothing_are_labelled_so(tmp_path, no_pictures):
-    found = experiment.run(config(tmp_path / "short", steps=1, learning_rate=1e-9))["snapshots_clip"]
+    found = running.run(config(tmp_path / "short", steps=1, learning_rate=1e-9))["snapshots_clip"]
     nothing = found["step"].to_numpy() == training.NEVER
     assert nothing[..., 3:].all()
     assert (found["correct"].to_numpy()[nothing] == results.MISSING).all()

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import cli, experiment, families, folders, result_files, results, targets, waves, weights
+from jaxdist import cli, families, folders, result_files, results, running, targets, waves, weights
 from jaxdist import config as configs
 from jaxdist.errors import InputError
 from tests import oracle
@@ -20,15 +20,15 @@ DEEP = {
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    monkeypatch.setattr(experiment.report, "write", lambda *_: [])
+    monkeypatch.setattr(running.writing, "write", lambda *_: [])
 
 
 @pytest.fixture(scope="module")
 def deep(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "deep"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment.report, "write", lambda *_: [])
-        experiment.run(configs.from_dict(DEEP | {"out": str(folder)}))
+        patch.setattr(running.writing, "write", lambda *_: [])
+        running.run(configs.from_dict(DEEP | {"out": str(folder)}))
     return folder
 
 
@@ -115,8 +115,8 @@ def everything(out, seeds, margin=0.01):
 def test_a_run_that_grows_before_it_is_swept_is_the_run_of_all_seeds(tmp_path, monkeypatch, no_pictures):
     """The parts of a run are swept one after the other: none of a part's numbers may stand for another's."""
     monkeypatch.setattr(waves, "wave_size", lambda *_: 2)  # one program for the parts and the whole
-    experiment.train(everything(tmp_path / "grown", 2))
-    grown, whole = experiment.run(everything(tmp_path / "grown", 4)), experiment.run(everything(tmp_path / "whole", 4))
+    running.train(everything(tmp_path / "grown", 2))
+    grown, whole = running.run(everything(tmp_path / "grown", 4)), running.run(everything(tmp_path / "whole", 4))
     assert set(grown.children) == set(whole.children)
     for name in set(whole.children) - {"training", "ranges"}:
         for variable, values in whole[name].data_vars.items():
@@ -131,9 +131,9 @@ def test_a_run_that_grows_before_it_is_swept_is_the_run_of_all_seeds(tmp_path, m
 
 @pytest.mark.slow
 def test_another_margin_goes_on_with_nothing_that_it_decides(tmp_path, no_pictures):
-    experiment.run(everything(tmp_path / "run", 2))
+    running.run(everything(tmp_path / "run", 2))
     with pytest.raises(InputError, match=r"statistics.margin 0.01, not 0.1; give the same, or give another folder"):
-        experiment.run(everything(tmp_path / "run", 4, margin=0.1))
+        running.run(everything(tmp_path / "run", 4, margin=0.1))
 
 
 def test_the_shortcut_alone_and_a_snapshot_that_cannot_be_swept(tmp_path, monkeypatch, no_pictures):
@@ -149,7 +149,7 @@ def test_the_shortcut_alone_and_a_snapshot_that_cannot_be_swept(tmp_path, monkey
 
     monkeypatch.setattr(families, "check", check)
     train = {**ALL["train"], "seeds": 2}
-    result = experiment.run(configs.from_dict(alone | {"out": str(tmp_path / "run"), "train": train}))
+    result = running.run(configs.from_dict(alone | {"out": str(tmp_path / "run"), "train": train}))
     assert (result["scale"].agree.sel(fraction=1, method="nearest") == 360).all()
     assert "too many" in "".join(np.atleast_1d(result["snapshots_scale"].attrs["refused"]))
     assert (result["snapshots_scale"].correct == results.MISSING).all()

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import activations, blocks, devices, edits, families, kernel, mlp, ranges, sweep, taps
+from jaxdist import activations, blocks, devices, edits, ensemble_sweep, families, kernel, mlp, ranges, taps
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError
 from jaxdist.types import Ranges
@@ -28,7 +28,7 @@ def swept(model, params, examples, *, options=None, ranges_from=None, **kwargs):
     """Sweep all families' points and split the counts by family."""
     measured = ranges.measure(model, params, ranges_from or examples, (SITE,))[SITE]
     parts = [families.build(f, measured, families.get(f).grid(), options or SweepConfig()) for f in FAMILIES]
-    counts = sweep.sweep(model, params, {SITE: edits.concatenate(parts)}, examples, **kwargs)
+    counts = ensemble_sweep.sweep(model, params, {SITE: edits.concatenate(parts)}, examples, **kwargs)
     return counts, np.cumsum([len(families.get(f).grid()) for f in FAMILIES])[:-1]
 
 
@@ -76,20 +76,20 @@ def test_dead_units_follow_the_policy_and_nan_predicts_class_zero(trained, train
 def test_no_edit_changes_nothing(activation, trained, train_set):
     model, params = mlp.model(activation), trained[activation]
     none = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (3, 1, 24)), edits.unedited(24))
-    counts = sweep.sweep(model, params, {SITE: none}, train_set)
+    counts = ensemble_sweep.sweep(model, params, {SITE: none}, train_set)
     assert (counts.agree == 301).all()
     np.testing.assert_array_equal(counts.correct[:, 0], counts.unperturbed)
     measured = ranges.measure(model, params, train_set, (SITE,))[SITE]
     for family in FAMILIES:
         at_identity = families.build(family, measured, np.array([families.get(family).identity]), SweepConfig())
-        assert (sweep.sweep(model, params, {SITE: at_identity}, train_set).agree == 301).all(), family
+        assert (ensemble_sweep.sweep(model, params, {SITE: at_identity}, train_set).agree == 301).all(), family
 
 
 def test_infinite_clip_is_no_edit_and_clip_at_the_bottom_leaves_only_constants(trained, train_set):
     model, params = mlp.model("relu"), trained["relu"]
     measured = ranges.measure(model, params, train_set, (SITE,))[SITE]
     made = families.build("clip", measured, np.array([np.inf, 0.0]), SweepConfig())
-    counts = sweep.sweep(model, params, {SITE: made}, train_set)
+    counts = ensemble_sweep.sweep(model, params, {SITE: made}, train_set)
     assert (counts.agree[:, 0] == 301).all()
     labels = np.asarray(train_set.y)[:301]
     for seed in range(3):
@@ -128,14 +128,14 @@ def test_the_scale_shortcut_counts_what_the_edits_count(activation, seeds, train
     measured = ranges.measure(model, params, train_set, (SITE,))[SITE]
     grids = {name: families.get(name).grid() for name in FAMILIES}
     made = {name: families.build(name, measured, grid, SweepConfig()) for name, grid in grids.items()}
-    direct = sweep.sweep(model, params, {SITE: edits.concatenate(list(made.values()))}, train_set)
+    direct = ensemble_sweep.sweep(model, params, {SITE: edits.concatenate(list(made.values()))}, train_set)
     others = {SITE: edits.concatenate([made["clip"], made["offset"]])}
-    short = sweep.sweep(model, params, others, train_set, scale_shortcut=grids["scale"])
+    short = ensemble_sweep.sweep(model, params, others, train_set, scale_shortcut=grids["scale"])
     for found, expected in zip(short, direct, strict=True):
         assert found.shape == expected.shape
         np.testing.assert_allclose(found, expected, atol=1)
     assert len(set(np.asarray(short.correct[0, :100]).tolist())) > 1
-    alone = sweep.sweep(
+    alone = ensemble_sweep.sweep(
         model,
         params,
         {SITE: families.build("scale", measured, grids["scale"][:0], SweepConfig())},
@@ -152,15 +152,15 @@ def test_the_scale_shortcut_is_refused_where_it_would_be_wrong(trained, train_se
     )
     made, params = some_edits(2, 24), trained["relu"]
     with pytest.raises(InputError, match="not known to be positively homogeneous"):
-        sweep.sweep(bent, params, made, train_set, scale_shortcut=np.array([2.0]))
+        ensemble_sweep.sweep(bent, params, made, train_set, scale_shortcut=np.array([2.0]))
     deep = mlp.init_ensemble(jax.random.key(0), range(3), (64, 24, 24, 10))
     with pytest.raises(InputError, match="behind 'dense0/pre' there is another activation, at 'dense1/pre'"):
-        sweep.sweep(mlp.model("relu", 2), deep, made, train_set, scale_shortcut=np.array([2.0]))
+        ensemble_sweep.sweep(mlp.model("relu", 2), deep, made, train_set, scale_shortcut=np.array([2.0]))
     both = {"dense0/pre": made[SITE], "dense1/pre": made[SITE]}
     with pytest.raises(InputError, match="needs one edited site"):
-        sweep.sweep(mlp.model("relu", 2), deep, both, train_set, scale_shortcut=np.array([2.0]))
+        ensemble_sweep.sweep(mlp.model("relu", 2), deep, both, train_set, scale_shortcut=np.array([2.0]))
     with pytest.raises(ValueError, match="expected positive factors"):
-        sweep.sweep(mlp.model("relu"), params, made, train_set, scale_shortcut=np.array([0.0]))
+        ensemble_sweep.sweep(mlp.model("relu"), params, made, train_set, scale_shortcut=np.array([0.0]))
 
 
 def test_an_ensemble_equals_its_networks_one_by_one(trained, train_set):
@@ -198,7 +198,7 @@ def test_eager_equals_compiled(trained, train_set):
     part = blocks.Block(x, y, jnp.arange(301), jnp.ones(301, bool), jnp.bool_(True))
     with jax.disable_jit():
         eager = kernel.block_sums(model, (SITE,), one, edit, part).counts
-    compiled = sweep.sweep(model, trained["relu"], some_edits(5, 24), train_set)
+    compiled = ensemble_sweep.sweep(model, trained["relu"], some_edits(5, 24), train_set)
     np.testing.assert_array_equal(eager.correct, compiled.correct[0])
     np.testing.assert_array_equal(eager.agree, compiled.agree[0])
 
@@ -218,13 +218,13 @@ def test_a_sweep_is_one_trace_and_a_second_one_compiles_nothing(trained, train_s
     counting = CountingModel()
     model = taps.Model(counting, mlp.model("relu").post, unit_axis=0, class_axis=0)
     made = some_edits(325, 24)
-    sweep.sweep(model, trained["relu"], made, train_set)
+    ensemble_sweep.sweep(model, trained["relu"], made, train_set)
     # To list the sites, to read the site, to look for narrow products, for the points: not once a point, seed or block.
     assert counting.traces == 4
-    compiled = sweep._sweep._cache_size()
+    compiled = ensemble_sweep._sweep._cache_size()
     other = jax.tree.map(lambda leaf: leaf * 1.5, trained["relu"])
-    sweep.sweep(model, other, jax.tree.map(lambda leaf: leaf + 0.5, made), train_set)
-    assert sweep._sweep._cache_size() == compiled
+    ensemble_sweep.sweep(model, other, jax.tree.map(lambda leaf: leaf + 0.5, made), train_set)
+    assert ensemble_sweep._sweep._cache_size() == compiled
     assert counting.traces == 5  # only the listing of the sites
 
 
@@ -245,7 +245,7 @@ def test_memory_grows_neither_with_examples_nor_with_points():
             examples // mesh.size,
         )
         static = {"model": mlp.model("relu"), "sites": (SITE,), "precision": "float32", "size": 500, "mesh": mesh}
-        lowered = sweep._sweep.lower(params, made, laid_out, watch=None, **static)
+        lowered = ensemble_sweep._sweep.lower(params, made, laid_out, watch=None, **static)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     base = temporary(20_000, 50)
@@ -287,7 +287,7 @@ def test_any_function_of_the_model_form_is_swept_even_around_the_site(train_set)
         made[site] = edits.Affine(
             one * jnp.asarray(scales, jnp.float32)[None, :, None], one * 0.7, -jnp.inf * one, jnp.inf * one
         )
-    counts = sweep.sweep(model, params, made, flat)
+    counts = ensemble_sweep.sweep(model, params, made, flat)
     x, y = np.asarray(flat.x, np.float64)[:301], np.asarray(flat.y)[:301]
     for seed in range(2):
         a, b, c, d = (params[k][seed].astype(np.float64) for k in "abcd")
@@ -315,13 +315,13 @@ def test_a_site_that_is_not_there_is_refused_with_the_list_of_sites(trained, tra
         InputError,
         match=r"'dense1/pre': the model never reaches it; its sites are dense0/pre, dense0/post; did you mean",
     ):
-        sweep.sweep(mlp.model("relu"), trained["relu"], made, train_set)
+        ensemble_sweep.sweep(mlp.model("relu"), trained["relu"], made, train_set)
 
 
 def test_edits_that_do_not_fit_are_refused(trained, train_set):
     good = some_edits(2, 24)[SITE]
     narrow = jax.tree.map(lambda leaf: leaf[..., :1], good)
     with pytest.raises(ValueError, match=r"expected leaves \[3, P, 24\], got \[3, 2, 1\]"):
-        sweep.sweep(mlp.model("relu"), trained["relu"], {SITE: narrow}, train_set)
+        ensemble_sweep.sweep(mlp.model("relu"), trained["relu"], {SITE: narrow}, train_set)
     with pytest.raises(ValueError, match="expected at least one site"):
-        sweep.sweep(mlp.model("relu"), trained["relu"], {}, train_set)
+        ensemble_sweep.sweep(mlp.model("relu"), trained["relu"], {}, train_set)

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from jaxdist import cli, documents, dose_tables, places, progress, report, result_files, results, summary, verdicts
+from jaxdist import cli, documents, dose_tables, places, progress, result_files, results, summary, verdicts, writing
 from jaxdist.cli import options as cli_options
 from jaxdist.cli import output, parser
 from tests import dose_support, results_support
@@ -31,7 +31,7 @@ LONG = "restored_offset_of_a_network_with_a_long_name"
 @pytest.fixture
 def drawn(monkeypatch):
     """Pictures are not drawn: they take long and do not matter here."""
-    monkeypatch.setattr(report.figures, "save", lambda *_: [])
+    monkeypatch.setattr(writing.figures, "save", lambda *_: [])
 
 
 @pytest.fixture(scope="module")

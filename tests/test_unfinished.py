@@ -20,12 +20,12 @@ import xarray as xr
 
 from jaxdist import (
     cli,
-    experiment,
     families,
     finished,
     folders,
     result_files,
     results,
+    running,
     training,
     unfinished,
     waves,
@@ -72,14 +72,14 @@ def _short_calls():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "_steps_together", lambda _: 7)
         patch.setattr(waves, "wave_size", lambda *_: 2)
-        patch.setattr(experiment.report, "write", lambda *_: [])
+        patch.setattr(running.writing, "write", lambda *_: [])
         yield
 
 
 @pytest.fixture(scope="module")
 def undisturbed(_short_calls, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    experiment.run(config(folder))
+    running.run(config(folder))
     return folder
 
 
@@ -103,10 +103,10 @@ def test_a_killed_run_goes_on_to_the_same_bits(calls, tmp_path, monkeypatch, und
     monkeypatch.setattr(training, "_steps", counted(steps))
     monkeypatch.setattr(waves.sweep, "sums", counted(sweeps))
     with pytest.raises(Killed):
-        experiment.run(config(tmp_path / "run"))
+        running.run(config(tmp_path / "run"))
     assert not (tmp_path / "run" / result_files.FILE).exists()
     left = 14 - calls  # all that is left of 5 calls to train, and 2 to sweep, each of 2 networks
-    experiment.run(config(tmp_path / "run"))
+    running.run(config(tmp_path / "run"))
     assert left == 0
     assert_same(arrays(tmp_path / "run"), arrays(undisturbed))
     assert not (tmp_path / "run" / unfinished.FOLDER).exists()
@@ -116,22 +116,22 @@ def test_a_sweep_goes_on_in_waves_of_another_size(tmp_path, monkeypatch, undistu
     """As on another number of devices: nothing kept of smaller waves may stand for a larger one."""
     with monkeypatch.context() as patch:
         patch.setattr(waves, "wave_size", lambda *_: 1)
-        patch.setattr(experiment.folders, "save", lambda *_: (_ for _ in ()).throw(Killed))
+        patch.setattr(running.folders, "save", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
-            experiment.run(config(tmp_path / "run"))
+            running.run(config(tmp_path / "run"))
     monkeypatch.setattr(waves, "wave_size", lambda *_: 4)
-    experiment.run(config(tmp_path / "run"))
+    running.run(config(tmp_path / "run"))
     assert_same(arrays(tmp_path / "run"), arrays(undisturbed))
 
 
 @pytest.mark.slow
 def test_work_that_nothing_tells_of_is_not_gone_on_with(tmp_path, monkeypatch, undisturbed):
     with monkeypatch.context() as patch:
-        patch.setattr(experiment.folders, "save", lambda *_: (_ for _ in ()).throw(Killed))
+        patch.setattr(running.folders, "save", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
-            experiment.train(config(tmp_path / "run", learning_rate=0.001))
+            running.train(config(tmp_path / "run", learning_rate=0.001))
     (tmp_path / "run" / unfinished.FOLDER / "run.toml").unlink()
-    experiment.run(config(tmp_path / "run"))
+    running.run(config(tmp_path / "run"))
     assert_same(arrays(tmp_path / "run"), arrays(undisturbed))
 
 
@@ -142,14 +142,14 @@ def test_work_of_another_version_is_refused_and_stays(noted, tmp_path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(waves.sweep, "sums", lambda *_, **__: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
-            experiment.run(config(folder))
+            running.run(config(folder))
     place = folder / unfinished.FOLDER / "run.toml"
     said = tomllib.loads(place.read_text())
     del said["format"]
     place.write_text(tomli_w.dumps(noted | said))
     before = sorted(folder.rglob("*"))
     with pytest.raises(InputError, match="unfinished: holds work of another version of jaxdist; delete it, or finish"):
-        experiment.run(config(folder))
+        running.run(config(folder))
     assert sorted(folder.rglob("*")) == before
 
 
@@ -158,38 +158,38 @@ def test_a_finished_run_is_rid_of_what_was_left_whoever_left_it(tmp_path, undist
     shutil.copytree(undisturbed, folder)
     (folder / unfinished.FOLDER).mkdir()
     (folder / unfinished.FOLDER / "run.toml").write_text("format = 0\n")
-    experiment.run(config(folder))
+    running.run(config(folder))
     assert not (folder / unfinished.FOLDER).exists()
     assert_same(arrays(folder), arrays(undisturbed))
 
 
 @pytest.mark.slow
 def test_other_statistics_change_no_run(tmp_path):
-    experiment.run(config(tmp_path / "run", seeds=2))
+    running.run(config(tmp_path / "run", seeds=2))
     finished.report_folder(tmp_path / "run", {"statistics.margin": "0.02"})
-    assert results.config_of(experiment.run(config(tmp_path / "run", seeds=2))).statistics.margin == 0.01
+    assert results.config_of(running.run(config(tmp_path / "run", seeds=2))).statistics.margin == 0.01
     assert results.config_of(result_files.load(tmp_path / "run")).statistics.margin == 0.01
 
 
 def test_networks_from_elsewhere_are_not_extended(tmp_path):
-    experiment.run(config(tmp_path / "run", seeds=2))
+    running.run(config(tmp_path / "run", seeds=2))
     result = result_files.load(tmp_path / "run")
     result.attrs["origin"] = "{}"
     result_files.save(result, tmp_path / "run" / result_files.FILE)
     with pytest.raises(InputError, match=r"holds networks that were not made from train.seed; it cannot be extended"):
-        experiment.run(config(tmp_path / "run", seeds=3))
+        running.run(config(tmp_path / "run", seeds=3))
 
 
 def test_a_folder_with_a_config_alone_is_no_run(tmp_path):
     (tmp_path / folders.CONFIG_FILE).write_text("mine")
     (tmp_path / ".cache-0123abcd").mkdir()
     with pytest.raises(InputError, match="is neither empty nor a run"):
-        experiment.run(config(tmp_path))
+        running.run(config(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {folders.CONFIG_FILE, ".cache-0123abcd"}
 
 
 def test_a_diverged_extension_names_its_own_seeds(tmp_path, monkeypatch):
-    experiment.train(config(tmp_path / "run", seeds=2))
+    running.train(config(tmp_path / "run", seeds=2))
     whole = training._steps
 
     def diverged(*args, **kwargs):
@@ -198,19 +198,19 @@ def test_a_diverged_extension_names_its_own_seeds(tmp_path, monkeypatch):
 
     monkeypatch.setattr(training, "_steps", diverged)
     with pytest.raises(InputError, match="the loss of seed 3 is not finite after 2 updates"):
-        experiment.train(config(tmp_path / "run", seeds=4))
+        running.train(config(tmp_path / "run", seeds=4))
 
 
 def test_a_finished_run_is_left_as_it_is(undisturbed):
     before = (undisturbed / result_files.FILE).read_bytes()
-    experiment.run(config(undisturbed))
+    running.run(config(undisturbed))
     assert (undisturbed / result_files.FILE).read_bytes() == before
 
 
 def test_an_extended_run_is_the_run_of_all_seeds(tmp_path, undisturbed):
-    experiment.run(config(tmp_path / "run", seeds=2))
+    running.run(config(tmp_path / "run", seeds=2))
     progress: list[tuple[str, int, int]] = []
-    experiment.run(config(tmp_path / "run"), show=lambda job, done, total, _: progress.append((job, done, total)))
+    running.run(config(tmp_path / "run"), show=lambda job, done, total, _: progress.append((job, done, total)))
     assert {total for job, _, total in progress if job.startswith("sweep")} == {2}  # only the new ones
     found, expected = arrays(tmp_path / "run"), arrays(undisturbed)
     assert found.keys() == expected.keys()
@@ -226,9 +226,9 @@ def test_seeds_are_added_at_the_fractions_of_those_before(tmp_path, monkeypatch)
     with pytest.MonkeyPatch.context() as patch:
         coarse = dataclasses.replace(families.get("scale"), grid=lambda: families.intensity_grid()[::3])
         patch.setitem(families.ALL, "scale", coarse)
-        experiment.run(config(tmp_path / "run", ("relu",), seeds=1))
-    experiment.run(config(tmp_path / "run", ("relu",), seeds=2))
-    experiment.run(config(tmp_path / "whole", ("relu",), seeds=2))
+        running.run(config(tmp_path / "run", ("relu",), seeds=1))
+    running.run(config(tmp_path / "run", ("relu",), seeds=2))
+    running.run(config(tmp_path / "whole", ("relu",), seeds=2))
     grown, whole = (result_files.load(tmp_path / name)["scale"].to_dataset() for name in ("run", "whole"))
     np.testing.assert_array_equal(grown.fraction, families.intensity_grid()[::3])
     np.testing.assert_allclose(grown.correct, whole.correct.sel(fraction=grown.fraction), atol=2)
@@ -236,50 +236,50 @@ def test_seeds_are_added_at_the_fractions_of_those_before(tmp_path, monkeypatch)
 
 def test_a_run_only_trained_is_extended_and_then_swept(tmp_path):
     for seeds in (2, 4):
-        experiment.train(config(tmp_path / "run", ("relu",), seeds=seeds))
-    result = experiment.run(config(tmp_path / "run", ("relu",), seeds=6))
+        running.train(config(tmp_path / "run", ("relu",), seeds=seeds))
+    result = running.run(config(tmp_path / "run", ("relu",), seeds=6))
     assert result["scale"].sizes["seed"] == result["training"].sizes["seed"] == 6
     assert "seeds" not in result.attrs
 
 
 def test_another_config_in_the_same_folder_is_refused_with_the_difference(undisturbed, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"train.learning_rate 0.01, not 0.5; give the same, or give another folder"):
-        experiment.run(config(undisturbed, learning_rate=0.5))
+        running.run(config(undisturbed, learning_rate=0.5))
     with pytest.raises(InputError, match=r"train.seeds 4, not 3"):
-        experiment.run(config(undisturbed, seeds=3))
+        running.run(config(undisturbed, seeds=3))
     with pytest.raises(InputError, match="is swept already; to extend it, 'jaxdist run'"):
-        experiment.train(config(undisturbed, seeds=5))
+        running.train(config(undisturbed, seeds=5))
     monkeypatch.setattr(waves.sweep, "sums", lambda *_, **__: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
-        experiment.run(config(tmp_path / "run"))
+        running.run(config(tmp_path / "run"))
     with pytest.raises(InputError, match=r"train.steps 30, not 31"):
-        experiment.run(config(tmp_path / "run", steps=31))
+        running.run(config(tmp_path / "run", steps=31))
     with pytest.raises(InputError, match="holds a run that is not finished; give the command that started it again"):
-        experiment.sweep_folder(tmp_path / "run")
+        running.sweep_folder(tmp_path / "run")
 
 
 @pytest.mark.parametrize("what", ["training/relu-0", "sweep"])
 def test_damaged_work_is_named_and_the_run_goes_on_without_it(what, tmp_path, monkeypatch, undisturbed):
-    monkeypatch.setattr(experiment.folders, "save", lambda *_: (_ for _ in ()).throw(Killed))
+    monkeypatch.setattr(running.folders, "save", lambda *_: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
-        experiment.run(config(tmp_path / "run"))
+        running.run(config(tmp_path / "run"))
     monkeypatch.undo()
     work = tmp_path / "run" / unfinished.FOLDER / what
     newest = max((path for path in work.iterdir() if path.name[0] != "."), key=lambda path: path.stat().st_mtime)
     for path in [newest] if newest.is_file() else [path for path in newest.rglob("*") if path.is_file()]:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(InputError, match=r"is damaged .*; delete it, then give the same command again") as error:
-        experiment.run(config(tmp_path / "run"))
+        running.run(config(tmp_path / "run"))
     assert str(newest) in str(error.value)
     shutil.rmtree(newest) if newest.is_dir() else newest.unlink()
-    experiment.run(config(tmp_path / "run"))
+    running.run(config(tmp_path / "run"))
     assert_same(arrays(tmp_path / "run"), arrays(undisturbed))
 
 
 @pytest.mark.parametrize("after", ["weights", "config", "result"])
 def test_killed_while_saving_more_seeds(after, tmp_path, monkeypatch):
     """The files of a run are written one by one; whichever is the last, the same command finishes the run."""
-    experiment.run(config(tmp_path / "run", seeds=2))
+    running.run(config(tmp_path / "run", seeds=2))
     owner, name = {
         "weights": (folders.configs, "to_toml"),
         "config": (results, "save"),
@@ -287,9 +287,9 @@ def test_killed_while_saving_more_seeds(after, tmp_path, monkeypatch):
     }[after]
     monkeypatch.setattr(owner, name, lambda *_: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
-        experiment.run(config(tmp_path / "run", seeds=4))
+        running.run(config(tmp_path / "run", seeds=4))
     monkeypatch.undo()
-    experiment.run(config(tmp_path / "run", seeds=4))
+    running.run(config(tmp_path / "run", seeds=4))
     assert arrays(tmp_path / "run")["/scale/correct"].shape[1] == 4
     assert arrays(tmp_path / "run")["relu ['dense0']['bias']"].shape[0] == 4
     assert configs.load(tmp_path / "run" / folders.CONFIG_FILE).train.seeds == 4
@@ -350,9 +350,9 @@ def test_states_are_saved_now_and_then(tmp_path, monkeypatch):
 
 
 def test_joined_results_keep_where_each_part_was_made(tmp_path):
-    experiment.run(config(tmp_path / "run", seeds=2))
+    running.run(config(tmp_path / "run", seeds=2))
     first: xr.DataTree = result_files.load(tmp_path / "run")
-    experiment.run(config(tmp_path / "run", seeds=4))
+    running.run(config(tmp_path / "run", seeds=4))
     both = result_files.load(tmp_path / "run")
     for group in ("training", "ranges", "scale"):
         assert list(np.atleast_1d(both[group].attrs["made_before"])) == [first[group].attrs["made"]]

@@ -13,7 +13,6 @@ from jaxdist import (
     cli,
     compare,
     devices,
-    experiment,
     families,
     folders,
     inputs,
@@ -22,11 +21,12 @@ from jaxdist import (
     paper_cells,
     planning,
     published,
-    report,
     result_files,
     results,
+    running,
     training,
     weights,
+    writing,
 )
 from jaxdist import config as configs
 from tests import results_support
@@ -37,7 +37,7 @@ SMALL = ["--train.steps=0", "--model.hidden=8", "--sweep.families=clip", "--swee
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
     monkeypatch.setattr(devices, "use_all_cores", lambda: None)
-    monkeypatch.setattr(experiment.report.figures, "save", lambda *_: [])
+    monkeypatch.setattr(running.writing.figures, "save", lambda *_: [])
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_it_grows_and_goes_on_where_it_was_killed(run, monkeypatch):
     before = weights.load(folders.weights_path(run, "relu"))
     more = ["run", "--out", str(run), "-q", *SMALL, "--train.seeds=3"]
     with monkeypatch.context() as patch:
-        patch.setattr(experiment.folders, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(running.folders, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert cli.main(more) == 130
     assert overview.read(run).progress == {"stage": "sweep", "done": 2, "of": None}
     assert cli.main(more) == 0
@@ -127,5 +127,5 @@ def test_the_paper_s_networks_have_no_history_to_lay_beside_its_tables(tmp_path,
     result["training"] = results.training(history, range(6)).isel(step=slice(1))
     cells = paper_cells.cells(result, configs.StatisticsConfig())
     assert set(cells[cells.table == "trained"].quantity) == {"test_accuracy"}
-    report.write(result, configs.StatisticsConfig(), tmp_path)
+    writing.write(result, configs.StatisticsConfig(), tmp_path)
     assert "Beside the paper" in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -18,12 +18,12 @@ from jaxdist import (
     dose_tables,
     families,
     figures,
-    report,
     result_files,
     results,
     summary,
     verdict_tables,
     verdicts,
+    writing,
 )
 from jaxdist.config import StatisticsConfig
 from tests import dose_support, results_support
@@ -195,8 +195,8 @@ class TestFiles:
     @pytest.mark.slow
     def test_a_report_has_them_where_the_result_has_doses(self, result, tmp_path, monkeypatch):
         drawn = []
-        monkeypatch.setattr(report.figures, "save", lambda figure, folder, stem: drawn.append(stem) or [])
-        written = {path.name for path in report.write(result, OPTIONS, tmp_path)}
+        monkeypatch.setattr(writing.figures, "save", lambda figure, folder, stem: drawn.append(stem) or [])
+        written = {path.name for path in writing.write(result, OPTIONS, tmp_path)}
         assert written >= {"verdict.md", "doses.csv", "gauges.md", "tolerance_flips.csv"}
         assert drawn[-1] == "doses"
         frame = pd.read_csv(tmp_path / "tables" / "doses.csv")
@@ -205,8 +205,8 @@ class TestFiles:
     def test_a_family_that_edits_everywhere_alone_is_reported_too(self, tmp_path, monkeypatch):
         given = made_up(left_out=tuple(name for name in families.ALL if name != "offset"))
         del given["offset"].attrs["identity"]
-        monkeypatch.setattr(report.figures, "save", lambda *_: [])
-        report.write(given, OPTIONS, tmp_path)
+        monkeypatch.setattr(writing.figures, "save", lambda *_: [])
+        writing.write(given, OPTIONS, tmp_path)
         assert "swept: " in (tmp_path / "tables" / "verdict.md").read_text()
         found = dose_tables.compare(given, OPTIONS)
         assert "not swept" in printed(verdicts.rendered(given, found, OPTIONS))
@@ -233,7 +233,7 @@ def small(**options):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(report.figures, "save", lambda *_: [])
+    monkeypatch.setattr(writing.figures, "save", lambda *_: [])
     monkeypatch.chdir(tmp_path)
 
     def made(given):

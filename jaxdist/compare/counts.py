@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from jaxdist import config as configs
-from jaxdist import families, mlp, models, ranges, rules, sweep
+from jaxdist import ensemble_sweep, families, mlp, models, ranges, rules
 from jaxdist.compare.pairs import Pairs, Verdict, by_series
 from jaxdist.compare.sides import Key, Side
 from jaxdist.errors import InputError
@@ -103,7 +103,7 @@ def same_classes(
             made = {site: families.joined(measured[site], grids, side.config.sweep) for site in sites}
             edited.append((params, made))
         examples = (inputs[0].splits[split], inputs[1].splits[split])
-        matching = sweep.matches(model, edited[0], edited[1], examples)
+        matching = ensemble_sweep.matches(model, edited[0], edited[1], examples)
         for family, here in families.slices(grids).items():
             found[family, network, target, split] = matching[:, here]
     return found

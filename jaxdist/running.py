@@ -28,7 +28,6 @@ from jaxdist import (
     mlp,
     models,
     ranges,
-    report,
     result_files,
     results,
     study,
@@ -36,6 +35,7 @@ from jaxdist import (
     training,
     unfinished,
     weights,
+    writing,
 )
 from jaxdist.config import Config
 from jaxdist.counting import Context
@@ -77,7 +77,7 @@ def run(config: Config | None = None, *, show: Show = silent) -> xr.DataTree:
 
 def _report(result: xr.DataTree, config: Config, folder: Path, show: Show) -> None:
     show("report", 0, 1, "tables and figures")
-    report.write(result, config.statistics, folder)
+    writing.write(result, config.statistics, folder)
     show("report", 1, 1, "tables and figures")
 
 
