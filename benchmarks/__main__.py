@@ -23,7 +23,7 @@ from typing import Any
 import jax
 
 from benchmarks import adapters, parity, scaling, show, sweep, train
-from jaxdist import devices
+from jaxdist.compute import devices
 from jaxdist.errors import InputError
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {

@@ -8,10 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxdist import config as configs
-from jaxdist import data, devices, products
-from jaxdist.devices import Examples
+from jaxdist import data
+from jaxdist.compute import Backend, Examples, devices, products
 from jaxdist.inputs import in_cache_lines, nonzero
-from jaxdist.products import Backend
 from jaxdist.text import counted
 
 FEATURES, CLASSES = 784, 10

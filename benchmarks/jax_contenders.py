@@ -11,9 +11,9 @@ import numpy as np
 from benchmarks.images import Images, place
 from benchmarks.parity import jaxdist_trainer
 from jaxdist import edits, ensemble_sweep, mlp, ranges
+from jaxdist.compute import Backend
 from jaxdist.config import SweepConfig
 from jaxdist.families import joined
-from jaxdist.products import Backend
 from jaxdist.types import Params, Ranges
 
 SITE = "dense0/pre"

@@ -18,8 +18,7 @@ from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from jaxdist import devices, elementwise
-from jaxdist.devices import DATA
+from jaxdist.compute import DATA, devices, elementwise
 
 RELEVANT_FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "amx_tile")
 

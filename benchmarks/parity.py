@@ -21,9 +21,8 @@ from jax.sharding import PartitionSpec
 from benchmarks import images as inputs
 from benchmarks.images import Images, place
 from benchmarks.machine import facts, have_torch
-from jaxdist import blocks, devices, mlp, training
-from jaxdist.devices import SEED, Examples, mesh_of
-from jaxdist.products import Backend
+from jaxdist import mlp, training
+from jaxdist.compute import SEED, Backend, Examples, blocks, devices, mesh_of
 from jaxdist.text import counted
 from jaxdist.types import Params
 

@@ -16,7 +16,7 @@ from benchmarks.images import CLASSES, Images
 from benchmarks.parity import HIDDEN, LEARNING_RATE
 from benchmarks.timing import Contender, Row, chosen, measure, report
 from jaxdist import mlp
-from jaxdist.products import Backend
+from jaxdist.compute import Backend
 from jaxdist.text import counted
 from jaxdist.types import Params
 

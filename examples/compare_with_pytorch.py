@@ -10,7 +10,8 @@ from pathlib import Path
 
 import xarray as xr
 
-from jaxdist import data, devices, interop, running
+from jaxdist import data, interop, running
+from jaxdist.compute import devices
 from jaxdist.config import DataConfig
 
 try:

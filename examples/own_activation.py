@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import pandas as pd
 
 import jaxdist
-from jaxdist import data, devices, mlp, tables, training
+from jaxdist import data, mlp, tables, training
+from jaxdist.compute import devices
 from jaxdist.config import DataConfig, StatisticsConfig
 
 SEEDS = range(6)

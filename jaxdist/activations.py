@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxdist import elementwise
+from jaxdist.compute import elementwise
 from jaxdist.errors import InputError, nearest
 
 

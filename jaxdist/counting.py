@@ -10,10 +10,9 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 
 from jaxdist import doses, edits, families, ranges, results, rules, waves
+from jaxdist.compute import Examples, Show
 from jaxdist.config import Options
-from jaxdist.devices import Examples
 from jaxdist.errors import InputError, MeaninglessError
-from jaxdist.progress import Show
 from jaxdist.taps import Model
 from jaxdist.targets import Targets
 from jaxdist.types import Ranges

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxdist import heads, taps
-from jaxdist.devices import Examples
+from jaxdist.compute import Examples
 from jaxdist.errors import InputError
 from jaxdist.kernel import Watch
 from jaxdist.moments import Moments

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxdist import elementwise
+from jaxdist.compute import elementwise
 
 SomeEdit = TypeVar("SomeEdit")
 

@@ -13,9 +13,9 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import blocks, elementwise, moments, sizes, taps
+from jaxdist import moments, sizes, taps
 from jaxdist.activations import Activation
-from jaxdist.devices import DATA, SEED, Examples, mesh_of, same, spread, to_host
+from jaxdist.compute import DATA, SEED, Examples, blocks, elementwise, mesh_of, same, spread, to_host
 from jaxdist.edits import Edit, Noise
 from jaxdist.errors import InputError
 from jaxdist.kernel import Counts, Sums, Watch, block_sums, equal, predictor

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 
 from jaxdist import counting, edits, families, ranges, restored, taps, waves
+from jaxdist.compute import SEED, mesh_of
 from jaxdist.config import Options
 from jaxdist.counting import Context, Dosings
-from jaxdist.devices import SEED, mesh_of
 from jaxdist.edits import Affine, Edit
 from jaxdist.errors import InputError
 from jaxdist.families import Gauge

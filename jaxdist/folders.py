@@ -12,7 +12,8 @@ import jax
 import xarray as xr
 
 from jaxdist import config as configs
-from jaxdist import files, forms, hosts, manifests, places, result_files, unfinished, weights
+from jaxdist import files, forms, manifests, places, result_files, unfinished, weights
+from jaxdist.compute import hosts
 from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.training import Passed

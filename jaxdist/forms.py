@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxdist import activations, elementwise
+from jaxdist import activations
 from jaxdist.activations import IDENTITY, Activation
+from jaxdist.compute import elementwise
 from jaxdist.errors import InputError, nearest
 
 Product: TypeAlias = Callable[[Array, Array], Array]

@@ -16,8 +16,8 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import blocks, elementwise, taps
-from jaxdist.devices import DATA, SEED, Examples, mesh_of, spread, to_host
+from jaxdist import taps
+from jaxdist.compute import DATA, SEED, Examples, blocks, elementwise, mesh_of, spread, to_host
 from jaxdist.errors import InputError
 from jaxdist.types import Params
 

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxdist import blocks, elementwise, taps
+from jaxdist import taps
+from jaxdist.compute import blocks, elementwise
 from jaxdist.errors import InputError
 from jaxdist.types import Params
 

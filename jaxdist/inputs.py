@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxdist import backends, data, devices, products
+from jaxdist import data
+from jaxdist.compute import Backend, Examples, backends, devices, products
 from jaxdist.config import Config, StatisticsConfig
-from jaxdist.devices import Examples
 from jaxdist.errors import InputError
-from jaxdist.products import Backend
 
 CACHE_LINE = 16
 """Float32 values of a cache line. CPUs multiply rows of 720 inputs faster than those of 719, with AVX2 most of all."""

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxdist import blocks, elementwise, layouts, moments, taps
+from jaxdist import layouts, moments, taps
+from jaxdist.compute import blocks, elementwise
 from jaxdist.edits import Drawn, Edit
 from jaxdist.moments import Moments
 from jaxdist.types import AnyArray, Params

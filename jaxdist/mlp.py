@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxdist import forms, products
+from jaxdist import forms
+from jaxdist.compute import products
 from jaxdist.taps import Action, Model, identity
 from jaxdist.types import Tap
 

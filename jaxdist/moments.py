@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxdist.devices import DATA
+from jaxdist.compute import DATA
 from jaxdist.types import AnyArray
 
 TINY = 1e-30

@@ -30,8 +30,8 @@ from jaxdist import (
     waves,
     writing,
 )
+from jaxdist.compute import SEED, mesh_of
 from jaxdist.config import Config
-from jaxdist.devices import SEED, mesh_of
 from jaxdist.errors import InputError
 from jaxdist.inputs import Inputs, load_inputs
 from jaxdist.kernel import Counts

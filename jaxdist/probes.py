@@ -17,11 +17,9 @@ import xarray as xr
 from jax.sharding import Mesh
 from rich.console import Console
 
+from jaxdist import config as configs
 from jaxdist import (
-    blocks,
-    devices,
     folders,
-    hosts,
     independence,
     manifests,
     own_data,
@@ -34,14 +32,12 @@ from jaxdist import (
     unedited,
     writing,
 )
-from jaxdist import config as configs
+from jaxdist.compute import Examples, Show, blocks, devices, hosts, shown, silent
 from jaxdist.config import Options
 from jaxdist.counting import Context
 from jaxdist.data import oddities
-from jaxdist.devices import Examples
 from jaxdist.errors import InputError
 from jaxdist.own_data import Labelled
-from jaxdist.progress import Show, shown, silent
 from jaxdist.taps import Action, Model
 from jaxdist.targets import targets_of
 from jaxdist.text import counted

@@ -13,9 +13,9 @@ import jax
 import numpy as np
 
 from jaxdist import crossings, edits, ensemble_sweep, families, taps
+from jaxdist.compute import Examples, to_host
 from jaxdist.config import SweepConfig
 from jaxdist.crossings import Bracket
-from jaxdist.devices import Examples, to_host
 from jaxdist.errors import InputError
 from jaxdist.text import counted
 from jaxdist.types import Flags, Params, Ranges, Values

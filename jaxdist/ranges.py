@@ -17,8 +17,8 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import blocks, rules, sizes, taps
-from jaxdist.devices import DATA, SEED, Examples, mesh_of, same, spread, to_host
+from jaxdist import rules, sizes, taps
+from jaxdist.compute import DATA, SEED, Examples, blocks, mesh_of, same, spread, to_host
 from jaxdist.errors import InputError
 from jaxdist.rules import Rule
 from jaxdist.types import Params, Ranges

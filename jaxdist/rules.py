@@ -15,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxdist import blocks
+from jaxdist.compute import DATA, blocks
 from jaxdist.config import RangesConfig
-from jaxdist.devices import DATA
 from jaxdist.errors import InputError
 from jaxdist.text import counted
 

@@ -23,7 +23,6 @@ from jaxdist import (
     family_sweeps,
     fitness,
     folders,
-    hosts,
     manifests,
     mlp,
     models,
@@ -37,13 +36,12 @@ from jaxdist import (
     weights,
     writing,
 )
+from jaxdist.compute import Show, hosts, mesh_of, silent
 from jaxdist.config import Config
 from jaxdist.counting import Context
-from jaxdist.devices import mesh_of
 from jaxdist.errors import InputError, MeaninglessError, TrainingDivergedError
 from jaxdist.inputs import Inputs, load_inputs, refuse_unlike
 from jaxdist.interop import transfer
-from jaxdist.progress import Show, silent
 from jaxdist.training import Metrics, Passed, Snapshot
 from jaxdist.types import Params
 from jaxdist.unfinished import Store, refuse_other

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import blocks, elementwise, sizes, taps
-from jaxdist.devices import DATA, SEED, Examples, mesh_of, spread, to_host
+from jaxdist import sizes, taps
+from jaxdist.compute import DATA, SEED, Examples, blocks, elementwise, mesh_of, spread, to_host
 from jaxdist.types import AnyArray, Params
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from jax.extend import core
 
-from jaxdist import blocks, taps
+from jaxdist import taps
+from jaxdist.compute import blocks
 
 
 def of_block(block: int | None, sites: taps.Sites, networks: int = 1) -> int:

@@ -26,8 +26,8 @@ from jaxdist import (
     unedited,
     units,
 )
+from jaxdist.compute import Examples
 from jaxdist.counting import GRID, Context, Key
-from jaxdist.devices import Examples
 from jaxdist.errors import MeaninglessError, TrainingDivergedError
 from jaxdist.kernel import Counts
 from jaxdist.results import Swept

@@ -14,8 +14,8 @@ import optax
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import blocks, elementwise, sizes, taps
-from jaxdist.devices import DATA, SEED, Examples, mesh_of, same, spread, to_host
+from jaxdist import sizes, taps
+from jaxdist.compute import DATA, SEED, Examples, blocks, elementwise, mesh_of, same, spread, to_host
 from jaxdist.errors import TrainingDivergedError
 from jaxdist.taps import Model, identity
 from jaxdist.text import counted

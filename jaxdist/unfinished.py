@@ -26,10 +26,10 @@ import numpy as np
 import tomli_w
 
 from jaxdist import config as configs
-from jaxdist import files, hosts, places
+from jaxdist import files, places
+from jaxdist.compute import Backend, hosts
 from jaxdist.config import Config
 from jaxdist.errors import DAMAGED, InputError
-from jaxdist.products import Backend
 
 Tree = TypeVar("Tree")
 

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import blocks, elementwise, heads, sizes, taps
-from jaxdist.devices import DATA, SEED, Examples, mesh_of, spread, to_host
+from jaxdist import heads, sizes, taps
+from jaxdist.compute import DATA, SEED, Examples, blocks, elementwise, mesh_of, spread, to_host
 from jaxdist.edits import Edit
 from jaxdist.ensemble_sweep import check_edit
 from jaxdist.errors import InputError

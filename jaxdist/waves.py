@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxdist import doses, ensemble_sweep
-from jaxdist.devices import SEED, Examples, mesh_of
+from jaxdist.compute import SEED, Examples, mesh_of
 from jaxdist.edits import Edit
 from jaxdist.kernel import Watch
 from jaxdist.taps import Model

@@ -20,7 +20,6 @@ from jaxdist import (
     figures,
     files,
     fitness,
-    hosts,
     manifests,
     markdown,
     pages,
@@ -32,6 +31,7 @@ from jaxdist import (
     targets,
     verdict_tables,
 )
+from jaxdist.compute import hosts
 from jaxdist.config import StatisticsConfig
 from jaxdist.text import counted
 

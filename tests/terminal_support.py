@@ -22,7 +22,7 @@ SMALL = (
 def small_runs(root):
     """Make the run folders `trained` and `swept`, the latter with its tables, in a folder."""
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
-        patch.setattr("jaxdist.devices.use_all_cores", lambda: None)
+        patch.setattr("jaxdist.compute.devices.use_all_cores", lambda: None)
         patch.setattr(writing.figures, "save", lambda *_: [])
         assert cli.main(["train", "--out", str(root / "trained"), *SMALL]) == 0
         shutil.copytree(root / "trained", root / "swept")

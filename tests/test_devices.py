@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import devices
+from jaxdist.compute import devices
 from jaxdist.waves import wave_size
 from tests.mesh_support import CASES
 

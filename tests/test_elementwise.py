@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import elementwise
+from jaxdist.compute import elementwise
 
 # It is about rounding.
 pytestmark = pytest.mark.usefixtures("optimised")

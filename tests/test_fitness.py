@@ -17,7 +17,6 @@ from jaxdist import (
     breakdowns,
     config,
     counting,
-    devices,
     documents,
     dose_tables,
     fitness,
@@ -33,8 +32,9 @@ from jaxdist import (
     verdicts,
     writing,
 )
+from jaxdist.compute import devices
+from jaxdist.compute.progress import silent
 from jaxdist.errors import InputError
-from jaxdist.progress import silent
 from jaxdist.version import SCHEMA
 from jaxdist.waves import Subject
 from tests import results_support

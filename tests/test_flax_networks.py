@@ -12,7 +12,8 @@ import optax
 import pytest
 from flax import nnx
 
-from jaxdist import adapters, devices, edits, ensemble_sweep, families, ranges, taps
+from jaxdist import adapters, edits, ensemble_sweep, families, ranges, taps
+from jaxdist.compute import devices
 from jaxdist.config import SweepConfig
 from tests import oracle
 

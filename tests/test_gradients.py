@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import images, parity, rounding
-from jaxdist import products
+from jaxdist.compute import products
 from tests.conftest import to_numpy
 from tests.test_products import EXACT, papers_network
 from tests.test_training import numpy_loss_and_gradient

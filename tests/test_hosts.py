@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 
 import jaxdist
-from jaxdist import cli, hosts
+from jaxdist import cli
+from jaxdist.compute import hosts
 from jaxdist.errors import InputError
 
 SMALL = ["--model.activations", "abs", "--model.hidden", "16", "--train.steps", "40"]
 SMALL += ["--data.normalisation", "unit", "--train.learning_rate", "0.5"]
 
 WITHOUT_PICTURES = (
-    "import sys; from jaxdist import cli, hosts, report; writing.write = lambda *_: []; hosts.HEARTBEAT = 10; "
+    "import sys; from jaxdist import cli, writing; from jaxdist.compute import hosts; "
+    "writing.write = lambda *_: []; hosts.HEARTBEAT = 10; "
     "sys.exit(cli.main())"
 )
 """The command line, but for the tables and figures, which take longer than all the rest, and with less patience."""

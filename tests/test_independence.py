@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import jaxdist
-from jaxdist import blocks, independence, taps
+from jaxdist import independence, taps
+from jaxdist.compute import blocks
 from jaxdist.errors import InputError
 
 RNG = np.random.default_rng(0)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import jaxdist
-from jaxdist import cli, config, data, devices, folders, mlp, results, weights
+from jaxdist import cli, config, data, folders, mlp, results, weights
+from jaxdist.compute import devices
 from jaxdist.interop import transfer
 from tests.torch_support import network, refused, run, save_file, torch
 

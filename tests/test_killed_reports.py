@@ -10,7 +10,6 @@ import pytest
 from jaxdist import (
     cli,
     compare,
-    devices,
     figures,
     files,
     manifests,
@@ -23,6 +22,7 @@ from jaxdist import (
     writing,
 )
 from jaxdist.compare import saving
+from jaxdist.compute import devices
 from jaxdist.unfinished import Store
 
 SMALL = ["--train.seeds=2", "--train.steps=3", "--model.hidden=8", "--sweep.splits=test", "--sweep.families=clip"]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxdist import counting, devices, elementwise, families, family_sweeps, preference, taps
+from jaxdist import counting, families, family_sweeps, preference, taps
+from jaxdist.compute import devices, elementwise
 from jaxdist.config import Options, SweepConfig
 from jaxdist.counting import Context
 from jaxdist.waves import Subject

@@ -7,8 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxdist import cli, counting, devices, files, result_files, running, unfinished, writing
+from jaxdist import cli, counting, files, result_files, running, unfinished, writing
 from jaxdist import config as configs
+from jaxdist.compute import devices
 from jaxdist.errors import InputError
 from tests.results_support import made_up
 

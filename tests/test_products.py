@@ -11,22 +11,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxdist import (
-    backends,
-    config,
-    data,
-    devices,
-    edits,
-    ensemble_sweep,
-    families,
-    kernel,
-    mlp,
-    products,
-    ranges,
-    running,
-    taps,
-    training,
-)
+from jaxdist import config, data, edits, ensemble_sweep, families, kernel, mlp, ranges, running, taps, training
+from jaxdist.compute import backends, devices, products
 from jaxdist.config import Config, DataConfig, SweepConfig
 from jaxdist.errors import InputError
 

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import cli, compare, data, devices, edits, ensemble_sweep, families, mlp, ranges
+from jaxdist import cli, compare, data, edits, ensemble_sweep, families, mlp, ranges
 from jaxdist import weights as stored_weights
+from jaxdist.compute import devices
 from jaxdist.config import DataConfig, SweepConfig
 from tests.test_compare import shown
 

@@ -16,8 +16,9 @@ import xarray as xr
 from PIL import Image
 
 import jaxdist
-from jaxdist import cli, data, devices, families, folders, mlp, pages, places, summary, tables, weights, writing
+from jaxdist import cli, data, families, folders, mlp, pages, places, summary, tables, weights, writing
 from jaxdist import config as configs
+from jaxdist.compute import devices
 from jaxdist.version import SCHEMA
 from tests import oracle
 from tests.conftest import to_numpy

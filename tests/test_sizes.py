@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import blocks, elementwise, kernel, mlp, products, sizes, taps
+from jaxdist import kernel, mlp, sizes, taps
+from jaxdist.compute import blocks, elementwise, products
 
 
 def size(apply, shapes, inputs, networks=1, block=None, dtype=np.float32):

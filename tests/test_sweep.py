@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import activations, blocks, devices, edits, ensemble_sweep, families, kernel, mlp, ranges, taps
+from jaxdist import activations, edits, ensemble_sweep, families, kernel, mlp, ranges, taps
+from jaxdist.compute import blocks, devices
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError
 from jaxdist.types import Ranges

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import devices, edits, families, heads, mlp, taps, units
+from jaxdist import edits, families, heads, mlp, taps, units
+from jaxdist.compute import devices
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError
 from jaxdist.types import Ranges

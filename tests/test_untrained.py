@@ -12,7 +12,6 @@ import pytest
 from jaxdist import (
     cli,
     compare,
-    devices,
     families,
     folders,
     inputs,
@@ -29,6 +28,7 @@ from jaxdist import (
     writing,
 )
 from jaxdist import config as configs
+from jaxdist.compute import devices
 from tests import results_support
 
 SMALL = ["--train.steps=0", "--model.hidden=8", "--sweep.families=clip", "--sweep.splits=test"]

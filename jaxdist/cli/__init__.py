@@ -9,9 +9,9 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from jaxdist import hosts
 from jaxdist.cli import output
 from jaxdist.cli.parser import parse
+from jaxdist.compute import hosts
 from jaxdist.errors import InputError
 
 

@@ -10,8 +10,8 @@ from types import ModuleType
 from typing import Any, NoReturn, get_type_hints
 
 from jaxdist import config as configs
-from jaxdist import hosts
 from jaxdist.cli.output import STDOUT
+from jaxdist.compute import hosts
 from jaxdist.config import Config
 from jaxdist.errors import InputError
 
@@ -137,7 +137,8 @@ def experiment(options: argparse.Namespace | None = None) -> ModuleType:
     """Import what computes, with all cores in use and other processes met; late, so that mistakes answer at once."""
     known: Mapping[str, Any] = vars(options) if options else {}
     cluster = hosts.cluster({n: known[key] for n in hosts.HELP if (key := f"distributed.{n}") in known})
-    from jaxdist import devices, running
+    from jaxdist import running
+    from jaxdist.compute import devices
 
     devices.use_all_cores()
     if cluster:

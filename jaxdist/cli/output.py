@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from jaxdist import files, hosts, manifests, places
+from jaxdist import files, manifests, places
+from jaxdist.compute import Show, hosts, shown, silent
 from jaxdist.config import StatisticsConfig
-from jaxdist.progress import Show, shown, silent
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxdist import activations, data, devices, fitness, mlp, unedited
+from jaxdist import activations, data, fitness, mlp, unedited
+from jaxdist.compute import Examples, devices
 from jaxdist.config import Config, DataConfig
 from jaxdist.data import Dataset
-from jaxdist.devices import Examples
 from jaxdist.errors import InputError
 from jaxdist.fitness import Flags
 from jaxdist.text import all_seeds, counted, listed

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import jaxdist
-from jaxdist import cli, data, devices, documents, results, summary
+from jaxdist import cli, data, documents, results, summary
+from jaxdist.compute import devices
 from jaxdist.config import Config, DataConfig, StatisticsConfig
 from jaxdist.data import oddities
 from jaxdist.inputs import load_inputs

@@ -12,9 +12,9 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import blocks
-from jaxdist.devices import DATA, SEED, Examples, of_each, place, spread, to_host
-from jaxdist.products import BACKENDS, Backend, pack, product
+from jaxdist.compute import blocks
+from jaxdist.compute.devices import DATA, SEED, Examples, of_each, place, spread, to_host
+from jaxdist.compute.products import BACKENDS, Backend, pack, product
 
 _ROWS = 512
 """Units that a trial multiplies at once, about those of a few networks; more only if one network has more."""

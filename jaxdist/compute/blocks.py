@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import PartitionSpec
 
-from jaxdist.devices import DATA, SEED, Examples
+from jaxdist.compute.devices import DATA, SEED, Examples
 
 Carry = TypeVar("Carry")
 

@@ -1,0 +1,17 @@
+from . import backends as backends
+from . import blocks as blocks
+from . import devices as devices
+from . import elementwise as elementwise
+from . import hosts as hosts
+from . import products as products
+from .devices import DATA as DATA
+from .devices import SEED as SEED
+from .devices import Examples as Examples
+from .devices import mesh_of as mesh_of
+from .devices import same as same
+from .devices import spread as spread
+from .devices import to_host as to_host
+from .products import Backend as Backend
+from .progress import Show as Show
+from .progress import shown as shown
+from .progress import silent as silent
