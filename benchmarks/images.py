@@ -10,7 +10,7 @@ import numpy as np
 from jaxdist import config as configs
 from jaxdist import data
 from jaxdist.compute import Backend, Examples, devices, products
-from jaxdist.inputs import in_cache_lines, nonzero
+from jaxdist.data import in_cache_lines, nonzero
 from jaxdist.text import counted
 
 FEATURES, CLASSES = 784, 10

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxdist import forms, mlp, paper_weights, targets
 from jaxdist.config import Config
-from jaxdist.inputs import Inputs
+from jaxdist.data import Inputs
 from jaxdist.taps import Model
 from jaxdist.types import Params
 

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxdist import own_data, taps
+from jaxdist import taps
+from jaxdist.data import own_data
 from jaxdist.errors import InputError
 from jaxdist.taps import Action, Model
 from jaxdist.types import Apply, Params, Tap

@@ -32,8 +32,8 @@ from jaxdist import (
 )
 from jaxdist.compute import SEED, mesh_of
 from jaxdist.config import Config
+from jaxdist.data import Inputs, load_inputs
 from jaxdist.errors import InputError
-from jaxdist.inputs import Inputs, load_inputs
 from jaxdist.kernel import Counts
 from jaxdist.text import counted
 from jaxdist.training import Metrics

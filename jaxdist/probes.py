@@ -22,7 +22,6 @@ from jaxdist import (
     folders,
     independence,
     manifests,
-    own_data,
     own_networks,
     result_files,
     results,
@@ -35,9 +34,8 @@ from jaxdist import (
 from jaxdist.compute import Examples, Show, blocks, devices, hosts, shown, silent
 from jaxdist.config import Options
 from jaxdist.counting import Context
-from jaxdist.data import oddities
+from jaxdist.data import Labelled, oddities, own_data
 from jaxdist.errors import InputError
-from jaxdist.own_data import Labelled
 from jaxdist.taps import Action, Model
 from jaxdist.targets import targets_of
 from jaxdist.text import counted

@@ -39,8 +39,8 @@ from jaxdist import (
 from jaxdist.compute import Show, hosts, mesh_of, silent
 from jaxdist.config import Config
 from jaxdist.counting import Context
+from jaxdist.data import Inputs, load_inputs, refuse_unlike
 from jaxdist.errors import InputError, MeaninglessError, TrainingDivergedError
-from jaxdist.inputs import Inputs, load_inputs, refuse_unlike
 from jaxdist.interop import transfer
 from jaxdist.training import Metrics, Passed, Snapshot
 from jaxdist.types import Params

@@ -11,7 +11,7 @@ import pytest
 
 import jaxdist
 from jaxdist.config import Config
-from jaxdist.data import Dataset, Split
+from jaxdist.data.dataset import Dataset, Split
 from jaxdist.errors import InputError
 from jaxdist.interop import accuracy
 from tests.torch_support import refused, run, save_file, torch

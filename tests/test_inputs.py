@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from jaxdist import config as configs
-from jaxdist import inputs, models, running, weights
+from jaxdist import models, running, weights
+from jaxdist.data import inputs
 from tests.data.support import put
 
 

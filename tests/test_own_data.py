@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jaxdist import own_data
+from jaxdist.data import own_data
 from jaxdist.errors import InputError
 
 Y = np.array([2, 0, 3, 1, 1, 0])

@@ -6,8 +6,8 @@ import jax
 import pytest
 
 from jaxdist import cli, config, planning, writing
+from jaxdist.data.inputs import load_inputs
 from jaxdist.errors import InputError
-from jaxdist.inputs import load_inputs
 
 TREE = {
     "model": {"hidden": [8], "activations": ["relu", "abs"]},

@@ -14,7 +14,6 @@ from jaxdist import (
     compare,
     families,
     folders,
-    inputs,
     models,
     overview,
     paper_cells,
@@ -29,6 +28,7 @@ from jaxdist import (
 )
 from jaxdist import config as configs
 from jaxdist.compute import devices
+from jaxdist.data import inputs
 from tests import results_support
 
 SMALL = ["--train.steps=0", "--model.hidden=8", "--sweep.families=clip", "--sweep.splits=test"]

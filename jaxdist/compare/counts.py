@@ -10,8 +10,8 @@ from jaxdist import config as configs
 from jaxdist import ensemble_sweep, families, mlp, models, ranges, rules
 from jaxdist.compare.pairs import Pairs, Verdict, by_series
 from jaxdist.compare.sides import Key, Side
+from jaxdist.data import Inputs, load_inputs
 from jaxdist.errors import InputError
-from jaxdist.inputs import Inputs, load_inputs
 from jaxdist.text import counted
 from jaxdist.types import Params
 

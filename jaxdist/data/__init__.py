@@ -1,12 +1,9 @@
-"""Labelled images as NumPy arrays, from a name or a folder.
+"""Labelled images and other examples: from a name or a folder to arrays laid out on devices.
 
 `load` reads a data set, `scaled` makes network inputs of it, `prepare` turns IDX files into a prepared TFDS data set.
 TensorFlow Datasets is imported only when a data set must be decoded or written.
 """
 
-from jaxdist.data.dataset import Dataset, Split
-from jaxdist.data.loading import EMBEDDED, available, known_names, load
-from jaxdist.data.preparing import prepare
-from jaxdist.data.scaling import scaled
+import lazy_loader
 
-__all__ = ["EMBEDDED", "Dataset", "Split", "available", "known_names", "load", "prepare", "scaled"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -14,7 +14,7 @@ from jaxdist import cli, data, documents, results, summary
 from jaxdist.compute import devices
 from jaxdist.config import Config, DataConfig, StatisticsConfig
 from jaxdist.data import oddities
-from jaxdist.inputs import load_inputs
+from jaxdist.data.inputs import load_inputs
 from jaxdist.pages import protocol
 from tests.data.support import arrays, load, official, put, refused
 

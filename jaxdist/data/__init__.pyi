@@ -1,0 +1,16 @@
+from . import oddities as oddities
+from . import own_data as own_data
+from .dataset import Dataset as Dataset
+from .dataset import Split as Split
+from .inputs import Inputs as Inputs
+from .inputs import in_cache_lines as in_cache_lines
+from .inputs import load_inputs as load_inputs
+from .inputs import nonzero as nonzero
+from .inputs import refuse_unlike as refuse_unlike
+from .loading import EMBEDDED as EMBEDDED
+from .loading import available as available
+from .loading import known_names as known_names
+from .loading import load as load
+from .own_data import Labelled as Labelled
+from .preparing import prepare as prepare
+from .scaling import scaled as scaled
