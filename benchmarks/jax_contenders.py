@@ -10,10 +10,11 @@ import numpy as np
 
 from benchmarks.images import Images, place
 from benchmarks.parity import jaxdist_trainer
-from jaxdist import edits, ensemble_sweep, mlp, ranges
+from jaxdist import edits, ensemble_sweep, ranges
 from jaxdist.compute import Backend
 from jaxdist.config import SweepConfig
 from jaxdist.families import joined
+from jaxdist.networks import mlp
 from jaxdist.types import Params, Ranges
 
 SITE = "dense0/pre"
@@ -122,7 +123,7 @@ def naive_train(params: Params, activation: str, images: Images, *, steps: int, 
 def jaxdist_train(
     params: Params, activation: str, images: Images, *, steps: int, learning_rate: float, backend: Backend = "float32"
 ) -> Run:
-    """`jaxdist.training.train` of stacked networks; it measures once more than it updates."""
+    """`jaxdist.networks.training.train` of stacked networks; it measures once more than it updates."""
     train = jaxdist_trainer(params, activation, images, steps=steps, learning_rate=learning_rate, backend=backend)
 
     def run() -> np.ndarray:

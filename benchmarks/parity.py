@@ -21,8 +21,8 @@ from jax.sharding import PartitionSpec
 from benchmarks import images as inputs
 from benchmarks.images import Images, place
 from benchmarks.machine import facts, have_torch
-from jaxdist import mlp, training
 from jaxdist.compute import SEED, Backend, Examples, blocks, devices, mesh_of
+from jaxdist.networks import mlp, training
 from jaxdist.text import counted
 from jaxdist.types import Params
 

@@ -20,8 +20,8 @@ from jax import Array
 from benchmarks.images import Images
 from benchmarks.jax_contenders import SITE
 from benchmarks.parity import reference_gradient
-from jaxdist import mlp, taps, training
 from jaxdist.compute import Backend, blocks, products
+from jaxdist.networks import mlp, taps, training
 from jaxdist.types import Params
 
 

@@ -15,8 +15,8 @@ from benchmarks import jax_contenders, machine, parity, rounding, show
 from benchmarks.images import CLASSES, Images
 from benchmarks.parity import HIDDEN, LEARNING_RATE
 from benchmarks.timing import Contender, Row, chosen, measure, report
-from jaxdist import mlp
 from jaxdist.compute import Backend
+from jaxdist.networks import mlp
 from jaxdist.text import counted
 from jaxdist.types import Params
 

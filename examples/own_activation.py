@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import pandas as pd
 
 import jaxdist
-from jaxdist import data, mlp, tables, training
+from jaxdist import data, tables
 from jaxdist.compute import devices
 from jaxdist.config import DataConfig, StatisticsConfig
+from jaxdist.networks import mlp, training
 
 SEEDS = range(6)
 STEPS = 400

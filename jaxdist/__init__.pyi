@@ -1,10 +1,10 @@
-from .adapters import from_linen as from_linen
-from .adapters import from_nnx as from_nnx
 from .config import Config as Config
 from .interop import load as load
+from .networks import Model as Model
+from .networks import from_linen as from_linen
+from .networks import from_nnx as from_nnx
+from .networks import sites as sites
 from .probes import probe as probe
 from .running import run as run
 from .summary import show as show
-from .taps import Model as Model
-from .taps import sites as sites
 from .version import __version__ as __version__

@@ -13,8 +13,7 @@ from jaxdist import doses, edits, families, ranges, results, rules, waves
 from jaxdist.compute import Examples, Show
 from jaxdist.config import Options
 from jaxdist.errors import InputError, MeaninglessError
-from jaxdist.taps import Model
-from jaxdist.targets import Targets
+from jaxdist.networks import Model, Targets
 from jaxdist.types import Ranges
 from jaxdist.waves import Dosing, Found, Subject
 

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxdist import heads, taps
 from jaxdist.compute import Examples
 from jaxdist.errors import InputError
 from jaxdist.kernel import Watch
 from jaxdist.moments import Moments
+from jaxdist.networks import heads, taps
 from jaxdist.types import Params, Values
 
 

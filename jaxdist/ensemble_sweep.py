@@ -13,12 +13,12 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import moments, sizes, taps
-from jaxdist.activations import Activation
+from jaxdist import moments
 from jaxdist.compute import DATA, SEED, Examples, blocks, elementwise, mesh_of, same, spread, to_host
 from jaxdist.edits import Edit, Noise
 from jaxdist.errors import InputError
 from jaxdist.kernel import Counts, Sums, Watch, block_sums, equal, predictor
+from jaxdist.networks import Activation, sizes, taps
 from jaxdist.types import AnyArray, Params
 
 Edited: TypeAlias = tuple[Params, Mapping[str, Edit]]

@@ -10,15 +10,15 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-from jaxdist import counting, edits, families, ranges, restored, taps, waves
+from jaxdist import counting, edits, families, ranges, restored, waves
 from jaxdist.compute import SEED, mesh_of
 from jaxdist.config import Options
 from jaxdist.counting import Context, Dosings
 from jaxdist.edits import Affine, Edit
 from jaxdist.errors import InputError
 from jaxdist.families import Gauge
+from jaxdist.networks import Targets, taps
 from jaxdist.results import Swept
-from jaxdist.targets import Targets
 from jaxdist.types import Ranges
 from jaxdist.waves import Found, Subject
 

@@ -12,11 +12,11 @@ import jax
 import xarray as xr
 
 from jaxdist import config as configs
-from jaxdist import files, forms, manifests, places, result_files, unfinished, weights
+from jaxdist import files, manifests, places, result_files, unfinished, weights
 from jaxdist.compute import hosts
 from jaxdist.config import Config
 from jaxdist.errors import InputError
-from jaxdist.training import Passed
+from jaxdist.networks import Passed, forms
 from jaxdist.types import Params
 
 CONFIG_FILE = places.CONFIG

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxdist import layouts, moments, taps
+from jaxdist import moments
 from jaxdist.compute import blocks, elementwise
 from jaxdist.edits import Drawn, Edit
 from jaxdist.moments import Moments
+from jaxdist.networks import layouts, taps
 from jaxdist.types import AnyArray, Params
 
 

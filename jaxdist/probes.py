@@ -18,26 +18,13 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from jaxdist import config as configs
-from jaxdist import (
-    folders,
-    independence,
-    manifests,
-    own_networks,
-    result_files,
-    results,
-    sizes,
-    study,
-    taps,
-    unedited,
-    writing,
-)
+from jaxdist import folders, manifests, result_files, results, study, unedited, writing
 from jaxdist.compute import Examples, Show, blocks, devices, hosts, shown, silent
 from jaxdist.config import Options
 from jaxdist.counting import Context
 from jaxdist.data import Labelled, oddities, own_data
 from jaxdist.errors import InputError
-from jaxdist.taps import Action, Model
-from jaxdist.targets import targets_of
+from jaxdist.networks import Action, Model, independence, own_networks, sizes, taps, targets_of
 from jaxdist.text import counted
 from jaxdist.types import Apply, Params
 from jaxdist.version import SCHEMA

@@ -11,10 +11,10 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import sizes, taps
 from jaxdist.compute import DATA, SEED, Examples, blocks, elementwise, mesh_of, spread, to_host
 from jaxdist.edits import Affine, Edit
 from jaxdist.kernel import predictor
+from jaxdist.networks import sizes, taps
 from jaxdist.types import Params
 
 

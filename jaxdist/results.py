@@ -31,7 +31,7 @@ import xarray as xr
 from jaxdist import config as configs
 from jaxdist.data import Dataset
 from jaxdist.errors import InputError
-from jaxdist.training import Metrics
+from jaxdist.networks import Metrics
 from jaxdist.types import Ranges
 from jaxdist.version import SCHEMA
 from jaxdist.waves import Found

@@ -24,14 +24,10 @@ from jaxdist import (
     fitness,
     folders,
     manifests,
-    mlp,
-    models,
     ranges,
     result_files,
     results,
     study,
-    taps,
-    training,
     unfinished,
     weights,
     writing,
@@ -42,7 +38,7 @@ from jaxdist.counting import Context
 from jaxdist.data import Inputs, load_inputs, refuse_unlike
 from jaxdist.errors import InputError, MeaninglessError, TrainingDivergedError
 from jaxdist.interop import transfer
-from jaxdist.training import Metrics, Passed, Snapshot
+from jaxdist.networks import Metrics, Passed, Snapshot, mlp, models, taps, training
 from jaxdist.types import Params
 from jaxdist.unfinished import Store, refuse_other
 from jaxdist.waves import Subject

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import sizes, taps
 from jaxdist.compute import DATA, SEED, Examples, blocks, elementwise, mesh_of, spread, to_host
+from jaxdist.networks import sizes, taps
 from jaxdist.types import AnyArray, Params
 
 

@@ -30,9 +30,8 @@ from jaxdist.compute import Examples
 from jaxdist.counting import GRID, Context, Key
 from jaxdist.errors import MeaninglessError, TrainingDivergedError
 from jaxdist.kernel import Counts
+from jaxdist.networks import NEVER, THRESHOLDS, Model, Passed
 from jaxdist.results import Swept
-from jaxdist.taps import Model
-from jaxdist.training import NEVER, THRESHOLDS, Passed
 from jaxdist.types import Ranges
 from jaxdist.waves import Subject
 

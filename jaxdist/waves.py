@@ -13,7 +13,7 @@ from jaxdist import doses, ensemble_sweep
 from jaxdist.compute import SEED, Examples, mesh_of
 from jaxdist.edits import Edit
 from jaxdist.kernel import Watch
-from jaxdist.taps import Model
+from jaxdist.networks import Model
 from jaxdist.types import Params, Values
 
 

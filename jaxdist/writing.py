@@ -28,11 +28,11 @@ from jaxdist import (
     profiles,
     summary,
     tables,
-    targets,
     verdict_tables,
 )
 from jaxdist.compute import hosts
 from jaxdist.config import StatisticsConfig
+from jaxdist.networks import targets
 from jaxdist.text import counted
 
 _VERDICT = ("doses.csv", "verdict.md", "gauges.md")

@@ -20,10 +20,11 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # The number of devices must be set before anything uses JAX, so these imports come after it.
-from jaxdist import data, mlp, training
+from jaxdist import data
 from jaxdist.compute import devices
 from jaxdist.compute.devices import Examples
 from jaxdist.config import DataConfig
+from jaxdist.networks import mlp, training
 from jaxdist.types import Params
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -11,8 +11,8 @@ import pytest
 from flax import nnx
 
 import jaxdist
-from jaxdist import adapters, taps
 from jaxdist.errors import InputError
+from jaxdist.networks import adapters, taps
 
 
 class Pair(nn.Module):

@@ -10,9 +10,10 @@ import pytest
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from jaxdist import ensemble_sweep, families, mlp, ranges
+from jaxdist import ensemble_sweep, families, ranges
 from jaxdist.compute import blocks, devices
 from jaxdist.config import SweepConfig
+from jaxdist.networks import mlp
 
 SITE, GRIDS = "dense0/pre", {"scale": [0.5, 1], "clip": [0.3, 0.6, 1], "offset": [-0.2, 0.1, 0.4]}
 

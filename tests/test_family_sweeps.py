@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import breakdowns, counting, families, family_sweeps, matched, mlp, results
+from jaxdist import breakdowns, counting, families, family_sweeps, matched, results
 from jaxdist.config import Options, RangesConfig, SweepConfig
 from jaxdist.counting import Context
 from jaxdist.errors import InputError
+from jaxdist.networks import mlp
 from jaxdist.types import Ranges
 from jaxdist.waves import Subject
 from tests import oracle

@@ -26,8 +26,6 @@ from jaxdist import (
     study,
     summary,
     tables,
-    taps,
-    targets,
     unedited,
     verdicts,
     writing,
@@ -35,6 +33,7 @@ from jaxdist import (
 from jaxdist.compute import devices
 from jaxdist.compute.progress import silent
 from jaxdist.errors import InputError
+from jaxdist.networks import taps, targets
 from jaxdist.version import SCHEMA
 from jaxdist.waves import Subject
 from tests import results_support

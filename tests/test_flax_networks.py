@@ -12,9 +12,10 @@ import optax
 import pytest
 from flax import nnx
 
-from jaxdist import adapters, edits, ensemble_sweep, families, ranges, taps
+from jaxdist import edits, ensemble_sweep, families, ranges
 from jaxdist.compute import devices
 from jaxdist.config import SweepConfig
+from jaxdist.networks import adapters, taps
 from tests import oracle
 
 GRIDS = {"scale": [0.3], "clip": [0.4], "offset": [-0.6, 0.4]}

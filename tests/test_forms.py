@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import edits, ensemble_sweep, forms, mlp, taps, training
+from jaxdist import edits, ensemble_sweep
 from jaxdist.errors import InputError
 from jaxdist.interop import perceptrons
+from jaxdist.networks import forms, mlp, taps, training
 from tests import oracle
 
 SITE = "dense0/pre"

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import jaxdist
-from jaxdist import independence, taps
 from jaxdist.compute import blocks
 from jaxdist.errors import InputError
+from jaxdist.networks import independence, taps
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 16)).astype(np.float32)

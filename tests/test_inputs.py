@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from jaxdist import config as configs
-from jaxdist import models, running, weights
+from jaxdist import running, weights
 from jaxdist.data import inputs
+from jaxdist.networks import models
 from tests.data.support import put
 
 

@@ -44,7 +44,7 @@ sys.exit(cli.main(arguments))
 """
 
 STAGES = {
-    "training, of the second network": ("jaxdist.training", "_steps", 2),
+    "training, of the second network": ("jaxdist.networks.training", "_steps", 2),
     "a state's checksums": ("jaxdist.unfinished", "_sums", 2),
     "ranges": ("jaxdist.counting", "measure_ranges", 2),
     "the sweep": ("jaxdist.waves", "ensemble_sweep.sums", 2),

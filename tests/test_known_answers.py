@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxdist import counting, families, family_sweeps, preference, taps
+from jaxdist import counting, families, family_sweeps, preference
 from jaxdist.compute import devices, elementwise
 from jaxdist.config import Options, SweepConfig
 from jaxdist.counting import Context
+from jaxdist.networks import taps
 from jaxdist.waves import Subject
 
 SITE, PAIRS, SEEDS = "hidden", 128, 6

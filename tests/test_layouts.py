@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 import jaxdist
-from jaxdist import layouts
+from jaxdist.networks import layouts
 
 # It is about rounding.
 pytestmark = pytest.mark.usefixtures("optimised")

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxdist import forms
 from jaxdist.errors import InputError
 from jaxdist.interop import lineage, names, sources
 from jaxdist.interop.checkpoints import Checkpoint
 from jaxdist.interop.lineage import Source
+from jaxdist.networks import forms
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdist import config, ensemble_sweep, families, mlp, ranges
+from jaxdist import config, ensemble_sweep, families, ranges
+from jaxdist.networks import mlp
 from tests.conftest import place
 
 

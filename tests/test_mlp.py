@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import forms, mlp, taps
+from jaxdist.networks import forms, mlp, taps
 from tests import oracle
 from tests.conftest import to_numpy
 

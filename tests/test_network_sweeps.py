@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import ensemble_sweep, families, forms, mlp, ranges
+from jaxdist import ensemble_sweep, families, ranges
 from jaxdist.config import SweepConfig
+from jaxdist.networks import forms, mlp
 from tests import oracle
 from tests.conftest import to_numpy
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxdist import adapters, ensemble_sweep, families, mlp, ranges, taps
+from jaxdist import ensemble_sweep, families, ranges
 from jaxdist.config import SweepConfig
+from jaxdist.networks import adapters, mlp, taps
 
 FAMILIES = tuple(families.PAPER)
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import jaxdist
-from jaxdist import own_networks, taps
 from jaxdist.errors import InputError
+from jaxdist.networks import own_networks, taps
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(70, 16)).astype(np.float32)

@@ -9,8 +9,9 @@ import pytest
 import xarray as xr
 
 import jaxdist
-from jaxdist import cli, config, errors, paper_weights, published
+from jaxdist import cli, config, errors, published
 from jaxdist.compare import protocol, sides
+from jaxdist.networks import paper_weights
 
 PAPER_CODE = ("--model.init", "paper_code", "--quiet")
 

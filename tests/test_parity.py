@@ -9,8 +9,9 @@ import pytest
 pytest.importorskip("torch", reason="PyTorch is an optional extra; parity needs it")
 
 from benchmarks import images, paper_torch, parity
-from jaxdist import edits, ensemble_sweep, families, mlp, ranges
+from jaxdist import edits, ensemble_sweep, families, ranges
 from jaxdist.config import SweepConfig
+from jaxdist.networks import mlp
 
 # It is about rounding.
 pytestmark = pytest.mark.usefixtures("optimised")

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxdist import config, data, edits, ensemble_sweep, families, kernel, mlp, ranges, running, taps, training
+from jaxdist import config, data, edits, ensemble_sweep, families, kernel, ranges, running
 from jaxdist.compute import backends, devices, products
 from jaxdist.config import Config, DataConfig, SweepConfig
 from jaxdist.errors import InputError
+from jaxdist.networks import mlp, taps, training
 
 # It is about rounding.
 pytestmark = pytest.mark.usefixtures("optimised")

@@ -6,10 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import crossings, ensemble_sweep, families, mlp, radii, ranges
+from jaxdist import crossings, ensemble_sweep, families, radii, ranges
 from jaxdist.config import SweepConfig
 from jaxdist.crossings import Bracket
 from jaxdist.errors import InputError
+from jaxdist.networks import mlp
 
 SITE, MARGIN, IMAGES = "dense0/pre", 0.02, 301
 SIDES = [(family.name, side) for family in map(families.get, families.PAPER) for side in family.sides]

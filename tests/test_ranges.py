@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import config, mlp, ranges, results, rules, taps
+from jaxdist import config, ranges, results, rules
 from jaxdist.errors import InputError
+from jaxdist.networks import mlp, taps
 from jaxdist.rules import Rule
 from jaxdist.types import Ranges
 from tests.conftest import place

@@ -78,7 +78,7 @@ def test_the_reference_has_what_a_user_of_python_meets(site, built):
     text = "".join(page.text for path, page in built.items() if path.parent == site / "reference")
     for name in (
         "jaxdist.probes.probe",
-        "jaxdist.taps.Model",
+        "jaxdist.networks.taps.Model",
         "jaxdist.ensemble_sweep.sweep",
         "jaxdist.statistics.corrected",
     ):

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import kernel, mlp, sizes, taps
+from jaxdist import kernel
 from jaxdist.compute import blocks, elementwise, products
+from jaxdist.networks import mlp, sizes, taps
 
 
 def size(apply, shapes, inputs, networks=1, block=None, dtype=np.float32):

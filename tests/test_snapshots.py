@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import breakdowns, folders, mlp, result_files, results, running, study, training, weights
+from jaxdist import breakdowns, folders, result_files, results, running, study, weights
 from jaxdist import config as configs
 from jaxdist.config import StatisticsConfig
+from jaxdist.networks import mlp, training
 from tests import oracle
 from tests.test_unfinished import Killed
 

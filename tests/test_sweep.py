@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import activations, edits, ensemble_sweep, families, kernel, mlp, ranges, taps
+from jaxdist import edits, ensemble_sweep, families, kernel, ranges
 from jaxdist.compute import blocks, devices
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError
+from jaxdist.networks import activations, mlp, taps
 from jaxdist.types import Ranges
 from tests import oracle
 from tests.conftest import place, to_numpy

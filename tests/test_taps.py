@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from jax.ad_checkpoint import checkpoint_name
 
-from jaxdist import mlp, taps
 from jaxdist.errors import InputError
+from jaxdist.networks import mlp, taps
 
 
 @pytest.fixture

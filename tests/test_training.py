@@ -10,8 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxdist import mlp, taps, training
 from jaxdist.errors import TrainingDivergedError
+from jaxdist.networks import mlp, taps, training
 from tests.conftest import place, to_numpy
 
 KEY = jax.random.key(11)

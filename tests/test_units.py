@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import edits, families, heads, mlp, taps, units
+from jaxdist import edits, families, units
 from jaxdist.compute import devices
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError
+from jaxdist.networks import heads, mlp, taps
 from jaxdist.types import Ranges
 from tests import oracle
 from tests.conftest import to_numpy

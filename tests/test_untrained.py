@@ -14,7 +14,6 @@ from jaxdist import (
     compare,
     families,
     folders,
-    models,
     overview,
     paper_cells,
     planning,
@@ -22,13 +21,13 @@ from jaxdist import (
     result_files,
     results,
     running,
-    training,
     weights,
     writing,
 )
 from jaxdist import config as configs
 from jaxdist.compute import devices
 from jaxdist.data import inputs
+from jaxdist.networks import models, training
 from tests import results_support
 
 SMALL = ["--train.steps=0", "--model.hidden=8", "--sweep.families=clip", "--sweep.splits=test"]

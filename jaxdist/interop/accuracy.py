@@ -9,12 +9,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxdist import activations, data, fitness, mlp, unedited
+from jaxdist import data, fitness, unedited
 from jaxdist.compute import Examples, devices
 from jaxdist.config import Config, DataConfig
 from jaxdist.data import Dataset
 from jaxdist.errors import InputError
 from jaxdist.fitness import Flags
+from jaxdist.networks import activations, mlp
 from jaxdist.text import all_seeds, counted, listed
 from jaxdist.types import Params
 from jaxdist.unedited import Unedited

@@ -19,7 +19,7 @@ from jaxdist import families, published, results
 from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.interop import checkpoints
-from jaxdist.training import Metrics
+from jaxdist.networks import Metrics
 
 RESULT_FILE = Path("perturbation") / "perturbation_results.pt"
 NETWORKS = {"PerturbationReLU": "relu", "PerturbationAbs": "abs"}

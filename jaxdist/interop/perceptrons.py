@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxdist import forms
 from jaxdist.errors import InputError
 from jaxdist.interop import order
+from jaxdist.networks import forms
 from jaxdist.text import counted
 from jaxdist.types import Params
 

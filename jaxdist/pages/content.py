@@ -9,22 +9,11 @@ from typing import NamedTuple, TypeAlias
 import pandas as pd
 import xarray as xr
 
-from jaxdist import (
-    dose_figures,
-    dose_tables,
-    dosed,
-    families,
-    figures,
-    fitness,
-    paper_cells,
-    results,
-    tables,
-    targets,
-    verdicts,
-)
+from jaxdist import dose_figures, dose_tables, dosed, families, figures, fitness, paper_cells, results, tables, verdicts
 from jaxdist.config import StatisticsConfig
 from jaxdist.dose_tables import FairComparison
 from jaxdist.errors import InputError
+from jaxdist.networks import targets
 from jaxdist.pages import charts, listings, pictures, protocol
 from jaxdist.pages.charts import Choices
 from jaxdist.pages.parts import Page, Section

@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxdist import activations
-from jaxdist.activations import IDENTITY, Activation
 from jaxdist.compute import elementwise
 from jaxdist.errors import InputError, nearest
+from jaxdist.networks import activations
+from jaxdist.networks.activations import IDENTITY, Activation
 
 Product: TypeAlias = Callable[[Array, Array], Array]
 """Multiplies weights [units, inputs] with the values before the layer, however these lie, to [units, n]."""

@@ -14,10 +14,10 @@ import optax
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import sizes, taps
 from jaxdist.compute import DATA, SEED, Examples, blocks, elementwise, mesh_of, same, spread, to_host
 from jaxdist.errors import TrainingDivergedError
-from jaxdist.taps import Model, identity
+from jaxdist.networks import sizes, taps
+from jaxdist.networks.taps import Model, identity
 from jaxdist.text import counted
 from jaxdist.types import AnyArray, Params
 

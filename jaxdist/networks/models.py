@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxdist import forms, mlp, paper_weights, targets
 from jaxdist.config import Config
 from jaxdist.data import Inputs
-from jaxdist.taps import Model
+from jaxdist.networks import forms, mlp, paper_weights, targets
+from jaxdist.networks.taps import Model
 from jaxdist.types import Params
 
 _INIT = 0

@@ -16,9 +16,9 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import taps
 from jaxdist.compute import DATA, SEED, Examples, blocks, elementwise, mesh_of, spread, to_host
 from jaxdist.errors import InputError
+from jaxdist.networks import taps
 from jaxdist.types import Params
 
 LINEAR = 1e-4

@@ -19,7 +19,7 @@ from flax.errors import InvalidRngError, ModifyScopeVariableError
 from jax import Array
 
 from jaxdist.errors import InputError
-from jaxdist.taps import identity
+from jaxdist.networks.taps import identity
 from jaxdist.types import Apply, Params, Tap
 
 

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxdist import taps
 from jaxdist.compute import blocks, elementwise
 from jaxdist.errors import InputError
+from jaxdist.networks import taps
 from jaxdist.types import Params
 
 LOOKED_AT = 2048

@@ -12,8 +12,8 @@ from typing import Any
 
 from jax.extend import core
 
-from jaxdist import taps
 from jaxdist.compute import blocks
+from jaxdist.networks import taps
 
 
 def of_block(block: int | None, sites: taps.Sites, networks: int = 1) -> int:

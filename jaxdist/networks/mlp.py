@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxdist import forms
 from jaxdist.compute import products
-from jaxdist.taps import Action, Model, identity
+from jaxdist.networks import forms
+from jaxdist.networks.taps import Action, Model, identity
 from jaxdist.types import Tap
 
 MLPParams: TypeAlias = dict[str, dict[str, Array]]

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxdist import taps
 from jaxdist.data import own_data
 from jaxdist.errors import InputError
-from jaxdist.taps import Action, Model
+from jaxdist.networks import taps
+from jaxdist.networks.taps import Action, Model
 from jaxdist.types import Apply, Params, Tap
 
 
