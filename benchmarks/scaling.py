@@ -23,7 +23,7 @@ from benchmarks import jax_contenders, machine, parity
 from benchmarks.images import Images
 from benchmarks.parity import LEARNING_RATE
 from benchmarks.timing import Contender, fit_line, interleave
-from jaxdist.families import PAPER, get
+from jaxdist.perturbations import PAPER, get
 from jaxdist.types import Params
 
 ACTIVATION = "relu"

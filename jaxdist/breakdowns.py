@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import crossings, families, fitness, results, tables, text
+from jaxdist import crossings, fitness, results, tables, text
 from jaxdist.config import StatisticsConfig
 from jaxdist.fitness import Chance
+from jaxdist.perturbations import families
 from jaxdist.series import series_of
 
 UNIT = ["network", "seed", "site", "split", "unit"]

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
-from jaxdist import doses, edits, families, ranges, results, rules, waves
+from jaxdist import doses, results, waves
 from jaxdist.compute import Examples, Show
 from jaxdist.config import Options
 from jaxdist.errors import InputError, MeaninglessError
 from jaxdist.networks import Model, Targets
+from jaxdist.perturbations import edits, families, ranges, rules
 from jaxdist.types import Ranges
 from jaxdist.waves import Dosing, Found, Subject
 

@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import crossings, dosed, families, one_network, preference, statistics, tables
+from jaxdist import crossings, dosed, one_network, preference, statistics, tables
 from jaxdist.config import StatisticsConfig
 from jaxdist.dosed import Place, Swept
 from jaxdist.errors import InputError
+from jaxdist.perturbations import families
 from jaxdist.preference import LEVELS, Doses, Ratio, Verdict
 from jaxdist.series import Series
 from jaxdist.types import Values

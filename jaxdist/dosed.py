@@ -14,7 +14,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import xarray as xr
 
-from jaxdist import families, fitness, preference, results
+from jaxdist import fitness, preference, results
+from jaxdist.perturbations import families
 from jaxdist.preference import Path
 from jaxdist.series import Series, series_of
 from jaxdist.types import Values

@@ -10,14 +10,13 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-from jaxdist import counting, edits, families, ranges, restored, waves
+from jaxdist import counting, restored, waves
 from jaxdist.compute import SEED, mesh_of
 from jaxdist.config import Options
 from jaxdist.counting import Context, Dosings
-from jaxdist.edits import Affine, Edit
 from jaxdist.errors import InputError
-from jaxdist.families import Gauge
 from jaxdist.networks import Targets, taps
+from jaxdist.perturbations import Affine, Edit, Gauge, edits, families, ranges
 from jaxdist.results import Swept
 from jaxdist.types import Ranges
 from jaxdist.waves import Found, Subject

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from jaxdist import families, results
+from jaxdist import results
 from jaxdist.kernel import Counts
+from jaxdist.perturbations import families
 from jaxdist.results import Swept, made
 from jaxdist.sensitivity import Sensitivity
 

@@ -14,9 +14,9 @@ from jax import Array, lax
 
 from jaxdist import moments
 from jaxdist.compute import blocks, elementwise
-from jaxdist.edits import Drawn, Edit
 from jaxdist.moments import Moments
 from jaxdist.networks import layouts, taps
+from jaxdist.perturbations import Drawn, Edit
 from jaxdist.types import AnyArray, Params
 
 

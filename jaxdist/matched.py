@@ -8,9 +8,10 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from jaxdist import crossings, families, family_sweeps, groups
+from jaxdist import crossings, family_sweeps, groups
 from jaxdist.counting import Context, Dosings
 from jaxdist.crossings import Bracket
+from jaxdist.perturbations import families
 from jaxdist.results import Swept
 from jaxdist.types import Ranges, Values
 from jaxdist.waves import Subject

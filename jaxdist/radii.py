@@ -12,12 +12,13 @@ from typing import Literal, NamedTuple
 import jax
 import numpy as np
 
-from jaxdist import crossings, edits, ensemble_sweep, families
+from jaxdist import crossings, ensemble_sweep
 from jaxdist.compute import Examples, to_host
 from jaxdist.config import SweepConfig
 from jaxdist.crossings import Bracket
 from jaxdist.errors import InputError
 from jaxdist.networks import taps
+from jaxdist.perturbations import edits, families
 from jaxdist.text import counted
 from jaxdist.types import Flags, Params, Ranges, Values
 

@@ -19,12 +19,10 @@ import xarray as xr
 
 from jaxdist import config as configs
 from jaxdist import (
-    families,
     family_sweeps,
     fitness,
     folders,
     manifests,
-    ranges,
     result_files,
     results,
     study,
@@ -39,6 +37,7 @@ from jaxdist.data import Inputs, load_inputs, refuse_unlike
 from jaxdist.errors import InputError, MeaninglessError, TrainingDivergedError
 from jaxdist.interop import transfer
 from jaxdist.networks import Metrics, Passed, Snapshot, mlp, models, taps, training
+from jaxdist.perturbations import families, ranges
 from jaxdist.types import Params
 from jaxdist.unfinished import Store, refuse_other
 from jaxdist.waves import Subject

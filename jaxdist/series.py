@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from jaxdist import crossings, families, fitness, one_network, results
+from jaxdist import crossings, fitness, one_network, results
 from jaxdist.fitness import Chance
+from jaxdist.perturbations import families
 
 
 class Series(NamedTuple):

@@ -14,8 +14,6 @@ import xarray as xr
 from jaxdist import (
     counting,
     crossings,
-    edits,
-    families,
     family_sweeps,
     fitness,
     groups,
@@ -31,6 +29,7 @@ from jaxdist.counting import GRID, Context, Key
 from jaxdist.errors import MeaninglessError, TrainingDivergedError
 from jaxdist.kernel import Counts
 from jaxdist.networks import NEVER, THRESHOLDS, Model, Passed
+from jaxdist.perturbations import edits, families
 from jaxdist.results import Swept
 from jaxdist.types import Ranges
 from jaxdist.waves import Subject

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import crossings, families, fitness, one_network, preference, published, statistics, text
+from jaxdist import crossings, fitness, one_network, preference, published, statistics, text
 from jaxdist.config import StatisticsConfig
+from jaxdist.perturbations import families
 from jaxdist.series import Series, every_series
 from jaxdist.text import shortened as shortened
 from jaxdist.types import Values

@@ -11,9 +11,9 @@ import numpy as np
 
 from jaxdist import doses, ensemble_sweep
 from jaxdist.compute import SEED, Examples, mesh_of
-from jaxdist.edits import Edit
 from jaxdist.kernel import Watch
 from jaxdist.networks import Model
+from jaxdist.perturbations import Edit
 from jaxdist.types import Params, Values
 
 

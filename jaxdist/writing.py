@@ -16,7 +16,6 @@ from jaxdist import (
     dose_figures,
     dose_tables,
     dosed,
-    families,
     figures,
     files,
     fitness,
@@ -33,6 +32,7 @@ from jaxdist import (
 from jaxdist.compute import hosts
 from jaxdist.config import StatisticsConfig
 from jaxdist.networks import targets
+from jaxdist.perturbations import families
 from jaxdist.text import counted
 
 _VERDICT = ("doses.csv", "verdict.md", "gauges.md")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from jaxdist import config, dose_tables, dosed, families, results
+from jaxdist import config, dose_tables, dosed, results
+from jaxdist.perturbations import families
 from jaxdist.version import SCHEMA
 
 TOTAL, OPTIONS = 10_000, config.StatisticsConfig()

@@ -28,10 +28,11 @@ def main(path: str) -> None:
     """Compute every case."""
     jax.config.update("jax_num_cpu_devices", 8)
     jax.config.update("jax_numpy_dtype_promotion", "strict")
-    from jaxdist import data, ensemble_sweep, families, ranges
+    from jaxdist import data, ensemble_sweep
     from jaxdist.compute import devices
     from jaxdist.config import DataConfig, SweepConfig
     from jaxdist.networks import mlp, training
+    from jaxdist.perturbations import families, ranges
 
     digits = data.load(DataConfig())
     x, _ = data.scaled(digits, DataConfig(normalisation="unit"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from jaxdist import config, families, results
+from jaxdist import config, results
+from jaxdist.perturbations import families
 from jaxdist.version import SCHEMA
 
 LONG = "Block_0/MultiHeadDotProductAttention_0/query"

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import ranges
 from jaxdist.errors import InputError
 from jaxdist.networks import activations, forms, mlp, taps, training
 from jaxdist.networks.activations import Activation
+from jaxdist.perturbations import ranges
 from tests import oracle
 from tests.conftest import to_numpy
 

@@ -11,9 +11,9 @@ import pytest
 
 from benchmarks import __main__ as command_line
 from benchmarks import adapters, images, jax_contenders, machine, parity, scaling, show, sweep, timing, train
-from jaxdist import families
 from jaxdist.compute import products
 from jaxdist.errors import InputError
+from jaxdist.perturbations import families
 
 ROW = {"median_s", "spread_s", "compile_s", "ratio_to_paper", "share_of_floor", "largest_count_difference"}
 FAMILIES = [(name, families.get(name).grid()[::25]) for name in families.PAPER]

@@ -8,8 +8,9 @@ import shlex
 import numpy as np
 import pytest
 
-from jaxdist import config, dose_tables, dosed, families, markdown, one_network, preference, statistics, tables
+from jaxdist import config, dose_tables, dosed, markdown, one_network, preference, statistics, tables
 from jaxdist.errors import InputError
+from jaxdist.perturbations import families
 from tests import dose_support, results_support
 from tests.dose_support import DISTANCE, INTENSITY, NEITHER, TOTAL, made_up
 

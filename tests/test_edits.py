@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import edits, families, formulas
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError
+from jaxdist.perturbations import edits, families, formulas
 from jaxdist.types import Ranges
 
 LOW, HIGH = np.array([0.0, 1.0, 0.0], np.float32), np.array([4.0, 3.0, 0.0], np.float32)

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import breakdowns, counting, families, family_sweeps, matched, results
+from jaxdist import breakdowns, counting, family_sweeps, matched, results
 from jaxdist.config import Options, RangesConfig, SweepConfig
 from jaxdist.counting import Context
 from jaxdist.errors import InputError
 from jaxdist.networks import mlp
+from jaxdist.perturbations import families
 from jaxdist.types import Ranges
 from jaxdist.waves import Subject
 from tests import oracle

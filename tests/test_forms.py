@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import edits, ensemble_sweep
+from jaxdist import ensemble_sweep
 from jaxdist.errors import InputError
 from jaxdist.interop import perceptrons
 from jaxdist.networks import forms, mlp, taps, training
+from jaxdist.perturbations import edits
 from tests import oracle
 
 SITE = "dense0/pre"

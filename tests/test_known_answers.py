@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxdist import counting, families, family_sweeps, preference
+from jaxdist import counting, family_sweeps, preference
 from jaxdist.compute import devices, elementwise
 from jaxdist.config import Options, SweepConfig
 from jaxdist.counting import Context
 from jaxdist.networks import taps
+from jaxdist.perturbations import families
 from jaxdist.waves import Subject
 
 SITE, PAIRS, SEEDS = "hidden", 128, 6

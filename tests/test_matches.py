@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdist import config, ensemble_sweep, families, ranges
+from jaxdist import config, ensemble_sweep
 from jaxdist.networks import mlp
+from jaxdist.perturbations import families, ranges
 from tests.conftest import place
 
 

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import ensemble_sweep, families, ranges
+from jaxdist import ensemble_sweep
 from jaxdist.config import SweepConfig
 from jaxdist.networks import forms, mlp
+from jaxdist.perturbations import families, ranges
 from tests import oracle
 from tests.conftest import to_numpy
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxdist import ensemble_sweep, families, ranges
+from jaxdist import ensemble_sweep
 from jaxdist.config import SweepConfig
 from jaxdist.networks import adapters, mlp, taps
+from jaxdist.perturbations import families, ranges
 
 FAMILIES = tuple(families.PAPER)
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import jaxdist
-from jaxdist import config, families, results, tables
+from jaxdist import config, results, tables
 from jaxdist.compare import sides
 from jaxdist.interop import paper, perceptrons, transfer
+from jaxdist.perturbations import families
 from jaxdist.series import every_series
 from tests.torch_support import network, refused, run, torch
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import jaxdist
-from jaxdist import cli, families, results, tables
+from jaxdist import cli, results, tables
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
 from jaxdist.networks import mlp
+from jaxdist.perturbations import families
 from tests import oracle
 from tests.conftest import to_numpy
 

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import config, ranges, results, rules
+from jaxdist import config, results
 from jaxdist.errors import InputError
 from jaxdist.networks import mlp, taps
-from jaxdist.rules import Rule
+from jaxdist.perturbations import ranges, rules
+from jaxdist.perturbations.rules import Rule
 from jaxdist.types import Ranges
 from tests.conftest import place
 

@@ -6,10 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import cli, families, folders, result_files, results, running, waves, weights
+from jaxdist import cli, folders, result_files, results, running, waves, weights
 from jaxdist import config as configs
 from jaxdist.errors import InputError
 from jaxdist.networks import targets
+from jaxdist.perturbations import families
 from tests import oracle
 
 DEEP = {

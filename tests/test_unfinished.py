@@ -18,10 +18,11 @@ import pytest
 import tomli_w
 import xarray as xr
 
-from jaxdist import cli, families, finished, folders, result_files, results, running, unfinished, waves, weights
+from jaxdist import cli, finished, folders, result_files, results, running, unfinished, waves, weights
 from jaxdist import config as configs
 from jaxdist.errors import InputError
 from jaxdist.networks import training
+from jaxdist.perturbations import families
 
 SMALL = {
     "model": {"hidden": [8], "activations": ["relu", "abs"]},

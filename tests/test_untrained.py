@@ -12,7 +12,6 @@ import pytest
 from jaxdist import (
     cli,
     compare,
-    families,
     folders,
     overview,
     paper_cells,
@@ -28,6 +27,7 @@ from jaxdist import config as configs
 from jaxdist.compute import devices
 from jaxdist.data import inputs
 from jaxdist.networks import models, training
+from jaxdist.perturbations import families
 from tests import results_support
 
 SMALL = ["--train.steps=0", "--model.hidden=8", "--sweep.families=clip", "--sweep.splits=test"]

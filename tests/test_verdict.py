@@ -16,7 +16,6 @@ from jaxdist import (
     cli,
     dose_figures,
     dose_tables,
-    families,
     figures,
     result_files,
     results,
@@ -26,6 +25,7 @@ from jaxdist import (
     writing,
 )
 from jaxdist.config import StatisticsConfig
+from jaxdist.perturbations import families
 from tests import dose_support, results_support
 from tests.dose_support import DISTANCE, INTENSITY, NEITHER, made_up
 

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from jaxdist import families, published, results
+from jaxdist import published, results
 from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.interop import checkpoints
 from jaxdist.networks import Metrics
+from jaxdist.perturbations import families
 
 RESULT_FILE = Path("perturbation") / "perturbation_results.pt"
 NETWORKS = {"PerturbationReLU": "relu", "PerturbationAbs": "abs"}

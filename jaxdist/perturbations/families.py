@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxdist import edits, formulas
 from jaxdist.config import SweepConfig
-from jaxdist.edits import Affine, Edit, Noise, Then
 from jaxdist.errors import InputError, nearest
+from jaxdist.perturbations import edits, formulas
+from jaxdist.perturbations.edits import Affine, Edit, Noise, Then
 from jaxdist.types import AnyArray, Ranges
 
 Formula: TypeAlias = Callable[[Ranges, Array, SweepConfig], Edit]

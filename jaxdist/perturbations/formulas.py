@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxdist import edits
 from jaxdist.config import SweepConfig
-from jaxdist.edits import Affine, Fill, Noise
+from jaxdist.perturbations import edits
+from jaxdist.perturbations.edits import Affine, Fill, Noise
 from jaxdist.types import AnyArray, Ranges
 
 OTHERWISE = {"clip_formula": "code", "offset_formula": "intended"}

@@ -17,11 +17,11 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import rules
 from jaxdist.compute import DATA, SEED, Examples, blocks, mesh_of, same, spread, to_host
 from jaxdist.errors import InputError
 from jaxdist.networks import sizes, taps
-from jaxdist.rules import Rule
+from jaxdist.perturbations import rules
+from jaxdist.perturbations.rules import Rule
 from jaxdist.types import Params, Ranges
 
 Side = Literal["pre", "post"]

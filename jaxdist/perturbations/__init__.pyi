@@ -1,0 +1,13 @@
+from . import edits as edits
+from . import families as families
+from . import formulas as formulas
+from . import ranges as ranges
+from . import rules as rules
+from .edits import Affine as Affine
+from .edits import Drawn as Drawn
+from .edits import Edit as Edit
+from .edits import Noise as Noise
+from .families import PAPER as PAPER
+from .families import Gauge as Gauge
+from .families import get as get
+from .families import joined as joined
