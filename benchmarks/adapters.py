@@ -21,11 +21,11 @@ from benchmarks.jax_contenders import Run
 from benchmarks.parity import HIDDEN
 from benchmarks.sweep import ACTIVATION, WARM_UP_STEPS, Families
 from benchmarks.timing import Contender, Row, Timed, chosen, interleave, largest_difference
-from jaxdist import ensemble_sweep
 from jaxdist.compute import DATA, Examples, blocks, elementwise, mesh_of
 from jaxdist.config import SweepConfig
 from jaxdist.networks import adapters, mlp, taps
 from jaxdist.perturbations import PAPER, edits, get, joined, ranges
+from jaxdist.sweep import ensemble_sweep
 from jaxdist.text import counted
 from jaxdist.types import Params
 

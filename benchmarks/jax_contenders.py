@@ -10,11 +10,11 @@ import numpy as np
 
 from benchmarks.images import Images, place
 from benchmarks.parity import jaxdist_trainer
-from jaxdist import ensemble_sweep
 from jaxdist.compute import Backend
 from jaxdist.config import SweepConfig
 from jaxdist.networks import mlp
 from jaxdist.perturbations import edits, joined, ranges
+from jaxdist.sweep import ensemble_sweep
 from jaxdist.types import Params, Ranges
 
 SITE = "dense0/pre"

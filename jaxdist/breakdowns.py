@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import crossings, fitness, results, tables, text
+from jaxdist import crossings, tables, text
 from jaxdist.config import StatisticsConfig
-from jaxdist.fitness import Chance
 from jaxdist.perturbations import families
 from jaxdist.series import series_of
+from jaxdist.sweep import Chance, fitness, results
 
 UNIT = ["network", "seed", "site", "split", "unit"]
 RANKED = ["network", "seed", "site", "split", "family", "fraction"]

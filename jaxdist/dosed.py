@@ -14,10 +14,11 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import xarray as xr
 
-from jaxdist import fitness, preference, results
+from jaxdist import preference
 from jaxdist.perturbations import families
 from jaxdist.preference import Path
 from jaxdist.series import Series, series_of
+from jaxdist.sweep import fitness, results
 from jaxdist.types import Values
 
 GAUGES = {"as_is": "", "averaged": "averaged_", "absolute": "absolute_"}

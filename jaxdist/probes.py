@@ -18,17 +18,16 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from jaxdist import config as configs
-from jaxdist import folders, manifests, result_files, results, study, unedited, writing
+from jaxdist import folders, manifests, result_files, writing
 from jaxdist.compute import Examples, Show, blocks, devices, hosts, shown, silent
 from jaxdist.config import Options
-from jaxdist.counting import Context
 from jaxdist.data import Labelled, oddities, own_data
 from jaxdist.errors import InputError
 from jaxdist.networks import Action, Model, independence, own_networks, sizes, taps, targets_of
+from jaxdist.sweep import Context, Subject, results, study, unedited
 from jaxdist.text import counted
 from jaxdist.types import Apply, Params
 from jaxdist.version import SCHEMA
-from jaxdist.waves import Subject
 
 
 def probe(
@@ -47,7 +46,7 @@ def probe(
     show: Show | bool | None = None,
     **options: Any,
 ) -> xr.DataTree:
-    """Sweep edits at sites of a network of your own, and return the labelled result of `jaxdist.results`.
+    """Sweep edits at sites of a network of your own, and return the labelled result of `jaxdist.sweep.results`.
 
     Args:
       apply: ``apply(params, x[n, ...], tap) -> logits [n, C]``; `jaxdist.from_linen` and `jaxdist.from_nnx` make one.

@@ -18,29 +18,17 @@ import numpy as np
 import xarray as xr
 
 from jaxdist import config as configs
-from jaxdist import (
-    family_sweeps,
-    fitness,
-    folders,
-    manifests,
-    result_files,
-    results,
-    study,
-    unfinished,
-    weights,
-    writing,
-)
+from jaxdist import folders, manifests, result_files, unfinished, weights, writing
 from jaxdist.compute import Show, hosts, mesh_of, silent
 from jaxdist.config import Config
-from jaxdist.counting import Context
 from jaxdist.data import Inputs, load_inputs, refuse_unlike
 from jaxdist.errors import InputError, MeaninglessError, TrainingDivergedError
 from jaxdist.interop import transfer
 from jaxdist.networks import Metrics, Passed, Snapshot, mlp, models, taps, training
 from jaxdist.perturbations import families, ranges
+from jaxdist.sweep import Context, Subject, family_sweeps, fitness, results, study
 from jaxdist.types import Params
 from jaxdist.unfinished import Store, refuse_other
-from jaxdist.waves import Subject
 
 
 class Part(NamedTuple):

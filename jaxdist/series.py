@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from jaxdist import crossings, fitness, one_network, results
-from jaxdist.fitness import Chance
+from jaxdist import crossings, one_network
 from jaxdist.perturbations import families
+from jaxdist.sweep import Chance, fitness, results
 
 
 class Series(NamedTuple):

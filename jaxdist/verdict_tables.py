@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
-from jaxdist import dose_tables, dosed, fitness, markdown, tables, text, verdicts
+from jaxdist import dose_tables, dosed, markdown, tables, text, verdicts
 from jaxdist.config import StatisticsConfig
 from jaxdist.dose_tables import FairComparison, Finding, Rho
 from jaxdist.preference import EQUIVALENT, LEVELS
+from jaxdist.sweep import fitness
 
 
 def verdict(result: xr.DataTree, found: FairComparison, options: StatisticsConfig) -> str:

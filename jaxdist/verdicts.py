@@ -14,10 +14,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from jaxdist import dose_tables, dosed, fitness, preference, tables
+from jaxdist import dose_tables, dosed, preference, tables
 from jaxdist.config import StatisticsConfig
 from jaxdist.dose_tables import FairComparison, Finding, Rho
 from jaxdist.preference import EQUIVALENT, LEVELS, Ratio
+from jaxdist.sweep import fitness
 from jaxdist.text import TWO_SEEDS, counted
 
 NO_INFORMATION = "The common scale{of} carries no information on this: its angular dose is 0 by construction."

@@ -18,7 +18,6 @@ from jaxdist import (
     dosed,
     figures,
     files,
-    fitness,
     manifests,
     markdown,
     pages,
@@ -33,6 +32,7 @@ from jaxdist.compute import hosts
 from jaxdist.config import StatisticsConfig
 from jaxdist.networks import targets
 from jaxdist.perturbations import families
+from jaxdist.sweep import fitness
 from jaxdist.text import counted
 
 _VERDICT = ("doses.csv", "verdict.md", "gauges.md")

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from jaxdist import config, dose_tables, dosed, results
+from jaxdist import config, dose_tables, dosed
 from jaxdist.perturbations import families
+from jaxdist.sweep import results
 from jaxdist.version import SCHEMA
 
 TOTAL, OPTIONS = 10_000, config.StatisticsConfig()

@@ -28,11 +28,12 @@ def main(path: str) -> None:
     """Compute every case."""
     jax.config.update("jax_num_cpu_devices", 8)
     jax.config.update("jax_numpy_dtype_promotion", "strict")
-    from jaxdist import data, ensemble_sweep
+    from jaxdist import data
     from jaxdist.compute import devices
     from jaxdist.config import DataConfig, SweepConfig
     from jaxdist.networks import mlp, training
     from jaxdist.perturbations import families, ranges
+    from jaxdist.sweep import ensemble_sweep
 
     digits = data.load(DataConfig())
     x, _ = data.scaled(digits, DataConfig(normalisation="unit"))

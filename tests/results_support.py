@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from jaxdist import config, results
+from jaxdist import config
 from jaxdist.perturbations import families
+from jaxdist.sweep import results
 from jaxdist.version import SCHEMA
 
 LONG = "Block_0/MultiHeadDotProductAttention_0/query"

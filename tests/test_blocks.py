@@ -10,11 +10,11 @@ import pytest
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from jaxdist import ensemble_sweep
 from jaxdist.compute import blocks, devices
 from jaxdist.config import SweepConfig
 from jaxdist.networks import mlp
 from jaxdist.perturbations import families, ranges
+from jaxdist.sweep import ensemble_sweep
 
 SITE, GRIDS = "dense0/pre", {"scale": [0.5, 1], "clip": [0.3, 0.6, 1], "offset": [-0.2, 0.1, 0.4]}
 

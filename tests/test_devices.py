@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxdist.compute import devices
-from jaxdist.waves import wave_size
+from jaxdist.sweep.waves import wave_size
 from tests.mesh_support import CASES
 
 

@@ -7,14 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import breakdowns, counting, family_sweeps, matched, results
+from jaxdist import breakdowns
 from jaxdist.config import Options, RangesConfig, SweepConfig
-from jaxdist.counting import Context
 from jaxdist.errors import InputError
 from jaxdist.networks import mlp
 from jaxdist.perturbations import families
+from jaxdist.sweep import counting, family_sweeps, matched, results
+from jaxdist.sweep.counting import Context
+from jaxdist.sweep.waves import Subject
 from jaxdist.types import Ranges
-from jaxdist.waves import Subject
 from tests import oracle
 from tests.conftest import place, to_numpy
 

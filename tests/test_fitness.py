@@ -16,17 +16,12 @@ import jaxdist
 from jaxdist import (
     breakdowns,
     config,
-    counting,
     documents,
     dose_tables,
-    fitness,
     markdown,
     result_files,
-    results,
-    study,
     summary,
     tables,
-    unedited,
     verdicts,
     writing,
 )
@@ -34,8 +29,9 @@ from jaxdist.compute import devices
 from jaxdist.compute.progress import silent
 from jaxdist.errors import InputError
 from jaxdist.networks import taps, targets
+from jaxdist.sweep import counting, fitness, results, study, unedited
+from jaxdist.sweep.waves import Subject
 from jaxdist.version import SCHEMA
-from jaxdist.waves import Subject
 from tests import results_support
 
 OPTIONS = config.StatisticsConfig()

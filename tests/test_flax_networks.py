@@ -12,11 +12,11 @@ import optax
 import pytest
 from flax import nnx
 
-from jaxdist import ensemble_sweep
 from jaxdist.compute import devices
 from jaxdist.config import SweepConfig
 from jaxdist.networks import adapters, taps
 from jaxdist.perturbations import edits, families, ranges
+from jaxdist.sweep import ensemble_sweep
 from tests import oracle
 
 GRIDS = {"scale": [0.3], "clip": [0.4], "offset": [-0.6, 0.4]}

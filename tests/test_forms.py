@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import ensemble_sweep
 from jaxdist.errors import InputError
 from jaxdist.interop import perceptrons
 from jaxdist.networks import forms, mlp, taps, training
 from jaxdist.perturbations import edits
+from jaxdist.sweep import ensemble_sweep
 from tests import oracle
 
 SITE = "dense0/pre"

@@ -270,7 +270,7 @@ def test_names_that_leave_the_activation_open_ask_for_it_and_take_it(capsys, pla
     message = f"{Path(place).name}.safetensors: does not say for certain which activation it has"
     refused(capsys, "import-torch", "nets", "--out", "out", message=message)
     assert run("import-torch", "nets", "--model.activations", "elu", "--out", "out") == 0
-    assert jaxdist.results.config_of(jaxdist.load("out")).model.activations == ("elu",)
+    assert jaxdist.sweep.results.config_of(jaxdist.load("out")).model.activations == ("elu",)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_a_network_with_a_longer_name_is_never_taken_for_one_with_a_shorter(name
     digits_network(f"{name}.safetensors")
     option = ("--model.activations", form) if named else ()
     assert run("import-torch", f"{name}.safetensors", *option, "--allow-chance", "true", "--out", "out") == 0
-    assert jaxdist.results.config_of(jaxdist.load("out")).model.activations == (form,)
+    assert jaxdist.sweep.results.config_of(jaxdist.load("out")).model.activations == (form,)
 
 
 @pytest.mark.parametrize("name", ["relu_l2_seed1", "abs-l2-neg_0", "prelu_seed0"])

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import jaxdist
-from jaxdist import cli, config, data, folders, results, weights
+from jaxdist import cli, config, data, folders, weights
 from jaxdist.compute import devices
 from jaxdist.interop import transfer
 from jaxdist.networks import mlp
+from jaxdist.sweep import results
 from tests.torch_support import network, refused, run, save_file, torch
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")

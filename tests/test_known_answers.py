@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxdist import counting, family_sweeps, preference
+from jaxdist import preference
 from jaxdist.compute import devices, elementwise
 from jaxdist.config import Options, SweepConfig
-from jaxdist.counting import Context
 from jaxdist.networks import taps
 from jaxdist.perturbations import families
-from jaxdist.waves import Subject
+from jaxdist.sweep import counting, family_sweeps
+from jaxdist.sweep.counting import Context
+from jaxdist.sweep.waves import Subject
 
 SITE, PAIRS, SEEDS = "hidden", 128, 6
 IMAGES = {"distance": 160, "intensity": 160, "neither": 64}

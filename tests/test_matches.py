@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdist import config, ensemble_sweep
+from jaxdist import config
 from jaxdist.networks import mlp
 from jaxdist.perturbations import families, ranges
+from jaxdist.sweep import ensemble_sweep
 from tests.conftest import place
 
 

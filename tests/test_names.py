@@ -7,10 +7,11 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxdist import cli, counting, files, result_files, running, unfinished, writing
+from jaxdist import cli, files, result_files, running, unfinished, writing
 from jaxdist import config as configs
 from jaxdist.compute import devices
 from jaxdist.errors import InputError
+from jaxdist.sweep import counting
 from tests.results_support import made_up
 
 LONG = ["a" * 300, "é" * 200, "层" * 120, "layers[0]/" * 40, "x." * 150, "." + "y" * 254, "z" * 240 + "." + "q" * 14]

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import ensemble_sweep
 from jaxdist.config import SweepConfig
 from jaxdist.networks import forms, mlp
 from jaxdist.perturbations import families, ranges
+from jaxdist.sweep import ensemble_sweep
 from tests import oracle
 from tests.conftest import to_numpy
 

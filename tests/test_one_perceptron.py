@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxdist import ensemble_sweep
 from jaxdist.config import SweepConfig
 from jaxdist.networks import adapters, mlp, taps
 from jaxdist.perturbations import families, ranges
+from jaxdist.sweep import ensemble_sweep
 
 FAMILIES = tuple(families.PAPER)
 

@@ -14,8 +14,9 @@ import pytest
 import xarray as xr
 
 import jaxdist
-from jaxdist import cli, finished, pages, results, tables, writing
+from jaxdist import cli, finished, pages, tables, writing
 from jaxdist.errors import InputError
+from jaxdist.sweep import results
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FOLDER = Path(__file__).parents[1] / "docs" / "findings" / "mnist"

@@ -9,10 +9,10 @@ import pytest
 pytest.importorskip("torch", reason="PyTorch is an optional extra; parity needs it")
 
 from benchmarks import images, paper_torch, parity
-from jaxdist import ensemble_sweep
 from jaxdist.config import SweepConfig
 from jaxdist.networks import mlp
 from jaxdist.perturbations import edits, families, ranges
+from jaxdist.sweep import ensemble_sweep
 
 # It is about rounding.
 pytestmark = pytest.mark.usefixtures("optimised")

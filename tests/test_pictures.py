@@ -12,19 +12,9 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_hex
 from rich.console import Console
 
-from jaxdist import (
-    breakdowns,
-    config,
-    crossings,
-    markdown,
-    pictures,
-    profiles,
-    results,
-    summary,
-    tables,
-    writing,
-)
+from jaxdist import breakdowns, config, crossings, markdown, pictures, profiles, summary, tables, writing
 from jaxdist.figures import looks
+from jaxdist.sweep import results
 from tests.figure_support import assert_legible, grey
 from tests.results_support import LONG, THRESHOLDS, TOTAL, made_up
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 import jaxdist
-from jaxdist import cli, results, tables
+from jaxdist import cli, tables
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
 from jaxdist.networks import mlp
 from jaxdist.perturbations import families
+from jaxdist.sweep import results
 from tests import oracle
 from tests.conftest import to_numpy
 

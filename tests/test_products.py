@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxdist import config, data, ensemble_sweep, kernel, running
+from jaxdist import config, data, running
 from jaxdist.compute import backends, devices, products
 from jaxdist.config import Config, DataConfig, SweepConfig
 from jaxdist.errors import InputError
 from jaxdist.networks import mlp, taps, training
 from jaxdist.perturbations import edits, families, ranges
+from jaxdist.sweep import ensemble_sweep, kernel
 
 # It is about rounding.
 pytestmark = pytest.mark.usefixtures("optimised")

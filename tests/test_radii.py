@@ -6,12 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import crossings, ensemble_sweep, radii
+from jaxdist import crossings
 from jaxdist.config import SweepConfig
 from jaxdist.crossings import Bracket
 from jaxdist.errors import InputError
 from jaxdist.networks import mlp
 from jaxdist.perturbations import families, ranges
+from jaxdist.sweep import ensemble_sweep, radii
 
 SITE, MARGIN, IMAGES = "dense0/pre", 0.02, 301
 SIDES = [(family.name, side) for family in map(families.get, families.PAPER) for side in family.sides]

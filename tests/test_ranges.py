@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import config, results
+from jaxdist import config
 from jaxdist.errors import InputError
 from jaxdist.networks import mlp, taps
 from jaxdist.perturbations import ranges, rules
 from jaxdist.perturbations.rules import Rule
+from jaxdist.sweep import results
 from jaxdist.types import Ranges
 from tests.conftest import place
 

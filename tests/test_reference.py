@@ -9,12 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import cli, compare, data, ensemble_sweep
+from jaxdist import cli, compare, data
 from jaxdist import weights as stored_weights
 from jaxdist.compute import devices
 from jaxdist.config import DataConfig, SweepConfig
 from jaxdist.networks import mlp
 from jaxdist.perturbations import edits, families, ranges
+from jaxdist.sweep import ensemble_sweep
 from tests.test_compare import shown
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimised")]

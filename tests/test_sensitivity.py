@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import sensitivity
 from jaxdist.errors import InputError
 from jaxdist.networks import mlp, taps
+from jaxdist.sweep import sensitivity
 from tests import oracle
 from tests.conftest import place, to_numpy
 

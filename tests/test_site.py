@@ -79,7 +79,7 @@ def test_the_reference_has_what_a_user_of_python_meets(site, built):
     for name in (
         "jaxdist.probes.probe",
         "jaxdist.networks.taps.Model",
-        "jaxdist.ensemble_sweep.sweep",
+        "jaxdist.sweep.ensemble_sweep.sweep",
         "jaxdist.statistics.corrected",
     ):
         assert f'id="{name}"' in text

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import kernel
 from jaxdist.compute import blocks, elementwise, products
 from jaxdist.networks import mlp, sizes, taps
+from jaxdist.sweep import kernel
 
 
 def size(apply, shapes, inputs, networks=1, block=None, dtype=np.float32):

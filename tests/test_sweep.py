@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import ensemble_sweep, kernel
 from jaxdist.compute import blocks, devices
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError
 from jaxdist.networks import activations, mlp, taps
 from jaxdist.perturbations import edits, families, ranges
+from jaxdist.sweep import ensemble_sweep, kernel
 from jaxdist.types import Ranges
 from tests import oracle
 from tests.conftest import place, to_numpy

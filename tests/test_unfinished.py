@@ -18,11 +18,12 @@ import pytest
 import tomli_w
 import xarray as xr
 
-from jaxdist import cli, finished, folders, result_files, results, running, unfinished, waves, weights
+from jaxdist import cli, finished, folders, result_files, running, unfinished, weights
 from jaxdist import config as configs
 from jaxdist.errors import InputError
 from jaxdist.networks import training
 from jaxdist.perturbations import families
+from jaxdist.sweep import results, waves
 
 SMALL = {
     "model": {"hidden": [8], "activations": ["relu", "abs"]},

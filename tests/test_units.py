@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import units
 from jaxdist.compute import devices
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError
 from jaxdist.networks import heads, mlp, taps
 from jaxdist.perturbations import edits, families
+from jaxdist.sweep import units
 from jaxdist.types import Ranges
 from tests import oracle
 from tests.conftest import to_numpy

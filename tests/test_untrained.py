@@ -18,7 +18,6 @@ from jaxdist import (
     planning,
     published,
     result_files,
-    results,
     running,
     weights,
     writing,
@@ -28,6 +27,7 @@ from jaxdist.compute import devices
 from jaxdist.data import inputs
 from jaxdist.networks import models, training
 from jaxdist.perturbations import families
+from jaxdist.sweep import results
 from tests import results_support
 
 SMALL = ["--train.steps=0", "--model.hidden=8", "--sweep.families=clip", "--sweep.splits=test"]

@@ -11,12 +11,13 @@ import jax
 import numpy as np
 import xarray as xr
 
-from jaxdist import fitness, folders, interop, result_files, results
+from jaxdist import folders, interop, result_files
 from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.interop import transfer
 from jaxdist.perturbations import families
 from jaxdist.series import Series, every_series
+from jaxdist.sweep import fitness, results
 from jaxdist.text import counted
 from jaxdist.types import Params
 

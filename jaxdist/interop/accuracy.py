@@ -9,16 +9,15 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxdist import data, fitness, unedited
+from jaxdist import data
 from jaxdist.compute import Examples, devices
 from jaxdist.config import Config, DataConfig
 from jaxdist.data import Dataset
 from jaxdist.errors import InputError
-from jaxdist.fitness import Flags
 from jaxdist.networks import activations, mlp
+from jaxdist.sweep import Unedited, fitness, unedited
 from jaxdist.text import all_seeds, counted, listed
-from jaxdist.types import Params
-from jaxdist.unedited import Unedited
+from jaxdist.types import Flags, Params
 
 _TRIED = 10_000
 """Images on which other readings of a network are tried."""

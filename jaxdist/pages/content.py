@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 import pandas as pd
 import xarray as xr
 
-from jaxdist import dose_figures, dose_tables, dosed, figures, fitness, paper_cells, results, tables, verdicts
+from jaxdist import dose_figures, dose_tables, dosed, figures, paper_cells, tables, verdicts
 from jaxdist.config import StatisticsConfig
 from jaxdist.dose_tables import FairComparison
 from jaxdist.errors import InputError
@@ -19,6 +19,7 @@ from jaxdist.pages.charts import Choices
 from jaxdist.pages.parts import Page, Section
 from jaxdist.perturbations import families
 from jaxdist.series import every_series
+from jaxdist.sweep import fitness, results
 from jaxdist.text import counted
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from jaxdist import results
 from jaxdist.pages.parts import Cell, Section, Table
+from jaxdist.sweep import results
 
 
 def sections(name: str, result: xr.DataTree, folder: Path) -> Iterator[Section]:

@@ -40,7 +40,8 @@ def command(options: argparse.Namespace) -> None:
             else "--out: is for the page of several runs; that of one lies in its folder"
         )
     experiment()
-    from jaxdist import finished, folders, results
+    from jaxdist import finished, folders
+    from jaxdist.sweep import results
 
     if several:
         page = finished.report_folders(options.runs, options.page_folder, changes(options))

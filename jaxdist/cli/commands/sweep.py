@@ -33,7 +33,8 @@ def command(options: argparse.Namespace) -> None:
     stages = experiment(options)
     with output.progress(options) as show:
         result = stages.sweep_folder(options.run, changes(options), show=show)
-    from jaxdist import folders, results
+    from jaxdist import folders
+    from jaxdist.sweep import results
 
     output.write_numbers(options, result, results.options_of(result).statistics, folders.of(options.run))
     output.say(options, f"swept {options.run}; next: jaxdist report {options.run}")

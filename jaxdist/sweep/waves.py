@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdist import doses, ensemble_sweep
 from jaxdist.compute import SEED, Examples, mesh_of
-from jaxdist.kernel import Watch
 from jaxdist.networks import Model
 from jaxdist.perturbations import Edit
+from jaxdist.sweep import doses, ensemble_sweep
+from jaxdist.sweep.kernel import Watch
 from jaxdist.types import Params, Values
 
 

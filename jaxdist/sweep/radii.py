@@ -12,13 +12,14 @@ from typing import Literal, NamedTuple
 import jax
 import numpy as np
 
-from jaxdist import crossings, ensemble_sweep
+from jaxdist import crossings
 from jaxdist.compute import Examples, to_host
 from jaxdist.config import SweepConfig
 from jaxdist.crossings import Bracket
 from jaxdist.errors import InputError
 from jaxdist.networks import taps
 from jaxdist.perturbations import edits, families
+from jaxdist.sweep import ensemble_sweep
 from jaxdist.text import counted
 from jaxdist.types import Flags, Params, Ranges, Values
 

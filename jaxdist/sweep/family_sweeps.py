@@ -10,16 +10,16 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-from jaxdist import counting, restored, waves
 from jaxdist.compute import SEED, mesh_of
 from jaxdist.config import Options
-from jaxdist.counting import Context, Dosings
 from jaxdist.errors import InputError
 from jaxdist.networks import Targets, taps
 from jaxdist.perturbations import Affine, Edit, Gauge, edits, families, ranges
-from jaxdist.results import Swept
+from jaxdist.sweep import counting, restored, waves
+from jaxdist.sweep.counting import Context, Dosings
+from jaxdist.sweep.results import Swept
+from jaxdist.sweep.waves import Found, Subject
 from jaxdist.types import Ranges
-from jaxdist.waves import Found, Subject
 
 GAUGE_POINTS = 12
 """About so many points of a family's grid are swept in other gauges: enough to see how far apart they are."""

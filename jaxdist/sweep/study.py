@@ -11,9 +11,13 @@ import jax
 import numpy as np
 import xarray as xr
 
-from jaxdist import (
+from jaxdist import crossings
+from jaxdist.compute import Examples
+from jaxdist.errors import MeaninglessError, TrainingDivergedError
+from jaxdist.networks import NEVER, THRESHOLDS, Model, Passed
+from jaxdist.perturbations import edits, families
+from jaxdist.sweep import (
     counting,
-    crossings,
     family_sweeps,
     fitness,
     groups,
@@ -24,15 +28,11 @@ from jaxdist import (
     unedited,
     units,
 )
-from jaxdist.compute import Examples
-from jaxdist.counting import GRID, Context, Key
-from jaxdist.errors import MeaninglessError, TrainingDivergedError
-from jaxdist.kernel import Counts
-from jaxdist.networks import NEVER, THRESHOLDS, Model, Passed
-from jaxdist.perturbations import edits, families
-from jaxdist.results import Swept
+from jaxdist.sweep.counting import GRID, Context, Key
+from jaxdist.sweep.kernel import Counts
+from jaxdist.sweep.results import Swept
+from jaxdist.sweep.waves import Subject
 from jaxdist.types import Ranges
-from jaxdist.waves import Subject
 
 COUNTED = ("correct", "agree", "kept", "unperturbed")
 """The variables that hold counts, which are `results.MISSING` where there is no network."""
@@ -41,8 +41,8 @@ COUNTED = ("correct", "agree", "kept", "unperturbed")
 def study(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr.Dataset]:
     """Measure ranges on the training images and count at every point of every family, target and split.
 
-    Returns the groups of `jaxdist.results`: ``unedited``, ``ranges``, the families', and those that the options ask
-    for. Networks that are not finite are in the first alone.
+    Returns the groups of `jaxdist.sweep.results`: ``unedited``, ``ranges``, the families', and those that the options
+    ask for. Networks that are not finite are in the first alone.
 
     Raises:
       InputError: if a model does not reach a site, a rule or formula means nothing for a network, or all of a network's
@@ -77,7 +77,7 @@ def _measured(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr
 def unedited_group(
     subjects: Mapping[str, Subject], splits: Mapping[str, Examples], seeds: Sequence[int], block: int | None
 ) -> xr.Dataset:
-    """What networks say unedited on every split, and which are not finite: the group of `jaxdist.fitness`."""
+    """What networks say unedited on every split, and which are not finite: the group of `jaxdist.sweep.fitness`."""
     counts = {
         name: {
             split: unedited.measure(subject.model, subject.params, examples, block=block)

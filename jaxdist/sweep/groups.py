@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from jaxdist import results
-from jaxdist.kernel import Counts
 from jaxdist.perturbations import families
-from jaxdist.results import Swept, made
-from jaxdist.sensitivity import Sensitivity
+from jaxdist.sweep import results
+from jaxdist.sweep.kernel import Counts
+from jaxdist.sweep.results import Swept, made
+from jaxdist.sweep.sensitivity import Sensitivity
 
 DIMS = ("network", "seed", "site", "split")
 

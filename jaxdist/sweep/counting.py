@@ -9,14 +9,14 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
-from jaxdist import doses, results, waves
 from jaxdist.compute import Examples, Show
 from jaxdist.config import Options
 from jaxdist.errors import InputError, MeaninglessError
 from jaxdist.networks import Model, Targets
 from jaxdist.perturbations import edits, families, ranges, rules
+from jaxdist.sweep import doses, results, waves
+from jaxdist.sweep.waves import Dosing, Found, Subject
 from jaxdist.types import Ranges
-from jaxdist.waves import Dosing, Found, Subject
 
 Once: TypeAlias = Callable[[str, Callable[[], tuple[Any, ...]]], tuple[Any, ...]]
 """Given what arrays are of, as `kept_as` says it, and what computes them, returns them, perhaps from earlier."""

@@ -16,11 +16,11 @@ from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxdist.compute import DATA, SEED, Examples, blocks, elementwise, mesh_of, spread, to_host
-from jaxdist.ensemble_sweep import check_edit
 from jaxdist.errors import InputError
-from jaxdist.kernel import Counts, equal, wanted
 from jaxdist.networks import heads, sizes, taps
 from jaxdist.perturbations import Edit
+from jaxdist.sweep.ensemble_sweep import check_edit
+from jaxdist.sweep.kernel import Counts, equal, wanted
 from jaxdist.types import Params
 
 Head = Literal["auto", "linear", "full"]

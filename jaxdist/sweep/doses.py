@@ -13,9 +13,9 @@ import numpy as np
 
 from jaxdist.compute import Examples
 from jaxdist.errors import InputError
-from jaxdist.kernel import Watch
-from jaxdist.moments import Moments
 from jaxdist.networks import heads, taps
+from jaxdist.sweep.kernel import Watch
+from jaxdist.sweep.moments import Moments
 from jaxdist.types import Params, Values
 
 

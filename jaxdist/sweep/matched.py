@@ -8,13 +8,14 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from jaxdist import crossings, family_sweeps, groups
-from jaxdist.counting import Context, Dosings
+from jaxdist import crossings
 from jaxdist.crossings import Bracket
 from jaxdist.perturbations import families
-from jaxdist.results import Swept
+from jaxdist.sweep import family_sweeps, groups
+from jaxdist.sweep.counting import Context, Dosings
+from jaxdist.sweep.results import Swept
+from jaxdist.sweep.waves import Subject
 from jaxdist.types import Ranges, Values
-from jaxdist.waves import Subject
 
 PASSES = 3
 """Sweeps of one point an edge and dose that narrow what the grid found."""

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxdist import moments
 from jaxdist.compute import blocks, elementwise
-from jaxdist.moments import Moments
 from jaxdist.networks import layouts, taps
 from jaxdist.perturbations import Drawn, Edit
+from jaxdist.sweep import moments
+from jaxdist.sweep.moments import Moments
 from jaxdist.types import AnyArray, Params
 
 

@@ -13,12 +13,12 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist import moments
 from jaxdist.compute import DATA, SEED, Examples, blocks, elementwise, mesh_of, same, spread, to_host
 from jaxdist.errors import InputError
-from jaxdist.kernel import Counts, Sums, Watch, block_sums, equal, predictor
 from jaxdist.networks import Activation, sizes, taps
 from jaxdist.perturbations import Edit, Noise
+from jaxdist.sweep import moments
+from jaxdist.sweep.kernel import Counts, Sums, Watch, block_sums, equal, predictor
 from jaxdist.types import AnyArray, Params
 
 Edited: TypeAlias = tuple[Params, Mapping[str, Edit]]

@@ -2,16 +2,16 @@
 
 A result is an `xarray.DataTree`. Group ``training`` has `loss`, `train_accuracy` and `test_accuracy` over (network,
 seed, step); entry k belongs to the weights after k updates. Each family's group, such as ``clip``, has the counts
-`correct`, `agree` and `kept` (`jaxdist.kernel.Counts`) over (network, seed, site, split, fraction), `unperturbed` over
-(network, seed, split) and `total` over (split); where a network lacks a seed that another has, `correct` is -1. Of
-several `draws` (an attribute) counts are means, with standard deviations `correct_sd` and `agree_sd`. With doses it has
-`dose`, `rms` and `rms_plain` (`jaxdist.doses.Doses`), and `weighted` over (network, site). Groups ``averaged_clip`` and
-so on are of other gauges. The
-site "all" edits all sites together. Group ``ranges`` has `low`, `high` and `dead` over (network, seed, site, unit);
-`jaxdist.groups` tells of further ones. Accuracies are fractions. The root's attributes hold the protocol: config, data
-digest, what is odd of the data (`data_notes`), precision, timings, in `products` how each stage computed the first
-layer's, and of imported networks their origin; of a user's own network, in place of the config, the options of the
-measurement. Each group's attribute `made` says when, on what device and with which versions it was computed.
+`correct`, `agree` and `kept` (`jaxdist.sweep.kernel.Counts`) over (network, seed, site, split, fraction),
+`unperturbed` over (network, seed, split) and `total` over (split); where a network lacks a seed that another has,
+`correct` is -1. Of several `draws` (an attribute) counts are means, with standard deviations `correct_sd` and
+`agree_sd`. With doses it has `dose`, `rms` and `rms_plain` (`jaxdist.sweep.doses.Doses`), and `weighted` over
+(network, site). Groups ``averaged_clip`` and so on are of other gauges. The site "all" edits all sites together. Group
+``ranges`` has `low`, `high` and `dead` over (network, seed, site, unit); `jaxdist.sweep.groups` tells of further ones.
+Accuracies are fractions. The root's attributes hold the protocol: config, data digest, what is odd of the data
+(`data_notes`), precision, timings, in `products` how each stage computed the first layer's, and of imported networks
+their origin; of a user's own network, in place of the config, the options of the measurement. Each group's attribute
+`made` says when, on what device and with which versions it was computed.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from jaxdist import config as configs
 from jaxdist.data import Dataset
 from jaxdist.errors import InputError
 from jaxdist.networks import Metrics
+from jaxdist.sweep.waves import Found
 from jaxdist.types import Ranges
 from jaxdist.version import SCHEMA
-from jaxdist.waves import Found
 
 DOSES = {"dose": "angular", "rms": "rms", "rms_plain": "rms_plain"}
 """The variables that hold doses, and the fields of `waves.Found` that they come from."""

@@ -12,9 +12,9 @@ from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxdist.compute import DATA, SEED, Examples, blocks, elementwise, mesh_of, spread, to_host
-from jaxdist.kernel import predictor
 from jaxdist.networks import sizes, taps
 from jaxdist.perturbations import Affine, Edit
+from jaxdist.sweep.kernel import predictor
 from jaxdist.types import Params
 
 

@@ -19,16 +19,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 from scipy import stats
 
-from jaxdist import results
+from jaxdist.sweep import results
+from jaxdist.sweep.unedited import Unedited
 from jaxdist.text import counted, listed
-from jaxdist.unedited import Unedited
+from jaxdist.types import Flags
 
 GROUP = "unedited"
 
@@ -40,8 +41,6 @@ _APART = 0.005
 
 _LISTED, _REASONS = 8, 3
 """So many seeds are named, and so many reasons given; of more, their number is said."""
-
-Flags: TypeAlias = npt.NDArray[np.bool_]
 
 
 class Chance(NamedTuple):

@@ -1,0 +1,13 @@
+from . import ensemble_sweep as ensemble_sweep
+from . import family_sweeps as family_sweeps
+from . import fitness as fitness
+from . import results as results
+from . import study as study
+from . import unedited as unedited
+from . import waves as waves
+from .counting import Context as Context
+from .fitness import Chance as Chance
+from .kernel import Counts as Counts
+from .unedited import Unedited as Unedited
+from .waves import Found as Found
+from .waves import Subject as Subject
