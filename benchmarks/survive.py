@@ -22,7 +22,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxdist import files, folders, result_files, unfinished, weights
+from jaxdist import files
+from jaxdist.storage import folders, result_files, unfinished, weights
 from jaxdist.sweep import results
 from jaxdist.text import counted
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import xarray as xr
 
-from jaxdist import data, interop, running
+from jaxdist import data, running
 from jaxdist.compute import devices
 from jaxdist.config import DataConfig
+from jaxdist.storage import import_run
 
 try:
     import torch
@@ -72,7 +73,7 @@ with tempfile.TemporaryDirectory() as folder:
     checkpoint, run = Path(folder) / "mine.pt", Path(folder) / "run"
     torch.save(network.state_dict(), checkpoint)
     # As on the command line: jaxdist import-torch mine.pt --model.activations relu --out run; jaxdist sweep run
-    interop.import_run(checkpoint, {"model.activations": "relu", "out": str(run)})
+    import_run(checkpoint, {"model.activations": "relu", "out": str(run)})
     result = running.sweep_folder(run)
 
 accuracy = float((network(x).argmax(1) == y).float().mean())

@@ -18,11 +18,9 @@ from jaxdist import (
     dosed,
     figures,
     files,
-    manifests,
     markdown,
     pages,
     pictures,
-    places,
     profiles,
     summary,
     tables,
@@ -32,6 +30,7 @@ from jaxdist.compute import hosts
 from jaxdist.config import StatisticsConfig
 from jaxdist.networks import targets
 from jaxdist.perturbations import families
+from jaxdist.storage import manifests, places
 from jaxdist.sweep import fitness
 from jaxdist.text import counted
 

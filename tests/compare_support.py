@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import jaxdist
-from jaxdist import cli, config, result_files
+from jaxdist import cli, config
 from jaxdist import compare as compare_package
-from jaxdist import weights as stored
 from jaxdist.compute import devices
+from jaxdist.storage import result_files
+from jaxdist.storage import weights as stored
 from jaxdist.sweep import results
 
 # The shapes of the tests of whole runs, whose compiled programs are then shared.

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from jaxdist import cli
-from jaxdist import weights as stored
 from jaxdist.cli import parser
 from jaxdist.errors import InputError
+from jaxdist.storage import weights as stored
 
 SMALL = ["--train.seeds", "2", "--train.steps", "2", "--model.hidden", "8", "--model.activations", "relu"]
 

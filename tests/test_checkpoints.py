@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxdist
-from jaxdist.interop import perceptrons, transfer
+from jaxdist.storage.torch import perceptrons, transfer
 from tests.torch_support import network, refused, save_file, torch
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")

@@ -11,9 +11,10 @@ import pytest
 from scipy import stats
 
 import jaxdist
-from jaxdist import cli, dose_tables, dosed, paper_cells, preference, published, tables
+from jaxdist import cli, dose_tables, dosed, paper_cells, preference, tables
 from jaxdist.config import StatisticsConfig
 from jaxdist.perturbations import families
+from jaxdist.storage import published
 from tests import committed_pages, page_support
 from tests.committed_pages import ROOT
 

@@ -13,12 +13,13 @@ import xarray as xr
 from PIL import Image
 
 import jaxdist
-from jaxdist import cli, config, data, result_files
+from jaxdist import cli, config, data
 from jaxdist import compare as compare_package
-from jaxdist import weights as stored
 from jaxdist.compare import compare, pictures, saving, sides
 from jaxdist.errors import InputError
 from jaxdist.perturbations import families
+from jaxdist.storage import result_files
+from jaxdist.storage import weights as stored
 from jaxdist.sweep import results
 from tests.compare_support import copy, draw_nothing, make, shown, subset
 

@@ -13,9 +13,10 @@ from scipy import stats
 
 import jaxdist
 from jaxdist import compare as compare_package
-from jaxdist import config, paper_cells, published, result_files
+from jaxdist import config, paper_cells
 from jaxdist.compare import cell_tables, compare, pictures, saving, sides
 from jaxdist.perturbations import families
+from jaxdist.storage import published, result_files
 from tests.compare_support import copy, draw_nothing, make, shown, subset
 
 # Six networks on all digits compute for longer than they compile.

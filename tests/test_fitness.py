@@ -13,22 +13,12 @@ import xarray as xr
 from scipy import stats
 
 import jaxdist
-from jaxdist import (
-    breakdowns,
-    config,
-    documents,
-    dose_tables,
-    markdown,
-    result_files,
-    summary,
-    tables,
-    verdicts,
-    writing,
-)
+from jaxdist import breakdowns, config, documents, dose_tables, markdown, summary, tables, verdicts, writing
 from jaxdist.compute import devices
 from jaxdist.compute.progress import silent
 from jaxdist.errors import InputError
 from jaxdist.networks import taps, targets
+from jaxdist.storage import result_files
 from jaxdist.sweep import counting, fitness, results, study, unedited
 from jaxdist.sweep.waves import Subject
 from jaxdist.version import SCHEMA

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from jaxdist.errors import InputError
-from jaxdist.interop import perceptrons
 from jaxdist.networks import forms, mlp, taps, training
 from jaxdist.perturbations import edits
+from jaxdist.storage.torch import perceptrons
 from jaxdist.sweep import ensemble_sweep
 from tests import oracle
 

@@ -13,7 +13,7 @@ import jaxdist
 from jaxdist.config import Config
 from jaxdist.data.dataset import Dataset, Split
 from jaxdist.errors import InputError
-from jaxdist.interop import accuracy
+from jaxdist.storage.torch import accuracy
 from tests.torch_support import refused, run, save_file, torch
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")

@@ -17,7 +17,7 @@ import jaxdist
 from jaxdist import data
 from jaxdist.config import DataConfig
 from jaxdist.errors import InputError
-from jaxdist.interop import transfer
+from jaxdist.storage.torch import transfer
 from jaxdist.sweep import results
 from tests.data.support import put
 from tests.torch_support import refused, run, save_file, torch

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from jaxdist import config as configs
-from jaxdist import running, weights
+from jaxdist import running
 from jaxdist.data import inputs
 from jaxdist.networks import models
+from jaxdist.storage import weights
 from tests.data.support import put
 
 

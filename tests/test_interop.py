@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import jaxdist
-from jaxdist import cli, config, data, folders, weights
+from jaxdist import cli, config, data
 from jaxdist.compute import devices
-from jaxdist.interop import transfer
 from jaxdist.networks import mlp
+from jaxdist.storage import folders, weights
+from jaxdist.storage.torch import transfer
 from jaxdist.sweep import results
 from tests.torch_support import network, refused, run, save_file, torch
 

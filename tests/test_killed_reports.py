@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from jaxdist import cli, compare, figures, files, manifests, pages, places, result_files, running, unfinished, writing
+from jaxdist import cli, compare, figures, files, pages, running, writing
 from jaxdist.compare import saving
 from jaxdist.compute import devices
+from jaxdist.storage import manifests, places, result_files, unfinished
+from jaxdist.storage.unfinished import Store
 from jaxdist.sweep import results
-from jaxdist.unfinished import Store
 
 SMALL = ["--train.seeds=2", "--train.steps=3", "--model.hidden=8", "--sweep.splits=test", "--sweep.families=clip"]
 SWEEP = ["--sweep.families=offset"]

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from benchmarks import survive
-from jaxdist import files, folders, manifests, places, unfinished, weights
+from jaxdist import files
+from jaxdist.storage import folders, manifests, places, unfinished, weights
 
 pytestmark = pytest.mark.slow
 
@@ -45,16 +46,16 @@ sys.exit(cli.main(arguments))
 
 STAGES = {
     "training, of the second network": ("jaxdist.networks.training", "_steps", 2),
-    "a state's checksums": ("jaxdist.unfinished", "_sums", 2),
+    "a state's checksums": ("jaxdist.storage.unfinished", "_sums", 2),
     "ranges": ("jaxdist.sweep.counting", "measure_ranges", 2),
     "the sweep": ("jaxdist.sweep.waves", "ensemble_sweep.sums", 2),
     "what edits move the logits by": ("jaxdist.sweep.restored", "moved", 2),
     "the sweep along training": ("jaxdist.sweep.waves", "ensemble_sweep.sums", 6),
-    "saving, of the second weights": ("jaxdist.weights", "save", 2),
-    "saving, of the config": ("jaxdist.folders", "configs.to_toml", 3),
+    "saving, of the second weights": ("jaxdist.storage.weights", "save", 2),
+    "saving, of the config": ("jaxdist.storage.folders", "configs.to_toml", 3),
     "saving, of the result": ("jaxdist.sweep.results", "save", 1),
-    "saving, of the list": ("jaxdist.manifests", "_Record.finish", 1),
-    "clearing": ("jaxdist.unfinished", "Store.clear", 1),
+    "saving, of the list": ("jaxdist.storage.manifests", "_Record.finish", 1),
+    "clearing": ("jaxdist.storage.unfinished", "Store.clear", 1),
     "tables": ("jaxdist.markdown", "tolerance", 1),
     "figures": ("jaxdist.figures", "save", 3),
     "the page": ("jaxdist.pages", "write", 1),

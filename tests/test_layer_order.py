@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxdist.errors import InputError
-from jaxdist.interop import order, perceptrons
+from jaxdist.storage.torch import order, perceptrons
 
 SQUARE = ((6, 6), (6, 6), (6, 3))
 

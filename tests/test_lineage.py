@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from jaxdist.errors import InputError
-from jaxdist.interop import lineage, names, sources
-from jaxdist.interop.checkpoints import Checkpoint
-from jaxdist.interop.lineage import Source
 from jaxdist.networks import forms
+from jaxdist.storage.torch import lineage, names, sources
+from jaxdist.storage.torch.checkpoints import Checkpoint
+from jaxdist.storage.torch.lineage import Source
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 import jaxdist
 from jaxdist import config, tables
 from jaxdist.compare import sides
-from jaxdist.interop import paper, perceptrons, transfer
 from jaxdist.perturbations import families
 from jaxdist.series import every_series
+from jaxdist.storage.torch import paper, perceptrons, transfer
 from jaxdist.sweep import results
 from tests.torch_support import network, refused, run, torch
 

@@ -8,8 +8,8 @@ import pytest
 import xarray as xr
 
 import jaxdist
-from jaxdist import overview, places, result_files
 from jaxdist.errors import InputError
+from jaxdist.storage import overview, places, result_files
 from tests import results_support
 
 

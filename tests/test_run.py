@@ -16,11 +16,12 @@ import xarray as xr
 from PIL import Image
 
 import jaxdist
-from jaxdist import cli, data, folders, pages, places, summary, tables, weights, writing
+from jaxdist import cli, data, pages, summary, tables, writing
 from jaxdist import config as configs
 from jaxdist.compute import devices
 from jaxdist.networks import mlp
 from jaxdist.perturbations import families
+from jaxdist.storage import folders, places, weights
 from jaxdist.version import SCHEMA
 from tests import oracle
 from tests.conftest import to_numpy

@@ -10,13 +10,15 @@ from pathlib import Path
 import filelock
 import pytest
 
-from jaxdist import files, folders, manifests, places
+from jaxdist import files
 from jaxdist.errors import InputError
+from jaxdist.storage import folders, manifests, places
 
 WRITER = """
 import sys
 from pathlib import Path
-from jaxdist import files, manifests
+from jaxdist import files
+from jaxdist.storage import manifests
 folder, who, times, *names = Path(sys.argv[1]), *sys.argv[2:]
 print("ready", flush=True)
 sys.stdin.readline()

@@ -6,10 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import breakdowns, folders, result_files, running, weights
+from jaxdist import breakdowns, running
 from jaxdist import config as configs
 from jaxdist.config import StatisticsConfig
 from jaxdist.networks import mlp, training
+from jaxdist.storage import folders, result_files, weights
 from jaxdist.sweep import results, study
 from tests import oracle
 from tests.test_unfinished import Killed

@@ -6,11 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import cli, folders, result_files, running, weights
+from jaxdist import cli, running
 from jaxdist import config as configs
 from jaxdist.errors import InputError
 from jaxdist.networks import targets
 from jaxdist.perturbations import families
+from jaxdist.storage import folders, result_files, weights
 from jaxdist.sweep import results, waves
 from tests import oracle
 

@@ -17,10 +17,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from jaxdist import cli, documents, dose_tables, places, result_files, summary, verdicts, writing
+from jaxdist import cli, documents, dose_tables, summary, verdicts, writing
 from jaxdist.cli import options as cli_options
 from jaxdist.cli import output, parser
 from jaxdist.compute import progress
+from jaxdist.storage import places, result_files
 from jaxdist.sweep import results
 from tests import dose_support, results_support
 from tests.terminal_support import SMALL, small_runs, wide

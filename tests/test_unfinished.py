@@ -18,11 +18,12 @@ import pytest
 import tomli_w
 import xarray as xr
 
-from jaxdist import cli, finished, folders, result_files, running, unfinished, weights
+from jaxdist import cli, finished, running
 from jaxdist import config as configs
 from jaxdist.errors import InputError
 from jaxdist.networks import training
 from jaxdist.perturbations import families
+from jaxdist.storage import folders, result_files, unfinished, weights
 from jaxdist.sweep import results, waves
 
 SMALL = {
@@ -309,7 +310,7 @@ def test_a_process_that_was_killed_holds_nothing_and_leaves_nothing_behind(tmp_p
     folder = tmp_path / "run"
     folder.mkdir()
     code = (
-        "import sys, time; from jaxdist import files, folders; from pathlib import Path\n"
+        "import sys, time; from jaxdist import files; from jaxdist.storage import folders; from pathlib import Path\n"
         "with folders.held(Path(sys.argv[1])) as f, files.aside(f / 'result.nc') as t:\n"
         "    t.write_text('half'); print('writing', flush=True); time.sleep(60)"
     )

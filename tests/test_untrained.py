@@ -9,24 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import (
-    cli,
-    compare,
-    folders,
-    overview,
-    paper_cells,
-    planning,
-    published,
-    result_files,
-    running,
-    weights,
-    writing,
-)
+from jaxdist import cli, compare, paper_cells, planning, running, writing
 from jaxdist import config as configs
 from jaxdist.compute import devices
 from jaxdist.data import inputs
 from jaxdist.networks import models, training
 from jaxdist.perturbations import families
+from jaxdist.storage import folders, overview, published, result_files, weights
 from jaxdist.sweep import results
 from tests import results_support
 

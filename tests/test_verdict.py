@@ -12,9 +12,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from jaxdist import cli, dose_figures, dose_tables, figures, result_files, summary, verdict_tables, verdicts, writing
+from jaxdist import cli, dose_figures, dose_tables, figures, summary, verdict_tables, verdicts, writing
 from jaxdist.config import StatisticsConfig
 from jaxdist.perturbations import families
+from jaxdist.storage import result_files
 from jaxdist.sweep import results
 from tests import dose_support, results_support
 from tests.dose_support import DISTANCE, INTENSITY, NEITHER, made_up

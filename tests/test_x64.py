@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 import jaxdist
-from jaxdist import result_files
+from jaxdist.storage import result_files
 from tests import oracle
 
 OPTIONS = {

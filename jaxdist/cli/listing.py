@@ -15,7 +15,7 @@ from rich.text import Text
 from jaxdist.text import shortened
 
 if TYPE_CHECKING:
-    from jaxdist.overview import Network, Overview
+    from jaxdist.storage import Network, Overview
 
 _LEAST = {"run": 14, "data": 13, "network": 8}
 """Letters that are kept of the columns which are shortened where there is no room."""

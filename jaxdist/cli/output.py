@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from jaxdist import files, manifests, places
+from jaxdist import files
 from jaxdist.compute import Show, hosts, shown, silent
 from jaxdist.config import StatisticsConfig
+from jaxdist.storage import manifests, places
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -8,7 +8,7 @@ from jaxdist import tables, text
 from jaxdist.compare.comparison import Comparison
 from jaxdist.markdown import grid
 from jaxdist.paper_cells import by_table, near
-from jaxdist.published import BASELINE_INDEX, SEEDS
+from jaxdist.storage import BASELINE_INDEX, SEEDS
 
 
 def markdown(comparison: Comparison) -> str:

@@ -13,13 +13,14 @@ import numpy as np
 import pandas as pd
 
 from jaxdist import config as configs
-from jaxdist import files, paper_cells, published
+from jaxdist import files, paper_cells
 from jaxdist.compare import counts, means, protocol, sides
 from jaxdist.compare import pairs as pairing
 from jaxdist.compare.pairs import Pairs, Verdict
 from jaxdist.compare.protocol import Difference
 from jaxdist.compare.sides import PUBLISHED, Side
 from jaxdist.errors import InputError
+from jaxdist.storage import published
 from jaxdist.types import Params
 
 IMAGES = 2

@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from jaxdist import figures, files, paper_cells, published
+from jaxdist import figures, files, paper_cells
 from jaxdist.compare.comparison import Comparison
+from jaxdist.storage import published
 from jaxdist.text import TWO_SEEDS, counted
 
 _MARKS = {"clip": "x"}

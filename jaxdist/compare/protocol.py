@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from jaxdist import config as configs
-from jaxdist import published
 from jaxdist.compare.sides import Side
 from jaxdist.config import Config
-from jaxdist.interop import sources
+from jaxdist.storage import published, sources
 from jaxdist.sweep import results
 
 FIELDS = (

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from jaxdist import files, manifests
+from jaxdist import files
 from jaxdist.compare import cell_tables, pictures
 from jaxdist.compare.comparison import Comparison
+from jaxdist.storage import manifests
 
 
 def save(comparison: Comparison, folder: Path) -> list[Path]:

@@ -11,12 +11,11 @@ import jax
 import numpy as np
 import xarray as xr
 
-from jaxdist import folders, interop, result_files
 from jaxdist.config import Config
 from jaxdist.errors import InputError
-from jaxdist.interop import transfer
 from jaxdist.perturbations import families
 from jaxdist.series import Series, every_series
+from jaxdist.storage import folders, load, result_files, transfer
 from jaxdist.sweep import fitness, results
 from jaxdist.text import counted
 from jaxdist.types import Params
@@ -77,7 +76,7 @@ def open_side(text: str) -> Side:
     path = Path(text).expanduser()
     if not path.exists() and difflib.get_close_matches(text, [PUBLISHED]):
         raise InputError(f"{text}: no such run folder or result file; did you mean '{PUBLISHED}'?")
-    result = interop.load(path)
+    result = load(path)
     if not set(families.ALL) & set(result.children):
         raise InputError(f"{path}: holds no sweep to compare; make one with 'jaxdist sweep {path}'")
     origin = json.loads(result.attrs.get("origin", "{}"))

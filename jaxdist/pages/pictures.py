@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import xarray as xr
 
-from jaxdist import manifests
 from jaxdist.pages.parts import Picture, Section
+from jaxdist.storage import manifests
 
 MOST_BYTES = 700_000
 """Of all pictures on a page; it says which others there are."""

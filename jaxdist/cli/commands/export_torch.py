@@ -24,7 +24,7 @@ def add(parser: Parser) -> None:
 
 def command(options: argparse.Namespace) -> None:
     """Export, and say how much."""
-    from jaxdist import interop
+    from jaxdist.storage import export_run
 
-    written = interop.export_run(options.run, options.out)
+    written = export_run(options.run, options.out)
     print(f"{counted(len(written), 'file')} in {options.out}")

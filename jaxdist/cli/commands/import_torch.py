@@ -49,9 +49,9 @@ def add(parser: Parser) -> None:
 
 def command(options: argparse.Namespace) -> None:
     """Import, and say what comes next."""
-    from jaxdist import interop
+    from jaxdist.storage import import_run
 
-    result = interop.import_run(
+    result = import_run(
         options.paths,
         changes(options),
         layers=options.layers,

@@ -31,7 +31,7 @@ def add(parser: Parser) -> None:
 
 def command(options: argparse.Namespace) -> None:
     """Look, and print the table."""
-    from jaxdist import overview  # late: only this command needs HDF5
+    from jaxdist.storage import overview
 
     found = overview.runs(options.folder, options.sort)
     document = {"folder": str(options.folder), "runs": [dataclasses.asdict(one) for one in found]}

@@ -6,10 +6,10 @@ import argparse
 import time
 from pathlib import Path
 
-from jaxdist import places
 from jaxdist.cli import output
 from jaxdist.cli.options import Parser, add_run, config_of, experiment
 from jaxdist.compute import hosts
+from jaxdist.storage import places
 
 HELP = "train, sweep and report in a run folder, or go on with it"
 USAGE = "[CONFIG] [OPTIONS]"

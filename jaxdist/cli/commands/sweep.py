@@ -33,7 +33,7 @@ def command(options: argparse.Namespace) -> None:
     stages = experiment(options)
     with output.progress(options) as show:
         result = stages.sweep_folder(options.run, changes(options), show=show)
-    from jaxdist import folders
+    from jaxdist.storage import folders
     from jaxdist.sweep import results
 
     output.write_numbers(options, result, results.options_of(result).statistics, folders.of(options.run))

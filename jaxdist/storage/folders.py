@@ -12,11 +12,12 @@ import jax
 import xarray as xr
 
 from jaxdist import config as configs
-from jaxdist import files, manifests, places, result_files, unfinished, weights
+from jaxdist import files
 from jaxdist.compute import hosts
 from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.networks import Passed, forms
+from jaxdist.storage import manifests, places, result_files, unfinished, weights
 from jaxdist.types import Params
 
 CONFIG_FILE = places.CONFIG

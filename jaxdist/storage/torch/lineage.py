@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxdist.errors import InputError
-from jaxdist.interop import checkpoints, names
+from jaxdist.storage.torch import checkpoints, names
 from jaxdist.types import Params
 
 ALIKE = 0.3

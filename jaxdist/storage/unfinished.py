@@ -26,10 +26,11 @@ import numpy as np
 import tomli_w
 
 from jaxdist import config as configs
-from jaxdist import files, places
+from jaxdist import files
 from jaxdist.compute import Backend, hosts
 from jaxdist.config import Config
 from jaxdist.errors import DAMAGED, InputError
+from jaxdist.storage import places
 
 Tree = TypeVar("Tree")
 

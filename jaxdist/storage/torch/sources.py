@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxdist import config as configs
-from jaxdist import folders
 from jaxdist.config import Config
 from jaxdist.errors import InputError
-from jaxdist.interop import checkpoints, lineage, names, paper
 from jaxdist.networks import forms
+from jaxdist.storage import folders
+from jaxdist.storage.torch import checkpoints, lineage, names, paper
 
 SUFFIXES = (".safetensors", *checkpoints.TORCH_SUFFIXES)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import xarray as xr
 
-from jaxdist import result_files
-from jaxdist.interop import paper
-from jaxdist.interop.checkpoints import TORCH_SUFFIXES
-from jaxdist.interop.transfer import export_run, import_run
+from jaxdist.storage import result_files
+from jaxdist.storage.torch import paper
+from jaxdist.storage.torch.checkpoints import TORCH_SUFFIXES
+from jaxdist.storage.torch.transfer import export_run, import_run
 
 __all__ = ["export_run", "import_run", "load"]
 

@@ -8,8 +8,9 @@ import h5py
 import numpy as np
 import xarray as xr
 
-from jaxdist import files, manifests, places
+from jaxdist import files
 from jaxdist.errors import DAMAGED, InputError
+from jaxdist.storage import manifests, places
 from jaxdist.version import SCHEMA
 
 FILE = places.RESULT

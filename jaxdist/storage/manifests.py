@@ -23,8 +23,9 @@ from typing import Any
 
 import filelock
 
-from jaxdist import files, places
+from jaxdist import files
 from jaxdist.errors import DAMAGED, InputError
+from jaxdist.storage import places
 
 FILE = places.MANIFEST
 

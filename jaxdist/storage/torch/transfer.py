@@ -14,12 +14,13 @@ import xarray as xr
 from safetensors.numpy import save as to_safetensors
 
 from jaxdist import config as configs
-from jaxdist import data, files, folders, result_files
+from jaxdist import data, files
 from jaxdist.config import Config
 from jaxdist.errors import InputError
-from jaxdist.interop import accuracy, checkpoints, lineage, paper, perceptrons, sources
-from jaxdist.interop.lineage import Source
 from jaxdist.networks import Metrics, forms
+from jaxdist.storage import folders, result_files
+from jaxdist.storage.torch import accuracy, checkpoints, lineage, paper, perceptrons, sources
+from jaxdist.storage.torch.lineage import Source
 from jaxdist.sweep import results
 from jaxdist.text import counted
 from jaxdist.types import Params

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from jaxdist import published
 from jaxdist.config import Config
 from jaxdist.errors import InputError
-from jaxdist.interop import checkpoints
 from jaxdist.networks import Metrics
 from jaxdist.perturbations import families
+from jaxdist.storage import published
+from jaxdist.storage.torch import checkpoints
 from jaxdist.sweep import results
 
 RESULT_FILE = Path("perturbation") / "perturbation_results.pt"

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from jaxdist.errors import InputError
-from jaxdist.interop import order
 from jaxdist.networks import forms
+from jaxdist.storage.torch import order
 from jaxdist.text import counted
 from jaxdist.types import Params
 

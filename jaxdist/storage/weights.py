@@ -12,8 +12,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.numpy import save as to_bytes
 
-from jaxdist import files, manifests
+from jaxdist import files
 from jaxdist.errors import InputError
+from jaxdist.storage import manifests
 from jaxdist.types import Params
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxdist.interop import paper
 from jaxdist.networks import forms
+from jaxdist.storage.torch import paper
 
 
 def _set(*lines: str) -> frozenset[str]:

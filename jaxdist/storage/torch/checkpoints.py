@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from jaxdist import manifests
 from jaxdist.errors import DAMAGED, InputError
-from jaxdist.interop import modules
+from jaxdist.storage import manifests
+from jaxdist.storage.torch import modules
 
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 

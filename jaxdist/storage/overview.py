@@ -21,8 +21,9 @@ import h5py
 import numpy as np
 
 from jaxdist import config as configs
-from jaxdist import files, manifests, places
+from jaxdist import files
 from jaxdist.errors import DAMAGED, InputError
+from jaxdist.storage import manifests, places
 from jaxdist.version import SCHEMA
 
 
