@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import pandas as pd
 
 import jaxdist
-from jaxdist import data, tables
+from jaxdist import data
+from jaxdist.analysis import tables
 from jaxdist.compute import devices
 from jaxdist.config import DataConfig, StatisticsConfig
 from jaxdist.networks import mlp, training

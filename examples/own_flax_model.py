@@ -10,7 +10,7 @@ from flax import nnx
 from sklearn.datasets import load_digits
 
 import jaxdist
-from jaxdist import tables
+from jaxdist.analysis import tables
 from jaxdist.config import StatisticsConfig
 
 STEPS = 60

@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from jaxdist import dose_tables, dosed, tables, verdicts
+from jaxdist.analysis import FairComparison, dose_tables, dosed, every_series, tables, verdicts
 from jaxdist.config import StatisticsConfig
-from jaxdist.dose_tables import FairComparison
-from jaxdist.series import every_series
 from jaxdist.sweep import fitness, results
 from jaxdist.version import __version__
 

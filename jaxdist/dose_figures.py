@@ -16,10 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
-from jaxdist import dose_tables, dosed, preference, tables
+from jaxdist.analysis import FairComparison, Rho, Swept, dose_tables, dosed, preference, tables
 from jaxdist.config import StatisticsConfig
-from jaxdist.dose_tables import FairComparison, Rho
-from jaxdist.dosed import Swept
 from jaxdist.figures import LOOKS, Values, new_figure, settle, style
 from jaxdist.text import TWO_SEEDS, counted
 

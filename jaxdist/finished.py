@@ -10,9 +10,9 @@ from pathlib import Path
 import xarray as xr
 
 from jaxdist import config as configs
-from jaxdist import dose_tables, dosed, pages, running, writing
+from jaxdist import pages, running, writing
+from jaxdist.analysis import FairComparison, dose_tables, dosed
 from jaxdist.config import StatisticsConfig
-from jaxdist.dose_tables import FairComparison
 from jaxdist.errors import InputError
 from jaxdist.storage import folders, manifests, result_files
 from jaxdist.sweep import results

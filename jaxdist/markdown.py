@@ -1,4 +1,4 @@
-"""Tables for people, in Markdown and percent, made from the data frames of `jaxdist.tables` and `breakdowns`."""
+"""Tables for people, in Markdown and percent, made from the data frames of `jaxdist.analysis.tables` and `breakdowns`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from jaxdist import breakdowns, tables
+from jaxdist.analysis import breakdowns, tables
 from jaxdist.config import StatisticsConfig
 
 MOST_SEEDS, MOST_UNITS = 3, 10

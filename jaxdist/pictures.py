@@ -17,8 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from jaxdist import tables
-from jaxdist.breakdowns import Pair
+from jaxdist.analysis import Pair, tables
 from jaxdist.figures import Look, Values, looks, new_figure, settle, style
 from jaxdist.perturbations import families
 from jaxdist.text import counted

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from jaxdist import breakdowns, figures, tables
+from jaxdist import figures
+from jaxdist.analysis import breakdowns, tables
 from jaxdist.figures import looks, new_figure, settle, style
 from jaxdist.perturbations import families
 from jaxdist.pictures import LABELS, plain

@@ -11,7 +11,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from jaxdist import breakdowns, dose_tables, dosed, markdown, tables, verdicts
+from jaxdist import markdown
+from jaxdist.analysis import breakdowns, dose_tables, dosed, tables, verdicts
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
 from jaxdist.perturbations import families, formulas

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
-from jaxdist import dose_tables, dosed, markdown, tables, text, verdicts
+from jaxdist import markdown, text
+from jaxdist.analysis import EQUIVALENT, LEVELS, FairComparison, Finding, Rho, dose_tables, dosed, tables, verdicts
 from jaxdist.config import StatisticsConfig
-from jaxdist.dose_tables import FairComparison, Finding, Rho
-from jaxdist.preference import EQUIVALENT, LEVELS
 from jaxdist.sweep import fitness
 
 

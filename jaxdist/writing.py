@@ -11,11 +11,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from jaxdist import (
-    breakdowns,
     documents,
     dose_figures,
-    dose_tables,
-    dosed,
     figures,
     files,
     markdown,
@@ -23,9 +20,9 @@ from jaxdist import (
     pictures,
     profiles,
     summary,
-    tables,
     verdict_tables,
 )
+from jaxdist.analysis import breakdowns, dose_tables, dosed, tables
 from jaxdist.compute import hosts
 from jaxdist.config import StatisticsConfig
 from jaxdist.networks import targets

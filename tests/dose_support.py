@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from jaxdist import config, dose_tables, dosed
+from jaxdist import config
+from jaxdist.analysis import dose_tables, dosed
 from jaxdist.perturbations import families
 from jaxdist.sweep import results
 from jaxdist.version import SCHEMA

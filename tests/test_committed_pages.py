@@ -11,7 +11,8 @@ import pytest
 from scipy import stats
 
 import jaxdist
-from jaxdist import cli, dose_tables, dosed, paper_cells, preference, tables
+from jaxdist import cli
+from jaxdist.analysis import dose_tables, dosed, paper_cells, preference, tables
 from jaxdist.config import StatisticsConfig
 from jaxdist.perturbations import families
 from jaxdist.storage import published

@@ -13,7 +13,8 @@ from scipy import stats
 
 import jaxdist
 from jaxdist import compare as compare_package
-from jaxdist import config, paper_cells
+from jaxdist import config
+from jaxdist.analysis import paper_cells
 from jaxdist.compare import cell_tables, compare, pictures, saving, sides
 from jaxdist.perturbations import families
 from jaxdist.storage import published, result_files

@@ -91,7 +91,7 @@ def test_names_in_docstrings_are_there():
     ("text", "missing"),
     [
         ("`edits.build` and `families.build`", ["edits.build"]),
-        ("`jaxdist.nothing(x)`, ``jaxdist.statistics.holm``, `statistics.holm(p, ...)`", ["nothing"]),
+        ("`jaxdist.nothing(x)`, ``jaxdist.analysis.statistics.holm``, `statistics.holm(p, ...)`", ["nothing"]),
         ("`statistics.Corrected.drop`, `series.Series.at`, `series.Series.drop`", ["series.Series.drop"]),
         ("`sweep.dose`, `report.html`, `--data.dir`, `result.seeds`, `np.nothing`", []),
         ("```python\nedits.build()\n```", []),

@@ -8,7 +8,8 @@ import shlex
 import numpy as np
 import pytest
 
-from jaxdist import config, dose_tables, dosed, markdown, one_network, preference, statistics, tables
+from jaxdist import config, markdown
+from jaxdist.analysis import dose_tables, dosed, one_network, preference, statistics, tables
 from jaxdist.errors import InputError
 from jaxdist.perturbations import families
 from tests import dose_support, results_support

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxdist import equivalence
+from jaxdist.analysis import equivalence
 
 
 def test_is_welchs_test_and_tost():

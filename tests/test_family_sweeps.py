@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist import breakdowns
+from jaxdist.analysis import breakdowns
 from jaxdist.config import Options, RangesConfig, SweepConfig
 from jaxdist.errors import InputError
 from jaxdist.networks import mlp

@@ -13,7 +13,8 @@ import xarray as xr
 from scipy import stats
 
 import jaxdist
-from jaxdist import breakdowns, config, documents, dose_tables, markdown, summary, tables, verdicts, writing
+from jaxdist import config, documents, markdown, summary, writing
+from jaxdist.analysis import breakdowns, dose_tables, tables, verdicts
 from jaxdist.compute import devices
 from jaxdist.compute.progress import silent
 from jaxdist.errors import InputError

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxdist import preference
+from jaxdist.analysis import preference
 from jaxdist.compute import devices, elementwise
 from jaxdist.config import Options, SweepConfig
 from jaxdist.networks import taps

@@ -14,7 +14,8 @@ import pytest
 import xarray as xr
 
 import jaxdist
-from jaxdist import cli, finished, pages, tables, writing
+from jaxdist import cli, finished, pages, writing
+from jaxdist.analysis import tables
 from jaxdist.errors import InputError
 from jaxdist.sweep import results
 

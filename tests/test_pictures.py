@@ -12,7 +12,8 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_hex
 from rich.console import Console
 
-from jaxdist import breakdowns, config, crossings, markdown, pictures, profiles, summary, tables, writing
+from jaxdist import config, crossings, markdown, pictures, profiles, summary, writing
+from jaxdist.analysis import breakdowns, tables
 from jaxdist.figures import looks
 from jaxdist.sweep import results
 from tests.figure_support import assert_legible, grey

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxdist import preference
+from jaxdist.analysis import preference
+from jaxdist.analysis.preference import LEVELS, Doses, LogRatio
 from jaxdist.errors import InputError
-from jaxdist.preference import LEVELS, Doses, LogRatio
 
 INF, NAN = np.inf, np.nan
 

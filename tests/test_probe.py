@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import jaxdist
-from jaxdist import cli, tables
+from jaxdist import cli
+from jaxdist.analysis import tables
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
 from jaxdist.networks import mlp

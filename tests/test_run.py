@@ -16,8 +16,9 @@ import xarray as xr
 from PIL import Image
 
 import jaxdist
-from jaxdist import cli, data, pages, summary, tables, writing
+from jaxdist import cli, data, pages, summary, writing
 from jaxdist import config as configs
+from jaxdist.analysis import tables
 from jaxdist.compute import devices
 from jaxdist.networks import mlp
 from jaxdist.perturbations import families

@@ -80,7 +80,7 @@ def test_the_reference_has_what_a_user_of_python_meets(site, built):
         "jaxdist.probes.probe",
         "jaxdist.networks.taps.Model",
         "jaxdist.sweep.ensemble_sweep.sweep",
-        "jaxdist.statistics.corrected",
+        "jaxdist.analysis.statistics.corrected",
     ):
         assert f'id="{name}"' in text
     for words in (

@@ -11,10 +11,11 @@ import xarray as xr
 from rich.console import Console
 
 import jaxdist
-from jaxdist import config, dose_figures, dose_tables, markdown, paper_cells, tables, verdict_tables, verdicts, writing
+from jaxdist import config, dose_figures, markdown, verdict_tables, writing
+from jaxdist.analysis import dose_tables, paper_cells, tables, verdicts
+from jaxdist.analysis.series import every_series
 from jaxdist.compare import cell_tables, means
 from jaxdist.pages import content
-from jaxdist.series import every_series
 from tests import dose_support, figure_support, page_support, results_support
 
 OPTIONS = config.StatisticsConfig()

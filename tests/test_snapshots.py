@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import breakdowns, running
 from jaxdist import config as configs
+from jaxdist import running
+from jaxdist.analysis import breakdowns
 from jaxdist.config import StatisticsConfig
 from jaxdist.networks import mlp, training
 from jaxdist.storage import folders, result_files, weights

@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from jaxdist import crossings, statistics
+from jaxdist import crossings
+from jaxdist.analysis import statistics
 from jaxdist.errors import InputError
 
 ROOT3 = math.sqrt(3)

@@ -17,7 +17,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from jaxdist import cli, documents, dose_tables, summary, verdicts, writing
+from jaxdist import cli, documents, summary, writing
+from jaxdist.analysis import dose_tables, verdicts
 from jaxdist.cli import options as cli_options
 from jaxdist.cli import output, parser
 from jaxdist.compute import progress

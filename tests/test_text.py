@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxdist import summary, tables, text
+from jaxdist import summary, text
+from jaxdist.analysis import tables
 from jaxdist.config import StatisticsConfig
 from tests import results_support
 from tests.page_support import ROOT

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import cli, compare, paper_cells, planning, running, writing
+from jaxdist import cli, compare, planning, running, writing
 from jaxdist import config as configs
+from jaxdist.analysis import paper_cells
 from jaxdist.compute import devices
 from jaxdist.data import inputs
 from jaxdist.networks import models, training

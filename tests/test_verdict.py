@@ -12,7 +12,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from jaxdist import cli, dose_figures, dose_tables, figures, summary, verdict_tables, verdicts, writing
+from jaxdist import cli, dose_figures, figures, summary, verdict_tables, writing
+from jaxdist.analysis import dose_tables, verdicts
 from jaxdist.config import StatisticsConfig
 from jaxdist.perturbations import families
 from jaxdist.storage import result_files

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from jaxdist import tables, text
+from jaxdist import text
+from jaxdist.analysis import by_table, near, tables
 from jaxdist.compare.comparison import Comparison
 from jaxdist.markdown import grid
-from jaxdist.paper_cells import by_table, near
 from jaxdist.storage import BASELINE_INDEX, SEEDS
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from jaxdist import config as configs
-from jaxdist import files, paper_cells
+from jaxdist import files
+from jaxdist.analysis import paper_cells
 from jaxdist.compare import counts, means, protocol, sides
 from jaxdist.compare import pairs as pairing
 from jaxdist.compare.pairs import Pairs, Verdict

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from jaxdist import equivalence, statistics
+from jaxdist.analysis import equivalence, statistics
 from jaxdist.compare.pairs import Pairs, Verdict, by_series
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError

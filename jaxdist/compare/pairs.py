@@ -8,10 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from jaxdist import statistics
+from jaxdist.analysis import Series, statistics
 from jaxdist.compare.sides import Key, Side
 from jaxdist.errors import InputError
-from jaxdist.series import Series
 from jaxdist.text import counted
 
 Pairs = dict[Key, tuple[Series, Series]]

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from jaxdist import figures, files, paper_cells
+from jaxdist import figures, files
+from jaxdist.analysis import paper_cells
 from jaxdist.compare.comparison import Comparison
 from jaxdist.storage import published
 from jaxdist.text import TWO_SEEDS, counted

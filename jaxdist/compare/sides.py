@@ -11,10 +11,10 @@ import jax
 import numpy as np
 import xarray as xr
 
+from jaxdist.analysis import Series, every_series
 from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.perturbations import families
-from jaxdist.series import Series, every_series
 from jaxdist.storage import folders, load, result_files, transfer
 from jaxdist.sweep import fitness, results
 from jaxdist.text import counted

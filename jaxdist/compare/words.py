@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from jaxdist import paper_cells, tables
+from jaxdist.analysis import paper_cells, tables
 from jaxdist.compare import cell_tables
 from jaxdist.compare.comparison import Comparison
 from jaxdist.compare.pairs import by_series

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 import plotly.graph_objects as go
 
-from jaxdist import dose_figures, figures, tables
+from jaxdist import dose_figures, figures
+from jaxdist.analysis import tables
 from jaxdist.pages import listings
 from jaxdist.pages.parts import Chart, Choice, Key, literal
 from jaxdist.perturbations import families

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jaxdist import tables, verdicts
+from jaxdist.analysis import LEVELS, tables, verdicts
 from jaxdist.config import StatisticsConfig
 from jaxdist.pages.parts import Cell, Table, table
-from jaxdist.preference import LEVELS
 
 Columns = dict[str, Callable[[Any], Cell]]
 

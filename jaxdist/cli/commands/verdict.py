@@ -37,7 +37,7 @@ def command(options: argparse.Namespace) -> None:
     from jaxdist.storage import folders
 
     result, found, statistics = finished.verdict_folder(options.run, options.margin)
-    from jaxdist import verdicts
+    from jaxdist.analysis import verdicts
 
     if options.site is not None:
         found = found.at(options.site)

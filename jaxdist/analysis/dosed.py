@@ -14,10 +14,10 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import xarray as xr
 
-from jaxdist import preference
+from jaxdist.analysis import preference
+from jaxdist.analysis.preference import Path
+from jaxdist.analysis.series import Series, series_of
 from jaxdist.perturbations import families
-from jaxdist.preference import Path
-from jaxdist.series import Series, series_of
 from jaxdist.sweep import fitness, results
 from jaxdist.types import Values
 

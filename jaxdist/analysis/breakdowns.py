@@ -1,6 +1,6 @@
 """A result's further groups as tables: pairs of families, units one by one, networks along training.
 
-Data frames hold fractions, as in `jaxdist.tables`; a group that a result does not have gives an empty one.
+Data frames hold fractions, as in `jaxdist.analysis.tables`; a group that a result does not have gives an empty one.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import crossings, tables, text
+from jaxdist import crossings, text
+from jaxdist.analysis import tables
+from jaxdist.analysis.series import series_of
 from jaxdist.config import StatisticsConfig
 from jaxdist.perturbations import families
-from jaxdist.series import series_of
 from jaxdist.sweep import Chance, fitness, results
 
 UNIT = ["network", "seed", "site", "split", "unit"]

@@ -3,7 +3,7 @@
 *Flips* are the share of images whose class changes, *dose* says how much an edit changes what is read from a layer;
 both are fractions. For curves that only rise, "A costs more than B at equal dose" and "A needs less dose than B for
 equal flips" say the same; the second has a scale-free effect, the ratio of doses, and no images too few to count.
-Pure NumPy and SciPy; seeds are the axis S, points the axis P, as in `jaxdist.statistics`.
+Pure NumPy and SciPy; seeds are the axis S, points the axis P, as in `jaxdist.analysis.statistics`.
 
 A dose that no point of a grid costs enough at is *censored*: known only to exceed the largest dose on its path. Ratios
 are therefore pairs of ends between which they lie, and every test uses the end that is less favourable to its claim. A
@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from jaxdist import statistics
+from jaxdist.analysis import statistics
 from jaxdist.crossings import DECIMALS
 from jaxdist.errors import InputError
 from jaxdist.text import all_seeds

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import statistics, tables
+from jaxdist.analysis import statistics, tables
+from jaxdist.analysis.series import Series, every_series
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
-from jaxdist.series import Series, every_series
 from jaxdist.storage import published
 from jaxdist.text import counted
 

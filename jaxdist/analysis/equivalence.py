@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from jaxdist.analysis.statistics import shows_spread
 from jaxdist.crossings import DECIMALS
 from jaxdist.errors import InputError
-from jaxdist.statistics import shows_spread
 from jaxdist.types import Flags, Values
 
 

@@ -3,7 +3,7 @@
 An edit takes some images from right to wrong (`lost`) and others from wrong to right (`won`); all that is known of the
 drop lies in these two numbers and the number of images. The answers hold for this network and images like these: they
 say nothing of the same network trained from other seeds. Pure NumPy and SciPy; every accuracy, drop and margin is a
-fraction, and points are the axis P, as in `jaxdist.statistics`.
+fraction, and points are the axis P, as in `jaxdist.analysis.statistics`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from jaxdist import crossings, statistics
+from jaxdist import crossings
+from jaxdist.analysis import statistics
+from jaxdist.analysis.statistics import Corrected
 from jaxdist.crossings import DECIMALS
 from jaxdist.errors import InputError
-from jaxdist.statistics import Corrected
 from jaxdist.text import counted
 from jaxdist.types import Values
 

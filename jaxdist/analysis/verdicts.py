@@ -14,10 +14,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from jaxdist import dose_tables, dosed, preference, tables
+from jaxdist.analysis import dose_tables, dosed, preference, tables
+from jaxdist.analysis.dose_tables import FairComparison, Finding, Rho
+from jaxdist.analysis.preference import EQUIVALENT, LEVELS, Ratio
 from jaxdist.config import StatisticsConfig
-from jaxdist.dose_tables import FairComparison, Finding, Rho
-from jaxdist.preference import EQUIVALENT, LEVELS, Ratio
 from jaxdist.sweep import fitness
 from jaxdist.text import TWO_SEEDS, counted
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from jaxdist import crossings, one_network
+from jaxdist import crossings
+from jaxdist.analysis import one_network
 from jaxdist.perturbations import families
 from jaxdist.sweep import Chance, fitness, results
 

@@ -1,6 +1,6 @@
 """The fair comparison as data frames: doses of every family, what flips cost in dose, ratios, robustness, verdicts.
 
-Frames hold fractions; a gauge is as `jaxdist.dosed` says.
+Frames hold fractions; a gauge is as `jaxdist.analysis.dosed` says.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import crossings, dosed, one_network, preference, statistics, tables
+from jaxdist import crossings
+from jaxdist.analysis import dosed, one_network, preference, statistics, tables
+from jaxdist.analysis.dosed import Place, Swept
+from jaxdist.analysis.preference import LEVELS, Doses, Ratio, Verdict
+from jaxdist.analysis.series import Series
 from jaxdist.config import StatisticsConfig
-from jaxdist.dosed import Place, Swept
 from jaxdist.errors import InputError
 from jaxdist.perturbations import families
-from jaxdist.preference import LEVELS, Doses, Ratio, Verdict
-from jaxdist.series import Series
 from jaxdist.types import Values
 
 PLACE = ("network", "site", "split", "family", "gauge")

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import crossings, one_network, preference, statistics, text
+from jaxdist import crossings, text
+from jaxdist.analysis import one_network, preference, statistics
+from jaxdist.analysis.series import Series, every_series
 from jaxdist.config import StatisticsConfig
 from jaxdist.perturbations import families
-from jaxdist.series import Series, every_series
 from jaxdist.storage import published
 from jaxdist.sweep import fitness
 from jaxdist.text import shortened as shortened
