@@ -4,7 +4,7 @@ from .networks import from_linen as from_linen
 from .networks import from_nnx as from_nnx
 from .networks import sites as sites
 from .probes import probe as probe
+from .report import show as show
 from .running import run as run
 from .storage import load as load
-from .summary import show as show
 from .version import __version__ as __version__

@@ -15,13 +15,13 @@ from typing import NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from jaxdist import writing
 from jaxdist.compute import SEED, mesh_of
 from jaxdist.config import Config
 from jaxdist.data import Inputs, load_inputs
 from jaxdist.errors import InputError
 from jaxdist.networks import Metrics, forms, mlp, models, training
 from jaxdist.perturbations import edits, families, ranges, rules
+from jaxdist.report import writing
 from jaxdist.storage import result_files
 from jaxdist.sweep import Counts, Found, ensemble_sweep, results, waves
 from jaxdist.text import counted

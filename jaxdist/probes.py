@@ -18,12 +18,12 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from jaxdist import config as configs
-from jaxdist import writing
 from jaxdist.compute import Examples, Show, blocks, devices, hosts, shown, silent
 from jaxdist.config import Options
 from jaxdist.data import Labelled, oddities, own_data
 from jaxdist.errors import InputError
 from jaxdist.networks import Action, Model, independence, own_networks, sizes, taps, targets_of
+from jaxdist.report import writing
 from jaxdist.storage import folders, manifests, result_files
 from jaxdist.sweep import Context, Subject, results, study, unedited
 from jaxdist.text import counted

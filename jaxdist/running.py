@@ -18,13 +18,13 @@ import numpy as np
 import xarray as xr
 
 from jaxdist import config as configs
-from jaxdist import writing
 from jaxdist.compute import Show, hosts, mesh_of, silent
 from jaxdist.config import Config
 from jaxdist.data import Inputs, load_inputs, refuse_unlike
 from jaxdist.errors import InputError, MeaninglessError, TrainingDivergedError
 from jaxdist.networks import Metrics, Passed, Snapshot, mlp, models, taps, training
 from jaxdist.perturbations import families, ranges
+from jaxdist.report import writing
 from jaxdist.storage import Store, folders, manifests, refuse_other, result_files, transfer, unfinished, weights
 from jaxdist.sweep import Context, Subject, family_sweeps, fitness, results, study
 from jaxdist.types import Params

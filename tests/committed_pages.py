@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-from jaxdist import cli, figures
+from jaxdist import cli
+from jaxdist.report import figures
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"<!-- (jaxdist [^>]*?) -->\n(.*?)\n?<!-- end -->", re.S)

@@ -11,8 +11,8 @@ import pytest
 
 import jaxdist
 from jaxdist import cli, config
-from jaxdist import compare as compare_package
 from jaxdist.compute import devices
+from jaxdist.report import compare as compare_package
 from jaxdist.storage import result_files
 from jaxdist.storage import weights as stored
 from jaxdist.sweep import results

@@ -8,7 +8,8 @@ import shutil
 
 import pytest
 
-from jaxdist import cli, writing
+from jaxdist import cli
+from jaxdist.report import writing
 
 SMALL = (
     "--train.seeds=2",

@@ -14,10 +14,10 @@ from PIL import Image
 
 import jaxdist
 from jaxdist import cli, config, data
-from jaxdist import compare as compare_package
-from jaxdist.compare import compare, pictures, saving, sides
 from jaxdist.errors import InputError
 from jaxdist.perturbations import families
+from jaxdist.report import compare as compare_package
+from jaxdist.report.compare import compare, pictures, saving, sides
 from jaxdist.storage import result_files
 from jaxdist.storage import weights as stored
 from jaxdist.sweep import results

@@ -12,11 +12,11 @@ import pytest
 from scipy import stats
 
 import jaxdist
-from jaxdist import compare as compare_package
 from jaxdist import config
 from jaxdist.analysis import paper_cells
-from jaxdist.compare import cell_tables, compare, pictures, saving, sides
 from jaxdist.perturbations import families
+from jaxdist.report import compare as compare_package
+from jaxdist.report.compare import cell_tables, compare, pictures, saving, sides
 from jaxdist.storage import published, result_files
 from tests.compare_support import copy, draw_nothing, make, shown, subset
 

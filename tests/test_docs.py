@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jaxdist import config as configs
-from jaxdist import figures, gallery
 from jaxdist.cli import parser
+from jaxdist.report import figures, gallery
 from tests import page_support
 from tests.page_support import ROOT, SKIPPED
 

@@ -8,10 +8,11 @@ import shlex
 import numpy as np
 import pytest
 
-from jaxdist import config, markdown
+from jaxdist import config
 from jaxdist.analysis import dose_tables, dosed, one_network, preference, statistics, tables
 from jaxdist.errors import InputError
 from jaxdist.perturbations import families
+from jaxdist.report import markdown
 from tests import dose_support, results_support
 from tests.dose_support import DISTANCE, INTENSITY, NEITHER, TOTAL, made_up
 

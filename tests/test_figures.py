@@ -13,9 +13,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from jaxdist import figures
 from jaxdist.errors import InputError
-from jaxdist.figures import Curve
+from jaxdist.report import figures
+from jaxdist.report.figures import Curve
 from tests.figure_support import assert_legible, grey, vertical_lines
 
 GRIDS = {

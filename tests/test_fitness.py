@@ -13,12 +13,13 @@ import xarray as xr
 from scipy import stats
 
 import jaxdist
-from jaxdist import config, documents, markdown, summary, writing
+from jaxdist import config
 from jaxdist.analysis import breakdowns, dose_tables, tables, verdicts
 from jaxdist.compute import devices
 from jaxdist.compute.progress import silent
 from jaxdist.errors import InputError
 from jaxdist.networks import taps, targets
+from jaxdist.report import documents, markdown, summary, writing
 from jaxdist.storage import result_files
 from jaxdist.sweep import counting, fitness, results, study, unedited
 from jaxdist.sweep.waves import Subject

@@ -10,8 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from jaxdist import gallery
 from jaxdist.errors import InputError
+from jaxdist.report import gallery
 from tests.figure_support import assert_legible, vertical_lines
 
 

@@ -22,7 +22,7 @@ SMALL = ["--model.activations", "abs", "--model.hidden", "16", "--train.steps", 
 SMALL += ["--data.normalisation", "unit", "--train.learning_rate", "0.5"]
 
 WITHOUT_PICTURES = (
-    "import sys; from jaxdist import cli, writing; from jaxdist.compute import hosts; "
+    "import sys; from jaxdist import cli; from jaxdist.report import writing; from jaxdist.compute import hosts; "
     "writing.write = lambda *_: []; hosts.HEARTBEAT = 10; "
     "sys.exit(cli.main())"
 )
@@ -59,7 +59,7 @@ def started(processes, *arguments):
 @pytest.mark.parametrize(("processes", "seeds"), [(2, 3), pytest.param(3, 3, marks=pytest.mark.slow)])
 def test_processes_count_what_one_counts_and_one_of_them_writes(processes, seeds, tmp_path, monkeypatch):
     small = [*SMALL, "--train.seeds", str(seeds)]
-    monkeypatch.setattr("jaxdist.writing.write", lambda *_: [])
+    monkeypatch.setattr("jaxdist.report.writing.write", lambda *_: [])
     assert cli.main(["run", "--out", "alone", *small]) == 0
     with started(processes, "run", "--out", "together", *small) as running:
         said = [process.communicate(timeout=300) for process in running]

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from jaxdist import cli, compare, figures, files, pages, running, writing
-from jaxdist.compare import saving
+from jaxdist import cli, files, running
 from jaxdist.compute import devices
+from jaxdist.report import compare, figures, pages, writing
+from jaxdist.report.compare import saving
 from jaxdist.storage import manifests, places, result_files, unfinished
 from jaxdist.storage.unfinished import Store
 from jaxdist.sweep import results

@@ -56,9 +56,9 @@ STAGES = {
     "saving, of the result": ("jaxdist.sweep.results", "save", 1),
     "saving, of the list": ("jaxdist.storage.manifests", "_Record.finish", 1),
     "clearing": ("jaxdist.storage.unfinished", "Store.clear", 1),
-    "tables": ("jaxdist.markdown", "tolerance", 1),
-    "figures": ("jaxdist.figures", "save", 3),
-    "the page": ("jaxdist.pages", "write", 1),
+    "tables": ("jaxdist.report.markdown", "tolerance", 1),
+    "figures": ("jaxdist.report.figures", "save", 3),
+    "the page": ("jaxdist.report.pages", "write", 1),
 }
 
 

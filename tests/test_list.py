@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from jaxdist import cli, documents, files
+from jaxdist import cli, files
 from jaxdist import config as configs
+from jaxdist.report import documents
 from jaxdist.storage import overview, places, result_files
 from tests import dose_support, results_support
 from tests.terminal_support import small_runs, wide

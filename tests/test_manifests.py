@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxdist import cli, compare, files, probe, writing
-from jaxdist.compare import saving
+from jaxdist import cli, files, probe
 from jaxdist.compute import devices
 from jaxdist.errors import InputError
+from jaxdist.report import compare, writing
+from jaxdist.report.compare import saving
 from jaxdist.storage import folders, manifests, places, result_files
 
 SMALL = ["--train.seeds=2", "--train.steps=3", "--model.hidden=8"]

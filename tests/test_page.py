@@ -14,9 +14,10 @@ import pytest
 import xarray as xr
 
 import jaxdist
-from jaxdist import cli, finished, pages, writing
+from jaxdist import cli, finished
 from jaxdist.analysis import tables
 from jaxdist.errors import InputError
+from jaxdist.report import pages, writing
 from jaxdist.sweep import results
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -12,8 +12,8 @@ import jaxdist
 from jaxdist import config
 from jaxdist.analysis import tables
 from jaxdist.analysis.series import every_series
-from jaxdist.compare import sides
 from jaxdist.perturbations import families
+from jaxdist.report.compare import sides
 from jaxdist.storage.torch import paper, perceptrons, transfer
 from jaxdist.sweep import results
 from tests.torch_support import network, refused, run, torch

@@ -10,8 +10,8 @@ import xarray as xr
 
 import jaxdist
 from jaxdist import cli, config, errors
-from jaxdist.compare import protocol, sides
 from jaxdist.networks import paper_weights
+from jaxdist.report.compare import protocol, sides
 from jaxdist.storage import published
 
 PAPER_CODE = ("--model.init", "paper_code", "--quiet")

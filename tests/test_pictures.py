@@ -12,9 +12,10 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_hex
 from rich.console import Console
 
-from jaxdist import config, crossings, markdown, pictures, profiles, summary, writing
+from jaxdist import config, crossings
 from jaxdist.analysis import breakdowns, tables
-from jaxdist.figures import looks
+from jaxdist.report import markdown, pictures, profiles, summary, writing
+from jaxdist.report.figures import looks
 from jaxdist.sweep import results
 from tests.figure_support import assert_legible, grey
 from tests.results_support import LONG, THRESHOLDS, TOTAL, made_up

@@ -5,9 +5,10 @@ from __future__ import annotations
 import jax
 import pytest
 
-from jaxdist import cli, config, planning, writing
+from jaxdist import cli, config, planning
 from jaxdist.data.inputs import load_inputs
 from jaxdist.errors import InputError
+from jaxdist.report import writing
 
 TREE = {
     "model": {"hidden": [8], "activations": ["relu", "abs"]},

@@ -9,11 +9,12 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import cli, compare, data
+from jaxdist import cli, data
 from jaxdist.compute import devices
 from jaxdist.config import DataConfig, SweepConfig
 from jaxdist.networks import mlp
 from jaxdist.perturbations import edits, families, ranges
+from jaxdist.report import compare
 from jaxdist.storage import weights as stored_weights
 from jaxdist.sweep import ensemble_sweep
 from tests.test_compare import shown

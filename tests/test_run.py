@@ -16,12 +16,13 @@ import xarray as xr
 from PIL import Image
 
 import jaxdist
-from jaxdist import cli, data, pages, summary, writing
+from jaxdist import cli, data
 from jaxdist import config as configs
 from jaxdist.analysis import tables
 from jaxdist.compute import devices
 from jaxdist.networks import mlp
 from jaxdist.perturbations import families
+from jaxdist.report import pages, summary, writing
 from jaxdist.storage import folders, places, weights
 from jaxdist.version import SCHEMA
 from tests import oracle

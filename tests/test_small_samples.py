@@ -11,11 +11,12 @@ import xarray as xr
 from rich.console import Console
 
 import jaxdist
-from jaxdist import config, dose_figures, markdown, verdict_tables, writing
+from jaxdist import config
 from jaxdist.analysis import dose_tables, paper_cells, tables, verdicts
 from jaxdist.analysis.series import every_series
-from jaxdist.compare import cell_tables, means
-from jaxdist.pages import content
+from jaxdist.report import dose_figures, markdown, verdict_tables, writing
+from jaxdist.report.compare import cell_tables, means
+from jaxdist.report.pages import content
 from tests import dose_support, figure_support, page_support, results_support
 
 OPTIONS = config.StatisticsConfig()

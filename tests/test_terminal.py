@@ -17,11 +17,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from jaxdist import cli, documents, summary, writing
+from jaxdist import cli
 from jaxdist.analysis import dose_tables, verdicts
 from jaxdist.cli import options as cli_options
 from jaxdist.cli import output, parser
 from jaxdist.compute import progress
+from jaxdist.report import documents, summary, writing
 from jaxdist.storage import places, result_files
 from jaxdist.sweep import results
 from tests import dose_support, results_support

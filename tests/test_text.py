@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxdist import summary, text
+from jaxdist import text
 from jaxdist.analysis import tables
 from jaxdist.config import StatisticsConfig
+from jaxdist.report import summary
 from tests import results_support
 from tests.page_support import ROOT
 

@@ -9,13 +9,14 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import cli, compare, planning, running, writing
+from jaxdist import cli, planning, running
 from jaxdist import config as configs
 from jaxdist.analysis import paper_cells
 from jaxdist.compute import devices
 from jaxdist.data import inputs
 from jaxdist.networks import models, training
 from jaxdist.perturbations import families
+from jaxdist.report import compare, writing
 from jaxdist.storage import folders, overview, published, result_files, weights
 from jaxdist.sweep import results
 from tests import results_support

@@ -12,10 +12,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from jaxdist import cli, dose_figures, figures, summary, verdict_tables, writing
+from jaxdist import cli
 from jaxdist.analysis import dose_tables, verdicts
 from jaxdist.config import StatisticsConfig
 from jaxdist.perturbations import families
+from jaxdist.report import dose_figures, figures, summary, verdict_tables, writing
 from jaxdist.storage import result_files
 from jaxdist.sweep import results
 from tests import dose_support, results_support

@@ -69,7 +69,7 @@ def summarise(options: argparse.Namespace, result: xr.DataTree, statistics: Stat
     """Say and write the main numbers of a swept run folder's result."""
     write_numbers(options, result, statistics, folder)
     if answers(options):
-        from jaxdist import summary
+        from jaxdist.report import summary
 
         summary.show(result, statistics)
         say(options, f"Tables, figures, report.html and result.nc are in {folder}")
@@ -85,7 +85,7 @@ def write_numbers(options: argparse.Namespace, result: xr.DataTree, statistics: 
     """Write the main numbers of a run folder's result where ``--json`` says, if it was given."""
 
     def document() -> str:
-        from jaxdist import documents
+        from jaxdist.report import documents
 
         config = folder.expanduser() / places.CONFIG
         place = {"run": str(folder), "config": str(config) if config.exists() else None}

@@ -13,7 +13,7 @@ NOTED = "run.toml"
 """In that folder, what the work is for."""
 
 SUMMARY = "summary.json"
-"""In the folder ``tables``, the main numbers of `jaxdist.documents`."""
+"""In the folder ``tables``, the main numbers of `jaxdist.report.documents`."""
 
 MANIFEST = "manifest.json"
 """What jaxdist wrote there, file by file."""

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 import jaxdist
-from jaxdist import cli, data, documents, summary
+from jaxdist import cli, data
 from jaxdist.compute import devices
 from jaxdist.config import Config, DataConfig, StatisticsConfig
 from jaxdist.data import oddities
 from jaxdist.data.inputs import load_inputs
-from jaxdist.pages import protocol
+from jaxdist.report import documents, summary
+from jaxdist.report.pages import protocol
 from jaxdist.sweep import results
 from tests.data.support import arrays, load, official, put, refused
 

@@ -40,7 +40,7 @@ def add(parser: Parser) -> None:
 def command(options: argparse.Namespace) -> int:
     """Compare, and answer in words and by the exit code."""
     experiment()
-    from jaxdist import compare
+    from jaxdist.report import compare
 
     found = compare.compare(
         options.a, options.b, weights=options.weights, changes=changes(options), **given(options, "images")

@@ -23,7 +23,7 @@ def add(parser: Parser) -> None:
 
 def command(options: argparse.Namespace) -> None:
     """Draw, and say how much."""
-    from jaxdist import gallery
+    from jaxdist.report import gallery
 
     written = gallery.write(options.out.expanduser())
     print(f"{counted(len(written), 'picture')} in {options.out}")

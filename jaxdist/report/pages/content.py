@@ -9,15 +9,15 @@ from typing import NamedTuple, TypeAlias
 import pandas as pd
 import xarray as xr
 
-from jaxdist import dose_figures, figures
 from jaxdist.analysis import FairComparison, dose_tables, dosed, every_series, paper_cells, tables, verdicts
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
 from jaxdist.networks import targets
-from jaxdist.pages import charts, listings, pictures, protocol
-from jaxdist.pages.charts import Choices
-from jaxdist.pages.parts import Page, Section
 from jaxdist.perturbations import families
+from jaxdist.report import dose_figures, figures
+from jaxdist.report.pages import charts, listings, pictures, protocol
+from jaxdist.report.pages.charts import Choices
+from jaxdist.report.pages.parts import Page, Section
 from jaxdist.sweep import fitness, results
 from jaxdist.text import counted
 

@@ -14,11 +14,11 @@ import numpy.typing as npt
 import pandas as pd
 import plotly.graph_objects as go
 
-from jaxdist import dose_figures, figures
 from jaxdist.analysis import tables
-from jaxdist.pages import listings
-from jaxdist.pages.parts import Chart, Choice, Key, literal
 from jaxdist.perturbations import families
+from jaxdist.report import dose_figures, figures
+from jaxdist.report.pages import listings
+from jaxdist.report.pages.parts import Chart, Choice, Key, literal
 
 COLOURS = ("#e0503f", "#3f86d6", "#17a077", "#c9820a", "#b5679f", "#8a8a8a")
 """Of networks, in this order but for abs and relu: at least 3 to 1 against white and against near black."""

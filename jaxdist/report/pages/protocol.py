@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from jaxdist.pages.parts import Cell, Section, Table
+from jaxdist.report.pages.parts import Cell, Section, Table
 from jaxdist.sweep import results
 
 

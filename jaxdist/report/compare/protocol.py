@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from jaxdist import config as configs
-from jaxdist.compare.sides import Side
 from jaxdist.config import Config
+from jaxdist.report.compare.sides import Side
 from jaxdist.storage import published, sources
 from jaxdist.sweep import results
 

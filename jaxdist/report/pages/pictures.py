@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import xarray as xr
 
-from jaxdist.pages.parts import Picture, Section
+from jaxdist.report.pages.parts import Picture, Section
 from jaxdist.storage import manifests
 
 MOST_BYTES = 700_000

@@ -21,7 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from jaxdist.errors import InputError, nearest
-from jaxdist.figures import Values, new_figure, save, settle, style
+from jaxdist.report.figures import Values, new_figure, save, settle, style
 
 Activation: TypeAlias = Literal["identity", "relu", "abs"]
 

@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from jaxdist import figures, files
+from jaxdist import files
 from jaxdist.analysis import paper_cells
-from jaxdist.compare.comparison import Comparison
+from jaxdist.report import figures
+from jaxdist.report.compare.comparison import Comparison
 from jaxdist.storage import published
 from jaxdist.text import TWO_SEEDS, counted
 

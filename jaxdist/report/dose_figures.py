@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from jaxdist.analysis import FairComparison, Rho, Swept, dose_tables, dosed, preference, tables
 from jaxdist.config import StatisticsConfig
-from jaxdist.figures import LOOKS, Values, new_figure, settle, style
+from jaxdist.report.figures import LOOKS, Values, new_figure, settle, style
 from jaxdist.text import TWO_SEEDS, counted
 
 LARGE, SMALL, MOVED, CONTROL = "#084f9a", "#dc3b2f", "#56bd95", "#000000"

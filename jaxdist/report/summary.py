@@ -11,11 +11,11 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from jaxdist import markdown
 from jaxdist.analysis import breakdowns, dose_tables, dosed, tables, verdicts
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
 from jaxdist.perturbations import families, formulas
+from jaxdist.report import markdown
 from jaxdist.sweep import fitness, results
 from jaxdist.text import counted, listed
 from jaxdist.types import Ranges

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from jaxdist.analysis import Series, statistics
-from jaxdist.compare.sides import Key, Side
 from jaxdist.errors import InputError
+from jaxdist.report.compare.sides import Key, Side
 from jaxdist.text import counted
 
 Pairs = dict[Key, tuple[Series, Series]]

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
-from jaxdist import markdown, text
+from jaxdist import text
 from jaxdist.analysis import EQUIVALENT, LEVELS, FairComparison, Finding, Rho, dose_tables, dosed, tables, verdicts
 from jaxdist.config import StatisticsConfig
+from jaxdist.report import markdown
 from jaxdist.sweep import fitness
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from jaxdist.analysis import equivalence, statistics
-from jaxdist.compare.pairs import Pairs, Verdict, by_series
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
+from jaxdist.report.compare.pairs import Pairs, Verdict, by_series
 from jaxdist.text import TWO_SEEDS, counted
 
 

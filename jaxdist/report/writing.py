@@ -10,11 +10,16 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from jaxdist import (
+from jaxdist import files
+from jaxdist.analysis import breakdowns, dose_tables, dosed, tables
+from jaxdist.compute import hosts
+from jaxdist.config import StatisticsConfig
+from jaxdist.networks import targets
+from jaxdist.perturbations import families
+from jaxdist.report import (
     documents,
     dose_figures,
     figures,
-    files,
     markdown,
     pages,
     pictures,
@@ -22,11 +27,6 @@ from jaxdist import (
     summary,
     verdict_tables,
 )
-from jaxdist.analysis import breakdowns, dose_tables, dosed, tables
-from jaxdist.compute import hosts
-from jaxdist.config import StatisticsConfig
-from jaxdist.networks import targets
-from jaxdist.perturbations import families
 from jaxdist.storage import manifests, places
 from jaxdist.sweep import fitness
 from jaxdist.text import counted

@@ -10,7 +10,7 @@ import pandas as pd
 
 from jaxdist.analysis import LEVELS, tables, verdicts
 from jaxdist.config import StatisticsConfig
-from jaxdist.pages.parts import Cell, Table, table
+from jaxdist.report.pages.parts import Cell, Table, table
 
 Columns = dict[str, Callable[[Any], Cell]]
 

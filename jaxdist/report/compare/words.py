@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxdist.analysis import paper_cells, tables
-from jaxdist.compare import cell_tables
-from jaxdist.compare.comparison import Comparison
-from jaxdist.compare.pairs import by_series
-from jaxdist.summary import WIDTH
+from jaxdist.report.compare import cell_tables
+from jaxdist.report.compare.comparison import Comparison
+from jaxdist.report.compare.pairs import by_series
+from jaxdist.report.summary import WIDTH
 from jaxdist.text import counted
 
 SHOWN = 12

@@ -13,7 +13,7 @@ import markupsafe
 from plotly.offline import get_plotlyjs
 
 from jaxdist import files
-from jaxdist.pages.parts import Page
+from jaxdist.report.pages.parts import Page
 
 FILE = "report.html"
 
@@ -48,4 +48,4 @@ def _template() -> jinja2.Template:
 
 
 def _read(name: str) -> str:
-    return importlib.resources.files("jaxdist.pages").joinpath(name).read_text(encoding="utf-8")
+    return importlib.resources.files("jaxdist.report.pages").joinpath(name).read_text(encoding="utf-8")

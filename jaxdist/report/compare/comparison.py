@@ -15,12 +15,12 @@ import pandas as pd
 from jaxdist import config as configs
 from jaxdist import files
 from jaxdist.analysis import paper_cells
-from jaxdist.compare import counts, means, protocol, sides
-from jaxdist.compare import pairs as pairing
-from jaxdist.compare.pairs import Pairs, Verdict
-from jaxdist.compare.protocol import Difference
-from jaxdist.compare.sides import PUBLISHED, Side
 from jaxdist.errors import InputError
+from jaxdist.report.compare import counts, means, protocol, sides
+from jaxdist.report.compare import pairs as pairing
+from jaxdist.report.compare.pairs import Pairs, Verdict
+from jaxdist.report.compare.protocol import Difference
+from jaxdist.report.compare.sides import PUBLISHED, Side
 from jaxdist.storage import published
 from jaxdist.types import Params
 

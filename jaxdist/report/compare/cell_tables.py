@@ -6,8 +6,8 @@ import pandas as pd
 
 from jaxdist import text
 from jaxdist.analysis import by_table, near, tables
-from jaxdist.compare.comparison import Comparison
-from jaxdist.markdown import grid
+from jaxdist.report.compare.comparison import Comparison
+from jaxdist.report.markdown import grid
 from jaxdist.storage import BASELINE_INDEX, SEEDS
 
 

@@ -16,11 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from jaxdist import figures
 from jaxdist.analysis import breakdowns, tables
-from jaxdist.figures import looks, new_figure, settle, style
 from jaxdist.perturbations import families
-from jaxdist.pictures import LABELS, plain
+from jaxdist.report import figures
+from jaxdist.report.figures import looks, new_figure, settle, style
+from jaxdist.report.pictures import LABELS, plain
 
 MAP = "viridis_r"
 """From light to dark as training goes on; its lightest part is left out."""

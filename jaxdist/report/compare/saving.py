@@ -6,8 +6,8 @@ import contextlib
 from pathlib import Path
 
 from jaxdist import files
-from jaxdist.compare import cell_tables, pictures
-from jaxdist.compare.comparison import Comparison
+from jaxdist.report.compare import cell_tables, pictures
+from jaxdist.report.compare.comparison import Comparison
 from jaxdist.storage import manifests
 
 

@@ -18,8 +18,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from jaxdist.analysis import Pair, tables
-from jaxdist.figures import Look, Values, looks, new_figure, settle, style
 from jaxdist.perturbations import families
+from jaxdist.report.figures import Look, Values, looks, new_figure, settle, style
 from jaxdist.text import counted
 
 MAP = "viridis"
