@@ -84,7 +84,7 @@ def made_up(train: int, test: int) -> Images:
 def place(
     images: Images, *, seeds: int = 1, drop_unused: bool = True, backend: Backend = "float32"
 ) -> tuple[Examples, Examples]:
-    """Lay both splits out over all of JAX's devices, as `jaxdist.running` does for so many seeds and a backend.
+    """Lay both splits out over all of JAX's devices, as `jaxdist.experiment.running` does for so many seeds and a backend.
 
     Raises `InputError` if a backend other than float32 is to multiply what are no integers 0..255.
     """

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import xarray as xr
 
-from jaxdist import data, running
+from jaxdist import data
 from jaxdist.compute import devices
 from jaxdist.config import DataConfig
+from jaxdist.experiment import running
 from jaxdist.storage import import_run
 
 try:

@@ -1,10 +1,10 @@
 from .config import Config as Config
+from .experiment import probe as probe
+from .experiment import run as run
 from .networks import Model as Model
 from .networks import from_linen as from_linen
 from .networks import from_nnx as from_nnx
 from .networks import sites as sites
-from .probes import probe as probe
 from .report import show as show
-from .running import run as run
 from .storage import load as load
 from .version import __version__ as __version__

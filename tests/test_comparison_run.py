@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxdist import cli, running
+from jaxdist import cli
 from jaxdist import config as configs
+from jaxdist.experiment import running
 from jaxdist.sweep import waves
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_an_empty_folder")]

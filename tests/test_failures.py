@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from jaxdist import cli, files, running
+from jaxdist import cli, files
 from jaxdist.cli import output
+from jaxdist.experiment import running
 from jaxdist.storage import folders, result_files, unfinished
 
 SMALL = ("--train.seeds=2", "--train.steps=4", "--model.hidden=8", "--train.save_every=0", "--sweep.families=scale")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jaxdist import config as configs
-from jaxdist import running
 from jaxdist.data import inputs
+from jaxdist.experiment import running
 from jaxdist.networks import models
 from jaxdist.storage import weights
 from tests.data.support import put

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from jaxdist import cli, files, running
+from jaxdist import cli, files
 from jaxdist.compute import devices
+from jaxdist.experiment import running
 from jaxdist.report import compare, figures, pages, writing
 from jaxdist.report.compare import saving
 from jaxdist.storage import manifests, places, result_files, unfinished

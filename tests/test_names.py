@@ -7,10 +7,11 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxdist import cli, files, running
+from jaxdist import cli, files
 from jaxdist import config as configs
 from jaxdist.compute import devices
 from jaxdist.errors import InputError
+from jaxdist.experiment import running
 from jaxdist.report import writing
 from jaxdist.storage import result_files, unfinished
 from jaxdist.sweep import counting

@@ -14,9 +14,10 @@ import pytest
 import xarray as xr
 
 import jaxdist
-from jaxdist import cli, finished
+from jaxdist import cli
 from jaxdist.analysis import tables
 from jaxdist.errors import InputError
+from jaxdist.experiment import finished
 from jaxdist.report import pages, writing
 from jaxdist.sweep import results
 

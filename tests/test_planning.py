@@ -5,9 +5,10 @@ from __future__ import annotations
 import jax
 import pytest
 
-from jaxdist import cli, config, planning
+from jaxdist import cli, config
 from jaxdist.data.inputs import load_inputs
 from jaxdist.errors import InputError
+from jaxdist.experiment import planning
 from jaxdist.report import writing
 
 TREE = {

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxdist import config, data, running
+from jaxdist import config, data
 from jaxdist.compute import backends, devices, products
 from jaxdist.config import Config, DataConfig, SweepConfig
 from jaxdist.errors import InputError
+from jaxdist.experiment import running
 from jaxdist.networks import mlp, taps, training
 from jaxdist.perturbations import edits, families, ranges
 from jaxdist.sweep import ensemble_sweep, kernel

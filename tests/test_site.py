@@ -77,7 +77,7 @@ def test_every_page_of_the_docs_is_in_the_site(site):
 def test_the_reference_has_what_a_user_of_python_meets(site, built):
     text = "".join(page.text for path, page in built.items() if path.parent == site / "reference")
     for name in (
-        "jaxdist.probes.probe",
+        "jaxdist.experiment.probes.probe",
         "jaxdist.networks.taps.Model",
         "jaxdist.sweep.ensemble_sweep.sweep",
         "jaxdist.analysis.statistics.corrected",

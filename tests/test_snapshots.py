@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from jaxdist import config as configs
-from jaxdist import running
 from jaxdist.analysis import breakdowns
 from jaxdist.config import StatisticsConfig
+from jaxdist.experiment import running
 from jaxdist.networks import mlp, training
 from jaxdist.storage import folders, result_files, weights
 from jaxdist.sweep import results, study

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import cli, running
+from jaxdist import cli
 from jaxdist import config as configs
 from jaxdist.errors import InputError
+from jaxdist.experiment import running
 from jaxdist.networks import targets
 from jaxdist.perturbations import families
 from jaxdist.storage import folders, result_files, weights

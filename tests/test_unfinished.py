@@ -18,9 +18,10 @@ import pytest
 import tomli_w
 import xarray as xr
 
-from jaxdist import cli, finished, running
+from jaxdist import cli
 from jaxdist import config as configs
 from jaxdist.errors import InputError
+from jaxdist.experiment import finished, running
 from jaxdist.networks import training
 from jaxdist.perturbations import families
 from jaxdist.storage import folders, result_files, unfinished, weights

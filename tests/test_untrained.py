@@ -9,11 +9,12 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdist import cli, planning, running
+from jaxdist import cli
 from jaxdist import config as configs
 from jaxdist.analysis import paper_cells
 from jaxdist.compute import devices
 from jaxdist.data import inputs
+from jaxdist.experiment import planning, running
 from jaxdist.networks import models, training
 from jaxdist.perturbations import families
 from jaxdist.report import compare, writing

@@ -137,8 +137,8 @@ def experiment(options: argparse.Namespace | None = None) -> ModuleType:
     """Import what computes, with all cores in use and other processes met; late, so that mistakes answer at once."""
     known: Mapping[str, Any] = vars(options) if options else {}
     cluster = hosts.cluster({n: known[key] for n in hosts.HELP if (key := f"distributed.{n}") in known})
-    from jaxdist import running
     from jaxdist.compute import devices
+    from jaxdist.experiment import running
 
     devices.use_all_cores()
     if cluster:

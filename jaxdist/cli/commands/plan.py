@@ -24,6 +24,6 @@ def command(options: argparse.Namespace) -> None:
     """Measure, and print the plan."""
     config = config_of(options)
     experiment()
-    from jaxdist import planning
+    from jaxdist.experiment import planning
 
     print(planning.rendered(planning.plan(config, options.devices), config))

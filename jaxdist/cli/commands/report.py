@@ -40,7 +40,7 @@ def command(options: argparse.Namespace) -> None:
             else "--out: is for the page of several runs; that of one lies in its folder"
         )
     experiment()
-    from jaxdist import finished
+    from jaxdist.experiment import finished
     from jaxdist.storage import folders
     from jaxdist.sweep import results
 

@@ -33,7 +33,7 @@ def add(parser: Parser) -> None:
 def command(options: argparse.Namespace) -> None:
     """Compare at equal dose, and say the verdict."""
     experiment()
-    from jaxdist import finished
+    from jaxdist.experiment import finished
     from jaxdist.storage import folders
 
     result, found, statistics = finished.verdict_folder(options.run, options.margin)

@@ -10,10 +10,10 @@ from pathlib import Path
 import xarray as xr
 
 from jaxdist import config as configs
-from jaxdist import running
 from jaxdist.analysis import FairComparison, dose_tables, dosed
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
+from jaxdist.experiment import running
 from jaxdist.report import pages, writing
 from jaxdist.storage import folders, manifests, result_files
 from jaxdist.sweep import results
