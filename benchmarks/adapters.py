@@ -23,10 +23,10 @@ from benchmarks.sweep import ACTIVATION, WARM_UP_STEPS, Families
 from benchmarks.timing import Contender, Row, Timed, chosen, interleave, largest_difference
 from jaxdist.compute import DATA, Examples, blocks, elementwise, mesh_of
 from jaxdist.config import SweepConfig
+from jaxdist.formatting import counted
 from jaxdist.networks import adapters, mlp, taps
 from jaxdist.perturbations import PAPER, edits, get, joined, ranges
 from jaxdist.sweep import ensemble_sweep
-from jaxdist.text import counted
 from jaxdist.types import Params
 
 HAND = "hand_written"

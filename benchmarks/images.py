@@ -11,7 +11,7 @@ from jaxdist import config as configs
 from jaxdist import data
 from jaxdist.compute import Backend, Examples, devices, products
 from jaxdist.data import in_cache_lines, nonzero
-from jaxdist.text import counted
+from jaxdist.formatting import counted
 
 FEATURES, CLASSES = 784, 10
 
@@ -84,7 +84,7 @@ def made_up(train: int, test: int) -> Images:
 def place(
     images: Images, *, seeds: int = 1, drop_unused: bool = True, backend: Backend = "float32"
 ) -> tuple[Examples, Examples]:
-    """Lay both splits out over all of JAX's devices, as `jaxdist.experiment.running` does for so many seeds and a backend.
+    """Lay both splits out over all of JAX's devices, as a run does for so many seeds and a backend.
 
     Raises `InputError` if a backend other than float32 is to multiply what are no integers 0..255.
     """

@@ -22,8 +22,8 @@ from benchmarks import images as inputs
 from benchmarks.images import Images, place
 from benchmarks.machine import facts, have_torch
 from jaxdist.compute import SEED, Backend, Examples, blocks, devices, mesh_of
+from jaxdist.formatting import counted
 from jaxdist.networks import mlp, training
-from jaxdist.text import counted
 from jaxdist.types import Params
 
 FACTOR = 3.0

@@ -23,9 +23,9 @@ import jax
 import numpy as np
 
 from jaxdist import files
+from jaxdist.formatting import counted
 from jaxdist.storage import folders, result_files, unfinished, weights
 from jaxdist.sweep import results
-from jaxdist.text import counted
 
 OPTIONS = (
     *("--train.seeds", "6", "--train.steps", "1500", "--train.save_every", "0.5"),

@@ -14,8 +14,8 @@ from benchmarks import jax_contenders, machine, parity, show
 from benchmarks.images import CLASSES, Images
 from benchmarks.parity import HIDDEN
 from benchmarks.timing import Contender, chosen, measure, report
+from jaxdist.formatting import counted
 from jaxdist.perturbations import PAPER, get
-from jaxdist.text import counted
 
 ACTIVATION = "relu"
 WARM_UP_STEPS = 10

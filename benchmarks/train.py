@@ -16,8 +16,8 @@ from benchmarks.images import CLASSES, Images
 from benchmarks.parity import HIDDEN, LEARNING_RATE
 from benchmarks.timing import Contender, Row, chosen, measure, report
 from jaxdist.compute import Backend
+from jaxdist.formatting import counted
 from jaxdist.networks import mlp
-from jaxdist.text import counted
 from jaxdist.types import Params
 
 ACTIVATION = "relu"

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from jaxdist.errors import InputError
-from jaxdist.text import counted
+from jaxdist.formatting import counted
 from jaxdist.types import Flags, Values
 
 DECIMALS = 12

@@ -17,7 +17,14 @@ from tests import page_support
 from tests.page_support import ROOT
 
 PACKAGE = Path(jaxdist.__file__).parent
-MODULES = {module.name for module in pkgutil.iter_modules([str(PACKAGE)])}
+MODULES = {
+    name.rpartition(".")[2]: name
+    for depth in (2, 1)  # a module of a package hides one of a folder in it
+    for module in pkgutil.walk_packages([str(PACKAGE)], "jaxdist.")
+    if (name := module.name.removeprefix("jaxdist.")).count(".") < depth
+    if name.rpartition(".")[2] not in ("torch", "options", "dataset")
+}
+"""Modules by the name that texts call them by, without their package; these three are other things in texts."""
 FILES = {"csv", "html", "json", "md", "nc", "npz", "pdf", "pickle", "png", "pt", "py", "safetensors", "svg", "toml"}
 """Endings of files, some of which are called as modules are."""
 DOTTED = re.compile(r"(?P<top>jaxdist\.)?(?P<path>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?=$|[\s(,\[=])")
@@ -40,8 +47,10 @@ def named(text: str) -> Iterator[str]:
         top, path = match["top"], match["path"]
         first, _, rest = path.partition(".")
         # Fields of a config have sections called as modules are, and so have files of a run.
-        if top or (rest and first in MODULES and path not in fields and path.rpartition(".")[2] not in FILES):
+        if top:
             yield path
+        elif rest and first in MODULES and path not in fields and path.rpartition(".")[2] not in FILES:
+            yield f"{MODULES[first]}.{rest}"
 
 
 def resolves(path: str) -> bool:
@@ -90,9 +99,9 @@ def test_names_in_docstrings_are_there():
 @pytest.mark.parametrize(
     ("text", "missing"),
     [
-        ("`edits.build` and `families.build`", ["edits.build"]),
+        ("`edits.build` and `families.build`", ["perturbations.edits.build"]),
         ("`jaxdist.nothing(x)`, ``jaxdist.analysis.statistics.holm``, `statistics.holm(p, ...)`", ["nothing"]),
-        ("`statistics.Corrected.drop`, `series.Series.at`, `series.Series.drop`", ["series.Series.drop"]),
+        ("`statistics.Corrected.drop`, `series.Series.at`, `series.Series.drop`", ["analysis.series.Series.drop"]),
         ("`sweep.dose`, `report.html`, `--data.dir`, `result.seeds`, `np.nothing`", []),
         ("```python\nedits.build()\n```", []),
     ],

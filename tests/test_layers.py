@@ -1,164 +1,102 @@
-"""A module imports only from modules nearer the data than itself."""
+"""The package's floors: what imports what, past no package's face, and what stays free of JAX."""
 
 from __future__ import annotations
 
 import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import jaxdist
+from tests.page_support import ROOT
 
 PACKAGE = Path(jaxdist.__file__).parent
-
-LAYERS = (
-    "errors",
-    "types",
-    "files",
-    "text",
-    "places",
-    "manifests",
-    "fields",
-    "config",
-    "overview",
-    "progress",
-    "elementwise",
-    "activations",
-    "forms",
-    "data",
-    "hosts",
-    "devices",
-    "blocks",
-    "layouts",
-    "taps",
-    "sizes",
-    "independence",
-    "adapters",
-    "edits",
-    "formulas",
-    "families",
-    "moments",
-    "products",
-    "backends",
-    "inputs",
-    "mlp",
-    "paper_weights",
-    "training",
-    "rules",
-    "ranges",
-    "kernel",
-    "sweep",
-    "restored",
-    "heads",
-    "units",
-    "sensitivity",
-    "unedited",
-    "statistics",
-    "doses",
-    "waves",
-    "preference",
-    "one_network",
-    "equivalence",
-    "radii",
-    "published",
-    "results",
-    "fitness",
-    "groups",
-    "counting",
-    "family_sweeps",
-    "matched",
-    "study",
-    "weights",
-    "unfinished",
-    "folders",
-    "series",
-    "tables",
-    "paper_cells",
-    "dosed",
-    "dose_tables",
-    "breakdowns",
-    "figures",
-    "gallery",
-    "pictures",
-    "profiles",
-    "dose_figures",
-    "markdown",
-    "verdicts",
-    "verdict_tables",
-    "summary",
-    "pages",
-    "documents",
-    "report",
-    "own_data",
-    "own_networks",
-    "probes",
-    "interop",
-    "models",
-    "experiment",
-    "finished",
-    "planning",
-    "compare",
-    "cli",
-    "__main__",
-)
-"""From the data outward; the order of docs/architecture.md."""
+PACKAGES = sorted(module.name for module in pkgutil.iter_modules([str(PACKAGE)]) if module.ispkg)
+SOURCES = sorted(path for folder in (PACKAGE, ROOT / "benchmarks", ROOT / "examples") for path in folder.rglob("*.py"))
 
 
-def module_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
-
-
-def imports(path: Path) -> set[str]:
-    """The package's modules that a file imports outside ``if TYPE_CHECKING``."""
-    found: set[str] = set()
-
-    def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            return
-        if isinstance(node, ast.ImportFrom) and node.module == "jaxdist":
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jaxdist."):
-            found.add(node.module.split(".")[1])
+def imports(path: Path) -> Iterator[tuple[str, str]]:
+    """The module and the name of everything that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            yield from ((node.module or "", alias.name) for alias in node.names)
         elif isinstance(node, ast.Import):
-            found.update(alias.name.split(".")[1] for alias in node.names if alias.name.startswith("jaxdist."))
-        for child in ast.iter_child_nodes(node):
-            visit(child)
-
-    visit(ast.parse(path.read_text(encoding="utf-8")))
-    return found
+            yield from ((alias.name, "") for alias in node.names)
 
 
-def test_every_module_has_its_layer_and_imports_only_from_below():
-    files = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
-    assert {module_of(path) for path in files} == set(LAYERS)
-    for path in files:
-        own = module_of(path)
-        for name in imports(path) - {own}:
-            assert name in LAYERS, f"{path.name} imports {name}"
-            assert LAYERS.index(name) < LAYERS.index(own), f"{own} imports {name}, which is not below it"
+def past_a_face(path: Path) -> list[str]:
+    """What a file imports of other packages beside their public names."""
+    own = path.relative_to(PACKAGE).parts[0] if path.is_relative_to(PACKAGE) else ""
+    wrong = []
+    for module, name in imports(path):
+        top, _, rest = module.partition(".")
+        package, _, deeper = rest.partition(".")
+        if top != "jaxdist" or package not in PACKAGES or package == own:
+            continue
+        if deeper or name not in importlib.import_module(f"jaxdist.{package}").__all__:
+            wrong.append(f"{module} {name}")
+    return wrong
 
 
-def test_only_one_module_imports_tensorflow_datasets_and_the_config_knows_no_jax():
-    users = {
-        path.name
-        for path in PACKAGE.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Import) and any(alias.name == "tensorflow_datasets" for alias in node.names)
-    }
+def test_packages_import_only_from_floors_below():
+    command = [sys.executable, "-c", "import sys; from importlinter.cli import lint_imports_command as lint; lint()"]
+    pytest.importorskip("importlinter", reason="import-linter comes with the extra 'dev'")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 kept, 0 broken" in done.stdout
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_through_the_face_of_a_package(path):
+    assert past_a_face(path) == []
+
+
+def test_an_import_past_a_face_is_seen(tmp_path):
+    (tmp_path / "x.py").write_text(
+        "from jaxdist.compute.blocks import fold\n"
+        "from jaxdist.compute import blocks, progress\n"
+        "import jaxdist.sweep.kernel\n"
+    )
+    assert past_a_face(tmp_path / "x.py") == [
+        "jaxdist.compute.blocks fold",
+        "jaxdist.compute progress",
+        "jaxdist.sweep.kernel ",
+    ]
+
+
+@pytest.mark.parametrize("package", ["", *(f".{name}" for name in PACKAGES)])
+def test_every_public_name_is_there(package):
+    face = importlib.import_module(f"jaxdist{package}")
+    assert face.__all__
+    assert {*face.__all__} <= {*dir(face)}
+    for name in face.__all__:
+        assert getattr(face, name) is not None
+
+
+def test_only_one_module_imports_tensorflow_datasets():
+    users = {path.name for path in PACKAGE.rglob("*.py") if ("tensorflow_datasets", "") in imports(path)}
     assert users == {"tfds_sets.py"}
-    for name in (
-        "config.py",
-        "errors.py",
-        "types.py",
-        "statistics.py",
-        "preference.py",
-        "one_network.py",
-        "figures.py",
-        "gallery.py",
-    ):
-        tree = ast.parse((PACKAGE / name).read_text(encoding="utf-8"))
-        roots = {
-            (node.module or "") if isinstance(node, ast.ImportFrom) else alias.name
-            for node in tree.body
-            if isinstance(node, ast.Import | ast.ImportFrom)
-            for alias in node.names
-        }
-        assert not any(root.split(".")[0] == "jax" for root in roots), name
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "config",
+        "errors",
+        "types",
+        "crossings",
+        "analysis.statistics",
+        "analysis.preference",
+        "analysis.one_network",
+        "storage.overview",
+        "data",
+    ],
+)
+def test_what_needs_no_jax_loads_without_it(module):
+    code = f"import sys, jaxdist.{module}; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

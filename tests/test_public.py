@@ -20,9 +20,8 @@ def test_every_public_name_is_offered_and_can_be_imported(name):
 
 
 def test_public_names_are_all_that_is_exported():
-    assert sorted(jaxdist.__all__) == sorted(jaxdist._EXPORTS) == sorted(PUBLIC)
-    assert {"__version__", "__doc__"} <= set(dir(jaxdist))
-    with pytest.raises(AttributeError, match="module 'jaxdist' has no attribute 'nothing'"):
+    assert sorted(jaxdist.__all__) == sorted(["__version__", *PUBLIC])
+    with pytest.raises(AttributeError, match="No jaxdist attribute nothing"):
         _ = jaxdist.nothing
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import crossings, text
+from jaxdist import crossings, formatting
 from jaxdist.analysis import tables
 from jaxdist.analysis.series import series_of
 from jaxdist.config import StatisticsConfig
@@ -159,7 +159,9 @@ def stage_notes(points: pd.DataFrame) -> list[str]:
     notes = []
     for (network, split), part in points[points.at_chance > 0].groupby(["network", "split"], sort=False):
         counts = part.groupby("threshold").at_chance.first()
-        stages = text.listed([f"{count} trained to {100 * float(str(stage)):g} %" for stage, count in counts.items()])
+        stages = formatting.listed(
+            [f"{count} trained to {100 * float(str(stage)):g} %" for stage, count in counts.items()]
+        )
         notes.append(f"{network}: snapshots at chance on {split} images, shown as they are: {stages}")
     return notes
 

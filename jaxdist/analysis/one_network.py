@@ -19,7 +19,7 @@ from jaxdist.analysis import statistics
 from jaxdist.analysis.statistics import Corrected
 from jaxdist.crossings import DECIMALS
 from jaxdist.errors import InputError
-from jaxdist.text import counted
+from jaxdist.formatting import counted
 from jaxdist.types import Values
 
 Counts: TypeAlias = npt.NDArray[np.integer[Any]]

@@ -13,8 +13,8 @@ from jaxdist.analysis import statistics, tables
 from jaxdist.analysis.series import Series, every_series
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
+from jaxdist.formatting import counted
 from jaxdist.storage import published
-from jaxdist.text import counted
 
 AGREEING = 0.9
 """The share of accuracy cells that must lie within `NEAR` standard errors for a run to agree with the paper."""

@@ -20,7 +20,7 @@ import numpy as np
 from jaxdist.analysis import statistics
 from jaxdist.crossings import DECIMALS
 from jaxdist.errors import InputError
-from jaxdist.text import all_seeds
+from jaxdist.formatting import all_seeds
 from jaxdist.types import Flags, Values
 
 LEVELS = (0.01, 0.1)

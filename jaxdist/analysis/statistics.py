@@ -15,7 +15,7 @@ from scipy import stats
 
 from jaxdist.crossings import accuracy_drop, checked_fractions, checked_margin
 from jaxdist.errors import InputError
-from jaxdist.text import counted
+from jaxdist.formatting import counted
 from jaxdist.types import Flags, Values
 
 

@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import crossings, text
+from jaxdist import crossings, formatting
 from jaxdist.analysis import one_network, preference, statistics
 from jaxdist.analysis.series import Series, every_series
 from jaxdist.config import StatisticsConfig
+from jaxdist.formatting import shortened as shortened
 from jaxdist.perturbations import families
 from jaxdist.storage import published
 from jaxdist.sweep import fitness
-from jaxdist.text import shortened as shortened
 from jaxdist.types import Values
 
 Side = Literal["below", "above"]
@@ -268,11 +268,11 @@ def at_paper_rows(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def cautions(points: pd.DataFrame, column: str) -> list[str]:
-    """Sentences on a column of p-values over seeds, in the rows that `at_paper_rows` lists, as `text.cautions`."""
+    """Sentences on a column of p-values over seeds, in the rows of `at_paper_rows`; see `formatting.cautions`."""
     listed = at_paper_rows(points[(points.tested_over == "seeds") & (points.judged > 1)])
     listed = listed[~listed.unedited]
     untested = listed[column].isna()
-    return text.cautions(listed.judged[~untested], listed.judged[untested])
+    return formatting.cautions(listed.judged[~untested], listed.judged[untested])
 
 
 def nearest(grid: np.ndarray, row: float) -> float:

@@ -18,8 +18,8 @@ from jaxdist.analysis import dose_tables, dosed, preference, tables
 from jaxdist.analysis.dose_tables import FairComparison, Finding, Rho
 from jaxdist.analysis.preference import EQUIVALENT, LEVELS, Ratio
 from jaxdist.config import StatisticsConfig
+from jaxdist.formatting import TWO_SEEDS, counted
 from jaxdist.sweep import fitness
-from jaxdist.text import TWO_SEEDS, counted
 
 NO_INFORMATION = "The common scale{of} carries no information on this: its angular dose is 0 by construction."
 

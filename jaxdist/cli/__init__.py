@@ -14,6 +14,8 @@ from jaxdist.cli.parser import parse
 from jaxdist.compute import hosts
 from jaxdist.errors import InputError
 
+__all__ = ["main"]
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 2 for input that cannot be used, 1 if another process is gone."""

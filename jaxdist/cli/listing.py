@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from jaxdist.text import shortened
+from jaxdist.formatting import shortened
 
 if TYPE_CHECKING:
     from jaxdist.storage import Network, Overview

@@ -19,7 +19,7 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxdist.text import counted
+from jaxdist.formatting import counted
 from jaxdist.types import AnyArray
 
 SEED = "seed"

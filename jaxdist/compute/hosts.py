@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from jaxdist.errors import InputError
-from jaxdist.text import counted
+from jaxdist.formatting import counted
 
 HELP = {
     "coordinator": "HOST:PORT of process 0, where all processes meet; unset: this process works alone",

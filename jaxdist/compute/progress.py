@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from jaxdist.text import counted, shortened
+from jaxdist.formatting import counted, shortened
 
 Show = Callable[[str, int, int, str], None]
 """Called with the name of a job, how much of it is done, how much there is, and a note."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdist.data import oddities
 from jaxdist.errors import InputError
-from jaxdist.text import counted
+from jaxdist.formatting import counted
 
 KNOWN_CLASSES = {"digits": 10, "mnist": 10, "fashion_mnist": 10}
 """The number of classes of each known data set, whichever of them a file happens to hold."""

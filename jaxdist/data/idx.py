@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxdist.data.dataset import RawSplit
 from jaxdist.errors import InputError
-from jaxdist.text import counted
+from jaxdist.formatting import counted
 
 STEMS = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),

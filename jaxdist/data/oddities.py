@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from jaxdist.errors import InputError
-from jaxdist.text import counted
+from jaxdist.formatting import counted
 
 MOST_NAMED = 10
 """Classes that a sentence names one by one; of more it says how many."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdist.errors import InputError
-from jaxdist.text import counted
+from jaxdist.formatting import counted
 
 Labelled: TypeAlias = Sequence[Any]
 """Two arrays, or what NumPy makes arrays of: inputs [N, ...] and labels [N]."""

@@ -12,7 +12,7 @@ from jaxdist.data import idx, prepared, tfds_sets
 from jaxdist.data.dataset import accessible
 from jaxdist.data.loading import from_idx
 from jaxdist.errors import InputError, nearest
-from jaxdist.text import counted
+from jaxdist.formatting import counted
 
 
 @accessible()

@@ -19,12 +19,12 @@ from jaxdist.compute import SEED, mesh_of
 from jaxdist.config import Config
 from jaxdist.data import Inputs, load_inputs
 from jaxdist.errors import InputError
+from jaxdist.formatting import counted
 from jaxdist.networks import Metrics, forms, mlp, models, training
 from jaxdist.perturbations import edits, families, ranges, rules
 from jaxdist.report import writing
 from jaxdist.storage import result_files
 from jaxdist.sweep import Counts, Found, ensemble_sweep, results, waves
-from jaxdist.text import counted
 from jaxdist.types import Params, Ranges
 
 T = TypeVar("T")

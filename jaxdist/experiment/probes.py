@@ -22,11 +22,11 @@ from jaxdist.compute import Examples, Show, blocks, devices, hosts, shown, silen
 from jaxdist.config import Options
 from jaxdist.data import Labelled, oddities, own_data
 from jaxdist.errors import InputError
+from jaxdist.formatting import counted
 from jaxdist.networks import Action, Model, independence, own_networks, sizes, taps, targets_of
 from jaxdist.report import writing
 from jaxdist.storage import folders, manifests, result_files
 from jaxdist.sweep import Context, Subject, results, study, unedited
-from jaxdist.text import counted
 from jaxdist.types import Apply, Params
 from jaxdist.version import SCHEMA
 

@@ -16,9 +16,9 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxdist.compute import DATA, SEED, Examples, blocks, elementwise, mesh_of, same, spread, to_host
 from jaxdist.errors import TrainingDivergedError
+from jaxdist.formatting import counted
 from jaxdist.networks import sizes, taps
 from jaxdist.networks.taps import Model, identity
-from jaxdist.text import counted
 from jaxdist.types import AnyArray, Params
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)

@@ -18,7 +18,7 @@ from jax import Array, lax
 from jaxdist.compute import DATA, blocks
 from jaxdist.config import RangesConfig
 from jaxdist.errors import InputError
-from jaxdist.text import counted
+from jaxdist.formatting import counted
 
 BITS = 4
 """Bits of a quantile that one pass over the examples finds, by 2**BITS - 1 thresholds."""

@@ -18,8 +18,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from jaxdist.analysis import FairComparison, Rho, Swept, dose_tables, dosed, preference, tables
 from jaxdist.config import StatisticsConfig
+from jaxdist.formatting import TWO_SEEDS, counted
 from jaxdist.report.figures import LOOKS, Values, new_figure, settle, style
-from jaxdist.text import TWO_SEEDS, counted
 
 LARGE, SMALL, MOVED, CONTROL = "#084f9a", "#dc3b2f", "#56bd95", "#000000"
 """Colours of edits that erase large values, that erase small ones, that move the boundary, and of random controls."""

@@ -24,7 +24,7 @@ from matplotlib.lines import Line2D
 
 from jaxdist import files
 from jaxdist.errors import InputError, nearest
-from jaxdist.text import TWO_SEEDS
+from jaxdist.formatting import TWO_SEEDS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,4 +1,4 @@
-"""Tables for people, in Markdown and percent, made from the data frames of `jaxdist.analysis.tables` and `breakdowns`."""
+"""Tables for people, in Markdown and percent, made from the data frames of `jaxdist.analysis`."""
 
 from __future__ import annotations
 

@@ -18,9 +18,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from jaxdist.analysis import Pair, tables
+from jaxdist.formatting import counted
 from jaxdist.perturbations import families
 from jaxdist.report.figures import Look, Values, looks, new_figure, settle, style
-from jaxdist.text import counted
 
 MAP = "viridis"
 """Perceptually uniform, and as readable in grey."""

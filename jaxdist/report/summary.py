@@ -14,10 +14,10 @@ from rich.text import Text
 from jaxdist.analysis import breakdowns, dose_tables, dosed, tables, verdicts
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
+from jaxdist.formatting import counted, listed
 from jaxdist.perturbations import families, formulas
 from jaxdist.report import markdown
 from jaxdist.sweep import fitness, results
-from jaxdist.text import counted, listed
 from jaxdist.types import Ranges
 
 WIDTH = 80

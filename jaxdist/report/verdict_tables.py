@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
-from jaxdist import text
+from jaxdist import formatting
 from jaxdist.analysis import EQUIVALENT, LEVELS, FairComparison, Finding, Rho, dose_tables, dosed, tables, verdicts
 from jaxdist.config import StatisticsConfig
 from jaxdist.report import markdown
@@ -50,7 +50,7 @@ def _cautions(found: FairComparison) -> list[str]:
     ratios = [one.ratio for one in found.rhos]
     ratios += [comparison.ratio for one in found.findings for comparison in one.verdict.comparisons]
     untested = [ratio.seeds for ratio in ratios if not ratio.tested]
-    return text.cautions((ratio.seeds for ratio in ratios if ratio.tested), untested)
+    return formatting.cautions((ratio.seeds for ratio in ratios if ratio.tested), untested)
 
 
 def _finding(found: FairComparison, one: Finding, options: StatisticsConfig) -> Iterator[str]:
@@ -132,7 +132,7 @@ def gauges(found: FairComparison, options: StatisticsConfig, title: str = "# Gau
         f"with {tables.percent(options.confidence, 0)} % interval over seeds, where units are as they were trained, "
         "averaged over random signs, or edited in absolute value; apart is the largest difference of the means, in "
         "points, there and at any fraction that all were swept at.",
-        *text.cautions(frame.seeds[~untested], frame.seeds[untested]),
+        *formatting.cautions(frame.seeds[~untested], frame.seeds[untested]),
     ]
     rows = []
     for row in frame.to_dict("records"):

@@ -14,6 +14,7 @@ from jaxdist import files
 from jaxdist.analysis import breakdowns, dose_tables, dosed, tables
 from jaxdist.compute import hosts
 from jaxdist.config import StatisticsConfig
+from jaxdist.formatting import counted
 from jaxdist.networks import targets
 from jaxdist.perturbations import families
 from jaxdist.report import (
@@ -29,7 +30,6 @@ from jaxdist.report import (
 )
 from jaxdist.storage import manifests, places
 from jaxdist.sweep import fitness
-from jaxdist.text import counted
 
 _VERDICT = ("doses.csv", "verdict.md", "gauges.md")
 """The tables of a fair comparison; not each has the last."""

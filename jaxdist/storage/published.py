@@ -98,6 +98,6 @@ def _test(cell: dict[str, float]) -> tuple[float, float]:
 
 @functools.cache
 def _read() -> dict[str, Any]:
-    text = importlib.resources.files("jaxdist").joinpath("published.json").read_text(encoding="utf-8")
+    text = importlib.resources.files("jaxdist.storage").joinpath("published.json").read_text(encoding="utf-8")
     tables: dict[str, Any] = json.loads(text)
     return tables

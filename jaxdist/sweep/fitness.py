@@ -26,9 +26,9 @@ import numpy.typing as npt
 import xarray as xr
 from scipy import stats
 
+from jaxdist.formatting import counted, listed
 from jaxdist.sweep import results
 from jaxdist.sweep.unedited import Unedited
-from jaxdist.text import counted, listed
 from jaxdist.types import Flags
 
 GROUP = "unedited"

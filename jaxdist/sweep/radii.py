@@ -17,10 +17,10 @@ from jaxdist.compute import Examples, to_host
 from jaxdist.config import SweepConfig
 from jaxdist.crossings import Bracket
 from jaxdist.errors import InputError
+from jaxdist.formatting import counted
 from jaxdist.networks import taps
 from jaxdist.perturbations import edits, families
 from jaxdist.sweep import ensemble_sweep
-from jaxdist.text import counted
 from jaxdist.types import Flags, Params, Ranges, Values
 
 Side = Literal["below", "above"]

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from jaxdist.cli.options import Parser
-from jaxdist.text import counted
+from jaxdist.formatting import counted
 
 HELP = "write the networks of a run as state_dicts and safetensors"
 USAGE = "RUN --out FOLDER"

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from jaxdist.cli.options import Parser
-from jaxdist.text import counted
+from jaxdist.formatting import counted
 
 HELP = "draw the feature-space diagrams of the paper's Figures 2 and 3"
 USAGE = "[--out FOLDER]"

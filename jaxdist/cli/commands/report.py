@@ -9,7 +9,7 @@ from pathlib import Path
 from jaxdist.cli import output
 from jaxdist.cli.options import Parser, add_fields, add_output, changes, experiment
 from jaxdist.errors import InputError
-from jaxdist.text import counted
+from jaxdist.formatting import counted
 
 HELP = "write tables, figures and page of a run, or a page of several"
 USAGE = "RUN [RUN ...] [OPTIONS]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from jaxdist import text
+from jaxdist import formatting
 from jaxdist.analysis import by_table, near, tables
 from jaxdist.report.compare.comparison import Comparison
 from jaxdist.report.markdown import grid
@@ -61,7 +61,7 @@ def cautions(cells: pd.DataFrame) -> list[str]:
     """What is to be said of this run's tests of the published cells."""
     of_edits = cells[cells.table != "trained"]
     untested = of_edits[["t", "corrected_t"]].isna().any(axis=1)
-    return text.cautions(of_edits.seeds[~untested], of_edits.seeds[untested])
+    return formatting.cautions(of_edits.seeds[~untested], of_edits.seeds[untested])
 
 
 def _trained(frame: pd.DataFrame) -> str:

@@ -9,12 +9,12 @@ import pandas as pd
 from jaxdist import config as configs
 from jaxdist.data import Inputs, load_inputs
 from jaxdist.errors import InputError
+from jaxdist.formatting import counted
 from jaxdist.networks import mlp, models
 from jaxdist.perturbations import families, ranges, rules
 from jaxdist.report.compare.pairs import Pairs, Verdict, by_series
 from jaxdist.report.compare.sides import Key, Side
 from jaxdist.sweep import ensemble_sweep
-from jaxdist.text import counted
 from jaxdist.types import Params
 
 

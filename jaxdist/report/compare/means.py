@@ -7,8 +7,8 @@ import pandas as pd
 from jaxdist.analysis import equivalence, statistics
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
+from jaxdist.formatting import TWO_SEEDS, counted
 from jaxdist.report.compare.pairs import Pairs, Verdict, by_series
-from jaxdist.text import TWO_SEEDS, counted
 
 
 def points(pairs: Pairs, options: StatisticsConfig) -> pd.DataFrame:

@@ -10,8 +10,8 @@ import pandas as pd
 
 from jaxdist.analysis import Series, statistics
 from jaxdist.errors import InputError
+from jaxdist.formatting import counted
 from jaxdist.report.compare.sides import Key, Side
-from jaxdist.text import counted
 
 Pairs = dict[Key, tuple[Series, Series]]
 """The series that both sides have, of the same seeds where they share them."""

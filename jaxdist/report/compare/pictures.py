@@ -17,10 +17,10 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxdist import files
 from jaxdist.analysis import paper_cells
+from jaxdist.formatting import TWO_SEEDS, counted
 from jaxdist.report import figures
 from jaxdist.report.compare.comparison import Comparison
 from jaxdist.storage import published
-from jaxdist.text import TWO_SEEDS, counted
 
 _MARKS = {"clip": "x"}
 

@@ -14,10 +14,10 @@ import xarray as xr
 from jaxdist.analysis import Series, every_series
 from jaxdist.config import Config
 from jaxdist.errors import InputError
+from jaxdist.formatting import counted
 from jaxdist.perturbations import families
 from jaxdist.storage import folders, load, result_files, transfer
 from jaxdist.sweep import fitness, results
-from jaxdist.text import counted
 from jaxdist.types import Params
 
 PUBLISHED = "published"

@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxdist.analysis import paper_cells, tables
+from jaxdist.formatting import counted
 from jaxdist.report.compare import cell_tables
 from jaxdist.report.compare.comparison import Comparison
 from jaxdist.report.compare.pairs import by_series
 from jaxdist.report.summary import WIDTH
-from jaxdist.text import counted
 
 SHOWN = 12
 """Points named on the terminal; the JSON file has all."""

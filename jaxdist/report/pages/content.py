@@ -12,6 +12,7 @@ import xarray as xr
 from jaxdist.analysis import FairComparison, dose_tables, dosed, every_series, paper_cells, tables, verdicts
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
+from jaxdist.formatting import counted
 from jaxdist.networks import targets
 from jaxdist.perturbations import families
 from jaxdist.report import dose_figures, figures
@@ -19,7 +20,6 @@ from jaxdist.report.pages import charts, listings, pictures, protocol
 from jaxdist.report.pages.charts import Choices
 from jaxdist.report.pages.parts import Page, Section
 from jaxdist.sweep import fitness, results
-from jaxdist.text import counted
 
 
 class Run(NamedTuple):

@@ -14,9 +14,9 @@ from jaxdist.compute import Examples, devices
 from jaxdist.config import Config, DataConfig
 from jaxdist.data import Dataset
 from jaxdist.errors import InputError
+from jaxdist.formatting import all_seeds, counted, listed
 from jaxdist.networks import activations, mlp
 from jaxdist.sweep import Unedited, fitness, unedited
-from jaxdist.text import all_seeds, counted, listed
 from jaxdist.types import Flags, Params
 
 _TRIED = 10_000

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from jaxdist.errors import InputError
+from jaxdist.formatting import counted
 from jaxdist.networks import forms
 from jaxdist.storage.torch import order
-from jaxdist.text import counted
 from jaxdist.types import Params
 
 _ALIASES = {"linear0.": "layers.0.", "perturb_layer.": "layers.1."}

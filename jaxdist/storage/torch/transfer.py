@@ -17,12 +17,12 @@ from jaxdist import config as configs
 from jaxdist import data, files
 from jaxdist.config import Config
 from jaxdist.errors import InputError
+from jaxdist.formatting import counted
 from jaxdist.networks import Metrics, forms
 from jaxdist.storage import folders, result_files
 from jaxdist.storage.torch import accuracy, checkpoints, lineage, paper, perceptrons, sources
 from jaxdist.storage.torch.lineage import Source
 from jaxdist.sweep import results
-from jaxdist.text import counted
 from jaxdist.types import Params
 
 UNSCALED = (

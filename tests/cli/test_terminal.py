@@ -26,9 +26,9 @@ from jaxdist.report import documents, summary, writing
 from jaxdist.storage import places, result_files
 from jaxdist.sweep import results
 from tests import dose_support, results_support
-from tests.terminal_support import SMALL, small_runs, wide
+from tests.cli.terminal_support import SMALL, small_runs, wide
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\x9b]")
 LONG = "restored_offset_of_a_network_with_a_long_name"
 

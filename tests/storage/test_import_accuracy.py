@@ -14,7 +14,7 @@ from jaxdist.config import Config
 from jaxdist.data.dataset import Dataset, Split
 from jaxdist.errors import InputError
 from jaxdist.storage.torch import accuracy
-from tests.torch_support import refused, run, save_file, torch
+from tests.storage.torch_support import refused, run, save_file, torch
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 

@@ -20,7 +20,7 @@ from jaxdist.errors import InputError
 from jaxdist.storage.torch import transfer
 from jaxdist.sweep import results
 from tests.data.support import put
-from tests.torch_support import refused, run, save_file, torch
+from tests.storage.torch_support import refused, run, save_file, torch
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 

@@ -17,7 +17,7 @@ from jaxdist.networks import mlp
 from jaxdist.storage import folders, weights
 from jaxdist.storage.torch import transfer
 from jaxdist.sweep import results
-from tests.torch_support import network, refused, run, save_file, torch
+from tests.storage.torch_support import network, refused, run, save_file, torch
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 

@@ -17,7 +17,7 @@ from jaxdist.analysis import breakdowns, tables
 from jaxdist.report import markdown, pictures, profiles, summary, writing
 from jaxdist.report.figures import looks
 from jaxdist.sweep import results
-from tests.figure_support import assert_legible, grey
+from tests.report.figure_support import assert_legible, grey
 from tests.results_support import LONG, THRESHOLDS, TOTAL, made_up
 
 OPTIONS = config.StatisticsConfig()

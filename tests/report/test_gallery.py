@@ -12,7 +12,7 @@ from PIL import Image
 
 from jaxdist.errors import InputError
 from jaxdist.report import gallery
-from tests.figure_support import assert_legible, vertical_lines
+from tests.report.figure_support import assert_legible, vertical_lines
 
 
 @pytest.fixture(scope="module")

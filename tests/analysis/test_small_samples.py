@@ -17,7 +17,8 @@ from jaxdist.analysis.series import every_series
 from jaxdist.report import dose_figures, markdown, verdict_tables, writing
 from jaxdist.report.compare import cell_tables, means
 from jaxdist.report.pages import content
-from tests import dose_support, figure_support, page_support, results_support
+from tests import dose_support, page_support, results_support
+from tests.report import figure_support
 
 OPTIONS = config.StatisticsConfig()
 PAPER_RUN = jaxdist.load(page_support.ROOT / "docs" / "reproduction" / "mnist")

@@ -14,7 +14,7 @@ from jaxdist.networks import mlp, training
 from jaxdist.storage import folders, result_files, weights
 from jaxdist.sweep import results, study
 from tests import oracle
-from tests.test_unfinished import Killed
+from tests.storage.test_unfinished import Killed
 
 KEY, SIZES, STEPS = jax.random.key(11), (64, 24, 10), 60
 OPTIMIZER = training.optimizer("sgd", 0.01)

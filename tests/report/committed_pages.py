@@ -20,7 +20,7 @@ from unittest import mock
 from jaxdist import cli
 from jaxdist.report import figures
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"<!-- (jaxdist [^>]*?) -->\n(.*?)\n?<!-- end -->", re.S)
 NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
 

@@ -9,9 +9,9 @@ import pytest
 
 from benchmarks import images, parity, rounding
 from jaxdist.compute import products
+from tests.compute.test_products import EXACT, papers_network
 from tests.conftest import to_numpy
-from tests.test_products import EXACT, papers_network
-from tests.test_training import numpy_loss_and_gradient
+from tests.networks.test_training import numpy_loss_and_gradient
 
 # It is about rounding.
 pytestmark = pytest.mark.usefixtures("optimised")

@@ -21,7 +21,7 @@ from jaxdist.report.compare import compare, pictures, saving, sides
 from jaxdist.storage import result_files
 from jaxdist.storage import weights as stored
 from jaxdist.sweep import results
-from tests.compare_support import copy, draw_nothing, make, shown, subset
+from tests.report.compare_support import copy, draw_nothing, make, shown, subset
 
 # Six networks on all digits compute for longer than they compile.
 pytestmark = pytest.mark.usefixtures("optimised", "in_an_empty_folder")

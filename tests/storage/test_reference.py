@@ -17,7 +17,7 @@ from jaxdist.perturbations import edits, families, ranges
 from jaxdist.report import compare
 from jaxdist.storage import weights as stored_weights
 from jaxdist.sweep import ensemble_sweep
-from tests.test_compare import shown
+from tests.report.test_compare import shown
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimised")]
 

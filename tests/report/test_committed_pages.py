@@ -16,8 +16,9 @@ from jaxdist.analysis import dose_tables, dosed, paper_cells, preference, tables
 from jaxdist.config import StatisticsConfig
 from jaxdist.perturbations import families
 from jaxdist.storage import published
-from tests import committed_pages, page_support
-from tests.committed_pages import ROOT
+from tests import page_support
+from tests.report import committed_pages
+from tests.report.committed_pages import ROOT
 
 PAGES = ("findings", "reproduction", "variants")
 BLOCKS = [(page, command) for page in PAGES for command in committed_pages.blocks(ROOT / "docs" / f"{page}.md")]

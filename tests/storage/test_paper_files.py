@@ -16,7 +16,7 @@ from jaxdist.perturbations import families
 from jaxdist.report.compare import sides
 from jaxdist.storage.torch import paper, perceptrons, transfer
 from jaxdist.sweep import results
-from tests.torch_support import network, refused, run, torch
+from tests.storage.torch_support import network, refused, run, torch
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 

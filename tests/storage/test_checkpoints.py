@@ -12,7 +12,7 @@ import pytest
 
 import jaxdist
 from jaxdist.storage.torch import perceptrons, transfer
-from tests.torch_support import network, refused, save_file, torch
+from tests.storage.torch_support import network, refused, save_file, torch
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 

@@ -16,7 +16,7 @@ from PIL import Image
 from jaxdist.errors import InputError
 from jaxdist.report import figures
 from jaxdist.report.figures import Curve
-from tests.figure_support import assert_legible, grey, vertical_lines
+from tests.report.figure_support import assert_legible, grey, vertical_lines
 
 GRIDS = {
     "scale": np.logspace(-2, 1, 100),

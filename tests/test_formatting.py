@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxdist import text
+from jaxdist import formatting
 from jaxdist.analysis import tables
 from jaxdist.config import StatisticsConfig
 from jaxdist.report import summary
@@ -36,15 +36,15 @@ SAYS_NO_NUMBER = re.compile(
 @pytest.mark.parametrize(("noun", "plural"), [("dead unit", None), ("class", "classes"), ("axis", "axes")])
 def test_a_number_stands_with_its_noun(count, singular, noun, plural):
     expected = noun if singular else plural or f"{noun}s"
-    assert text.counted(count, noun, plural) == f"{count} {expected}"
+    assert formatting.counted(count, noun, plural) == f"{count} {expected}"
 
 
 def numbered(path: Path):
     """The places of a file's f-strings where something is followed by a noun in the plural."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         for value, after in zip(getattr(node, "values", []), getattr(node, "values", [])[1:], strict=False):
-            # All of several seeds are said to be so by `text.all_seeds` alone.
-            if path.name == "text.py" or not isinstance(node, ast.JoinedStr):
+            # All of several seeds are said to be so by `formatting.all_seeds` alone.
+            if path.name == "formatting.py" or not isinstance(node, ast.JoinedStr):
                 continue
             if not isinstance(value, ast.FormattedValue):
                 continue

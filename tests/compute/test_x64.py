@@ -70,7 +70,7 @@ def write(folder: str) -> None:
 @pytest.fixture(scope="module")
 def double(tmp_path_factory) -> dict[str, xr.DataTree]:
     folder = tmp_path_factory.mktemp("double")
-    code = f"from tests import test_x64; test_x64.write({str(folder)!r})"
+    code = f"from tests.compute import test_x64; test_x64.write({str(folder)!r})"
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "JAX_ENABLE_X64": "1"})
     return {name: jaxdist.load(folder / f"{k}.nc") for k, name in enumerate(OPTIONS)}
 

@@ -22,7 +22,7 @@ def found(tmp_path_factory):
     path = tmp_path_factory.mktemp("meshes") / "found.npz"
     subprocess.run(
         [sys.executable, "-m", "tests.mesh_support", path],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
         check=True,
     )

@@ -18,7 +18,7 @@ from jaxdist.perturbations import families
 from jaxdist.report import compare as compare_package
 from jaxdist.report.compare import cell_tables, compare, pictures, saving, sides
 from jaxdist.storage import published, result_files
-from tests.compare_support import copy, draw_nothing, make, shown, subset
+from tests.report.compare_support import copy, draw_nothing, make, shown, subset
 
 # Six networks on all digits compute for longer than they compile.
 pytestmark = pytest.mark.usefixtures("optimised", "in_an_empty_folder")
@@ -173,5 +173,5 @@ def test_a_run_that_says_what_the_paper_says_agrees_with_it(run):
 
 
 def test_the_paper_as_a_config_file_is_the_published_protocol():
-    settings = config.load(Path(__file__).parents[1] / "configs" / "paper.toml")
+    settings = config.load(Path(__file__).parents[2] / "configs" / "paper.toml")
     assert settings == published.PROTOCOL

@@ -22,7 +22,7 @@ from jaxdist.report import pages, writing
 from jaxdist.sweep import results
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FOLDER = Path(__file__).parents[1] / "docs" / "findings" / "mnist"
+FOLDER = Path(__file__).parents[2] / "docs" / "findings" / "mnist"
 HOSTILE = "</script><script>window.taken = 1</script><img src=x onerror='window.taken = 2'>"
 
 pytestmark = pytest.mark.slow

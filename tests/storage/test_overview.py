@@ -16,7 +16,7 @@ from jaxdist import config as configs
 from jaxdist.report import documents
 from jaxdist.storage import overview, places, result_files
 from tests import dose_support, results_support
-from tests.terminal_support import small_runs, wide
+from tests.cli.terminal_support import small_runs, wide
 
 
 @pytest.fixture(scope="module")
