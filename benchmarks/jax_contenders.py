@@ -65,25 +65,16 @@ def jaxdist_sweep(
     activation: str,
     images: Images,
     families: Sequence[tuple[str, np.ndarray]],
-    *,
-    shortcut: bool = False,
 ) -> Run:
-    """Ranges, edits and sweep of stacked networks, as a run of jaxdist does them; counts of the first network.
-
-    With `shortcut` the first family must be the scale.
-    """
+    """Ranges, edits and sweep of stacked networks, as a run of jaxdist does them; counts of the first network."""
     model = mlp.model(activation)
     train_set, _ = place(images, seeds=jax.tree.leaves(params)[0].shape[0])
     narrow = mlp.narrow(params, images.used)
 
     def run() -> np.ndarray:
         measured = ranges.measure(model, narrow, train_set, (SITE,))[SITE]
-        edited = families[1:] if shortcut else families
-        made = joined(measured, dict(edited), SweepConfig())
-        scales = families[0][1] if shortcut else None
-        return np.asarray(
-            ensemble_sweep.sweep(model, narrow, {SITE: made}, train_set, scale_shortcut=scales).correct[0]
-        )
+        made = joined(measured, dict(families), SweepConfig())
+        return np.asarray(ensemble_sweep.sweep(model, narrow, {SITE: made}, train_set).correct[0])
 
     return run
 

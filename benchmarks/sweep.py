@@ -76,7 +76,4 @@ def make_contenders(images: Images, families: Families, *, quick: bool) -> dict[
     unstacked = jax.tree.map(lambda leaf: leaf[0], trained)
     contenders["naive_jax"] = Contender(jax_contenders.naive_sweep(unstacked, ACTIVATION, images, families))
     contenders["jaxdist"] = Contender(jax_contenders.jaxdist_sweep(trained, ACTIVATION, images, families))
-    contenders["jaxdist_shortcut"] = Contender(
-        jax_contenders.jaxdist_sweep(trained, ACTIVATION, images, families, shortcut=True)
-    )
     return contenders

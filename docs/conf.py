@@ -20,6 +20,7 @@ release = version = jaxdist.__version__
 
 extensions = ["myst_parser", "sphinx.ext.napoleon", "autoapi.extension", "sphinxarg.ext", "config_fields"]
 autoapi_dirs = ["../jaxdist"]
+autoapi_file_patterns = ["*.py"]  # not the stubs, which only say what a package gives to others
 autoapi_generate_api_docs = False
 autoapi_options = ["members", "undoc-members"]
 autodoc_member_order = "bysource"
@@ -43,7 +44,9 @@ nitpick_ignore_regex = [
     # Other projects' pages, and Python's, could only be linked to with a network at hand.
     ("py:.*", rf"({OTHERS})\..*"),
     # Types of inner parts that have no page of their own.
-    ("py:.*", r"(jaxdist\.)?(blocks|waves|moments|sensitivity|data|progress|probes|units)\..*"),
+    ("py:.*", r"(jaxdist\.)?(\w+\.)?(blocks|waves|moments|sensitivity|data|progress|probes|units|unedited)\..*"),
+    # Packages' public names, which have their entries where they are defined.
+    ("py:.*", r"(jaxdist\.)?(compute|data|networks|perturbations|sweep|storage|analysis|report|experiment)\.\w+"),
     ("py:class", TYPE_VARIABLES),
 ]
 

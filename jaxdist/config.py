@@ -14,6 +14,9 @@ from jaxdist import fields
 from jaxdist.errors import InputError, nearest
 from jaxdist.fields import option
 
+_REMOVED = {"refine", "scale_shortcut"}
+"""Options that the section ``sweep`` once had, both false by default."""
+
 Family = Literal[
     "scale",
     "clip",
@@ -130,13 +133,9 @@ class SweepConfig:
     dead_units: Literal["identity", "nan"] = option(
         "identity", "identity: a unit that is never active is left as it is; nan: 0/0 as in the paper's code"
     )
-    scale_shortcut: bool = option(
-        False, "one product for the whole scale family, dead units scaled too: faster, a few counts may differ"
-    )
     grid: bool = option(False, "also scale and offset at once, as a grid")
     units: bool = option(False, "also each unit edited alone, which ranks the units")
     sensitivity: bool = option(False, "also derivatives of the logit margin by each unit's offset and log-scale")
-    refine: bool = option(False, "also tolerance radii narrowed between the grid's points")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,12 +214,26 @@ def from_toml(text: str, *, where: str = "config") -> Config:
 
 def from_dict(tree: Mapping[str, Any], *, where: str = "config") -> Config:
     """Build a config from nested dictionaries; missing keys keep their defaults, unknown ones are refused."""
-    return fields.build(Config, tree, where)
+    return fields.build(Config, _without_removed(tree, where), where)
 
 
 def options_from_dict(tree: Mapping[str, Any], *, where: str = "options") -> Options:
     """Build options from nested dictionaries, as `from_dict` does."""
-    return fields.build(Options, tree, where)
+    return fields.build(Options, _without_removed(tree, where), where)
+
+
+def _without_removed(tree: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """Leave out options that are no longer there, as older configs and results hold them at their defaults."""
+    sweep = tree.get("sweep")
+    if not isinstance(sweep, Mapping):
+        return tree
+    for name in _REMOVED & sweep.keys():
+        if sweep[name] is not False:
+            raise InputError(
+                f"{where}: sweep.{name}: this option has been removed; leave it out, or use the version of jaxdist "
+                "that had it"
+            )
+    return {**tree, "sweep": {name: value for name, value in sweep.items() if name not in _REMOVED}}
 
 
 def options_by_name(given: Mapping[str, Any], *, where: str = "options") -> Options:

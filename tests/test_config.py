@@ -47,14 +47,14 @@ def test_every_field_can_be_overridden_as_text():
         "model.activations": "abs",
         "data.mean": "0.5",
         "compute.block": "7",
-        "sweep.scale_shortcut": "true",
+        "sweep.grid": "true",
         "out": "somewhere",
     }
     config = configs.override(Config(), changes)
     assert (config.train.steps, config.train.learning_rate, config.model.hidden) == (200, 0.01, (64, 32))
     assert (config.model.activations, config.data.mean, config.compute.block) == (("abs",), 0.5, 7)
     assert config.out == "somewhere"
-    assert config.sweep == configs.SweepConfig(scale_shortcut=True)
+    assert config.sweep == configs.SweepConfig(grid=True)
     assert set(configs.field_help()) == set(configs.field_types())
 
 
@@ -78,7 +78,9 @@ def test_every_field_can_be_overridden_as_text():
         ("[model]\nhidden = [128, 0]", "model.hidden: expected an integer at least 1, got 0"),
         ("[sweep]\nfamilies = ['scale', 'shear']", "sweep.families: expected one of scale, clip, offset"),
         ("[statistics]\nmargin = 1", "statistics.margin: expected a number above 0 and below 1, got 1"),
-        ("[sweep]\nscale_shortcut = 1", "sweep.scale_shortcut: expected true or false, got 1"),
+        ("[sweep]\ngrid = 1", "sweep.grid: expected true or false, got 1"),
+        ("[sweep]\nrefine = true", "sweep.refine: this option has been removed; leave it out"),
+        ("[sweep]\nscale_shortcut = 1", "sweep.scale_shortcut: this option has been removed"),
         ("[statistics\n", "not valid TOML"),
     ],
 )
@@ -97,5 +99,5 @@ def test_a_missing_file_and_bad_overrides_are_said(tmp_path):
         configs.load(tmp_path / "none.toml")
     with pytest.raises(InputError, match=r"--train.steps: expected an integer, got 'many'"):
         configs.override(Config(), {"train.steps": "many"})
-    with pytest.raises(InputError, match=r"--sweep.scale_shortcut: expected true or false, got 'yes'"):
-        configs.override(Config(), {"sweep.scale_shortcut": "yes"})
+    with pytest.raises(InputError, match=r"--sweep.grid: expected true or false, got 'yes'"):
+        configs.override(Config(), {"sweep.grid": "yes"})

@@ -96,4 +96,4 @@ def test_names_of_the_public_api_have_their_entries(site, built):
     import jaxdist
 
     text = built[site / "reference" / "api.html"].text
-    assert all(f">{name}<" in text or f".{name}" in text for name in jaxdist.__all__)
+    assert all(f">{name}<" in text or f".{name}" in text for name in jaxdist.__all__ if name != "__version__")

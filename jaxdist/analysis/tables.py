@@ -147,13 +147,10 @@ def tolerance(result: xr.DataTree, options: StatisticsConfig, outcome: Outcome =
 
     Of accuracy the margin is `options.margin`, of predictions that stay as they were `options.flips`. Infinite values
     are censored: the outcome is kept to the end of the grid. Of a single network the interval is over
-    its images (`one_network.radius_interval`), as the column `over` says. Where radii were refined by bisection, at
-    the same margin, `refined` is their median, with its interval over seeds. Seeds at chance, which `left_out` lists,
+    its images (`one_network.radius_interval`), as the column `over` says. Seeds at chance, which `left_out` lists,
     have no radius; where there are no others the median is NaN.
     """
-    frame = pd.DataFrame([row for one in every_series(result) for row in radii(one, options, outcome)])
-    refined = outcome == "accuracy" and "radii" in result.children
-    return _with_refined(frame, result["radii"].to_dataset(), options) if refined else frame
+    return pd.DataFrame([row for one in every_series(result) for row in radii(one, options, outcome)])
 
 
 def radii(one: Series, options: StatisticsConfig, outcome: Outcome = "accuracy") -> Iterator[dict[str, object]]:
@@ -208,41 +205,6 @@ def radii(one: Series, options: StatisticsConfig, outcome: Outcome = "accuracy")
             "over": "seeds" if images is None else "images",
             "left_out": left_out(every),
         }
-
-
-def preferred(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `tolerance` with the refined radius in place of the grid's, where there is one.
-
-    A single network's interval, over images, is made from the grid; it is widened to hold its refined radius, which
-    differs from the grid's by what interpolation between two points does.
-    """
-    if "refined" not in frame or frame.empty:
-        return frame
-    known = frame.refined.notna()
-    seeds = known & frame.refined_low.notna()
-    images = known & (frame.over == "images")
-    low = frame.low.where(~images, np.minimum(frame.low, frame.refined)).where(~seeds, frame.refined_low)
-    high = frame.high.where(~images, np.maximum(frame.high, frame.refined)).where(~seeds, frame.refined_high)
-    return frame.assign(median=frame["median"].where(~known, frame.refined), low=low, high=high)
-
-
-def _with_refined(frame: pd.DataFrame, refined: xr.Dataset, options: StatisticsConfig) -> pd.DataFrame:
-    """Join the refined radii, where they are of the margin asked for."""
-    if frame.empty or not np.isclose(float(refined.attrs["margin"]), options.margin):
-        return frame
-    exits = refined["exit"].where(~refined["censored"].astype(bool), np.inf)
-    middles = []
-    for row in frame.itertuples():
-        edge, place = f"{row.family} {row.side}", {"network": row.network, "site": row.site, "split": row.split}
-        known = edge in refined.edge and all(value in refined[name] for name, value in place.items())
-        out = refined.seed.astype(str).isin(str(row.left_out).split(", "))
-        values = exits.sel({**place, "edge": edge})[~out.to_numpy()].to_numpy() if known else np.zeros(0)
-        values = values[~np.isnan(values)]
-        values = np.where(np.isinf(values) & (row.side == "below"), -np.inf, values)
-        middle = statistics.median_interval(values, options.confidence) if len(values) else statistics.NO_MEDIAN
-        middles.append(middle)
-    median, low, high = np.transpose(middles)
-    return frame.assign(refined=median, refined_low=low, refined_high=high)
 
 
 def training(result: xr.DataTree, options: StatisticsConfig) -> pd.DataFrame:

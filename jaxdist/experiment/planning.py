@@ -267,7 +267,7 @@ def rendered(found: Plan, config: Config) -> str:
         f"time       {duration(found.total_s)}",
         f"           {stages}",
     ]
-    options = ("dose", "matched", "grid", "units", "sensitivity", "refine")
+    options = ("dose", "matched", "grid", "units", "sensitivity")
     asked = [f"sweep.{name}" for name in options if getattr(config.sweep, name)]
     asked += ["sweep.gauges"] if config.sweep.gauges != ("as_is",) else []
     asked += ["train.snapshots"] if config.train.keeps_snapshots else []

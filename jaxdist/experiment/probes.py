@@ -125,8 +125,6 @@ def _options(given: Mapping[str, Any], test: Labelled | None) -> Options:
         raise InputError("probe: splits names 'test', but no test images are given; give test=(x, y)")
     if chosen.compute.precision != "float32":
         raise InputError("probe: precision 'exact' is for the perceptrons of a config; leave it out")
-    if chosen.sweep.scale_shortcut:
-        raise InputError("probe: scale_shortcut is for the perceptrons of a config; leave it out")
     return chosen
 
 

@@ -18,8 +18,8 @@ from jaxdist.errors import InputError, nearest
 class Activation:
     """A pure elementwise function and what is known about it.
 
-    `homogeneous` means ``fn(c * h) == c * fn(h)`` for every c > 0; `even`, ``fn(-h) == fn(h)``; `bounded`, that its
-    values stay within fixed limits. False says that it is not so, or not known to be.
+    `even` means ``fn(-h) == fn(h)``; `bounded`, that its values stay within fixed limits. False says that it is not so,
+    or not known to be.
 
     `parameters` are learned with the layer: the name and initial value of each, a number a layer. They are the
     function's further arguments, in this order: ``fn(h, *parameters)``.
@@ -27,7 +27,6 @@ class Activation:
 
     name: str
     fn: Callable[..., Array]
-    homogeneous: bool = False
     even: bool = False
     bounded: bool = False
     parameters: tuple[tuple[str, float], ...] = ()
@@ -40,16 +39,16 @@ def _identity(value: Array) -> Array:
     return value
 
 
-IDENTITY = Activation("identity", _identity, homogeneous=True)
+IDENTITY = Activation("identity", _identity)
 
 _KNOWN = {
     activation.name: activation
     for activation in (
-        Activation("relu", elementwise.relu, homogeneous=True),
-        Activation("abs", jnp.abs, homogeneous=True, even=True),
-        Activation("leaky_relu", functools.partial(elementwise.leaky_relu, slope=0.01), homogeneous=True),
+        Activation("relu", elementwise.relu),
+        Activation("abs", jnp.abs, even=True),
+        Activation("leaky_relu", functools.partial(elementwise.leaky_relu, slope=0.01)),
         # torch.nn.PReLU's default: one slope for all units of a layer, 0.25 at the start.
-        Activation("prelu", elementwise.leaky_relu, homogeneous=True, parameters=(("slope", 0.25),)),
+        Activation("prelu", elementwise.leaky_relu, parameters=(("slope", 0.25),)),
         Activation("elu", jax.nn.elu),
         # h * Phi(h) with the exact normal distribution function, PyTorch's default; not the approximation by tanh.
         Activation("gelu", functools.partial(jax.nn.gelu, approximate=False)),

@@ -107,7 +107,7 @@ class Form:
         """Each layer's kind and the activation behind it, of `count` layers in all.
 
         None only where the logits are affine in the last hidden values: other last layers have an activation, if
-        only the identity, which tells whoever relies on that, such as the sweep's shortcut.
+        only the identity.
         """
         plain = self.last.affine and self.output == IDENTITY
         return [(LINEAR, self.hidden)] * (count - 1) + [(self.last, None if plain else self.output)]

@@ -71,7 +71,7 @@ def _networks(result: xr.DataTree, options: StatisticsConfig) -> dict[str, dict[
 
 
 def _tolerance(result: xr.DataTree, options: StatisticsConfig) -> list[dict[str, Any]]:
-    reach = tables.preferred(tables.tolerance(result, options))
+    reach = tables.tolerance(result, options)
     places, numbers = ("network", "site", "split", "family", "side"), ("low", "high", "grid_end")
     return [
         {name: str(row[name]) for name in places}

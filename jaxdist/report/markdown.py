@@ -118,8 +118,6 @@ def tolerance(reach: pd.DataFrame, options: StatisticsConfig, flips: pd.DataFram
             + f"A single network's radius has a {level} % interval: from where the upper bound of the drop's paired "
             "interval first reaches the margin to where its lower bound does."
         )
-    if "refined" in reach.columns:
-        parts.append("Refined: the same radius found by bisection between the grid's points, median and interval.")
     parts += left_out(reach, "Radii are")
     if flips is None:
         return "\n\n".join([*parts, _radii(reach)]) + "\n"
@@ -139,14 +137,12 @@ def with_notes(text: str, notes: Sequence[str]) -> str:
 
 
 def _radii(reach: pd.DataFrame) -> str:
-    refined, some_out = "refined" in reach.columns, (reach.left_out != "").any()
+    some_out = (reach.left_out != "").any()
     rows = []
     for r in reach.itertuples():
         row = [r.network, r.site, r.split, tables.outward(r.family, r.side), *radius(r)]
-        row += radius(r, "refined", "refined_low", "refined_high") if refined else ()
         rows.append([*row, f"{r.censored}/{r.seeds}", r.reentered, *([r.left_out or "–"] if some_out else [])])
     headers = ["network", "site", "split", "edit", "median", "interval"]
-    headers += ["refined", "refined interval"] if refined else []
     headers += ["to end of grid", "re-entered", *(["without seeds"] if some_out else [])]
     return grid(rows, headers)
 

@@ -47,7 +47,7 @@ def summary(result: xr.DataTree, options: StatisticsConfig) -> RenderableType:
     notes = [Text(line) for line in _notes(result, options)]
     if reach.empty:
         return Group(*notes)
-    reach = tables.preferred(reach[reach.split == tables.main_split(reach)])
+    reach = reach[reach.split == tables.main_split(reach)]
     networks, sites = list(reach.network.unique()), list(reach.site.unique())
     preactivations = all(site.endswith("/pre") or site == "all" for site in sites)
     table = Table(

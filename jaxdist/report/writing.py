@@ -181,7 +181,7 @@ def _layers(reach: pd.DataFrame, options: StatisticsConfig) -> Iterator[tuple[st
     # A column an edit: those of the paper, since there is no room for all.
     reach = reach[reach.family.isin(families.PAPER)] if not reach.empty else reach
     if not reach.empty and reach.site.nunique() > 1:
-        shown = tables.preferred(reach[reach.split == tables.main_split(reach)])
+        shown = reach[reach.split == tables.main_split(reach)]
         yield (
             "layers",
             pictures.layers(shown, title=f"{summary.title(shown, options)}\n{summary.interval_words(shown, options)}"),

@@ -51,9 +51,6 @@ _KEPT = 2
 _FREE = ("out", "data.dir", "train.save_every", "statistics.")
 """Beginnings of the names of config fields that change no counts or weights: a run may go on with other values."""
 
-_OTHERS = ("confidence", "flips", "published_baseline_index")
-"""The fields of the statistics on which no stored number depends."""
-
 
 class Store:
     """One run's unfinished work. Everything it writes is whole or absent.
@@ -215,11 +212,8 @@ def refuse_other(found: Config, wanted: Config, folder: Path, *, more_seeds: boo
 def differences(found: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:
     """The fields in which two configs differ where that changes a result: their values in both."""
     before, after = (_flat(configs.to_dict(config)) for config in (found, wanted))
-    free: tuple[str, ...] = _FREE
-    if wanted.sweep.refine:  # then the margin decides stored numbers too
-        free = tuple(f"statistics.{name}" if start == "statistics." else start for start in _FREE for name in _OTHERS)
     pairs = {key: (before.get(key, "unset"), after.get(key, "unset")) for key in before | after}
-    return {key: pair for key, pair in pairs.items() if not key.startswith(free) and pair[0] != pair[1]}
+    return {key: pair for key, pair in pairs.items() if not key.startswith(_FREE) and pair[0] != pair[1]}
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

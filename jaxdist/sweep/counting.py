@@ -144,7 +144,6 @@ def counted(
     context: Context,
     *,
     job: str,
-    scales: np.ndarray | None = None,
     dosings: Dosings | None = None,
 ) -> Found:
     """Counts [network, seed, site, split, P] of the edits [S, P, H] that `made` gives of a network and a target.
@@ -183,7 +182,6 @@ def counted(
                 context.splits[split],
                 tell,
                 once,
-                scales=scales,
                 dosing=(dosings or {}).get((name, target)),
                 block=context.options.compute.block,
             )

@@ -13,13 +13,12 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist.compute import DATA, SEED, Examples, blocks, elementwise, mesh_of, same, spread, to_host
-from jaxdist.errors import InputError
-from jaxdist.networks import Activation, sizes, taps
+from jaxdist.compute import DATA, SEED, Examples, blocks, elementwise, mesh_of, spread, to_host
+from jaxdist.networks import sizes, taps
 from jaxdist.perturbations import Edit, Noise
 from jaxdist.sweep import moments
 from jaxdist.sweep.kernel import Counts, Sums, Watch, block_sums, equal, predictor
-from jaxdist.types import AnyArray, Params
+from jaxdist.types import Params
 
 Edited: TypeAlias = tuple[Params, Mapping[str, Edit]]
 """An ensemble's stacked parameters and its edits by site, leaves [S, P, H]."""
@@ -31,7 +30,6 @@ def sweep(
     edits: Mapping[str, Edit],
     examples: Examples,
     *,
-    scale_shortcut: AnyArray | None = None,
     precision: str = "float32",
     block: int | None = None,
 ) -> Counts:
@@ -39,18 +37,15 @@ def sweep(
 
     Args:
       edits: by site; leaves [S, P, H]. At each point all of its sites are edited together.
-      scale_shortcut: positive factors [Q] of the one edited site's value. Their points come first, before those of
-        `edits`, from a single product a block: behind a positively homogeneous activation and one linear layer,
-        logits are ``s * (act(h) @ W) + b``. Rounding differs, so a few counts may.
       block: examples a block; chosen by default.
 
     Memory does not grow with N or P beyond the edits and the counts.
 
     Raises:
-      InputError: if a site cannot be edited (`taps.check`), or what follows it does not allow the shortcut.
-      ValueError: if there are no edits, their leaves do not fit the ensemble and the site, or a factor is not above 0.
+      InputError: if a site cannot be edited (`taps.check`).
+      ValueError: if there are no edits, or their leaves do not fit the ensemble and the site.
     """
-    return sums(model, params, edits, examples, scale_shortcut=scale_shortcut, precision=precision, block=block).counts
+    return sums(model, params, edits, examples, precision=precision, block=block).counts
 
 
 def sums(
@@ -60,7 +55,6 @@ def sums(
     examples: Examples,
     *,
     watch: Watch | None = None,
-    scale_shortcut: AnyArray | None = None,
     precision: str = "float32",
     block: int | None = None,
 ) -> Sums:
@@ -72,16 +66,10 @@ def sums(
     seeds = jax.tree.leaves(params)[0].shape[0]
     for site, edit in edits.items():
         check_edit(model, found, site, edit, seeds)
-    if scale_shortcut is not None:
-        _check_shortcut(model, tuple(edits), order)
-        scale_shortcut = np.asarray(scale_shortcut, np.float32)
-        if scale_shortcut.ndim != 1 or not (scale_shortcut > 0).all():
-            raise ValueError(f"scale_shortcut: expected positive factors [Q], got {scale_shortcut}")
     mesh = mesh_of(examples)
     result = _sweep(
         *spread((params, dict(edits)), mesh),
         examples,
-        None if scale_shortcut is None else same(scale_shortcut, mesh),
         model=model,
         sites=tuple(sorted(edits, key=order.index)),
         watch=watch,
@@ -89,10 +77,7 @@ def sums(
         size=sizes.of_block(block, found),
         mesh=mesh,
     )
-    counts, summed = jax.tree.map(lambda leaf: leaf[:seeds], to_host(result))
-    if summed is not None and scale_shortcut is not None:
-        summed = moments.joined([moments.of_scales(scale_shortcut, summed.power), summed])
-    return Sums(counts, summed)
+    return Sums(*jax.tree.map(lambda leaf: leaf[:seeds], to_host(result)))
 
 
 def check_edit(model: taps.Model, found: tuple[taps.Site, ...], site: str, edit: Edit, seeds: int) -> None:
@@ -105,28 +90,11 @@ def check_edit(model: taps.Model, found: tuple[taps.Site, ...], site: str, edit:
             raise ValueError(f"edits of site '{site}': expected leaves [{seeds}, P, {units}], got {list(leaf.shape)}")
 
 
-def _check_shortcut(model: taps.Model, edited: tuple[str, ...], order: list[str]) -> None:
-    """Refuse the one-product form where the logits are not known to be linear in the scale."""
-    site, *more = edited
-    after = model.after(site)
-    later = [name for name in order[order.index(site) + 1 :] if model.after(name)]
-    if more:
-        problem = "it needs one edited site, got " + ", ".join(edited)
-    elif not (isinstance(after, Activation) and after.homogeneous):
-        problem = f"the activation behind '{site}' is not known to be positively homogeneous"
-    elif later:
-        problem = f"behind '{site}' there is another activation, at '{later[0]}'"
-    else:
-        return
-    raise InputError(f"the scale shortcut cannot be used: {problem}; leave sweep.scale_shortcut false")
-
-
 @functools.partial(jax.jit, static_argnames=("model", "sites", "watch", "precision", "size", "mesh"))
 def _sweep(
     params: Params,
     edits: Mapping[str, Edit],
     examples: Examples,
-    scales: Array | None = None,
     *,
     model: taps.Model,
     sites: tuple[str, ...],
@@ -135,33 +103,30 @@ def _sweep(
     size: int,
     mesh: Mesh,
 ) -> Sums:
-    made = jax.tree.leaves(edits)[0].shape[1]
-    points = made + (0 if scales is None else len(scales))
+    points = jax.tree.leaves(edits)[0].shape[1]
     none = Counts(*(jnp.zeros(shape, jnp.int32) for shape in ((points,), (points,), (points,), ())))
 
-    def ensemble(params: Params, edits: Mapping[str, Edit], examples: Examples, scales: Array | None) -> Sums:
-        here = blocks.varying(scales)
-
+    def ensemble(params: Params, edits: Mapping[str, Edit], examples: Examples) -> Sums:
         def network(one: tuple[Params, Mapping[str, Edit]]) -> Sums:
             def step(total: Sums, part: blocks.Block) -> Sums:
                 factors = None if total.moments is None else jnp.asarray(total.moments.factor)
-                found = block_sums(model, sites, *one, part, scales=here, watch=watch, factors=factors)
+                found = block_sums(model, sites, *one, part, watch=watch, factors=factors)
                 counts = jax.tree.map(jnp.add, total.counts, found.counts)
                 if total.moments is None or found.moments is None:
                     return Sums(counts, None)
                 return Sums(counts, moments.added(total.moments, found.moments, part.counted))
 
             units = _units(model, watch, one[0], examples.x) if watch else 0
-            start = Sums(none, moments.none(made, units) if watch else None)
+            start = Sums(none, moments.none(points, units) if watch else None)
             return blocks.fold(step, start, examples, size, rehearse=watch is not None)
 
         counts, found = lax.map(network, (params, edits))
         return Sums(lax.psum(counts, DATA), None if found is None else jax.vmap(moments.of_all_devices)(found))
 
     with jax.default_matmul_precision(precision):
-        specs = (PartitionSpec(SEED), PartitionSpec(SEED), blocks.specs(examples), PartitionSpec())
+        specs = (PartitionSpec(SEED), PartitionSpec(SEED), blocks.specs(examples))
         run = jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))
-        return run(params, edits, examples, scales)
+        return run(params, edits, examples)
 
 
 def _units(model: taps.Model, watch: Watch, params: Params, x: Array) -> int:

@@ -55,9 +55,9 @@ class Task(NamedTuple):
         keys = families.keys(f"{family} {site}", self.context.drawn, draws) if families.get(family).random else None
         return families.build(family, self.measured[name][site], grid, self.context.options.sweep, keys)
 
-    def counted(self, made: Callable[[str, str], Mapping[str, Edit]], **options: Any) -> Found:
+    def counted(self, made: Callable[[str, str], Mapping[str, Edit]]) -> Found:
         """Count at the points that `made` gives."""
-        return counting.counted(self.subjects, made, self.context, job=self.job, dosings=self.dosings, **options)
+        return counting.counted(self.subjects, made, self.context, job=self.job, dosings=self.dosings)
 
     def parted(self, found: Found, draws: int | None = None) -> dict[str, Swept]:
         """Each family's part of the points of all, its draws averaged: its own number, or the same of every family."""
@@ -103,16 +103,6 @@ def by_kind(names: Sequence[str]) -> dict[families.Kind, list[str]]:
     return {kind: list(some) for kind, some in itertools.groupby(ordered, lambda name: families.get(name).kind)}
 
 
-def _affine(task: Task) -> dict[str, Swept]:
-    options, scales = task.context.options.sweep, None
-    if options.scale_shortcut and "scale" in task.grids:
-        # Its points come first, and are no edits.
-        scales = task.grids["scale"]
-        task = task._replace(grids={"scale": scales} | dict(task.grids))
-    edited = task if scales is None else task._replace(grids={**task.grids, "scale": scales[:0]})
-    return task.parted(task.counted(edited.made, scales=scales))
-
-
 def _fill(task: Task) -> dict[str, Swept]:
     def made(name: str, target: str) -> dict[str, Edit]:
         found: dict[str, Edit] = {}
@@ -124,7 +114,7 @@ def _fill(task: Task) -> dict[str, Swept]:
     return task.parted(task.counted(made))
 
 
-def _noise(task: Task) -> dict[str, Swept]:
+def _as_made(task: Task) -> dict[str, Swept]:
     return task.parted(task.counted(task.made))
 
 
@@ -157,9 +147,9 @@ def _moved(task: Task, name: str, target: str, found: Mapping[str, Edit]) -> np.
 
 
 _KINDS: dict[families.Kind, Callable[[Task], dict[str, Swept]]] = {
-    "affine": _affine,
+    "affine": _as_made,
     "fill": _fill,
-    "noise": _noise,
+    "noise": _as_made,
     "restored": _restored,
 }
 

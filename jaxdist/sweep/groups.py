@@ -3,14 +3,14 @@
 Group ``grid_scale_offset`` has counts over (network, seed, site, split, first, second); ``units_<family>`` over
 (network, seed, site, split, fraction, unit), -1 where a narrower site has no such unit; ``snapshots_<family>`` over
 (network, seed, threshold, site, split, fraction), -1 where training never passed that accuracy. ``sensitivity`` has
-derivatives over (network, seed, site, split, unit); ``radii``, tolerance radii over (network, seed, site, split, edge).
+derivatives over (network, seed, site, split, unit).
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -121,30 +121,6 @@ def matched(
         },
         coords={**coords, "side": list(sides), "level": wanted},
         attrs={"draws": swept.draws, "made": made()},
-    )
-
-
-class Radii(NamedTuple):
-    """Tolerance radii and the brackets they lie in, as fractions of each edge's family, [..., edge]."""
-
-    exit: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-
-
-def radii(found: Radii, coords: Coords, margin: float) -> xr.Dataset:
-    """Label refined tolerance radii [network, seed, site, split, edge]; infinite where the grid ends first."""
-    dims = (*DIMS, "edge")
-    low, high = np.minimum(found.low, found.high), np.maximum(found.low, found.high)
-    return xr.Dataset(
-        {
-            "exit": (dims, found.exit),
-            "low": (dims, low),
-            "high": (dims, high),
-            "censored": (dims, np.isinf(found.exit)),
-        },
-        coords=dict(coords),
-        attrs={"margin": margin, "made": made()},
     )
 
 

@@ -104,14 +104,13 @@ def block_sums(
     edits: Mapping[str, Edit],
     part: blocks.Block,
     *,
-    scales: Array | None = None,
     watch: Watch | None = None,
     factors: Array | None = None,
 ) -> Sums:
     """Count one block of examples for one network at every point; edit leaves [P, H].
 
-    `scales` [Q] are the points of the shortcut, in front. Where a site is watched, its moments are about `factors` [P]
-    times the unedited activations; those of a rehearsal are of all rows.
+    Where a site is watched, its moments are about `factors` [P] times the unedited activations; those of a rehearsal
+    are of all rows.
     """
     logits, before, logits_and_after = predictor(model, sites, params, part, edits, watch)
     unedited = elementwise.argmax(logits, model.class_axis)
@@ -128,24 +127,14 @@ def block_sums(
             return found, None
         return found, moments.of_point(before, after, factor, rows, model.unit_axis)
 
-    points, counts, compared = (edits, factors), jnp.zeros((0, len(expected)), jnp.int32), None
-    if len(jax.tree.leaves(edits)[0]):  # none where the shortcut's are all
-        counts, compared = lax.map(layouts.turned(point, jax.tree.map(lambda leaf: leaf[0], points)), points)
-    if scales is not None:
-        # What a scale of 0 leaves: the output bias, and any path around the site.
-        rest = taps.edit(model.apply, params, part.x, {sites[0]: jnp.zeros_like})
-
-        def scaled(factor: Array) -> Array:
-            return equal(elementwise.argmax(factor * (logits - rest) + rest, model.class_axis)[None], expected)
-
-        counts = jnp.concatenate([lax.map(scaled, scales), counts])
+    points = (edits, factors)
+    counts, compared = lax.map(layouts.turned(point, jax.tree.map(lambda leaf: leaf[0], points)), points)
     correct, agree, kept = counts.T
     found = Counts(correct, agree, kept, equal(unedited, expected[0]))
-    if before is None or factors is None or rows is None:
+    if before is None or factors is None or rows is None or compared is None:
         return Sums(found, None)
-    power = moments.of_block(before, rows, model.unit_axis)
-    rest, overlap = (jnp.zeros((0, len(power)), jnp.float32),) * 2 if compared is None else compared
-    return Sums(found, Moments(factors, rest, overlap, power))
+    rest, overlap = compared
+    return Sums(found, Moments(factors, rest, overlap, moments.of_block(before, rows, model.unit_axis)))
 
 
 def wanted(unedited: Array, part: blocks.Block) -> Array:

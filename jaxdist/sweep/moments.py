@@ -7,12 +7,10 @@ never summed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
 from jaxdist.compute import DATA
@@ -87,16 +85,3 @@ def added(so_far: Moments, found: Moments, counted: Array) -> Moments:
     factor = jnp.where(counted, so_far.factor, so_far.factor + nearest)
     rest, overlap, power = (jnp.where(counted, a + b, a) for a, b in zip(so_far[1:], found[1:], strict=True))
     return Moments(factor, rest, overlap, power)
-
-
-def of_scales(scales: AnyArray, power: AnyArray) -> Moments:
-    """What factors [Q] common to all units do to the activations: exactly themselves; `power` is [S, H]."""
-    seeds, units = np.shape(power)
-    zeros = np.zeros((seeds, len(scales), units), np.float32)
-    return Moments(np.broadcast_to(np.asarray(scales, np.float32), zeros.shape[:2]), zeros, zeros, power)
-
-
-def joined(parts: Sequence[Moments]) -> Moments:
-    """The moments of points that were swept apart, one after the other; `power` is the same of all."""
-    factor, rest, overlap = (np.concatenate(leaves, axis=1) for leaves in list(zip(*parts, strict=True))[:3])
-    return Moments(factor, rest, overlap, parts[0].power)

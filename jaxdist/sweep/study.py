@@ -11,7 +11,6 @@ import jax
 import numpy as np
 import xarray as xr
 
-from jaxdist import crossings
 from jaxdist.compute import Examples
 from jaxdist.errors import MeaninglessError, TrainingDivergedError
 from jaxdist.networks import NEVER, THRESHOLDS, Model, Passed
@@ -22,7 +21,6 @@ from jaxdist.sweep import (
     fitness,
     groups,
     matched,
-    radii,
     results,
     sensitivity,
     unedited,
@@ -69,8 +67,6 @@ def _measured(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr
         found |= each_unit(subjects, measured, context)
     if sweep_options.sensitivity:
         found |= sensitivities(subjects, context)
-    if sweep_options.refine:
-        found |= refined(subjects, measured, found, context)
     return found
 
 
@@ -220,68 +216,6 @@ def sensitivities(subjects: Mapping[str, Subject], context: Context) -> dict[str
             subject.model, subject.params, context.splits[split], site, block=context.options.compute.block
         )
     return {"sensitivity": groups.sensitivity(counting.stacked(found), context.coords(subjects, context.single))}
-
-
-def refined(
-    subjects: Mapping[str, Subject],
-    measured: Mapping[str, Mapping[str, Ranges]],
-    swept: Mapping[str, xr.Dataset],
-    context: Context,
-) -> dict[str, xr.Dataset]:
-    """Tolerance radii narrowed inside the brackets that the families' grids found."""
-    options = context.options
-    found: dict[Key, groups.Radii] = {}
-    edges: list[str] = []
-    for name, subject, target, split in counting.parts(subjects, list(context.targets), context, "radii"):
-        searches = []
-        for family in (name for name in options.sweep.families if families.get(name).alone):
-            series = swept[family].sel(network=name, site=target, split=split)
-            if "identity" in series.attrs:
-                searches += [
-                    _search(series, family, side, options.statistics.margin) for side in families.get(family).sides
-                ]
-
-        def narrow(
-            subject: Subject = subject,
-            sites: Mapping[str, Ranges] = {site: measured[name][site] for site in context.targets[target]},
-            searches: list[radii.Search] = searches,
-            split: str = split,
-        ) -> tuple[np.ndarray, ...]:
-            exits = radii.refine(
-                subject.model,
-                subject.params,
-                sites,
-                searches,
-                context.splits[split],
-                options.sweep,
-                margin=options.statistics.margin,
-                block=options.compute.block,
-            )
-            return groups.Radii(
-                *(np.stack(each, axis=1) for each in zip(*((r.exit, *r.bracket[:2]) for r in exits), strict=True)),
-            )
-
-        edges = [f"{search.family} {search.side}" for search in searches]
-        if not edges:
-            continue
-        found[name, target, split] = groups.Radii(*context.once(counting.kept_as("radii", name, target, split), narrow))
-    if not edges:  # no family edits nothing anywhere, so there is no edge to look for
-        return {}
-    coords = {**context.coords(subjects), "edge": edges}
-    return {"radii": groups.radii(counting.stacked(found), coords, options.statistics.margin)}
-
-
-def _search(series: xr.Dataset, family: str, side: radii.Side, margin: float) -> radii.Search:
-    tolerance = crossings.tolerance(
-        series.fraction.to_numpy(),
-        series.correct.to_numpy() / int(series.total),
-        series.unperturbed.to_numpy() / int(series.total),
-        identity=series.attrs["identity"],
-        coordinate=families.get(family).spacing,
-        side=side,
-        margin=margin,
-    )
-    return radii.Search(family, side, tolerance.bracket)
 
 
 def along_training(kept: Mapping[str, tuple[Model, Passed]], context: Context) -> dict[str, xr.Dataset]:

@@ -51,7 +51,6 @@ def in_waves(
     tell: Callable[[int], None],
     once: Callable[[slice, Callable[[], tuple[Any, ...]]], tuple[Any, ...]],
     *,
-    scales: np.ndarray | None = None,
     dosing: Dosing | None = None,
     block: int | None = None,
 ) -> Found:
@@ -61,7 +60,7 @@ def in_waves(
     Doses are NaN where they are not measured.
     """
     seeds = jax.tree.leaves(subject.params)[0].shape[0]
-    points = jax.tree.leaves(made)[0].shape[1] + (0 if scales is None else len(scales))
+    points = jax.tree.leaves(made)[0].shape[1]
     together = wave_size(seeds, points * examples.y.shape[0], mesh_of(examples).shape[SEED])
     waves = []
     for first in range(0, seeds, together):
@@ -70,9 +69,7 @@ def in_waves(
         def wave(here: slice = here) -> tuple[Any, ...]:
             some, edit = jax.tree.map(lambda leaf: leaf[here], (subject.params, dict(made)))
             watch = dosing.watch if dosing else None
-            counts, moments = ensemble_sweep.sums(
-                subject.model, some, edit, examples, scale_shortcut=scales, watch=watch, block=block
-            )
+            counts, moments = ensemble_sweep.sums(subject.model, some, edit, examples, watch=watch, block=block)
             if moments is None or dosing is None:
                 return (*counts, *(np.full(np.shape(counts.correct), np.nan) for _ in doses.Doses._fields))
             return (*counts, *doses.of(moments, dosing.squared[here]))

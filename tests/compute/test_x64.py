@@ -27,7 +27,6 @@ OPTIONS = {
         "families": ("offset",),
         "grid": True,
         "units": True,
-        "refine": True,
         "sensitivity": True,
     },
     "quantiles": {"families": ("clip",), "rule": "quantile"},

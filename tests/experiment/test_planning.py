@@ -66,8 +66,8 @@ def test_a_report_of_doses_is_timed_where_there_will_be_one(asked, monkeypatch):
 
 
 def test_what_is_not_measured_is_named(found):
-    wanted = config.override(config.from_dict(TREE), {"sweep.matched": "0.1", "sweep.refine": "true"})
-    assert "without sweep.matched, sweep.refine" in planning.rendered(found, wanted)
+    wanted = config.override(config.from_dict(TREE), {"sweep.matched": "0.1", "sweep.grid": "true"})
+    assert "without sweep.matched, sweep.grid" in planning.rendered(found, wanted)
     assert "without" not in planning.rendered(found, config.from_dict(TREE))
 
 

@@ -62,7 +62,6 @@ def result(network, images):
         grid=True,
         units=True,
         sensitivity=True,
-        refine=True,
     )
 
 
@@ -117,18 +116,6 @@ def test_a_group_is_not_shown_as_nothing(result):
             jaxdist.show(result[name].copy())
         with pytest.raises(InputError, match="show: expected a result, as run, probe and load return it, got <xarray"):
             jaxdist.show(result[name].to_dataset())
-
-
-def test_refined_radii_lie_in_the_grids_brackets(result):
-    reach = tables.tolerance(result, StatisticsConfig())
-    inside = reach[np.isfinite(reach["median"])]
-    assert len(inside) >= 6
-    grids = {family: families.get(family).grid() for family in families.PAPER}
-    for row in inside.itertuples():
-        between = np.searchsorted(grids[row.family], [row.median, row.refined])
-        assert abs(int(between[0]) - int(between[1])) <= 1
-    wide = result["radii"]["high"] - result["radii"]["low"]
-    assert float(wide.where(np.isfinite(wide)).max()) < 0.05
 
 
 def test_stacked_parameters_get_intervals_over_seeds_and_the_same_counts(trained, network, images, result):
@@ -224,7 +211,6 @@ def test_the_files_of_a_probe_are_read_and_reported_again(network, images, tmp_p
         ({"precision": "exact"}, "precision 'exact' is for the perceptrons"),
         ({"stacked": True}, "params: expected arrays that share a leading seed axis"),
         ({"splits": ("test",)}, r"splits names 'test', but no test images are given; give test=\(x, y\)"),
-        ({"scale_shortcut": True}, "scale_shortcut is for the perceptrons of a config"),
         ({"sites": ["hidden", "hidden"]}, "sites: 'hidden' is given twice; give each site once"),
         ({"post": {"hidden": Unhashable()}}, "apply and the functions in post must be hashable"),
         (
@@ -313,10 +299,8 @@ def test_every_formula_in_use_is_checked_and_what_has_no_edge_has_no_radius(netw
         post={"hidden": jax.nn.relu},
         families=("offset",),
         offset_formula="literal",
-        refine=True,
         grid=True,
     )
-    assert "radii" not in literal.children
     assert "identity_second" not in literal["grid_scale_offset"].attrs
     assert literal["grid_scale_offset"].attrs["identity_first"] == 1.0
 

@@ -181,20 +181,6 @@ def test_a_second_sweep_replaces_the_first_and_keeps_the_report_true(run, tmp_pa
     assert set(after.family) == {"clip"}
 
 
-@pytest.mark.slow
-def test_the_scale_shortcut_puts_every_count_where_the_whole_path_does(run, result, tmp_path, drawn):
-    folder = shutil.copytree(run, tmp_path / "short")
-    options = ["--sweep.families", "offset,scale", "--sweep.splits", "train", "--sweep.scale_shortcut", "true"]
-    assert cli.main(["sweep", str(folder), *options]) == 0
-    short, direct = jaxdist.load(folder), {name: result[name].sel(split=["train"]) for name in ("scale", "offset")}
-    assert set(short.children) == {"training", "unedited", "ranges", "scale", "offset"}
-    for family in ("scale", "offset"):
-        for name in ("correct", "agree"):
-            np.testing.assert_allclose(short[family][name], direct[family][name], atol=2)
-        np.testing.assert_array_equal(short[family].fraction, direct[family].fraction)
-    assert configs.from_toml(short.attrs["config"]).sweep.scale_shortcut
-
-
 def test_the_summary_fits_80_columns_and_holds_the_medians(result, capsys):
     from rich.console import Console
 

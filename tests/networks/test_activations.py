@@ -64,7 +64,6 @@ def test_an_activation_and_its_derivative_equal_their_definition_in_float64(name
 @pytest.mark.parametrize("name", activations.names())
 def test_the_facts_of_an_activation_are_true_and_those_it_lacks_are_false(name, found):
     fn, values = activations.get(name), found[name]
-    assert fn.homogeneous == np.allclose(values["times 3.7"], np.float32(3.7) * values["value"], rtol=1e-6)
     assert fn.even == (values["mirrored"] == values["value"]).all()
     assert fn.bounded == (np.abs(values["far"]).max() < 1e3)
 
@@ -137,7 +136,7 @@ def test_equal_arguments_give_equal_models():
     def bent(h):
         return h
 
-    with_facts = [Activation("bent", bent, homogeneous=True) for _ in range(2)]
+    with_facts = [Activation("bent", bent, even=True) for _ in range(2)]
     same = [
         (mlp.model("gelu"), mlp.model(activations.get("gelu"))),
         (mlp.model("relu2", 2), mlp.model(forms.get("relu2"), 2)),
@@ -148,7 +147,7 @@ def test_equal_arguments_give_equal_models():
         assert one == other
         assert hash(one) == hash(other)
     assert len({one for one, _ in same} | {mlp.model("relu2", 1)}) == 5
-    assert not forms.of(bent).hidden.homogeneous  # nothing is taken to be known
+    assert not forms.of(bent).hidden.even  # nothing is taken to be known
 
 
 def test_what_is_no_activation_is_refused():

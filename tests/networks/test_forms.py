@@ -1,4 +1,4 @@
-"""The forms: their sites, what the scale shortcut and a state_dict make of them, distances, and that they train."""
+"""The forms: their sites, what a state_dict makes of them, distances, and that they train."""
 
 from __future__ import annotations
 
@@ -9,20 +9,10 @@ import pytest
 
 from jaxdist.errors import InputError
 from jaxdist.networks import forms, mlp, taps, training
-from jaxdist.perturbations import edits
 from jaxdist.storage.torch import perceptrons
-from jaxdist.sweep import ensemble_sweep
 from tests import oracle
 
 SITE = "dense0/pre"
-
-
-@pytest.mark.parametrize("name", sorted(oracle.FORMS))
-def test_the_scale_shortcut_is_refused_where_logits_are_not_linear_in_the_hidden_values(name, train_set):
-    params = jax.tree.map(np.asarray, mlp.init_ensemble(jax.random.key(0), [0], (64, 24, 10), activation=name))
-    made = {SITE: edits.Affine(*(np.ones((1, 0, 24), np.float32) for _ in range(4)))}
-    with pytest.raises(InputError, match="behind 'dense0/pre' there is another activation, at 'dense1/pre'"):
-        ensemble_sweep.sweep(mlp.model(name), params, made, train_set, scale_shortcut=np.array([2.0]))
 
 
 def test_the_sites_of_the_logits_are_named_only_where_something_follows_them():

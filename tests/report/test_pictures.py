@@ -209,21 +209,6 @@ class TestAlongTraining:
         assert_legible(figure)
 
 
-class TestRefined:
-    def test_radii_join_the_tolerances_at_their_own_margin_only(self, result):
-        frame = tables.tolerance(result, OPTIONS)
-        exits = result["radii"]["exit"].sel(network="abs", site=LONG, split="test", edge="offset below")
-        row = frame[(frame.network == "abs") & (frame.site == LONG) & (frame.split == "test") & (frame.side == "below")]
-        row = row[row.family == "offset"].iloc[0]
-        assert row.refined == np.median(exits)
-        assert (row.refined_low, row.refined_high) == (exits.min(), exits.max()), "six seeds at 95 %"
-        assert np.isinf(frame[(frame.family == "scale") & (frame.side == "above")].refined).all()
-        assert "refined interval" in markdown.tolerance(frame, OPTIONS)
-        other = tables.tolerance(result, config.StatisticsConfig(margin=0.02))
-        assert "refined" not in other
-        assert "refined" not in markdown.tolerance(other, OPTIONS)
-
-
 class TestReport:
     @pytest.fixture
     def stems(self, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import shutil
 import subprocess
@@ -92,9 +91,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(calls, tmp_path, monkeypatch, und
 
         return call
 
-    steps, sweeps = training._steps, waves.sweep.sums
+    steps, sweeps = training._steps, waves.ensemble_sweep.sums
     monkeypatch.setattr(training, "_steps", counted(steps))
-    monkeypatch.setattr(waves.sweep, "sums", counted(sweeps))
+    monkeypatch.setattr(waves.ensemble_sweep, "sums", counted(sweeps))
     with pytest.raises(Killed):
         running.run(config(tmp_path / "run"))
     assert not (tmp_path / "run" / result_files.FILE).exists()
@@ -133,7 +132,7 @@ def test_work_of_another_version_is_refused_and_stays(noted, tmp_path, monkeypat
     """What it kept may be other arrays than are read here."""
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(waves.sweep, "sums", lambda *_, **__: (_ for _ in ()).throw(Killed))
+        patch.setattr(waves.ensemble_sweep, "sums", lambda *_, **__: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             running.run(config(folder))
     place = folder / unfinished.FOLDER / "run.toml"
@@ -242,7 +241,7 @@ def test_another_config_in_the_same_folder_is_refused_with_the_difference(undist
         running.run(config(undisturbed, seeds=3))
     with pytest.raises(InputError, match="is swept already; to extend it, 'jaxdist run'"):
         running.train(config(undisturbed, seeds=5))
-    monkeypatch.setattr(waves.sweep, "sums", lambda *_, **__: (_ for _ in ()).throw(Killed))
+    monkeypatch.setattr(waves.ensemble_sweep, "sums", lambda *_, **__: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
         running.run(config(tmp_path / "run"))
     with pytest.raises(InputError, match=r"train.steps 30, not 31"):
@@ -275,7 +274,7 @@ def test_killed_while_saving_more_seeds(after, tmp_path, monkeypatch):
     running.run(config(tmp_path / "run", seeds=2))
     owner, name = {
         "weights": (folders.configs, "to_toml"),
-        "config": (results, "save"),
+        "config": (result_files, "save"),
         "result": (unfinished.Store, "clear"),
     }[after]
     monkeypatch.setattr(owner, name, lambda *_: (_ for _ in ()).throw(Killed))
@@ -290,12 +289,12 @@ def test_killed_while_saving_more_seeds(after, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(configs.StatisticsConfig)])
-def test_of_the_statistics_a_refined_run_is_bound_to_its_margin_alone(field, tmp_path):
-    refined = configs.override(config(tmp_path), {"sweep.refine": "true"})
-    for wanted, bound in ((refined, field == "margin"), (config(tmp_path), False)):
-        other = configs.override(wanted, {f"statistics.{field}": "60" if field.endswith("index") else "0.6"})
-        with pytest.raises(InputError, match=r"statistics\.margin") if bound else contextlib.nullcontext():
-            unfinished.refuse_other(wanted, other, tmp_path)
+def test_statistics_may_change_on_the_way(field, tmp_path):
+    wanted = config(tmp_path)
+    other = configs.override(wanted, {f"statistics.{field}": "60" if field.endswith("index") else "0.6"})
+    unfinished.refuse_other(wanted, other, tmp_path)
+    with pytest.raises(InputError, match=r"sweep\.draws"):
+        unfinished.refuse_other(wanted, configs.override(other, {"sweep.draws": "9"}), tmp_path)
 
 
 def test_two_processes_on_one_folder(tmp_path, capsys):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import chex
 import jax
@@ -14,7 +13,7 @@ import pytest
 from jaxdist.compute import blocks, devices
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError
-from jaxdist.networks import activations, mlp, taps
+from jaxdist.networks import mlp, taps
 from jaxdist.perturbations import edits, families, ranges
 from jaxdist.sweep import ensemble_sweep, kernel
 from jaxdist.types import Ranges
@@ -120,50 +119,6 @@ def test_scale_family_equals_its_one_product_form(activation, trained, train_set
     products = oracle.ACTIVATIONS[activation](oracle.hidden(one, x)) @ one["dense1"]["weight"].T
     expected = [((s * products + one["dense1"]["bias"]).argmax(axis=1) == y).sum() for s in oracle.GRID]
     np.testing.assert_array_equal(np.split(counts.correct[0], cuts)[0], expected)
-
-
-@pytest.mark.parametrize("activation", ["relu", "abs"])
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_the_scale_shortcut_counts_what_the_edits_count(activation, seeds, trained, train_set):
-    """Homogeneity as an oracle: the one-product form against the whole path, an image in 301 apart at most."""
-    model = mlp.model(activation)
-    params = jax.tree.map(lambda leaf: leaf[:seeds], trained[activation])
-    measured = ranges.measure(model, params, train_set, (SITE,))[SITE]
-    grids = {name: families.get(name).grid() for name in FAMILIES}
-    made = {name: families.build(name, measured, grid, SweepConfig()) for name, grid in grids.items()}
-    direct = ensemble_sweep.sweep(model, params, {SITE: edits.concatenate(list(made.values()))}, train_set)
-    others = {SITE: edits.concatenate([made["clip"], made["offset"]])}
-    short = ensemble_sweep.sweep(model, params, others, train_set, scale_shortcut=grids["scale"])
-    for found, expected in zip(short, direct, strict=True):
-        assert found.shape == expected.shape
-        np.testing.assert_allclose(found, expected, atol=1)
-    assert len(set(np.asarray(short.correct[0, :100]).tolist())) > 1
-    alone = ensemble_sweep.sweep(
-        model,
-        params,
-        {SITE: families.build("scale", measured, grids["scale"][:0], SweepConfig())},
-        train_set,
-        scale_shortcut=grids["scale"],
-    )
-    np.testing.assert_array_equal(alone.correct, short.correct[:, :100])
-
-
-def test_the_scale_shortcut_is_refused_where_it_would_be_wrong(trained, train_set):
-    softplus = activations.Activation("softplus", jax.nn.softplus, homogeneous=False, even=False, bounded=False)
-    bent = taps.Model(
-        functools.partial(mlp.apply, activation=softplus), post=((SITE, softplus),), unit_axis=0, class_axis=0
-    )
-    made, params = some_edits(2, 24), trained["relu"]
-    with pytest.raises(InputError, match="not known to be positively homogeneous"):
-        ensemble_sweep.sweep(bent, params, made, train_set, scale_shortcut=np.array([2.0]))
-    deep = mlp.init_ensemble(jax.random.key(0), range(3), (64, 24, 24, 10))
-    with pytest.raises(InputError, match="behind 'dense0/pre' there is another activation, at 'dense1/pre'"):
-        ensemble_sweep.sweep(mlp.model("relu", 2), deep, made, train_set, scale_shortcut=np.array([2.0]))
-    both = {"dense0/pre": made[SITE], "dense1/pre": made[SITE]}
-    with pytest.raises(InputError, match="needs one edited site"):
-        ensemble_sweep.sweep(mlp.model("relu", 2), deep, both, train_set, scale_shortcut=np.array([2.0]))
-    with pytest.raises(ValueError, match="expected positive factors"):
-        ensemble_sweep.sweep(mlp.model("relu"), params, made, train_set, scale_shortcut=np.array([0.0]))
 
 
 def test_an_ensemble_equals_its_networks_one_by_one(trained, train_set):

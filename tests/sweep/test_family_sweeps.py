@@ -279,14 +279,6 @@ def test_activations_that_are_negative_are_not_erased_as_small(train_set):
     families.check("floor", Ranges(low, high, np.array([True, False])), SweepConfig())
 
 
-def test_the_shortcut_alone_has_the_doses_of_the_sweep(both, trained, train_set):
-    subjects = {"relu": Subject(mlp.model("relu"), trained["relu"])}
-    short = swept(subjects, context(train_set, ("scale",), scale_shortcut=True))[1]["scale"].found
-    for name in ("angular", "rms", "rms_plain"):
-        expected = getattr(both["scale"].found, name)[:1]
-        np.testing.assert_allclose(getattr(short, name), expected, atol=1e-5, rtol=1e-5)
-
-
 def test_offsets_with_draws_or_restored_means_depend_on_units_signs_too(both, trained, train_set):
     """They are not taken in other gauges. Noise, whose sign is as likely as not, depends on them by chance alone."""
     found = swept({"abs": Subject(mlp.model("abs"), flipped(trained["abs"]))}, context(train_set))[1]

@@ -39,7 +39,7 @@ FRAMES = {
     "robust": lambda r: dose_tables.compare(r, OPTIONS).robust,
     "rhos": lambda r: dose_tables.rho_frame(dose_tables.compare(r, OPTIONS).rhos),
 }
-EVERYTHING = {"dose": True, "units": True, "matched": (0.2,), "grid": True, "refine": True, "sensitivity": True}
+EVERYTHING = {"dose": True, "units": True, "matched": (0.2,), "grid": True, "sensitivity": True}
 
 
 @pytest.fixture(scope="module")

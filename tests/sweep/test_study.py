@@ -107,7 +107,7 @@ def test_and_after_training_without_losing_the_networks(capsys, monkeypatch):
 ALL = {
     "model": {"hidden": [8], "activations": ["relu"]},
     "train": {"steps": 60, "snapshots": True},
-    "sweep": {"families": ["clip"], "splits": ["test"], "grid": True, "units": True, "refine": True},
+    "sweep": {"families": ["clip"], "splits": ["test"], "grid": True, "units": True},
 }
 
 
@@ -134,16 +134,9 @@ def test_a_run_that_grows_before_it_is_swept_is_the_run_of_all_seeds(tmp_path, m
     assert (new != old).mean() > 0.3
 
 
-@pytest.mark.slow
-def test_another_margin_goes_on_with_nothing_that_it_decides(tmp_path, no_pictures):
-    running.run(everything(tmp_path / "run", 2))
-    with pytest.raises(InputError, match=r"statistics.margin 0.01, not 0.1; give the same, or give another folder"):
-        running.run(everything(tmp_path / "run", 4, margin=0.1))
-
-
-def test_the_shortcut_alone_and_a_snapshot_that_cannot_be_swept(tmp_path, monkeypatch, no_pictures):
-    """Neither loses what else was measured."""
-    alone = {**ALL, "sweep": {"families": ["scale"], "splits": ["test"], "scale_shortcut": True}}
+def test_a_snapshot_that_cannot_be_swept(tmp_path, monkeypatch, no_pictures):
+    """It does not lose what else was measured."""
+    alone = {**ALL, "sweep": {"families": ["scale"], "splits": ["test"]}}
     checked, sites = families.check, []
 
     def check(family, ranges, *_):

@@ -37,7 +37,7 @@ Compared: TypeAlias = Mapping[str, FairComparison]
 def page(runs: Sequence[Run], options: StatisticsConfig) -> Page:
     """Everything a page says of one run, or of several over each other, all by the same statistics."""
     points = _of_all(runs, lambda result: tables.points(result, options))
-    reach = _of_all(runs, lambda result: tables.preferred(tables.tolerance(result, options)))
+    reach = _of_all(runs, lambda result: tables.tolerance(result, options))
     flips = _of_all(runs, lambda result: tables.tolerance(result, options, "flips"))
     trained = _of_all(runs, _networks_trained)
     labels = [name for frame in (points, trained) if not frame.empty for name in frame.label]
