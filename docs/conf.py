@@ -22,6 +22,7 @@ extensions = ["myst_parser", "sphinx.ext.napoleon", "autoapi.extension", "sphinx
 autoapi_dirs = ["../jaxdist"]
 autoapi_file_patterns = ["*.py"]  # not the stubs, which only say what a package gives to others
 autoapi_generate_api_docs = False
+suppress_warnings = ["autoapi.python_import_resolution"]  # packages' names are imported on first use
 autoapi_options = ["members", "undoc-members"]
 autodoc_member_order = "bysource"
 exclude_patterns = ["_build", "findings/*", "reproduction/*"]

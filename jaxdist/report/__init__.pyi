@@ -1,5 +1,7 @@
 from . import compare as compare
 from . import documents as documents
+from . import dose_figures as dose_figures
+from . import figures as figures
 from . import gallery as gallery
 from . import pages as pages
 from . import summary as summary
