@@ -21,7 +21,7 @@ from benchmarks.jax_contenders import Run
 from benchmarks.parity import HIDDEN
 from benchmarks.sweep import ACTIVATION, WARM_UP_STEPS, Families
 from benchmarks.timing import Contender, Row, Timed, chosen, interleave, largest_difference
-from jaxdist.compute import DATA, Examples, blocks, elementwise, mesh_of
+from jaxdist.compute import DATA, Examples, blocks, elementwise, mesh_of, tuning
 from jaxdist.config import SweepConfig
 from jaxdist.formatting import counted
 from jaxdist.networks import adapters, mlp, taps
@@ -137,7 +137,8 @@ def hand_written(params: Params, made: edits.Affine, examples: Examples) -> Run:
         first, second = params["dense0"], params["dense1"]
         local = examples.y.shape[0]
         count = -(-local // size)
-        rows = min(local, -(-local // count // blocks.TILE) * blocks.TILE)
+        tile = tuning.current().tile
+        rows = min(local, -(-local // count // tile) * tile)
 
         def block(counts: Array, k: Array) -> tuple[Array, None]:
             start = jnp.minimum(k * rows, local - rows)

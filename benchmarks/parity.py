@@ -16,12 +16,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import PartitionSpec
 
 from benchmarks import images as inputs
 from benchmarks.images import Images, place
 from benchmarks.machine import facts, have_torch
-from jaxdist.compute import SEED, Backend, Examples, blocks, devices, mesh_of
+from jaxdist.compute import Backend, blocks, over_networks
 from jaxdist.formatting import counted
 from jaxdist.networks import mlp, training
 from jaxdist.types import Params
@@ -193,18 +192,10 @@ def jaxdist_gradient(images: Images, initial: Params, activation: str) -> dict[s
     train_set, _ = place(images, drop_unused=False)
     model = mlp.model(activation)
 
-    def step(params: Params, examples: Examples) -> Params:
-        one = jax.tree.map(lambda leaf: leaf[0], params)
-        found, _ = training.gradient(model, one, examples, blocks.default_size(HIDDEN))
-        return jax.tree.map(lambda leaf: leaf[None], found)
-
-    mesh = mesh_of(train_set)
-    run = jax.shard_map(
-        step, mesh=mesh, in_specs=(PartitionSpec(SEED), blocks.specs(train_set)), out_specs=PartitionSpec(SEED)
-    )
-    stacked = devices.spread(jax.tree.map(lambda leaf: np.asarray(leaf)[None], initial), mesh)
-    with jax.default_matmul_precision("float32"):
-        return jax.tree.map(lambda leaf: leaf[0], devices.to_host(jax.jit(run)(stacked, train_set)))
+    stacked = jax.tree.map(lambda leaf: np.asarray(leaf)[None], initial)
+    size = blocks.default_size(HIDDEN)
+    found, _ = over_networks(training.Gradient(model), stacked, None, train_set, size=size)
+    return jax.tree.map(lambda leaf: leaf[0], found)
 
 
 def reference_gradient(

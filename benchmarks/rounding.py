@@ -32,7 +32,7 @@ class Rounding(NamedTuple):
     flips: int  # of all N * H units' values, those on the other side of the kink than in float64
 
 
-def measure(params: Params, activation: str, images: Images, backend: Backend, *, networks: int = 1) -> Rounding:
+def measure(params: Params, activation: str, images: Images, backend: Backend) -> Rounding:
     """The gradient of one network's mean loss over all training images against float64.
 
     It is training's own loss, one network and block after the other, on one device.
@@ -40,13 +40,12 @@ def measure(params: Params, activation: str, images: Images, backend: Backend, *
     Args:
       params: one network's weights, of all D inputs, float32.
       activation: relu or abs.
-      networks: how many networks train together, which decides how large training's blocks are on an accelerator.
 
     Raises:
       InputError: if a backend other than float32 is to multiply what are no integers 0..255.
     """
     weight, bias = params["dense0"]["weight"], params["dense0"]["bias"]
-    size = blocks.default_size(len(weight), networks)
+    size = blocks.default_size(len(weight))
     found, signs = gradient_and_signs(params, activation, images, backend, size)
     expected = reference_gradient(params, activation, images, signs=signs)
     ours, exact = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (found, expected))

@@ -75,7 +75,7 @@ def rounding_of(images: Images, seeds: int, steps: int, names: Sequence[str]) ->
     narrow = images._replace(train_x=images.train_x[:, used], test_x=images.test_x[:, used])
     rows: dict[str, Row] = {}
     for name in names:
-        found = [rounding.measure(one, ACTIVATION, narrow, BACKENDS[name], networks=seeds) for one in networks]
+        found = [rounding.measure(one, ACTIVATION, narrow, BACKENDS[name]) for one in networks]
         errors = np.array([one.error for one in found])
         rows[name] = {
             "rms_gradient_error": float(np.sqrt(np.mean(errors**2))),

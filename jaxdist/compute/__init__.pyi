@@ -2,8 +2,10 @@ from . import backends as backends
 from . import blocks as blocks
 from . import devices as devices
 from . import elementwise as elementwise
+from . import ensemble as ensemble
 from . import hosts as hosts
 from . import products as products
+from . import tuning as tuning
 from .devices import DATA as DATA
 from .devices import SEED as SEED
 from .devices import Examples as Examples
@@ -11,7 +13,16 @@ from .devices import mesh_of as mesh_of
 from .devices import same as same
 from .devices import spread as spread
 from .devices import to_host as to_host
+from .ensemble import Each as Each
+from .ensemble import Reducer as Reducer
+from .ensemble import at_once as at_once
+from .ensemble import each_network as each_network
+from .ensemble import filled as filled
+from .ensemble import fold_blocks as fold_blocks
+from .ensemble import group as group
+from .ensemble import over_networks as over_networks
 from .products import Backend as Backend
 from .progress import Show as Show
 from .progress import shown as shown
 from .progress import silent as silent
+from .tuning import Tuning as Tuning

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import time
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
-from jax.sharding import Mesh, PartitionSpec
+from jax import Array
+from jax.sharding import Mesh
 
 from jaxdist.compute import blocks
-from jaxdist.compute.devices import DATA, SEED, Examples, of_each, place, spread, to_host
+from jaxdist.compute.devices import DATA, SEED, Examples, of_each, place
+from jaxdist.compute.ensemble import Reducer, over_networks
 from jaxdist.compute.products import BACKENDS, Backend, pack, product
 
 _ROWS = 512
@@ -45,14 +46,20 @@ def choose(pixels: np.ndarray, hidden: int, mesh: Mesh) -> Choice:
     exact = weight.astype(float) @ images.T @ images
     labels = np.zeros(len(images), np.int32)
     # Each row of the mesh multiplies as many units as one device would.
-    weights = spread(np.tile(weight, (mesh.shape[SEED], 1)), mesh)
+    weights = np.tile(weight, (mesh.shape[SEED], 1, 1))
     seconds: dict[str, float] = {}
     error: dict[str, float] = {}
     for backend in BACKENDS:
         stored = pack(images, backend)
         examples = place(stored, labels, mesh, dtype=stored.dtype)
-        found = to_host(_trial(weights, examples, mesh=mesh))[:rows]
-        seconds[backend] = min(_timed(weights, examples, mesh) for _ in range(_REPEATS))
+
+        def trial(examples: Examples = examples) -> tuple[np.ndarray, float]:
+            started = time.perf_counter()
+            made = over_networks(_Trial(), weights, None, examples, size=_BLOCK)[0]
+            return made, time.perf_counter() - started
+
+        found, _ = trial()
+        seconds[backend] = min(trial()[1] for _ in range(_REPEATS))
         error[backend] = float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
     # The slowest process's times, so that all processes choose alike.
     longest = of_each(np.array(list(seconds.values()), np.float32), mesh).max(axis=0)
@@ -60,25 +67,15 @@ def choose(pixels: np.ndarray, hidden: int, mesh: Mesh) -> Choice:
     return Choice(min(BACKENDS, key=seconds.__getitem__), seconds, error)
 
 
-def _timed(weight: Array, examples: Examples, mesh: Mesh) -> float:
-    started = time.perf_counter()
-    jax.block_until_ready(_trial(weight, examples, mesh=mesh))
-    return time.perf_counter() - started
+@dataclasses.dataclass(frozen=True)
+class _Trial(Reducer):
+    """The gradient of |X W'|^2 / 2 of one network's weights."""
 
+    def init(self, params: Array, given: None, x: Array) -> Array:
+        return jnp.zeros(params.shape)
 
-@functools.partial(jax.jit, static_argnames="mesh")
-def _trial(weight: Array, examples: Examples, *, mesh: Mesh) -> Array:
-    def loss(weight: Array, part: blocks.Block) -> Array:
-        return jnp.sum(jnp.where(part.valid, product(weight, part.x), 0) ** 2) / 2
+    def update(self, state: Array, params: Array, given: None, block: blocks.Block) -> Array:
+        def loss(weight: Array) -> Array:
+            return jnp.sum(jnp.where(block.valid, product(weight, block.x), 0) ** 2) / 2
 
-    def run(weight: Array, examples: Examples) -> Array:
-        here = blocks.varying(weight)
-
-        def step(total: Array, part: blocks.Block) -> Array:
-            return total + jax.grad(loss)(here, part)
-
-        return lax.psum(blocks.fold(step, jnp.zeros(weight.shape), examples, _BLOCK), DATA)
-
-    with jax.default_matmul_precision("float32"):
-        specs = (PartitionSpec(SEED), blocks.specs(examples))
-        return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))(weight, examples)
+        return state + jax.grad(loss)(params)

@@ -19,6 +19,7 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxdist.compute import tuning
 from jaxdist.formatting import counted
 from jaxdist.types import AnyArray
 
@@ -55,13 +56,16 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, seeds: int = 1) -> Me
     return Mesh(chosen.reshape(math.gcd(chosen.size, seeds), -1), (SEED, DATA))
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["x", "y", "first", "total"], meta_fields=["least"])
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["x", "y", "first", "total"], meta_fields=["least", "shares"]
+)
 @dataclasses.dataclass(frozen=True)
 class Examples:
     """A split laid out over the mesh's data axis, in its given order; every row of the mesh has all of it.
 
-    Every device holds an equal share of the N examples from its row `first` on; the last one's is filled up by
-    repeating the last example. What stands around a share belongs to other splits, which lie in the same arrays.
+    The N examples lie in as many equal shares as there are devices in the whole mesh, `shares` of them one after the
+    other on each device, from its row `first` on; the last ones are filled up by repeating the last example. What
+    stands around them belongs to other splits, which lie in the same arrays.
     """
 
     x: Any  # [N', ...] float32 or 8-bit integers (`products.pack`); a pytree of them for two views walked together
@@ -69,6 +73,7 @@ class Examples:
     first: Array  # [] int32
     total: Array  # [] int32, the number of real examples N
     least: int  # rows of the smallest share in these arrays, which no block exceeds
+    shares: int = 1  # on each device
 
 
 def place(x: np.ndarray, y: np.ndarray, mesh: Mesh, *, dtype: np.typing.DTypeLike = np.float32) -> Examples:
@@ -87,9 +92,9 @@ def place_splits(
     Raises:
       ValueError: if a split has no examples, or not one label for each.
     """
-    large = {name for name, (_, y) in splits.items() if len(y) >= LEAST_SHARED * mesh.shape[DATA]}
+    large = {name for name, (_, y) in splits.items() if len(y) >= LEAST_SHARED * mesh.size}
     shapes = {np.shape(splits[name][0])[1:] for name in large}
-    together = large if jax.default_backend() == "cpu" and len(shapes) == 1 else set()
+    together = large if tuning.current().shares_arrays and len(shapes) == 1 else set()
     shared = _laid_out({name: pair for name, pair in splits.items() if name in together}, mesh, dtype)
     return {name: shared.get(name) or place(*pair, mesh, dtype=dtype) for name, pair in splits.items()}
 
@@ -111,18 +116,23 @@ def _laid_out(
         for k, kind in enumerate((dtype, np.int32))
     )
     totals = [len(y) for _, y in splits.values()]
-    shares = [-(-total // mesh.shape[DATA]) for total in totals]
+    shares, each = [_share(total, mesh) for total in totals], mesh.shape[SEED]
     firsts = np.cumsum([0, *shares]).tolist()
     return {
-        name: Examples(inputs, labels, same(first, mesh), same(total, mesh), min(shares))
+        name: Examples(inputs, labels, same(first, mesh), same(total, mesh), min(shares) // each, each)
         for name, first, total in zip(splits, firsts, totals, strict=False)
     }
 
 
+def _share(total: int, mesh: Mesh) -> int:
+    """Rows of a device: equal shares, as many in all as there are devices, so that sums do not depend on the mesh."""
+    return -(-total // mesh.size) * mesh.shape[SEED]
+
+
 def _interleaved(arrays: Sequence[np.ndarray], mesh: Mesh, dtype: np.typing.DTypeLike) -> Array:
-    """Equal shares of the arrays on each device of the data axis, each filled up by the array's last entry."""
+    """The arrays' shares on each device of the data axis, filled up by the array's last entry."""
     devices = mesh.shape[DATA]
-    shares = [-(-len(array) // devices) for array in arrays]
+    shares = [_share(len(array), mesh) for array in arrays]
     shape = (devices * sum(shares), *arrays[0].shape[1:])
 
     @functools.cache  # devices of several rows of the mesh hold the same

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from jaxdist.compute import SEED, mesh_of
+from jaxdist.compute import group, mesh_of
 from jaxdist.config import Config
 from jaxdist.data import Inputs, load_inputs
 from jaxdist.errors import InputError
@@ -24,7 +24,7 @@ from jaxdist.networks import Metrics, forms, mlp, models, training
 from jaxdist.perturbations import edits, families, ranges, rules
 from jaxdist.report import writing
 from jaxdist.storage import result_files
-from jaxdist.sweep import Counts, Found, ensemble_sweep, results, waves
+from jaxdist.sweep import Counts, Found, ensemble_sweep, results
 from jaxdist.types import Params, Ranges
 
 T = TypeVar("T")
@@ -165,8 +165,7 @@ def _sweep_seconds(config: Config, inputs: Inputs, activation: str, params: Para
     for target in targets.values():
         for split in config.sweep.splits:
             examples = inputs.splits[split]
-            rows = mesh_of(examples).shape[SEED]
-            wave = min(seeds, waves.wave_size(config.train.seeds, points * examples.y.shape[0], rows))
+            wave = min(seeds, group(config.train.seeds, points * examples.y.shape[0], mesh_of(examples)))
             some, range_of = jax.tree.map(lambda leaf, n=wave: leaf[:n], (params, measured()))
             made = {site: families.joined(range_of[site], grids, config.sweep) for site in target}
 

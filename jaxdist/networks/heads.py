@@ -8,15 +8,14 @@ the activation with some units moved and with all: one that mixes units is not k
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist.compute import DATA, SEED, Examples, blocks, elementwise, mesh_of, spread, to_host
+from jaxdist.compute import DATA, Examples, blocks, elementwise, over_networks
 from jaxdist.errors import InputError
 from jaxdist.networks import taps
 from jaxdist.types import Params
@@ -120,7 +119,7 @@ def is_linear(model: taps.Model, params: Params, site: str, examples: Examples) 
     shape = _shape(model, params, site, examples)
     if model.after(site) is None or len(shape) != 2 or _shape_behind(model, params, site, examples) != shape:
         return False
-    errors = to_host(_departures(*_laid_out(params, examples), model=model, site=site, mesh=mesh_of(examples)))
+    errors = over_networks(Departures(model, site), params, None, examples, size=ROWS)
     return bool((errors < LINEAR).all())
 
 
@@ -132,8 +131,7 @@ def weights(model: taps.Model, params: Params, site: str, examples: Examples) ->
     """
     if not is_linear(model, params, site, examples):
         raise InputError(f"site '{site}': {not_linear(model, site)}, so its units have no outgoing weights")
-    found = _weights(*_laid_out(params, examples), model=model, site=site, mesh=mesh_of(examples))
-    return np.asarray(to_host(found))[: jax.tree.leaves(params)[0].shape[0]]
+    return np.asarray(over_networks(Outgoing(model, site), params, None, examples, size=1))
 
 
 def not_linear(model: taps.Model, site: str) -> str:
@@ -153,28 +151,25 @@ def _shape_behind(model: taps.Model, params: Params, site: str, examples: Exampl
     return jax.eval_shape(lambda p, b: taps.read_behind(model, p, b, (site,))[2][site], one, x).shape
 
 
-def _laid_out(params: Params, examples: Examples) -> tuple[Params, Examples]:
-    return spread(params, mesh_of(examples)), examples
+@dataclasses.dataclass(frozen=True)
+class Departures:
+    """How far one network's head is from a linear one, the largest of all devices."""
 
+    model: taps.Model
+    site: str
 
-@functools.partial(jax.jit, static_argnames=("model", "site", "mesh"))
-def _departures(params: Params, examples: Examples, *, model: taps.Model, site: str, mesh: Mesh) -> Array:
-    def ensemble(params: Params, examples: Examples) -> Array:
+    def __call__(self, params: Params, given: None, examples: Examples, size: int) -> Array:
         # Spread over all of a device's images, since a path that only some of them take must not be missed.
-        some = blocks.some(examples, ROWS)
-        return lax.pmax(lax.map(lambda p: departure(model, site, p, some), params), DATA)
-
-    with jax.default_matmul_precision("float32"):
-        specs = (PartitionSpec(SEED), blocks.specs(examples))
-        return jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))(params, examples)
+        return lax.pmax(departure(self.model, self.site, params, blocks.some(examples, size)), DATA)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "site", "mesh"))
-def _weights(params: Params, examples: Examples, *, model: taps.Model, site: str, mesh: Mesh) -> Array:
-    def ensemble(params: Params, examples: Examples) -> Array:
-        # The same on every device of a row, up to rounding.
-        return lax.pmean(lax.map(lambda p: outgoing(model, site, p, blocks.some(examples, 1)), params), DATA)
+@dataclasses.dataclass(frozen=True)
+class Outgoing:
+    """One network's outgoing weights [H, C], the same on every device of a row up to rounding: those of the first."""
 
-    with jax.default_matmul_precision("float32"):
-        specs = (PartitionSpec(SEED), blocks.specs(examples))
-        return jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))(params, examples)
+    model: taps.Model
+    site: str
+
+    def __call__(self, params: Params, given: None, examples: Examples, size: int) -> Array:
+        weights = outgoing(self.model, self.site, params, blocks.some(examples, size))
+        return lax.psum(jnp.where(lax.axis_index(DATA) == 0, weights, 0), DATA)

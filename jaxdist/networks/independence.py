@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxdist.compute import blocks, elementwise
+from jaxdist.compute import elementwise, tuning
 from jaxdist.errors import InputError
 from jaxdist.networks import taps
 from jaxdist.types import Params
@@ -154,11 +154,11 @@ def _check(
 
 def _other(size: int, total: int) -> int:
     """A size of blocks that gives each example other partners: fewer, or more where `size` is small."""
-    if size >= 2 * blocks.TILE:
-        return blocks.TILE
-    if size >= blocks.TILE // 2:
-        return blocks.TILE // 4
-    return min(blocks.TILE, total) if total > size else max(1, size // 2)
+    if size >= 2 * tuning.current().tile:
+        return tuning.current().tile
+    if size >= tuning.current().tile // 2:
+        return tuning.current().tile // 4
+    return min(tuning.current().tile, total) if total > size else max(1, size // 2)
 
 
 def _pairs(total: int, size: int, other: int) -> list[np.ndarray]:
@@ -166,7 +166,7 @@ def _pairs(total: int, size: int, other: int) -> list[np.ndarray]:
     half = max(size, -(-other // 2))
     if total <= 2 * half:
         return [np.arange(total)]
-    wanted = min(LOOKED_AT, max(LOOKED_AT // 8, size * blocks.TILE))
+    wanted = min(LOOKED_AT, max(LOOKED_AT // 8, size * tuning.current().tile))
     count = min(max(LEAST_PAIRS, wanted // (2 * half)), total // (2 * half))
     starts = np.linspace(0, total - half, 2 * count).astype(int)
     # From far apart, since examples may be sorted.

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend import core
 
+from jaxdist.compute import tuning
+
 NARROW, LEAST_ROWS = 24, 32
 """Columns up to which, and rows from which, a product gains by it on a CPU."""
 
@@ -44,7 +46,7 @@ def turned(fn: Callable[[Any], Result], like: Any) -> Callable[[Any], Result]:
     What does not depend on the argument is computed once, for all calls of what is returned. `fn` itself comes back
     where nothing can be turned, and where it has effects, which must happen as often as it is called.
     """
-    if jax.default_backend() != "cpu":
+    if not tuning.current().turns_products:
         return fn
     traced, returned = jax.make_jaxpr(fn, return_shape=True)(like)
     flat = jax.make_jaxpr(lambda *arguments: _inlined(traced, arguments))(*jax.tree.leaves(like))

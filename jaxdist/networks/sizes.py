@@ -16,8 +16,8 @@ from jaxdist.compute import blocks
 from jaxdist.networks import taps
 
 
-def of_block(block: int | None, sites: taps.Sites, networks: int = 1) -> int:
-    """Examples a block for a model whose sites were listed for one example, where so many networks run together.
+def of_block(block: int | None, sites: taps.Sites) -> int:
+    """Examples a block for a model whose sites were listed for one example.
 
     `block` where it is given, else the default for the widths of the model's values.
     """
@@ -27,7 +27,7 @@ def of_block(block: int | None, sites: taps.Sites, networks: int = 1) -> int:
     read = max(1, *(math.prod(site.shape) for site in sites), *map(_size, jaxpr.outvars))
     *weights, x = jaxpr.invars
     # Weights, which may be cast or turned on the way, are the same for all examples.
-    return blocks.default_size(read, networks, max(read, _size(x), _widest(jaxpr, [False for _ in weights] + [True])))
+    return blocks.default_size(read, max(read, _size(x), _widest(jaxpr, [False for _ in weights] + [True])))
 
 
 def _widest(jaxpr: core.Jaxpr, inputs: Sequence[bool]) -> int:

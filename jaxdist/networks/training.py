@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -14,7 +14,22 @@ import optax
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist.compute import DATA, SEED, Examples, blocks, elementwise, mesh_of, same, spread, to_host
+from jaxdist.compute import (
+    SEED,
+    Examples,
+    Reducer,
+    Tuning,
+    blocks,
+    each_network,
+    elementwise,
+    filled,
+    group,
+    mesh_of,
+    same,
+    spread,
+    to_host,
+    tuning,
+)
 from jaxdist.errors import TrainingDivergedError
 from jaxdist.formatting import counted
 from jaxdist.networks import sizes, taps
@@ -92,26 +107,36 @@ def block_sums(model: Model, params: Params, part: blocks.Block) -> tuple[Array,
     return loss, Sums(loss, jnp.sum(correct, dtype=jnp.int32))
 
 
-def gradient(model: Model, params: Params, examples: Examples, size: int) -> tuple[Params, Sums]:
-    """Gradient of one network's mean loss over all examples, and the sums; runs inside ``shard_map``."""
-    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), params), Sums(jnp.float32(0), jnp.int32(0))
-    here = blocks.varying(params)
+@dataclasses.dataclass(frozen=True)
+class Gradient(Reducer):
+    """The gradient of one network's mean loss over all examples, and the sums."""
 
-    def step(total: tuple[Params, Sums], part: blocks.Block) -> tuple[Params, Sums]:
-        return jax.tree.map(jnp.add, total, jax.grad(functools.partial(block_sums, model), has_aux=True)(here, part))
+    model: Model
 
-    grads, sums = lax.psum(blocks.fold(step, zero, examples, size), DATA)
-    total = examples.total.astype(jnp.float32)
-    return jax.tree.map(lambda leaf: leaf / total, grads), sums
+    def init(self, params: Params, given: None, x: Array) -> tuple[Params, Sums]:
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), params), Sums(jnp.float32(0), jnp.int32(0))
+
+    def update(
+        self, state: tuple[Params, Sums], params: Params, given: None, block: blocks.Block
+    ) -> tuple[Params, Sums]:
+        found = jax.grad(functools.partial(block_sums, self.model), has_aux=True)(params, block)
+        return jax.tree.map(jnp.add, state, found)
+
+    def result(self, state: tuple[Params, Sums], total: Array) -> tuple[Params, Sums]:
+        return jax.tree.map(lambda leaf: leaf / total.astype(jnp.float32), state[0]), state[1]
 
 
-def evaluate(model: Model, params: Params, examples: Examples, size: int) -> Sums:
-    """Sums of one network over all examples; runs inside ``shard_map``."""
+@dataclasses.dataclass(frozen=True)
+class Evaluation(Reducer):
+    """The sums of one network over all examples."""
 
-    def step(total: Sums, part: blocks.Block) -> Sums:
-        return jax.tree.map(jnp.add, total, block_sums(model, params, part)[1])
+    model: Model
 
-    return lax.psum(blocks.fold(step, Sums(jnp.float32(0), jnp.int32(0)), examples, size), DATA)
+    def init(self, params: Params, given: None, x: Array) -> Sums:
+        return Sums(jnp.float32(0), jnp.int32(0))
+
+    def update(self, state: Sums, params: Params, given: None, block: blocks.Block) -> Sums:
+        return jax.tree.map(jnp.add, state, block_sums(self.model, params, block)[1])
 
 
 def train(
@@ -149,15 +174,15 @@ def train(
     begin = resume(start(params, steps, optimizer, snapshots=snapshots))
     step = int(begin.state.step)
     metrics = Metrics(*(np.require(leaf, requirements="W") for leaf in begin.metrics))
-    state = State(same(step, mesh), *spread(begin.state[1:], mesh))
     leaves = jax.tree.leaves(params)
     count = leaves[0].shape[0]
+    state = State(same(step, mesh), *spread(filled(begin.state[1:], group(count, None, mesh)), mesh))
     numbers = range(count) if seeds is None else seeds
     # Two operations a weight and example forward, four backward.
     step_flops = 6.0 * sum(leaf.size for leaf in leaves) * int(to_host(train_set.total))
-    rows = mesh.shape[SEED]
-    length, together = _steps_together(step_flops), _seeds_together(-(-count // rows), step_flops / rows)
-    size = sizes.of_block(block, taps.sites_for_one(model.apply, params, train_set.x), together)
+    chosen = tuning.current()
+    length = int(np.clip(chosen.flops / step_flops, 1, 100))
+    size = sizes.of_block(block, taps.sites_for_one(model.apply, params, train_set.x))
     while step <= steps:
         state, measured = _steps(
             state,
@@ -167,7 +192,7 @@ def train(
             model=model,
             update=optimizer.update,
             length=length,
-            together=together,
+            chosen=chosen,
             precision=precision,
             size=size,
             mesh=mesh,
@@ -235,20 +260,7 @@ def _check_finite(loss: AnyArray, first_step: int, numbers: Sequence[int]) -> No
         )
 
 
-def _steps_together(step_flops: float) -> int:
-    """Steps a compiled call, so that a call takes a fraction of a second: short to watch, long beside its overhead."""
-    flops_a_second = 1e11 if jax.default_backend() == "cpu" else 1e13
-    return int(np.clip(0.3 * flops_a_second / step_flops, 1, 100))
-
-
-def _seeds_together(seeds: int, step_flops: float) -> int:
-    """Networks whose products run as one: few, so that a block stays in cache, but enough beside each call's cost."""
-    if jax.default_backend() != "cpu":
-        return seeds
-    return min(seeds, max(4, math.ceil(2e9 * seeds / step_flops)))
-
-
-@functools.partial(jax.jit, static_argnames=("model", "update", "length", "together", "precision", "size", "mesh"))
+@functools.partial(jax.jit, static_argnames=("model", "update", "length", "chosen", "precision", "size", "mesh"))
 def _steps(
     state: State,
     train_set: Examples,
@@ -258,7 +270,7 @@ def _steps(
     model: Model,
     update: Callable[..., tuple[optax.Updates, optax.OptState]],
     length: int,
-    together: int,
+    chosen: Tuning,
     precision: str,
     size: int,
     mesh: Mesh,
@@ -269,8 +281,8 @@ def _steps(
         one: tuple[Params, optax.OptState], train_set: Examples, test_set: Examples
     ) -> tuple[Params, optax.OptState, Metrics]:
         params, optimizer = one
-        grads, sums = gradient(model, params, train_set, size)
-        correct = evaluate(model, params, test_set, size).correct
+        grads, sums = Gradient(model)(params, None, train_set, size)
+        correct = Evaluation(model)(params, None, test_set, size).correct
         updates, optimizer = update(grads, optimizer, params)
         trained_on, tested_on = (split.total.astype(jnp.float32) for split in (train_set, test_set))
         right = sums.correct.astype(jnp.float32)
@@ -280,7 +292,7 @@ def _steps(
     def one_step(state: State, train_set: Examples, test_set: Examples) -> tuple[State, Metrics]:
         before = (state.params, state.optimizer)
         each = functools.partial(network, train_set=train_set, test_set=test_set)
-        *after, metrics = lax.map(each, before, batch_size=together)
+        *after, metrics = each_network(each, before, chosen.networks)
         more = state.step < steps
         params, optimizer = jax.tree.map(lambda new, old: jnp.where(more, new, old), tuple(after), before)
         seen = state.passed

@@ -53,7 +53,7 @@ class Affine(NamedTuple):
     low: Array
     high: Array
 
-    def apply(self, value: Array, example_index: Array, unit_axis: int) -> Array:  # noqa: ARG002  (Edit's form)
+    def apply(self, value: Array, example_index: Array, unit_axis: int) -> Array:
         """Apply to a value whose axis `unit_axis` has H entries."""
         wide, (scale, offset, low, high) = _alike(value, self, unit_axis)
         edited = elementwise.at_most(elementwise.at_least(scale * wide + offset, low), high)
@@ -99,7 +99,7 @@ class Fill:
     fill: Array
     activation: Callable[[Array], Array] | None = None
 
-    def apply(self, value: Array, example_index: Array, unit_axis: int) -> Array:  # noqa: ARG002  (Edit's form)
+    def apply(self, value: Array, example_index: Array, unit_axis: int) -> Array:
         """Apply to a value whose axis `unit_axis` has H entries."""
         wide, (threshold, fill) = _alike(value, (self.threshold, self.fill), unit_axis)
         size = wide if self.activation is None else self.activation(wide)

@@ -6,7 +6,7 @@ digit by digit from counts.
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
@@ -15,9 +15,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist.compute import DATA, SEED, Examples, blocks, mesh_of, same, spread, to_host
+from jaxdist.compute import (
+    SEED,
+    Examples,
+    Reducer,
+    blocks,
+    fold_blocks,
+    over_networks,
+    to_host,
+)
 from jaxdist.errors import InputError
 from jaxdist.networks import sizes, taps
 from jaxdist.perturbations import rules
@@ -131,32 +138,26 @@ def measure(
     found = taps.sites_for_one(model.apply, params, examples.x, sites)
     check(model, found, sites, measured_on)
     one, x = _shapes_of_one(params, examples)
-    shapes = jax.eval_shape(functools.partial(_values, model, sites, measured_on), one, x)
+    shapes = jax.eval_shape(Sides(model, sites, measured_on), one, x)
     images = int(to_host(examples.total))
     counts = {
         site: images * (math.prod(measured.shape) // measured.shape[model.unit_axis])
         for site, (measured, _) in shapes.items()
     }
     rules.check(rule, counts)
-    mesh = mesh_of(examples)
-    wanted = (
-        {site: rules.ranks(count, rule.quantile) for site, count in counts.items()} if rule.kind == "quantile" else {}
-    )
-    measured = _measure(
-        spread(params, mesh),
-        examples,
-        jax.tree.map(lambda leaf: same(leaf, mesh), wanted),
-        model=model,
-        sites=sites,
-        measured_on=measured_on,
-        kind=rule.kind,
-        deviations=rule.deviations if rule.kind == "sd" else 0.0,
-        precision=precision,
-        size=sizes.of_block(block, found),
-        mesh=mesh,
-    )
+    ranked = rule.kind == "quantile"
+    wanted = {site: rules.ranks(count, rule.quantile) for site, count in counts.items()} if ranked else {}
     seeds = jax.tree.leaves(params)[0].shape[0]
-    return jax.tree.map(lambda leaf: leaf[:seeds], to_host(measured))
+    given = {site: np.tile(ranks, (seeds, 1)) for site, ranks in wanted.items()}
+    measured: dict[str, Ranges] = over_networks(
+        Measured(Sides(model, sites, measured_on), rule.kind, rule.deviations if rule.kind == "sd" else 0.0),
+        params,
+        given,
+        examples,
+        size=sizes.of_block(block, found),
+        precision=precision,
+    )
+    return measured
 
 
 def _shapes_of_one(params: Params, examples: Examples) -> tuple[Params, jax.ShapeDtypeStruct]:
@@ -164,107 +165,116 @@ def _shapes_of_one(params: Params, examples: Examples) -> tuple[Params, jax.Shap
     return one, jax.ShapeDtypeStruct((1, *examples.x.shape[1:]), examples.x.dtype)
 
 
-def _values(model: taps.Model, sites: tuple[str, ...], measured_on: Side, params: Params, x: Array) -> Values:
-    _, values, behind = taps.read_behind(model, params, x, sites)
-    return {site: (behind[site] if measured_on == "post" else pre, behind.get(site)) for site, pre in values.items()}
+@dataclasses.dataclass(frozen=True)
+class Sides:
+    """What is measured of a block, and what decides whether a unit is dead."""
+
+    model: taps.Model
+    sites: tuple[str, ...]
+    measured_on: Side
+
+    def __call__(self, params: Params, x: Array) -> Values:
+        _, values, behind = taps.read_behind(self.model, params, x, self.sites)
+        post = self.measured_on == "post"
+        return {site: (behind[site] if post else pre, behind.get(site)) for site, pre in values.items()}
+
+    def units(self, params: Params, x: Array) -> dict[str, int]:
+        """How many units each site has."""
+        shapes = jax.eval_shape(self, params, x)
+        return {site: measured.shape[self.model.unit_axis] for site, (measured, _) in shapes.items()}
 
 
-@functools.partial(
-    jax.jit, static_argnames=("model", "sites", "measured_on", "kind", "deviations", "precision", "size", "mesh")
-)
-def _measure(
-    params: Params,
-    examples: Examples,
-    wanted: dict[str, Array],
-    *,
-    model: taps.Model,
-    sites: tuple[str, ...],
-    measured_on: Side,
-    kind: str,
-    deviations: float,
-    precision: str,
-    size: int,
-    mesh: Mesh,
-) -> dict[str, Ranges]:
-    summary: Callable[..., Any] = rules.moments if kind == "sd" else rules.extremes
-    merge: Callable[..., Any] = rules.pooled if kind == "sd" else rules.wider
-    of_block = functools.partial(_values, model, sites, measured_on)
+@dataclasses.dataclass(frozen=True)
+class Summary(Reducer):
+    """Extremes or moments of each site's units, and which units never showed anything."""
 
-    def network(params: Params, examples: Examples, wanted: dict[str, Array]) -> dict[str, Ranges]:
-        shapes = jax.eval_shape(of_block, params, examples.x[:1])
-        units = {site: measured.shape[model.unit_axis] for site, (measured, _) in shapes.items()}
+    sides: Sides
+    kind: str
 
-        def summarise(carry: dict[str, Any], part: blocks.Block) -> dict[str, Any]:
-            result = {}
-            for site, (measured, post) in of_block(params, part.x).items():
-                so_far, idle = carry[site]
-                if post is not None:
-                    counted = blocks.rows_of(part.valid, post, model.unit_axis)
-                    idle = idle & ((post == 0) | ~counted).all(rules.others(post, model.unit_axis))
-                result[site] = merge(so_far, summary(measured, part.valid, model.unit_axis)), idle
-            return result
-
+    def init(self, params: Params, given: Any, x: Array) -> dict[str, Any]:
         # Where the model does not say what follows a site, no unit is known to be dead.
-        empty = {
-            site: (rules.empty(kind, units[site]), jnp.full(units[site], post is not None))
-            for site, (_, post) in shapes.items()
+        known = {site: post is not None for site, (_, post) in jax.eval_shape(self.sides, params, x).items()}
+        units = self.sides.units(params, x)
+        return {site: (rules.empty(self.kind, units[site]), jnp.full(units[site], known[site])) for site in known}
+
+    def update(self, state: dict[str, Any], params: Params, given: Any, block: blocks.Block) -> dict[str, Any]:
+        summary: Callable[..., Any] = rules.moments if self.kind == "sd" else rules.extremes
+        axis, result = self.sides.model.unit_axis, {}
+        for site, (measured, post) in self.sides(params, block.x).items():
+            so_far, idle = state[site]
+            if post is not None:
+                counted = blocks.rows_of(block.valid, post, axis)
+                idle = idle & ((post == 0) | ~counted).all(rules.others(post, axis))
+            result[site] = self._merged(so_far, summary(measured, block.valid, axis)), idle
+        return result
+
+    def merge(self, first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+        return {site: (self._merged(a, second[site][0]), idle & second[site][1]) for site, (a, idle) in first.items()}
+
+    def _merged(self, first: Any, second: Any) -> Any:
+        merge: Callable[..., Any] = rules.pooled if self.kind == "sd" else rules.wider
+        return merge(first, second)
+
+
+@dataclasses.dataclass(frozen=True)
+class AtMost(Reducer):
+    """How many of each unit's values are at most each threshold, by site; the thresholds [K, 2, H] are given."""
+
+    sides: Sides
+
+    def init(self, params: Params, given: dict[str, Array], x: Array) -> dict[str, Array]:
+        return {site: jnp.zeros(thresholds.shape, jnp.int32) for site, thresholds in given.items()}
+
+    def update(
+        self, state: dict[str, Array], params: Params, given: dict[str, Array], block: blocks.Block
+    ) -> dict[str, Array]:
+        values, axis = self.sides(params, block.x), self.sides.model.unit_axis
+        return {
+            site: counts + rules.at_most(values[site][0], given[site], block.valid, axis)
+            for site, counts in state.items()
         }
-        found = blocks.fold(summarise, empty, examples, size)
-        quantiles = _select(of_block, params, examples, wanted, units, model.unit_axis, size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """The ranges [H] of one network's sites, given the ranks [2] of its quantiles where these are the rule."""
+
+    sides: Sides
+    kind: str
+    deviations: float
+
+    def __call__(self, params: Params, given: dict[str, Array], examples: Examples, size: int) -> dict[str, Ranges]:
+        (found,) = fold_blocks((Summary(self.sides, self.kind),), params, given, examples, size)
+        quantiles = self._select(params, given, examples, size)
         result = {}
-        for site, (here, idle) in found.items():
-            whole = rules.of_all_devices(here)
-            if kind == "quantile":
+        for site, (whole, idle) in found.items():
+            if self.kind == "quantile":
                 low, high = quantiles[site]
             elif isinstance(whole, rules.Moments):
-                around = deviations * jnp.sqrt(whole.squares / whole.number.astype(jnp.float32))
+                around = self.deviations * jnp.sqrt(whole.squares / whole.number.astype(jnp.float32))
                 low, high = whole.mean - around, whole.mean + around
             else:
                 low, high = whole
-            result[site] = Ranges(low, high, lax.pmin(idle.astype(jnp.int32), DATA) == 1)
+            result[site] = Ranges(low, high, idle)
         return result
 
-    def ensemble(params: Params, examples: Examples, wanted: dict[str, Array]) -> dict[str, Ranges]:
-        return lax.map(lambda p: network(p, examples, wanted), params)
+    def _select(self, params: Params, wanted: dict[str, Array], examples: Examples, size: int) -> dict[str, Array]:
+        """Find the values [2, H] of the wanted ranks [2] by site, some bits of their keys a pass, the highest first.
 
-    with jax.default_matmul_precision(precision):
-        specs = (PartitionSpec(SEED), blocks.specs(examples), PartitionSpec())
-        run = jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))
-        return run(params, examples, wanted)
+        Counts are integers, so the result is a value that occurs, the same whatever the blocks and devices.
+        """
+        if not wanted:
+            return {}
+        x = jax.ShapeDtypeStruct((1, *examples.x.shape[1:]), examples.x.dtype)
+        units = self.sides.units(params, x)  # type: ignore[arg-type]  # only its shape matters
 
+        def narrow(found: dict[str, Array], shift: Array) -> tuple[dict[str, Array], None]:
+            steps = jnp.arange(2**rules.BITS - 1, dtype=jnp.uint32)[:, None, None] << shift
+            thresholds = {site: f[None] | steps | ((jnp.uint32(1) << shift) - 1) for site, f in found.items()}
+            (counts,) = fold_blocks((AtMost(self.sides),), params, thresholds, examples, size)
+            digits = {site: (counts[site] < wanted[site][None, :, None]).sum(0, dtype=jnp.uint32) for site in found}
+            return {site: found[site] | (digits[site] << shift) for site in found}, None
 
-def _select(
-    of_block: Callable[[Params, Array], Values],
-    params: Params,
-    examples: Examples,
-    wanted: dict[str, Array],
-    units: dict[str, int],
-    unit_axis: int,
-    size: int,
-) -> dict[str, Array]:
-    """Find the values [2, H] of the wanted ranks [2] by site, some bits of their keys a pass, the highest first.
-
-    Counts are integers, so the result is a value that occurs, the same whatever the blocks and devices.
-    """
-
-    def narrow(found: dict[str, Array], shift: Array) -> tuple[dict[str, Array], None]:
-        steps = jnp.arange(2**rules.BITS - 1, dtype=jnp.uint32)[:, None, None] << shift
-        thresholds = {site: f[None] | steps | ((jnp.uint32(1) << shift) - 1) for site, f in found.items()}
-
-        def count(counts: dict[str, Array], part: blocks.Block) -> dict[str, Array]:
-            values = of_block(params, part.x)
-            return {
-                site: counts[site] + rules.at_most(values[site][0], thresholds[site], part.valid, unit_axis)
-                for site in found
-            }
-
-        none = {site: jnp.zeros(t.shape, jnp.int32) for site, t in thresholds.items()}
-        counts = lax.psum(blocks.fold(count, none, examples, size), DATA)
-        digits = {site: (counts[site] < wanted[site][None, :, None]).sum(0, dtype=jnp.uint32) for site in found}
-        return {site: found[site] | (digits[site] << shift) for site in found}, None
-
-    start = {site: blocks.varying(jnp.zeros((2, units[site]), jnp.uint32), SEED) for site in wanted}
-    if not start:
-        return {}
-    keys, _ = lax.scan(narrow, start, jnp.arange(32 - rules.BITS, -1, -rules.BITS, dtype=jnp.uint32))
-    return {site: rules.unordered(key) for site, key in keys.items()}
+        start = {site: blocks.varying(jnp.zeros((2, units[site]), jnp.uint32), SEED) for site in wanted}
+        keys, _ = lax.scan(narrow, start, jnp.arange(32 - rules.BITS, -1, -rules.BITS, dtype=jnp.uint32))
+        return {site: rules.unordered(key) for site, key in keys.items()}

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxdist.compute import DATA, blocks
+from jaxdist.compute import blocks
 from jaxdist.config import RangesConfig
 from jaxdist.errors import InputError
 from jaxdist.formatting import counted
@@ -79,17 +79,6 @@ def pooled(a: Moments, b: Moments) -> Moments:
     share = b.number.astype(jnp.float32) / jnp.maximum(count, 1).astype(jnp.float32)
     squares = a.squares + b.squares + apart * apart * (a.number.astype(jnp.float32) * share)
     return Moments(count, a.mean + apart * share, squares)
-
-
-def of_all_devices(found: Extremes | Moments) -> Extremes | Moments:
-    """Merge what the devices of a row have found."""
-    if isinstance(found, Extremes):
-        return Extremes(lax.pmin(found.low, DATA), lax.pmax(found.high, DATA))
-    here, count = found.number.astype(jnp.float32), lax.psum(found.number, DATA)
-    total = count.astype(jnp.float32)
-    mean = lax.psum(found.mean * (here / total), DATA)
-    apart = found.mean - mean
-    return Moments(count, mean, lax.psum(found.squares + apart * apart * here, DATA))
 
 
 def others(value: Array, unit_axis: int) -> tuple[int, ...]:

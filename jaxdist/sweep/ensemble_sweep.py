@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist.compute import DATA, SEED, Examples, blocks, elementwise, mesh_of, spread, to_host
+from jaxdist.compute import (
+    Each,
+    Examples,
+    Reducer,
+    at_once,
+    blocks,
+    elementwise,
+    over_networks,
+    tuning,
+)
 from jaxdist.networks import sizes, taps
 from jaxdist.perturbations import Edit, Noise
 from jaxdist.sweep import moments
@@ -45,7 +52,8 @@ def sweep(
       InputError: if a site cannot be edited (`taps.check`).
       ValueError: if there are no edits, or their leaves do not fit the ensemble and the site.
     """
-    return sums(model, params, edits, examples, precision=precision, block=block).counts
+    counted: Sums = sums(model, params, edits, examples, precision=precision, block=block)
+    return counted.counts
 
 
 def sums(
@@ -57,8 +65,12 @@ def sums(
     watch: Watch | None = None,
     precision: str = "float32",
     block: int | None = None,
-) -> Sums:
-    """Count as `sweep` does and, where activations are watched, also fetch their moments."""
+    each: Each = at_once,
+) -> Any:
+    """Count as `sweep` does and, where activations are watched, also fetch their moments: `Sums`.
+
+    Or what `each` makes of those of some networks after the other, one axis longer.
+    """
     found = taps.sites_for_one(model.apply, params, examples.x, (*edits, *([watch.site] if watch else [])))
     order = [site.name for site in found]
     if not edits:
@@ -66,18 +78,10 @@ def sums(
     seeds = jax.tree.leaves(params)[0].shape[0]
     for site, edit in edits.items():
         check_edit(model, found, site, edit, seeds)
-    mesh = mesh_of(examples)
-    result = _sweep(
-        *spread((params, dict(edits)), mesh),
-        examples,
-        model=model,
-        sites=tuple(sorted(edits, key=order.index)),
-        watch=watch,
-        precision=precision,
-        size=sizes.of_block(block, found),
-        mesh=mesh,
-    )
-    return Sums(*jax.tree.map(lambda leaf: leaf[:seeds], to_host(result)))
+    measure = Counting(model, tuple(sorted(edits, key=order.index)), watch, tuning.current().points)
+    work = jax.tree.leaves(dict(edits))[0].shape[1] * examples.y.shape[0]
+    size = sizes.of_block(block, found)
+    return over_networks(measure, params, dict(edits), examples, size=size, precision=precision, work=work, each=each)
 
 
 def check_edit(model: taps.Model, found: tuple[taps.Site, ...], site: str, edit: Edit, seeds: int) -> None:
@@ -90,43 +94,41 @@ def check_edit(model: taps.Model, found: tuple[taps.Site, ...], site: str, edit:
             raise ValueError(f"edits of site '{site}': expected leaves [{seeds}, P, {units}], got {list(leaf.shape)}")
 
 
-@functools.partial(jax.jit, static_argnames=("model", "sites", "watch", "precision", "size", "mesh"))
-def _sweep(
-    params: Params,
-    edits: Mapping[str, Edit],
-    examples: Examples,
-    *,
-    model: taps.Model,
-    sites: tuple[str, ...],
-    watch: Watch | None,
-    precision: str,
-    size: int,
-    mesh: Mesh,
-) -> Sums:
-    points = jax.tree.leaves(edits)[0].shape[1]
-    none = Counts(*(jnp.zeros(shape, jnp.int32) for shape in ((points,), (points,), (points,), ())))
+@dataclasses.dataclass(frozen=True)
+class Counting(Reducer):
+    """The counts of one network at every point, and the moments of what is watched."""
 
-    def ensemble(params: Params, edits: Mapping[str, Edit], examples: Examples) -> Sums:
-        def network(one: tuple[Params, Mapping[str, Edit]]) -> Sums:
-            def step(total: Sums, part: blocks.Block) -> Sums:
-                factors = None if total.moments is None else jnp.asarray(total.moments.factor)
-                found = block_sums(model, sites, *one, part, watch=watch, factors=factors)
-                counts = jax.tree.map(jnp.add, total.counts, found.counts)
-                if total.moments is None or found.moments is None:
-                    return Sums(counts, None)
-                return Sums(counts, moments.added(total.moments, found.moments, part.counted))
+    model: taps.Model
+    sites: tuple[str, ...]
+    watch: Watch | None
+    together: int
+    """Points that are computed together."""
 
-            units = _units(model, watch, one[0], examples.x) if watch else 0
-            start = Sums(none, moments.none(points, units) if watch else None)
-            return blocks.fold(step, start, examples, size, rehearse=watch is not None)
+    @property
+    def rehearses(self) -> bool:  # type: ignore[override]
+        """Moments are about factors, which are chosen by a first block."""
+        return self.watch is not None
 
-        counts, found = lax.map(network, (params, edits))
-        return Sums(lax.psum(counts, DATA), None if found is None else jax.vmap(moments.of_all_devices)(found))
+    def init(self, params: Params, given: Mapping[str, Edit], x: Array) -> Sums:
+        points = jax.tree.leaves(given)[0].shape[0]
+        none = Counts(*(jnp.zeros(shape, jnp.int32) for shape in ((points,), (points,), (points,), ())))
+        return Sums(none, moments.none(points, _units(self.model, self.watch, params, x)) if self.watch else None)
 
-    with jax.default_matmul_precision(precision):
-        specs = (PartitionSpec(SEED), PartitionSpec(SEED), blocks.specs(examples))
-        run = jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))
-        return run(params, edits, examples)
+    def update(self, state: Sums, params: Params, given: Mapping[str, Edit], block: blocks.Block) -> Sums:
+        factors = None if state.moments is None else jnp.asarray(state.moments.factor)
+        found = block_sums(
+            self.model, self.sites, params, given, block, watch=self.watch, factors=factors, together=self.together
+        )
+        counts = jax.tree.map(jnp.add, state.counts, found.counts)
+        if state.moments is None or found.moments is None:
+            return Sums(counts, None)
+        return Sums(counts, moments.added(state.moments, found.moments, block.counted))
+
+    def merge(self, first: Sums, second: Sums) -> Sums:
+        counts = jax.tree.map(jnp.add, first.counts, second.counts)
+        if first.moments is None or second.moments is None:
+            return Sums(counts, None)
+        return Sums(counts, moments.merged(first.moments, second.moments))
 
 
 def _units(model: taps.Model, watch: Watch, params: Params, x: Array) -> int:
@@ -135,7 +137,7 @@ def _units(model: taps.Model, watch: Watch, params: Params, x: Array) -> int:
     def activations(params: Params, x: Array) -> Array:
         return watch.value(taps.read(model.apply, params, x, (watch.site,))[1][watch.site])
 
-    return jax.eval_shape(activations, params, x[:1]).shape[model.unit_axis]
+    return jax.eval_shape(activations, params, x).shape[model.unit_axis]
 
 
 def matches(
@@ -149,48 +151,32 @@ def matches(
     both = dataclasses.replace(examples[0], x=(examples[0].x, examples[1].x))
     found = taps.sites_for_one(model.apply, first[0], examples[0].x, first[1])
     sites = tuple(site.name for site in found if site.name in first[1])
+    work = jax.tree.leaves(dict(first[1]))[0].shape[1] * examples[0].y.shape[0]
     size = sizes.of_block(block, found)
-    mesh, seeds = mesh_of(both), jax.tree.leaves(first[0])[0].shape[0]
-    counts = _matches(*spread((first, second), mesh), both, model=model, sites=sites, size=size, mesh=mesh)
-    return np.asarray(to_host(counts)[:seeds])
+    return np.asarray(over_networks(Matching(model, sites), (first, second), None, both, size=size, work=work))
 
 
-@functools.partial(jax.jit, static_argnames=("model", "sites", "size", "mesh"))
-def _matches(
-    first: Edited,
-    second: Edited,
-    examples: Examples,
-    *,
-    model: taps.Model,
-    sites: tuple[str, ...],
-    size: int,
-    mesh: Mesh,
-) -> Array:
-    points = jax.tree.leaves(first[1])[0].shape[1]
+@dataclasses.dataclass(frozen=True)
+class Matching(Reducer):
+    """The images [P] to which two networks, each with its own edits, give the same class at each point."""
 
-    def ensemble(first: Edited, second: Edited, examples: Examples) -> Array:
-        def network(pair: tuple[Edited, Edited]) -> Array:
-            def step(counts: Array, part: blocks.Block) -> Array:
-                first, second = (
-                    predictor(model, sites, params, part._replace(x=x), made).logits_and_after
-                    for (params, made), x in zip(pair, part.x, strict=True)
-                )
-                made = (pair[0][1], pair[1][1])
+    model: taps.Model
+    sites: tuple[str, ...]
 
-                def agree(edit: tuple[Mapping[str, Edit], Mapping[str, Edit]]) -> Array:
-                    one, other = (
-                        elementwise.argmax(logits(of)[0], model.class_axis)
-                        for logits, of in zip((first, second), edit, strict=True)
-                    )
-                    return equal(one, jnp.where(part.valid, other, -1))
+    def init(self, params: tuple[Edited, Edited], given: None, x: Any) -> Array:
+        return jnp.zeros(jax.tree.leaves(params[0][1])[0].shape[0], jnp.int32)
 
-                return counts + lax.map(agree, made)
+    def update(self, state: Array, params: tuple[Edited, Edited], given: None, block: blocks.Block) -> Array:
+        first, second = (
+            predictor(self.model, self.sites, weights, block._replace(x=x), made).logits_and_after
+            for (weights, made), x in zip(params, block.x, strict=True)
+        )
 
-            return blocks.fold(step, jnp.zeros(points, jnp.int32), examples, size)
+        def agree(edit: tuple[Mapping[str, Edit], Mapping[str, Edit]]) -> Array:
+            one, other = (
+                elementwise.argmax(logits(of)[0], self.model.class_axis)
+                for logits, of in zip((first, second), edit, strict=True)
+            )
+            return equal(one, jnp.where(block.valid, other, -1))
 
-        return lax.psum(lax.map(network, (first, second)), DATA)
-
-    with jax.default_matmul_precision("float32"):
-        specs = (PartitionSpec(SEED), PartitionSpec(SEED), blocks.specs(examples))
-        run = jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))
-        return run(first, second, examples)
+        return state + lax.map(agree, (params[0][1], params[1][1]))

@@ -7,15 +7,13 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-import jax
 import numpy as np
 
-from jaxdist.compute import SEED, mesh_of
 from jaxdist.config import Options
 from jaxdist.errors import InputError
 from jaxdist.networks import Targets, taps
 from jaxdist.perturbations import Affine, Edit, Gauge, edits, families, ranges
-from jaxdist.sweep import counting, restored, waves
+from jaxdist.sweep import counting, restored
 from jaxdist.sweep.counting import Context, Dosings
 from jaxdist.sweep.results import Swept
 from jaxdist.sweep.waves import Found, Subject
@@ -130,20 +128,13 @@ def _restored(task: Task) -> dict[str, Swept]:
 def _moved(task: Task, name: str, target: str, found: Mapping[str, Edit]) -> np.ndarray:
     """How far edits move the mean logits of the training images, some networks at a time, each kept once it is done."""
     (model, params), context = task.subjects[name], task.context
-    train, seeds = context.splits["train"], len(context.seeds)
-    evaluations = jax.tree.leaves(found)[0].shape[1] * train.y.shape[0]
-    together = waves.wave_size(seeds, evaluations, mesh_of(train).shape[SEED])
-    parts = []
-    for first in range(0, seeds, together):
-        here = slice(first, first + together)
 
-        def wave(here: slice = here) -> tuple[np.ndarray]:
-            some, edit = jax.tree.map(lambda leaf: leaf[here], (params, dict(found)))
-            return (restored.moved(model, some, edit, train, block=context.options.compute.block),)
+    def wave(these: slice, compute: Callable[[], np.ndarray]) -> np.ndarray:
+        what = counting.kept_as(f"{task.job} means", name, target, seeds=context.seeds[these])
+        return context.once(what, lambda: (compute(),))[0]
 
-        what = counting.kept_as(f"{task.job} means", name, target, seeds=context.seeds[here])
-        parts.append(context.once(what, wave)[0])
-    return np.concatenate(parts)
+    train, block = context.splits["train"], context.options.compute.block
+    return restored.moved(model, params, found, train, block=block, each=wave)
 
 
 _KINDS: dict[families.Kind, Callable[[Task], dict[str, Swept]]] = {

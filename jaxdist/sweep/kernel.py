@@ -106,8 +106,9 @@ def block_sums(
     *,
     watch: Watch | None = None,
     factors: Array | None = None,
+    together: int = 1,
 ) -> Sums:
-    """Count one block of examples for one network at every point; edit leaves [P, H].
+    """Count one block of examples for one network at every point, `together` at once; edit leaves [P, H].
 
     Where a site is watched, its moments are about `factors` [P] times the unedited activations; those of a rehearsal
     are of all rows.
@@ -128,7 +129,8 @@ def block_sums(
         return found, moments.of_point(before, after, factor, rows, model.unit_axis)
 
     points = (edits, factors)
-    counts, compared = lax.map(layouts.turned(point, jax.tree.map(lambda leaf: leaf[0], points)), points)
+    one = layouts.turned(point, jax.tree.map(lambda leaf: leaf[0], points))
+    counts, compared = lax.map(one, points, batch_size=together if together > 1 else None)
     correct, agree, kept = counts.T
     found = Counts(correct, agree, kept, equal(unedited, expected[0]))
     if before is None or factors is None or rows is None or compared is None:

@@ -9,20 +9,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxdist.compute import DATA
+from jaxdist.compute import tuning
 from jaxdist.types import AnyArray
 
 TINY = 1e-30
 """Stands for the size of activations that are all 0, of which any multiple is as near."""
-
-
-WIDTH = 64
-"""On a CPU a block's examples are added up so many at a time before they are summed: XLA sums one number after the
-other, but adds whole vectors. In a loop, since it would else make the edited activations anew for every part."""
 
 
 class Moments(NamedTuple):
@@ -44,8 +38,10 @@ def of_point(before: Array, after: Array, factor: Array, rows: Array, unit_axis:
     """`rest` and `overlap` [H] of one point on a block; `rows` broadcasts, 0 for examples that do not count."""
     axis = 1 if unit_axis % before.ndim == 0 else 0
     size = before.shape[axis]
-    step = WIDTH if size % WIDTH == 0 and jax.default_backend() == "cpu" else size
+    lanes = tuning.current().lanes or size
+    step = lanes if size % lanes == 0 else size
 
+    # In a loop, since XLA would else make the edited activations anew for every part.
     def add(so_far: tuple[Array, Array], start: Array) -> tuple[tuple[Array, Array], None]:
         a, edited, counts = (lax.dynamic_slice_in_dim(whole, start, step, axis=axis) for whole in (before, after, rows))
         rest = (edited - factor * a) * counts
@@ -69,14 +65,17 @@ def _sum(values: Array, unit_axis: int) -> Array:
     return flat @ jnp.ones(flat.shape[1], flat.dtype)
 
 
-def of_all_devices(found: Moments) -> Moments:
-    """Add up what the devices of a row have found, each with factors of its own; of one network."""
-    factor = lax.pmean(found.factor, DATA)
-    apart = (found.factor - factor)[:, None]  # small, so that this loses no digits either
-    power = found.power[None]
-    rest = found.rest + 2 * apart * found.overlap + apart * apart * power
-    overlap = found.overlap + apart * power
-    return Moments(factor, lax.psum(rest, DATA), lax.psum(overlap, DATA), lax.psum(found.power, DATA))
+def merged(first: Moments, second: Moments) -> Moments:
+    """The moments of both, whose factors are each their own; of one network."""
+    factor = (first.factor + second.factor) / 2
+
+    def about(found: Moments) -> Moments:
+        apart, power = (found.factor - factor)[:, None], found.power[None]
+        # Small, so that this loses no digits either.
+        rest = found.rest + 2 * apart * found.overlap + apart * apart * power
+        return Moments(factor, rest, found.overlap + apart * power, found.power)
+
+    return Moments(factor, *map(jnp.add, about(first)[1:], about(second)[1:]))
 
 
 def added(so_far: Moments, found: Moments, counted: Array) -> Moments:

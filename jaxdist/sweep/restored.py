@@ -2,20 +2,53 @@
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist.compute import DATA, SEED, Examples, blocks, elementwise, mesh_of, spread, to_host
+from jaxdist.compute import (
+    Each,
+    Examples,
+    Reducer,
+    at_once,
+    blocks,
+    elementwise,
+    over_networks,
+)
 from jaxdist.networks import sizes, taps
 from jaxdist.perturbations import Affine, Edit
 from jaxdist.sweep.kernel import predictor
 from jaxdist.types import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanMoves(Reducer):
+    """How far edits move each class's mean logit of one network, [P, C]."""
+
+    model: taps.Model
+    sites: tuple[str, ...]
+
+    def init(self, params: Params, given: Mapping[str, Edit], x: Array) -> Array:
+        logits = jax.eval_shape(lambda p, x: self.model.apply(p, x, taps.identity), params, x)
+        return jnp.zeros((jax.tree.leaves(given)[0].shape[0], logits.shape[self.model.class_axis]), jnp.float32)
+
+    def update(self, state: Array, params: Params, given: Mapping[str, Edit], block: blocks.Block) -> Array:
+        logits, _, logits_and_after = predictor(self.model, self.sites, params, block, given)
+
+        def point(edit: Mapping[str, Edit]) -> Array:
+            # Class by class of the difference, which is small where the edit is.
+            difference = elementwise.single(logits_and_after(edit)[0]) - elementwise.single(logits)
+            moved = jnp.moveaxis(difference, self.model.class_axis, 0)
+            return jnp.where(block.valid, moved, 0).astype(jnp.float32).sum(1)
+
+        return state + lax.map(point, given)
+
+    def result(self, state: Array, total: Array) -> Array:
+        return state / total.astype(jnp.float32)
 
 
 def moved(
@@ -26,23 +59,18 @@ def moved(
     *,
     precision: str = "float32",
     block: int | None = None,
+    each: Each = at_once,
 ) -> np.ndarray:
     """How far `edits`, leaves [S, P, H], move each class's mean logit over the examples, [S, P, C].
 
     It raises as `ensemble_sweep.sweep` does.
     """
     found = taps.sites_for_one(model.apply, params, examples.x, edits)
-    mesh = mesh_of(examples)
-    found_moves = _moved(
-        *spread((params, dict(edits)), mesh),
-        examples,
-        model=model,
-        sites=tuple(site.name for site in found if site.name in edits),
-        precision=precision,
-        size=sizes.of_block(block, found),
-        mesh=mesh,
-    )
-    return np.asarray(to_host(found_moves))[: jax.tree.leaves(params)[0].shape[0]]
+    measure = MeanMoves(model, tuple(site.name for site in found if site.name in edits))
+    work = jax.tree.leaves(dict(edits))[0].shape[1] * examples.y.shape[0]
+    size = sizes.of_block(block, found)
+    moves = over_networks(measure, params, dict(edits), examples, size=size, precision=precision, work=work, each=each)
+    return np.asarray(moves)
 
 
 def undone(moved: np.ndarray) -> Affine:
@@ -50,46 +78,3 @@ def undone(moved: np.ndarray) -> Affine:
     back = -moved
     infinite = np.full_like(back, np.inf)
     return Affine(*map(jnp.asarray, (np.ones_like(back), back, -infinite, infinite)))
-
-
-@functools.partial(jax.jit, static_argnames=("model", "sites", "precision", "size", "mesh"))
-def _moved(
-    params: Params,
-    edits: Mapping[str, Edit],
-    examples: Examples,
-    *,
-    model: taps.Model,
-    sites: tuple[str, ...],
-    precision: str,
-    size: int,
-    mesh: Mesh,
-) -> Array:
-    """How far each class's mean logit moves, [S, P, C]."""
-    points = jax.tree.leaves(edits)[0].shape[1]
-
-    def network(one: tuple[Params, Mapping[str, Edit]], examples: Examples) -> Array:
-        params, edits = one
-
-        def step(total: Array, part: blocks.Block) -> Array:
-            logits, _, logits_and_after = predictor(model, sites, params, part, edits)
-
-            def point(edit: Mapping[str, Edit]) -> Array:
-                # Class by class of the difference, which is small where the edit is.
-                difference = elementwise.single(logits_and_after(edit)[0]) - elementwise.single(logits)
-                moved = jnp.moveaxis(difference, model.class_axis, 0)
-                return jnp.where(part.valid, moved, 0).astype(jnp.float32).sum(1)
-
-            return total + lax.map(point, edits)
-
-        classes = jax.eval_shape(lambda p, x: model.apply(p, x, taps.identity), params, examples.x[:1])
-        start = jnp.zeros((points, classes.shape[model.class_axis]), jnp.float32)
-        return blocks.fold(step, start, examples, size)
-
-    def ensemble(params: Params, edits: Mapping[str, Edit], examples: Examples) -> Array:
-        sums = lax.psum(lax.map(lambda one: network(one, examples), (params, edits)), DATA)
-        return sums / examples.total.astype(jnp.float32)
-
-    with jax.default_matmul_precision(precision):
-        specs = (PartitionSpec(SEED), PartitionSpec(SEED), blocks.specs(examples))
-        run = jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))
-        return run(params, edits, examples)

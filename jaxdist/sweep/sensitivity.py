@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist.compute import DATA, SEED, Examples, blocks, elementwise, mesh_of, spread, to_host
+from jaxdist.compute import Examples, Reducer, blocks, elementwise, over_networks
 from jaxdist.networks import sizes, taps
 from jaxdist.types import AnyArray, Params
 
@@ -51,6 +51,29 @@ def block_margin(model: taps.Model, site: str, params: Params, edit: Small, part
     return jnp.where(part.valid, each, 0).astype(jnp.float32).sum()
 
 
+@dataclasses.dataclass(frozen=True)
+class Slopes(Reducer):
+    """One network's mean margin and its derivatives."""
+
+    model: taps.Model
+    site: str
+
+    def init(self, params: Params, given: None, x: Array) -> Sensitivity:
+        value = jax.eval_shape(lambda p, x: taps.read(self.model.apply, p, x, (self.site,))[1][self.site], params, x)
+        none = jnp.zeros(value.shape[self.model.unit_axis], jnp.float32)
+        return Sensitivity(none, none, jnp.float32(0))
+
+    def update(self, state: Sensitivity, params: Params, given: None, block: blocks.Block) -> Sensitivity:
+        def margin(edit: Small) -> Array:
+            return block_margin(self.model, self.site, params, edit, block)
+
+        value, slope = jax.value_and_grad(margin)(Small(*(jnp.zeros_like(leaf) for leaf in state[:2])))
+        return jax.tree.map(jnp.add, state, Sensitivity(slope.offset, slope.log_scale, value))
+
+    def result(self, state: Sensitivity, total: Array) -> Sensitivity:
+        return jax.tree.map(lambda leaf: leaf / total.astype(jnp.float32), state)
+
+
 def measure(
     model: taps.Model,
     params: Params,
@@ -68,51 +91,6 @@ def measure(
       InputError: if the model does not reach the site exactly once.
     """
     found = taps.sites_for_one(model.apply, params, examples.x, [site])
-    mesh = mesh_of(examples)
-    result = _measure(
-        spread(params, mesh),
-        examples,
-        model=model,
-        site=site,
-        precision=precision,
-        size=sizes.of_block(block, found),
-        mesh=mesh,
-    )
-    seeds = jax.tree.leaves(params)[0].shape[0]
-    return jax.tree.map(lambda leaf: leaf[:seeds], to_host(result))
-
-
-@functools.partial(jax.jit, static_argnames=("model", "site", "precision", "size", "mesh"))
-def _measure(
-    params: Params,
-    examples: Examples,
-    *,
-    model: taps.Model,
-    site: str,
-    precision: str,
-    size: int,
-    mesh: Mesh,
-) -> Sensitivity:
-    def network(params: Params, examples: Examples) -> Sensitivity:
-        value = jax.eval_shape(lambda p, x: taps.read(model.apply, p, x, (site,))[1][site], params, examples.x[:1])
-        none = jnp.zeros(value.shape[model.unit_axis], jnp.float32)
-        # Free to differ between devices, so that a gradient is each one's own.
-        here = blocks.varying(Small(none, none), (SEED, DATA))
-
-        def step(total: Sensitivity, part: blocks.Block) -> Sensitivity:
-            def margin(edit: Small) -> Array:
-                return block_margin(model, site, params, edit, part)
-
-            value, slope = jax.value_and_grad(margin)(here)
-            return jax.tree.map(jnp.add, total, Sensitivity(slope.offset, slope.log_scale, value))
-
-        return blocks.fold(step, Sensitivity(none, none, jnp.float32(0)), examples, size)
-
-    def ensemble(params: Params, examples: Examples) -> Sensitivity:
-        sums = lax.psum(lax.map(lambda p: network(p, examples), params), DATA)
-        total = examples.total.astype(jnp.float32)
-        return jax.tree.map(lambda leaf: leaf / total, sums)
-
-    with jax.default_matmul_precision(precision):
-        specs = (PartitionSpec(SEED), blocks.specs(examples))
-        return jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))(params, examples)
+    size = sizes.of_block(block, found)
+    measured: Sensitivity = over_networks(Slopes(model, site), params, None, examples, size=size, precision=precision)
+    return measured

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
-from jax.sharding import Mesh, PartitionSpec
+from jax import Array
 
-from jaxdist.compute import DATA, SEED, Examples, blocks, elementwise, mesh_of, spread, to_host
+from jaxdist.compute import Examples, Reducer, blocks, elementwise, over_networks
 from jaxdist.networks import sizes, taps
 from jaxdist.types import AnyArray, Params
 
@@ -44,36 +43,28 @@ def block_counts(model: taps.Model, params: Params, part: blocks.Block) -> Unedi
     return Unedited(correct, by_class(classes, counted), not_finite, by_class(part.y, part.valid))
 
 
+@dataclasses.dataclass(frozen=True)
+class Classes(Reducer):
+    """The classes that one network gives."""
+
+    model: taps.Model
+
+    def init(self, params: Params, given: None, x: Array) -> Unedited:
+        logits = jax.eval_shape(lambda p, x: self.model.apply(p, x, taps.identity), params, x)
+        by_class = jnp.zeros(logits.shape[self.model.class_axis], jnp.int32)
+        return Unedited(jnp.int32(0), by_class, jnp.int32(0), by_class)
+
+    def update(self, state: Unedited, params: Params, given: None, block: blocks.Block) -> Unedited:
+        return jax.tree.map(jnp.add, state, block_counts(self.model, params, block))
+
+
 def measure(
     model: taps.Model, params: Params, examples: Examples, *, precision: str = "float32", block: int | None = None
 ) -> Unedited:
     """Count an ensemble's classes (stacked parameters, leading S) over all examples, and fetch the counts."""
-    mesh, size = mesh_of(examples), sizes.of_block(block, taps.sites_for_one(model.apply, params, examples.x))
-    counts = _measure(spread(params, mesh), examples, model=model, precision=precision, size=size, mesh=mesh)
-    seeds = jax.tree.leaves(params)[0].shape[0]
-    correct, predicted, not_finite, labels = (leaf[:seeds] for leaf in to_host(counts))
-    return Unedited(correct, predicted, not_finite, labels[0])
-
-
-@functools.partial(jax.jit, static_argnames=("model", "precision", "size", "mesh"))
-def _measure(
-    params: Params, examples: Examples, *, model: taps.Model, precision: str, size: int, mesh: Mesh
-) -> Unedited:
-    def network(params: Params, examples: Examples) -> Unedited:
-        logits = jax.eval_shape(lambda p, x: model.apply(p, x, taps.identity), params, examples.x[:1])
-        by_class = jnp.zeros(logits.shape[model.class_axis], jnp.int32)
-
-        def step(total: Unedited, part: blocks.Block) -> Unedited:
-            return jax.tree.map(jnp.add, total, block_counts(model, params, part))
-
-        return blocks.fold(step, Unedited(jnp.int32(0), by_class, jnp.int32(0), by_class), examples, size)
-
-    def ensemble(params: Params, examples: Examples) -> Unedited:
-        return lax.psum(lax.map(lambda p: network(p, examples), params), DATA)
-
-    with jax.default_matmul_precision(precision):
-        specs = (PartitionSpec(SEED), blocks.specs(examples))
-        return jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))(params, examples)
+    size = sizes.of_block(block, taps.sites_for_one(model.apply, params, examples.x))
+    found = over_networks(Classes(model), params, None, examples, size=size, precision=precision)
+    return found._replace(labels=found.labels[0])
 
 
 def not_finite_weights(params: Params) -> list[str]:

@@ -7,15 +7,21 @@ behind the site is computed for every unit and point.
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist.compute import DATA, SEED, Examples, blocks, elementwise, mesh_of, spread, to_host
+from jaxdist.compute import (
+    Examples,
+    Reducer,
+    blocks,
+    elementwise,
+    fold_blocks,
+    over_networks,
+)
 from jaxdist.errors import InputError
 from jaxdist.networks import heads, sizes, taps
 from jaxdist.perturbations import Edit
@@ -58,18 +64,9 @@ def sweep(
     linear = head != "full" and heads.is_linear(model, params, site, examples)
     if head == "linear" and not linear:
         raise InputError(f"site '{site}': {heads.not_linear(model, site)}; use head 'full' or 'auto'")
-    mesh = mesh_of(examples)
-    counts = _sweep(
-        *spread((params, edits), mesh),
-        examples,
-        model=model,
-        site=site,
-        linear=linear,
-        precision=precision,
-        size=sizes.of_block(block, found),
-        mesh=mesh,
-    )
-    return jax.tree.map(lambda leaf: leaf[:seeds], to_host(counts))
+    size = sizes.of_block(block, found)
+    counts: Counts = over_networks(Single(model, site, linear), params, edits, examples, size=size, precision=precision)
+    return counts
 
 
 def block_counts(
@@ -114,35 +111,30 @@ def block_counts(
     return Counts(correct, agree, kept, equal(unedited, expected[0]))
 
 
-@functools.partial(jax.jit, static_argnames=("model", "site", "linear", "precision", "size", "mesh"))
-def _sweep(
-    params: Params,
-    edits: Edit,
-    examples: Examples,
-    *,
-    model: taps.Model,
-    site: str,
-    linear: bool,
-    precision: str,
-    size: int,
-    mesh: Mesh,
-) -> Counts:
-    shape = jax.tree.leaves(edits)[0].shape[1:]
-    none = Counts(*(jnp.zeros(s, jnp.int32) for s in (shape, shape, shape, ())))
+@dataclasses.dataclass(frozen=True)
+class Single:
+    """The counts of one network with one unit of a site edited at a time."""
 
-    def ensemble(params: Params, edits: Edit, examples: Examples) -> Counts:
-        def network(one: tuple[Params, Edit]) -> Counts:
-            weights = heads.outgoing(model, site, one[0], blocks.some(examples, 1)) if linear else None
+    model: taps.Model
+    site: str
+    linear: bool
 
-            def step(counts: Counts, part: blocks.Block) -> Counts:
-                return jax.tree.map(jnp.add, counts, block_counts(model, site, *one, part, weights))
+    def __call__(self, params: Params, given: Edit, examples: Examples, size: int) -> Counts:
+        weights = heads.outgoing(self.model, self.site, params, blocks.some(examples, 1)) if self.linear else None
+        counts: Counts
+        (counts,) = fold_blocks((_Units(self.model, self.site),), params, (given, weights), examples, size)
+        return counts
 
-            return blocks.fold(step, none, examples, size)
 
-        return lax.psum(lax.map(network, (params, edits)), DATA)
+@dataclasses.dataclass(frozen=True)
+class _Units(Reducer):
+    model: taps.Model
+    site: str
 
-    with jax.default_matmul_precision(precision):
-        specs = (PartitionSpec(SEED), PartitionSpec(SEED), blocks.specs(examples))
-        return jax.shard_map(ensemble, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED))(
-            params, edits, examples
-        )
+    def init(self, params: Params, given: tuple[Edit, Array | None], x: Array) -> Counts:
+        shape = jax.tree.leaves(given[0])[0].shape
+        return Counts(*(jnp.zeros(s, jnp.int32) for s in (shape, shape, shape, ())))
+
+    def update(self, state: Counts, params: Params, given: tuple[Edit, Array | None], block: blocks.Block) -> Counts:
+        edits, weights = given
+        return jax.tree.map(jnp.add, state, block_counts(self.model, self.site, params, edits, block, weights))

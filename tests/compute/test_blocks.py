@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from jaxdist.compute import blocks, devices
+from jaxdist.compute import blocks, devices, ensemble
 from jaxdist.config import SweepConfig
 from jaxdist.networks import mlp
 from jaxdist.perturbations import families, ranges
@@ -32,7 +32,8 @@ def walked(examples, size, rows, *, rehearse=False):
                 return total.at[:, jnp.where(part.valid, part.number, rows)].add(seen)
 
             none = jnp.zeros((3, rows + 1), jnp.int32)
-            found = lax.psum(blocks.fold(step, none, examples, size, rehearse=rehearse), devices.DATA)
+            shares = blocks.fold(step, none, examples, size, rehearse=rehearse)
+            found = lax.psum(shares.sum(0), devices.DATA)
             return lax.pmax(found, devices.SEED)
 
         return jax.shard_map(local, mesh=mesh, in_specs=(blocks.specs(examples),), out_specs=PartitionSpec())(examples)
@@ -71,7 +72,7 @@ def test_no_block_and_no_sample_reaches_out_of_its_split():
 
                 low, high = blocks.fold(step, (jnp.int32(99), jnp.int32(0)), examples, size, rehearse=True)
                 sample = blocks.some(examples, 64)
-                return jnp.stack([low, high, sample.min(), sample.max()])[None]
+                return jnp.stack([low.min(), high.max(), sample.min(), sample.max()])[None]
 
             run = jax.jit(
                 lambda e, local=local: jax.shard_map(
@@ -98,7 +99,7 @@ def test_splits_of_shared_arrays_are_measured_as_if_they_lay_alone(digits, train
     x = digits.train.images.reshape(len(digits.train.images), -1).astype(np.float32)
     own = {"few": (x[:601], digits.train.labels[:601]), "many": (100 * x, digits.train.labels)}
     together = devices.place_splits(own, mesh)
-    sizes = ensemble_sweep._sweep._cache_size(), ranges._measure._cache_size()
+    programs = ensemble._run._cache_size()
 
     def measured(examples):
         found = ranges.measure(model, params, examples, (SITE,))[SITE]
@@ -107,7 +108,7 @@ def test_splits_of_shared_arrays_are_measured_as_if_they_lay_alone(digits, train
         )
 
     beside = {name: measured(examples) for name, examples in together.items()}
-    assert (ensemble_sweep._sweep._cache_size(), ranges._measure._cache_size()) == (sizes[0] + 1, sizes[1] + 1)
+    assert ensemble._run._cache_size() == programs + 2
     for name, (images, labels) in own.items():
         alone = measured(devices.place(images, labels, mesh))
         chex.assert_trees_all_close(beside[name][0], alone[0], rtol=1e-4, atol=1e-5)

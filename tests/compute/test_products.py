@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxdist import config, data
-from jaxdist.compute import backends, devices, products
+from jaxdist.compute import backends, devices, ensemble, products, tuning
 from jaxdist.config import Config, DataConfig, SweepConfig
 from jaxdist.errors import InputError
 from jaxdist.experiment import running
@@ -294,17 +294,18 @@ def test_the_training_step_and_the_sweep_lower_for_accelerators(backend, platfor
         y = jax.ShapeDtypeStruct((count,), jnp.int32, sharding=sharding)
         return devices.Examples(x, y, *[jax.ShapeDtypeStruct((), jnp.int32)] * 2, count)
 
-    params = jax.eval_shape(lambda: mlp.init_ensemble(jax.random.key(0), range(4), (784, 128, 10)))
+    params = jax.eval_shape(lambda: mlp.init_ensemble(jax.random.key(0), range(10), (784, 128, 10)))
     optimizer = training.optimizer("sgd", 0.001)
     state = training.State(
         jax.ShapeDtypeStruct((), jnp.int32), params, jax.eval_shape(lambda p: jax.vmap(optimizer.init)(p), params)
     )
-    static = {"model": mlp.model("relu"), "precision": "float32", "size": 500, "mesh": mesh}
-    made = {SITE: edits.Affine(*(jax.ShapeDtypeStruct((4, 325, 128), jnp.float32) for _ in range(4)))}
+    model, chosen = mlp.model("relu"), tuning.ACCELERATOR
+    static = {"precision": "float32", "size": 500, "mesh": mesh, "chosen": chosen}
+    made = {SITE: edits.Affine(*(jax.ShapeDtypeStruct((10, 325, 128), jnp.float32) for _ in range(4)))}
     noise = edits.Noise(
-        jax.ShapeDtypeStruct((4, 40, 128), jnp.float32),
-        jax.ShapeDtypeStruct((4, 40, 2), jnp.uint32),
-        jax.ShapeDtypeStruct((4, 40), jnp.int32),
+        jax.ShapeDtypeStruct((10, 40, 128), jnp.float32),
+        jax.ShapeDtypeStruct((10, 40, 2), jnp.uint32),
+        jax.ShapeDtypeStruct((10, 40), jnp.int32),
         draws=8,
     )
     watch = kernel.Watch(SITE, jnp.abs)
@@ -312,10 +313,16 @@ def test_the_training_step_and_the_sweep_lower_for_accelerators(backend, platfor
         (
             training._steps,
             (state, split(60_000), split(10_000), jax.ShapeDtypeStruct((), jnp.int32)),
-            {"update": optimizer.update, "length": 1, "together": 4},
+            {"model": model, "update": optimizer.update, "length": 1},
         ),
-        (ensemble_sweep._sweep, (params, made, split(60_000)), {"sites": (SITE,), "watch": None}),
-        (ensemble_sweep._sweep, (params, {SITE: noise}, split(60_000)), {"sites": (SITE,), "watch": watch}),
+        *(
+            (
+                ensemble._run,
+                (params, given, split(60_000)),
+                {"measure": ensemble_sweep.Counting(model, (SITE,), at, 32)},
+            )
+            for given, at in ((made, None), ({SITE: noise}, watch))
+        ),
     )
     operand = {"float32": "f32", "bfloat16": "bf16", "digits": "i8"}[backend]
     for program, arguments, more in programs:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jaxdist.compute import ensemble
 from jaxdist.config import SweepConfig
 from jaxdist.networks import adapters, mlp, taps
 from jaxdist.perturbations import families, ranges
@@ -119,10 +120,10 @@ def test_a_second_use_with_an_equal_module_compiles_nothing(form, trained, train
         return apply, counts_at(model, params, train_set, site, {"scale": [0.5], "clip": [0.5]})[1]
 
     first, counts = run()
-    compiled = ensemble_sweep._sweep._cache_size(), ranges._measure._cache_size()
+    compiled = ensemble._run._cache_size()
     second, again = run()
     assert first == second
     assert first is not second
     assert hash(first) == hash(second)
-    assert (ensemble_sweep._sweep._cache_size(), ranges._measure._cache_size()) == compiled
+    assert ensemble._run._cache_size() == compiled
     chex.assert_trees_all_equal(counts, again)

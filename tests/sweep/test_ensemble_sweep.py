@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist.compute import blocks, devices
+from jaxdist.compute import blocks, devices, ensemble, tuning
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError
 from jaxdist.networks import mlp, taps
@@ -179,10 +179,10 @@ def test_a_sweep_is_one_trace_and_a_second_one_compiles_nothing(trained, train_s
     ensemble_sweep.sweep(model, trained["relu"], made, train_set)
     # To list the sites, to read the site, to look for narrow products, for the points: not once a point, seed or block.
     assert counting.traces == 4
-    compiled = ensemble_sweep._sweep._cache_size()
+    compiled = ensemble._run._cache_size()
     other = jax.tree.map(lambda leaf: leaf * 1.5, trained["relu"])
     ensemble_sweep.sweep(model, other, jax.tree.map(lambda leaf: leaf + 0.5, made), train_set)
-    assert ensemble_sweep._sweep._cache_size() == compiled
+    assert ensemble._run._cache_size() == compiled
     assert counting.traces == 5  # only the listing of the sites
 
 
@@ -202,8 +202,9 @@ def test_memory_grows_neither_with_examples_nor_with_points():
             jax.ShapeDtypeStruct((), jnp.int32),
             examples // mesh.size,
         )
-        static = {"model": mlp.model("relu"), "sites": (SITE,), "precision": "float32", "size": 500, "mesh": mesh}
-        lowered = ensemble_sweep._sweep.lower(params, made, laid_out, watch=None, **static)
+        static = {"precision": "float32", "size": 500, "mesh": mesh, "chosen": tuning.current()}
+        counting = ensemble_sweep.Counting(mlp.model("relu"), (SITE,), None, together=1)
+        lowered = ensemble._run.lower(params, made, laid_out, measure=counting, **static)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     base = temporary(20_000, 50)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist.compute import devices
+from jaxdist.compute import devices, ensemble, tuning
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError
 from jaxdist.networks import heads, mlp, taps
@@ -200,17 +200,9 @@ def test_memory_grows_neither_with_points_nor_with_examples():
             examples // mesh.size,
         )
         made = edits.Affine(*(jax.ShapeDtypeStruct((2, points, 64), jnp.float32) for _ in range(4)))
-        lowered = units._sweep.lower(
-            params,
-            made,
-            shapes,
-            model=mlp.model("relu"),
-            site=SITE,
-            linear=True,
-            precision="float32",
-            size=512,
-            mesh=mesh,
-        )
+        static = {"precision": "float32", "size": 512, "mesh": mesh, "chosen": tuning.current()}
+        measure = units.Single(mlp.model("relu"), SITE, linear=True)
+        lowered = ensemble._run.lower(params, made, shapes, measure=measure, **static)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     base = temporary(10_240, 10)
