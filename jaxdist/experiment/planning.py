@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import sys
@@ -54,10 +53,6 @@ class Plan(NamedTuple):
     def total_s(self) -> float:
         """Seconds from the data to the last picture."""
         return sum(self.seconds.values())
-
-
-class _Enough(Exception):  # noqa: N818  (no error: the measurement is over)
-    pass
 
 
 def plan(config: Config, devices: int | None = None) -> Plan:
@@ -114,22 +109,14 @@ def _train_seconds(config: Config, inputs: Inputs, activation: str, params: Para
     started = time.perf_counter()
     calls: list[tuple[float, int]] = []  # when each call was over, and its last step
 
-    def watch(now: training.Progress) -> None:
+    optimizer = training.optimizer(config.train.optimizer, config.train.learning_rate)
+    begin = training.start(params, config.train.steps, optimizer)
+    splits = inputs.splits["train"], inputs.splits["test"]
+    model = models.model_of(config, activation)
+    for now in training.advance(model, begin, *splits, optimizer=optimizer, block=config.compute.block):
         calls.append((time.perf_counter(), now.step))
         if len(calls) > 2 and calls[-1][0] - calls[0][0] > MEASURE_S:
-            raise _Enough
-
-    with contextlib.suppress(_Enough):
-        training.train(
-            models.model_of(config, activation),
-            params,
-            inputs.splits["train"],
-            inputs.splits["test"],
-            steps=config.train.steps,
-            optimizer=training.optimizer(config.train.optimizer, config.train.learning_rate),
-            block=config.compute.block,
-            report=watch,
-        )
+            break
     (first, length), (last, steps) = calls[0], calls[-1]
     if steps == length:  # so short that one call does all
         return first - started, 0.0

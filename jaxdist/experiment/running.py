@@ -22,7 +22,7 @@ from jaxdist.compute import Show, hosts, mesh_of, silent
 from jaxdist.config import Config
 from jaxdist.data import Inputs, load_inputs, refuse_unlike
 from jaxdist.errors import InputError, MeaninglessError, TrainingDivergedError
-from jaxdist.networks import Metrics, Passed, Snapshot, mlp, models, taps, training
+from jaxdist.networks import Metrics, Passed, mlp, models, taps, training
 from jaxdist.perturbations import families, ranges
 from jaxdist.report import writing
 from jaxdist.storage import Store, folders, manifests, refuse_other, result_files, transfer, unfinished, weights
@@ -277,41 +277,34 @@ def train_networks(config: Config, inputs: Inputs, show: Show, seeds: range, sto
     passed: dict[str, Passed] = {}
     started = time.perf_counter()
     for name in config.model.activations:
-        job, initial = f"train {name}", models.initial(config, inputs, seeds, name)
-
-        def tell(now: training.Progress, job: str = job) -> None:
-            show(job, now.step, now.steps, f"loss {now.loss:.4f}, test {100 * now.test_accuracy:.2f} %")
-
+        job, initial, model = (
+            f"train {name}",
+            models.initial(config, inputs, seeds, name),
+            models.model_of(config, name),
+        )
+        optimizer = training.optimizer(config.train.optimizer, config.train.learning_rate)
+        begin = training.start(
+            mlp.narrow(initial, inputs.used), config.train.steps, optimizer, snapshots=config.train.keeps_snapshots
+        )
         with store.training(f"{name}-{seeds.start}") as (newest, keep, due):
-
-            def resume(start: Snapshot, job: str = job, newest: Callable[[Snapshot], Snapshot] = newest) -> Snapshot:
-                found = newest(start)
-                show(job, min(int(found.state.step), config.train.steps), config.train.steps, "")
-                return found
-
-            def kept(now: Snapshot, keep: Callable[[Snapshot, int], None] = keep) -> None:
-                keep(now, int(now.state.step))
-
+            begin = newest(begin)
+            first = int(begin.state.step)
+            show(job, min(first, config.train.steps), config.train.steps, "")
+            splits = inputs.splits["train"], inputs.splits["test"]
             try:
-                trained = training.train(
-                    models.model_of(config, name),
-                    mlp.narrow(initial, inputs.used),
-                    inputs.splits["train"],
-                    inputs.splits["test"],
-                    steps=config.train.steps,
-                    optimizer=training.optimizer(config.train.optimizer, config.train.learning_rate),
-                    block=config.compute.block,
-                    seeds=seeds,
-                    report=tell,
-                    resume=resume,
-                    keep=kept if store.keeps else None,
-                    due=due,
-                    snapshots=config.train.keeps_snapshots,
-                )
+                for now in training.advance(
+                    model, begin, *splits, optimizer=optimizer, block=config.compute.block, seeds=seeds
+                ):
+                    if now.step >= first and (due() or (store.keeps and now.finished)):
+                        kept = now.snapshot()
+                        keep(kept, int(kept.state.step))
+                    said = f"loss {now.mean.loss:.4f}, test {100 * now.mean.test_accuracy:.2f} %"
+                    show(job, now.step, now.steps, said)
             except TrainingDivergedError as error:
                 large = config.data.normalisation == "raw" and inputs.dataset.largest > 255
                 other = f", or data.normalisation 'unit', as pixels reach {inputs.dataset.largest:g}" if large else ""
                 raise TrainingDivergedError(f"network '{name}': {error}{other}") from None
+        trained = now.trained()
         networks[name] = mlp.widen(trained.params, inputs.used, initial)
         metrics[name] = trained.metrics
         if trained.passed is not None:

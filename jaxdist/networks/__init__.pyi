@@ -14,6 +14,7 @@ from . import training as training
 from .activations import Activation as Activation
 from .adapters import from_linen as from_linen
 from .adapters import from_nnx as from_nnx
+from .flax_mlp import Perceptron as Perceptron
 from .taps import Action as Action
 from .taps import Model as Model
 from .taps import sites as sites

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -88,14 +88,41 @@ class Sums(NamedTuple):
     correct: Array  # int32
 
 
-class Progress(NamedTuple):
-    """Where training stands, for whoever shows it."""
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where training stands; what is on devices is fetched when it is asked for, which takes time."""
 
     step: int
-    steps: int
-    loss: float
-    train_accuracy: float
-    test_accuracy: float
+    """Updates made when the newest metrics were measured."""
+    metrics: Metrics
+    """[steps + 1, S]; zeros after `step`, and written on while training goes on."""
+    state: State
+
+    @property
+    def steps(self) -> int:
+        """Updates in all."""
+        return len(self.metrics.loss) - 1
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.step == self.steps
+
+    @property
+    def mean(self) -> Metrics:
+        """The newest metrics, means over the networks."""
+        return Metrics(*(np.asarray(np.mean(leaf[self.step])) for leaf in self.metrics))
+
+    def snapshot(self) -> Snapshot:
+        """All that is needed to go on from here, on the host."""
+        step, *of_seeds = to_host(self.state)
+        seeds = self.metrics.loss.shape[1]
+        return Snapshot(State(step, *jax.tree.map(lambda leaf: leaf[:seeds], of_seeds)), self.metrics)
+
+    def trained(self) -> Trained:
+        """What training ends with."""
+        state = self.snapshot().state
+        return Trained(state.params, self.metrics, state.passed)
 
 
 def block_sums(model: Model, params: Params, part: blocks.Block) -> tuple[Array, Sums]:
@@ -149,35 +176,53 @@ def train(
     optimizer: optax.GradientTransformation,
     precision: str = "float32",
     block: int | None = None,
-    seeds: Sequence[int] | None = None,
-    report: Callable[[Progress], None] = lambda _: None,
-    resume: Callable[[Snapshot], Snapshot] = lambda start: start,
-    keep: Callable[[Snapshot], None] | None = None,
-    due: Callable[[], bool] = lambda: True,
     snapshots: bool = False,
 ) -> Trained:
     """Train stacked parameters (leading S) for `steps` full-batch updates; what it returns is on the host.
 
     Args:
       snapshots: keep the weights that were the first above each of `THRESHOLDS`.
+
+    Raises:
+      TrainingDivergedError: as `advance` does.
+    """
+    begin = start(params, steps, optimizer, snapshots=snapshots)
+    *_, last = advance(model, begin, train_set, test_set, optimizer=optimizer, precision=precision, block=block)
+    return last.trained()
+
+
+def advance(
+    model: Model,
+    begin: Snapshot,
+    train_set: Examples,
+    test_set: Examples,
+    *,
+    optimizer: optax.GradientTransformation,
+    precision: str = "float32",
+    block: int | None = None,
+    seeds: Sequence[int] | None = None,
+) -> Iterator[Progress]:
+    """Train from where a training begins (`start`) or stood, and say every fraction of a second where it stands.
+
+    From a snapshot it goes on to the same bits as if it had never stopped. What is yielded last is finished.
+
+    Args:
+      begin: what `start` gives, or a `Progress.snapshot` of the same training; its metrics are written on.
       seeds: numbers of the networks [S], by which an error names them; by default 0, 1, ...
-      resume: is given the start and returns where to go on: the start, or a snapshot that `keep` was given earlier in
-        the same training. Going on gives the same bits as never having stopped.
-      keep: is given a snapshot, on the host, whenever one is due, and the finished one last. Its metrics are written on
-        afterwards.
-      due: asked every fraction of a second, since to fetch a snapshot takes time.
 
     Raises:
       TrainingDivergedError: as soon as a network's loss is not finite; it names the networks and the step.
     """
     mesh = mesh_of(train_set)
-    begin = resume(start(params, steps, optimizer, snapshots=snapshots))
-    step = int(begin.state.step)
+    step, steps = int(begin.state.step), len(begin.metrics.loss) - 1
     metrics = Metrics(*(np.require(leaf, requirements="W") for leaf in begin.metrics))
+    params = begin.state.params
     leaves = jax.tree.leaves(params)
     count = leaves[0].shape[0]
     state = State(same(step, mesh), *spread(filled(begin.state[1:], group(count, None, mesh)), mesh))
-    numbers = range(count) if seeds is None else seeds
+    if step > steps:
+        yield Progress(steps, metrics, state)
+        return
     # Two operations a weight and example forward, four backward.
     step_flops = 6.0 * sum(leaf.size for leaf in leaves) * int(to_host(train_set.total))
     chosen = tuning.current()
@@ -199,15 +244,11 @@ def train(
         )
         last = min(step + length, steps + 1)
         new = jax.tree.map(lambda leaf, n=last - step: leaf[:n, :count], to_host(measured))
-        _check_finite(new.loss, step, numbers)
+        _check_finite(new.loss, step, range(count) if seeds is None else seeds)
         for recorded, these in zip(metrics, new, strict=True):
             recorded[step:last] = these
         step = last
-        if keep is not None and (due() or step > steps):
-            keep(Snapshot(_of_host(state, count), metrics))
-        report(Progress(last - 1, steps, *(float(np.mean(leaf[-1])) for leaf in new)))
-    final = _of_host(state, count)
-    return Trained(final.params, metrics, final.passed)
+        yield Progress(step - 1, metrics, state)
 
 
 def start(params: Params, steps: int, optimizer: optax.GradientTransformation, *, snapshots: bool = False) -> Snapshot:
@@ -240,12 +281,6 @@ def noticed(passed: Passed, params: Params, accuracy: Array, step: Array) -> Pas
 
     # Most steps pass nothing, and then nothing is copied.
     return lax.cond(now.any(), write, lambda: passed)
-
-
-def _of_host(state: State, seeds: int) -> State:
-    """Fetch a state, without the seeds that only fill up the mesh."""
-    step, *of_seeds = to_host(state)
-    return State(step, *jax.tree.map(lambda leaf: leaf[:seeds], of_seeds))
 
 
 def _check_finite(loss: AnyArray, first_step: int, numbers: Sequence[int]) -> None:

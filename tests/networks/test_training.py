@@ -148,13 +148,28 @@ def test_divergence_is_reported_with_seeds_and_step(train_set):
         train(examples=train_set, params=params, steps=30)
 
 
+def now_finished(train_set):
+    optimizer = training.optimizer("sgd", 0.01)
+    begin = training.start(ensemble(), 3, optimizer)
+    *_, last = training.advance(mlp.model("relu"), begin, train_set, train_set, optimizer=optimizer)
+    return last.snapshot()
+
+
 def test_progress_is_reported_to_the_end(train_set):
-    seen = []
-    train(examples=train_set, steps=130, report=seen.append)
-    steps = [progress.step for progress in seen]
-    assert steps == sorted(set(steps))
+    optimizer = training.optimizer("sgd", 0.01)
+    begin = training.start(ensemble(), 130, optimizer)
+    seen = [
+        (now.step, now.steps, now.finished, float(now.mean.loss))
+        for now in training.advance(mlp.model("relu"), begin, train_set, train_set, optimizer=optimizer)
+    ]
+    steps, whole, finished, losses = zip(*seen, strict=True)
+    assert list(steps) == sorted(set(steps))
     assert steps[-1] == 130
-    assert all(progress.steps == 130 for progress in seen)
+    assert set(whole) == {130}
+    assert list(finished) == [False] * (len(seen) - 1) + [True]
+    assert losses[-1] < losses[0]
+    *_, again = training.advance(mlp.model("relu"), now_finished(train_set), train_set, train_set, optimizer=optimizer)
+    assert again.finished
 
 
 def test_a_second_run_compiles_nothing(train_set):

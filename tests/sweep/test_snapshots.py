@@ -20,16 +20,25 @@ KEY, SIZES, STEPS = jax.random.key(11), (64, 24, 10), 60
 OPTIMIZER = training.optimizer("sgd", 0.01)
 
 
-def train(train_set, steps=STEPS, **kwargs):
-    initial = mlp.init_ensemble(KEY, range(3), SIZES)
-    return training.train(mlp.model("relu"), initial, train_set, train_set, steps=steps, optimizer=OPTIMIZER, **kwargs)
+def start(steps=STEPS, **kwargs):
+    return training.start(mlp.init_ensemble(KEY, range(3), SIZES), steps, OPTIMIZER, **kwargs)
+
+
+def advance(train_set, begin):
+    return training.advance(mlp.model("relu"), begin, train_set, train_set, optimizer=OPTIMIZER)
+
+
+def train(train_set, steps=STEPS):
+    *_, last = advance(train_set, start(steps))
+    return last.trained()
 
 
 @pytest.fixture(scope="module")
 def trained_with_snapshots(train_set):
     kept = []
-    found = train(train_set, snapshots=True, keep=lambda now: kept.append(jax.tree.map(np.array, now)))
-    return found, kept
+    for now in advance(train_set, start(snapshots=True)):
+        kept.append(jax.tree.map(np.array, now.snapshot()))
+    return now.trained(), kept
 
 
 def test_each_is_the_first_above_its_accuracy(trained_with_snapshots):
@@ -59,7 +68,7 @@ def test_to_keep_them_changes_no_weight_and_to_go_on_changes_none_of_them(traine
     plain = train(train_set)
     jax.tree.map(np.testing.assert_array_equal, plain.params, found.params)
     middle = next(one for one in kept if int(one.state.step) > 5)
-    again = train(train_set, snapshots=True, resume=lambda _: middle)
+    *_, again = (now.trained() for now in advance(train_set, middle))
     jax.tree.map(np.testing.assert_array_equal, again.passed, found.passed)
 
 
