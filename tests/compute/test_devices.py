@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from jaxdist.compute import devices
-from jaxdist.sweep.waves import wave_size
 from tests.mesh_support import CASES
 
 
@@ -70,11 +69,3 @@ def test_what_is_spread_comes_back_whole():
     np.testing.assert_array_equal(back["b"], [[False], [False], [True], [True]])  # the last seed again
     assert devices.same(7, mesh).is_fully_replicated
     assert devices.of_each(np.array([4.0, 5.0], np.float32), mesh).tolist() == [[4, 5]] * len(jax.devices())
-
-
-def test_waves_divide_the_ensemble_and_fill_the_rows():
-    for seeds, rows, most in ((20, 4, 5), (20, 1, 7), (6, 2, 1), (7, 7, 3), (12, 4, 12)):
-        together = wave_size(seeds, int(1e8 / most), rows)
-        assert seeds % together == 0
-        assert together % rows == 0
-        assert together <= max(rows, most)

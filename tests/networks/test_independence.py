@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxdist
-from jaxdist.compute import blocks
+from jaxdist.compute import tuning
 from jaxdist.errors import InputError
 from jaxdist.networks import independence, taps
 
@@ -216,7 +216,7 @@ def test_only_a_pair_of_blocks_is_looked_at_a_time(monkeypatch):
         independence.check(
             taps.Model(lambda p, x, tap: tap("h", x * p) @ jnp.ones((1, 2))), jnp.ones(()), many, ("h",), size
         )
-        assert max(looked) <= max(2 * size, blocks.TILE)
+        assert max(looked) <= max(2 * size, tuning.current().tile)
         rows = independence._pairs(len(many), size, independence._other(size, len(many)))
         assert sum(map(len, rows)) >= 256
         assert rows[0][0] == 0

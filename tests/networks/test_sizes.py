@@ -10,17 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist.compute import blocks, elementwise, products
+from jaxdist.compute import blocks, elementwise, products, tuning
 from jaxdist.networks import mlp, sizes, taps
 from jaxdist.sweep import kernel
 
 
-def size(apply, shapes, inputs, networks=1, block=None, dtype=np.float32):
+def size(apply, shapes, inputs, block=None, dtype=np.float32):
     """The block of a model of so many inputs, from the shapes of one network's weights; nothing is computed."""
     params = [jax.ShapeDtypeStruct((3, *shape), np.float32) for shape in shapes]
     model = apply if isinstance(apply, taps.Model) else taps.Model(apply)
     sites = taps.sites_for_one(model.apply, params, jax.ShapeDtypeStruct((5, *inputs), dtype))
-    return sizes.of_block(block, sites, networks)
+    return sizes.of_block(block, sites)
 
 
 def dense(params, x, tap):
@@ -46,16 +46,18 @@ def test_the_papers_networks_have_blocks_by_their_hidden_layer(activation, netwo
         kinds |= {np.uint8: 784, np.int8: products._width(784)}
     for dtype, inputs in kinds.items():
         x = jax.ShapeDtypeStruct((60000, inputs), dtype)
-        expected = 384 if backend == "cpu" else 2**24 // networks // 128 // 64 * 64
         sites = taps.sites_for_one(model.apply, params, x)
-        assert sizes.of_block(None, sites, networks) == expected == blocks.default_size(128, networks)
+        with tuning.using(networks=networks):
+            together = networks * (1 if backend == "cpu" else 32)
+            expected = max(64, (3 * 2**14 if backend == "cpu" else 2**28) // together // 128 // 64 * 64)
+            assert sizes.of_block(None, sites) == expected == blocks.default_size(128)
 
 
 @pytest.mark.parametrize("classes", [10, 100, 1000, 20_000, 1_000_000])
 def test_logits_count_as_wide_as_they_are(classes, backend):
     examples = size(dense, [(64, 8), (8, classes)], (64,))
-    values = blocks.CPU_VALUES if backend == "cpu" else blocks.ACCELERATOR_VALUES
-    most = blocks.CPU_MOST if backend == "cpu" else blocks.ACCELERATOR_MOST
+    chosen = tuning.current()
+    values, most = chosen.values // (chosen.networks * chosen.points), chosen.most // chosen.networks
     assert examples * classes <= max(values, min(64 * classes, most))
     assert examples >= min(values // classes // 64 * 64, most // classes)
     # And classes that come first.
@@ -87,11 +89,12 @@ def within_transformations(params, x, tap):
 @pytest.mark.parametrize("side", [8, 64, 512, 4096])
 @pytest.mark.parametrize(("apply", "wide"), [(feature_maps, 64), (images_only, 1), (within_transformations, 64)])
 def test_what_no_site_holds_is_bounded(apply, wide, side, backend):
-    most = blocks.CPU_MOST if backend == "cpu" else blocks.ACCELERATOR_MOST
+    most = tuning.current().most // tuning.current().networks
     shapes, inputs = [(64,), (64, 10)], (side, side)
     assert 1 <= size(apply, shapes, inputs) <= max(1, most // (wide * side**2))
     assert size(apply, shapes, inputs) == min(blocks.default_size(64), size(apply, shapes, inputs))
-    assert size(apply, shapes, inputs, networks=16) >= 1
+    with tuning.using(networks=16):
+        assert size(apply, shapes, inputs) >= 1
 
 
 def test_weights_that_are_cast_or_turned_on_the_way_do_not_count(backend):
@@ -142,7 +145,7 @@ def branches(params, x, tap):
 def test_loops_and_branches_are_looked_into(apply, wide, backend):
     """The weights within are no example's, and what is carried on is, though it starts from nothing."""
     shapes = [(16, 128), (128, 10), (3, 128, 128)]
-    most = blocks.CPU_MOST if backend == "cpu" else blocks.ACCELERATOR_MOST
+    most = tuning.current().most // tuning.current().networks
     bound = most // (128 * wide)
     expected = min(blocks.default_size(128), bound // 64 * 64 or bound)
     assert size(apply, shapes, (16,)) == expected
