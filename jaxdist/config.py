@@ -10,26 +10,12 @@ from typing import Any, Literal, get_type_hints
 
 import tomli_w
 
-from jaxdist import fields
+from jaxdist import fields, registry
 from jaxdist.errors import InputError, nearest
-from jaxdist.fields import option
+from jaxdist.fields import Call, option
 
 _REMOVED = {"refine", "scale_shortcut"}
 """Options that the section ``sweep`` once had, both false by default."""
-
-Family = Literal[
-    "scale",
-    "clip",
-    "offset",
-    "shift",
-    "random_offset",
-    "restored_offset",
-    "random_scale",
-    "noise",
-    "floor",
-    "dead_zone",
-    "clip_both",
-]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +58,14 @@ class TrainConfig:
     seeds: int = option(20, "networks an activation", least=1)
     seed: int = option(0, "root of all random keys", least=0, below=2**32)
     steps: int = option(400, "parameter updates; 0: networks as they are drawn", least=0, below=10**9)
-    optimizer: Literal["sgd", "adam"] = option("sgd", "optax optimiser; sgd is the paper's")
-    learning_rate: float = option(0.01, "step size", above=0)
+    optimizer: str | Call = option(
+        "sgd",
+        f"{', '.join(registry.OPTIMIZERS)} or any other of optax (sgd is the paper's), or a table of its name and "
+        "arguments; your own is 'package.module:function'",
+    )
+    learning_rate: float | Call = option(
+        0.01, "step size, or a table of an optax schedule's name and arguments", above=0
+    )
     save_every: float = option(60.0, "seconds between saved states, from which a killed run goes on", least=0)
     snapshots: bool = option(
         False, "keep the weights when training accuracy first passes 10, 20, ... 90, 95, 99 %, and sweep them too"
@@ -104,10 +96,12 @@ class RangesConfig:
 class SweepConfig:
     """The edits of the preactivations."""
 
-    families: tuple[Family, ...] = option(
-        ("scale", "clip", "offset"),
-        "families of edits, each at its own grid: scale, clip, offset (the paper's); shift, random_offset, "
-        "restored_offset, random_scale, noise, floor, dead_zone, clip_both",
+    families: tuple[str, ...] = option(
+        registry.PAPER,
+        f"families of edits, each at its own grid: {', '.join(registry.PAPER)} (the paper's); "
+        f"{', '.join(name for name in registry.FAMILIES if name not in registry.PAPER)}; your own is "
+        "'package.module:name'",
+        names=registry.FAMILIES,
     )
     dose: bool = option(False, "also how much each edit disturbs what the logits are made of, as an angle")
     matched: tuple[float, ...] | None = option(
@@ -189,8 +183,11 @@ class Config:
         return Options(self.ranges, self.sweep, self.statistics, self.compute)
 
 
-def load(path: str | Path) -> Config:
-    """Read a TOML file; raises `InputError` with the file's name for anything wrong in it."""
+def load(path: str | Path, *, kept: bool = False) -> Config:
+    """Read a TOML file; raises `InputError` with the file's name for anything wrong in it.
+
+    One that a run has `kept` may name families that are not known in this process.
+    """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -200,26 +197,29 @@ def load(path: str | Path) -> Config:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a config ({error}); expected a UTF-8 TOML file") from None
-    return from_toml(text, where=str(path))
+    return from_toml(text, where=str(path), kept=kept)
 
 
-def from_toml(text: str, *, where: str = "config") -> Config:
+def from_toml(text: str, *, where: str = "config", kept: bool = False) -> Config:
     """Build a config from TOML text; raises `InputError` as `load` does."""
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{where}: not valid TOML: {error}") from None
-    return from_dict(tree, where=where)
+    return from_dict(tree, where=where, kept=kept)
 
 
-def from_dict(tree: Mapping[str, Any], *, where: str = "config") -> Config:
-    """Build a config from nested dictionaries; missing keys keep their defaults, unknown ones are refused."""
-    return fields.build(Config, _without_removed(tree, where), where)
+def from_dict(tree: Mapping[str, Any], *, where: str = "config", kept: bool = False) -> Config:
+    """Build a config from nested dictionaries; missing keys keep their defaults, unknown ones are refused.
+
+    What is `kept` is as `load` says.
+    """
+    return fields.build(Config, _without_removed(tree, where), where, any_name=kept)
 
 
-def options_from_dict(tree: Mapping[str, Any], *, where: str = "options") -> Options:
+def options_from_dict(tree: Mapping[str, Any], *, where: str = "options", kept: bool = False) -> Options:
     """Build options from nested dictionaries, as `from_dict` does."""
-    return fields.build(Options, _without_removed(tree, where), where)
+    return fields.build(Options, _without_removed(tree, where), where, any_name=kept)
 
 
 def _without_removed(tree: Mapping[str, Any], where: str) -> Mapping[str, Any]:
@@ -264,6 +264,8 @@ def to_dict(config: Config | Options) -> dict[str, Any]:
     """Nested dictionaries of plain values, without the options that are unset."""
 
     def plain(value: Any) -> Any:
+        if isinstance(value, Call):
+            return value.table()
         if dataclasses.is_dataclass(value):
             items = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
             return {name: plain(v) for name, v in items if v is not None}
@@ -285,13 +287,15 @@ def override(config: Config, changes: Mapping[str, str], *, where: str = "--") -
     ('relu',)
     """
     tree = to_dict(config)
+    types = field_types()
     for key, text in changes.items():
         *sections, name = key.split(".")
         branch = tree
         for section in sections:
             branch = branch.setdefault(section, {})
-        branch[name] = fields.parse(text, field_types().get(key, str), where + key)
-    return from_dict(tree, where=where.rstrip("-") or "command line")
+        branch[name] = fields.parse(text, types.get(key, str), where + key)
+    # Families that are not changed were checked when the config was made; one that a run has kept may name others.
+    return from_dict(tree, where=where.rstrip("-") or "command line", kept="sweep.families" not in changes)
 
 
 def field_types() -> dict[str, Any]:

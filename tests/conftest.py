@@ -20,14 +20,27 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # The number of devices must be set before anything uses JAX, so these imports come after it.
-from jaxdist import data
+from jaxdist import data, registry
 from jaxdist.compute import devices
 from jaxdist.compute.devices import Examples
 from jaxdist.config import DataConfig
 from jaxdist.networks import mlp, training
+from jaxdist.perturbations import families
 from jaxdist.types import Params
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _families_as_before() -> Iterator[None]:
+    """What a test registers is not there for others."""
+    tables: tuple[dict, ...] = (registry.FAMILIES, registry.OPTIMIZERS, families.ALL)
+    before = [dict(table) for table in tables]
+    yield
+    for table, content in zip(tables, before, strict=True):
+        if table != content:
+            table.clear()
+            table.update(content)
 
 
 # The files that take longest, first: a worker that gets one of them last would leave the others idle.

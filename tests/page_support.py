@@ -37,6 +37,7 @@ SKIPPED = {
     ("docs/how-to/data.md", "jaxdist data prepare mnist --download"): NETWORK,
     ("docs/comparing.md", "jaxdist import-torch results"): TORCH,
     ("docs/comparing.md", "module.load_state_dict("): TORCH,
+    ("docs/how-to/own-family.md", "jaxdist run --sweep.families"): ELSEWHERE,
     ("docs/findings.md", "jaxdist run configs/comparison.toml"): HOURS,
     ("docs/how-to/accelerators.md", "pip install"): INSTALLS,
     ("docs/index.md", "python3 -m venv"): INSTALLS,

@@ -113,6 +113,17 @@ def test_a_flax_network_of_ones_own_is_edited_at_both_its_layers(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_family_of_ones_own_stands_beside_the_papers(tmp_path):
+    done = run("own_family.py", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"│ squeezed by +│ +\d+(\.\d+)? % │", done.stdout)
+    folder = tmp_path / "runs" / "own_family"
+    assert "squeezed by" in (folder / "tables" / "tolerance.md").read_text(encoding="utf-8")
+    assert "Squeeze" in (folder / "report.html").read_text(encoding="utf-8")
+    assert (folder / "figures" / "figure1_further.png").is_file()
+
+
+@pytest.mark.slow
 def test_the_counts_of_a_pytorch_network_are_those_of_its_own_forward_passes(tmp_path):
     pytest.importorskip("torch", reason="PyTorch is an optional extra: pip install 'jaxdist[torch]'")
     said = answer("compare_with_pytorch.py", tmp_path)

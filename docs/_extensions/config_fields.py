@@ -9,6 +9,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from jaxdist import config as configs
+from jaxdist.fields import Call
 
 
 class ConfigFields(SphinxDirective):
@@ -33,6 +34,8 @@ def kind_of(kind: object) -> str:
         return {int: "list of integers", float: "list of numbers"}.get(get_args(kind)[0], "list of names")
     if get_origin(kind) is Literal:
         return "one of the names"
+    if Call in get_args(kind):
+        return "name or table" if str in get_args(kind) else "number or table"
     return {int: "integer", float: "number", str: "text", bool: "true or false"}[kind]
 
 

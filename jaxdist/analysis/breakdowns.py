@@ -16,7 +16,7 @@ from jaxdist import crossings, formatting
 from jaxdist.analysis import tables
 from jaxdist.analysis.series import series_of
 from jaxdist.config import StatisticsConfig
-from jaxdist.perturbations import families
+from jaxdist.perturbations import Traits, families
 from jaxdist.sweep import Chance, fitness, results
 
 UNIT = ["network", "seed", "site", "split", "unit"]
@@ -64,6 +64,13 @@ def _left_out(group: xr.Dataset, chances: Mapping[tuple[str, str], Chance]) -> x
     return out
 
 
+def _families(result: xr.DataTree, kind: str) -> dict[str, Traits]:
+    """The families that a result has groups of a kind of."""
+    every: dict[str, Traits] = {name: families.get(name) for name in families.BUILT_IN}
+    every |= results.families_of(result)
+    return {name: traits for name, traits in every.items() if f"{kind}_{name}" in result.children}
+
+
 def units(result: xr.DataTree) -> pd.DataFrame:
     """One row a network, seed, site, split, family, fraction and unit, edited alone.
 
@@ -72,7 +79,7 @@ def units(result: xr.DataTree) -> pd.DataFrame:
     were measured they are joined as `sensitivity_offset` and `sensitivity_log_scale`; alone they are the whole table.
     """
     frames = []
-    for family in (name for name in families.ALL if f"units_{name}" in result.children):
+    for family in _families(result, "units"):
         group = result[f"units_{family}"].to_dataset()
         there = group.correct != results.MISSING
         shares = xr.Dataset(
@@ -105,7 +112,7 @@ def matched(result: xr.DataTree) -> pd.DataFrame:
     With the `fraction` that gives it, the `dose` found there, `flips` and the accuracy lost (`drop`), all fractions.
     """
     frames = []
-    for family in (name for name in families.ALL if f"matched_{name}" in result.children):
+    for family in _families(result, "matched"):
         group = result[f"matched_{family}"].to_dataset()
         values = xr.Dataset(
             {
@@ -136,13 +143,13 @@ def along_training(result: xr.DataTree, options: StatisticsConfig) -> tuple[pd.D
     so many of them are `at_chance`, and count all the same.
     """
     points, reach, chances = [], [], fitness.chances(result)
-    for family in (name for name in families.ALL if f"snapshots_{name}" in result.children):
+    for family, traits in _families(result, "snapshots").items():
         whole = result[f"snapshots_{family}"].to_dataset()
         passed = whole.step >= 0
         whole = whole.assign(correct=whole.correct.where(passed, results.MISSING))
         trained = _trained(result, whole)
         for threshold in whole.threshold.to_numpy():
-            for one in series_of(family, whole.sel(threshold=threshold), {}):
+            for one in series_of(traits, whole.sel(threshold=threshold), {}):
                 chance = chances.get((one.network, one.split))
                 low = 0
                 if chance is not None:

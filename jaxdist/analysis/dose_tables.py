@@ -21,17 +21,14 @@ from jaxdist.analysis.preference import LEVELS, Doses, Ratio, Verdict
 from jaxdist.analysis.series import Series
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
-from jaxdist.perturbations import families
 from jaxdist.types import Values
 
 PLACE = ("network", "site", "split", "family", "gauge")
-COSTS = (*PLACE, "side", "level", *statistics.MedianInterval._fields, "reached", "seeds", "censored", "missing")
-EQUAL = (*PLACE, "side", "dose", "flips", "least", "most", "seeds")
+COSTS = (*PLACE, "side", "edit", "level", *statistics.MedianInterval._fields, "reached", "seeds", "censored", "missing")
+EQUAL = (*PLACE, "side", "edit", "dose", "flips", "least", "most", "seeds")
 ROBUST = (*PLACE, "outcome", "margin", "low", "high", "over", "left_out")
 """The columns of frames, which they have without rows too, as where every family edits everywhere."""
 EQUAL_DOSES = (0.05, 0.1, 0.2, 0.3, 0.5)
-FEW = {"clip": (0.75, 0.5, 0.25, 0.1), "offset": (-0.5, -0.1, 0.1, 0.5), "shift": (-0.5, -0.1, 0.1, 0.5)}
-"""Fractions at which gauges are shown side by side."""
 
 
 class Rho(NamedTuple):
@@ -176,6 +173,7 @@ def costs(found: Sequence[Swept], options: StatisticsConfig) -> pd.DataFrame:
                 {
                     **_labels(one),
                     "side": side,
+                    "edit": one.series.traits.outward(side),
                     "level": level,
                     **middle._asdict(),
                     "reached": np.nan if taken.missing.all() else taken.reached[~taken.missing].min(),
@@ -199,6 +197,7 @@ def equal_doses(found: Sequence[Swept]) -> pd.DataFrame:
                     {
                         **_labels(one),
                         "side": side,
+                        "edit": one.series.traits.outward(side),
                         "dose": dose,
                         "flips": np.median(here) if known.all() else np.nan,
                         "least": here[known].min(initial=np.inf) if known.all() else np.nan,
@@ -242,7 +241,7 @@ def _robust_over(
         return np.nan, np.nan
     alike = ~statistics.shows_spread(losses) & (len(losses) > 1)
     within = np.where(alike, losses[0], smallest) < margin
-    sides = families.get(series.family).sides
+    sides = series.traits.sides
     return preference.robust_over(series.fraction, within, identity=identity, sides=sides, untested=alike)
 
 
@@ -278,7 +277,8 @@ def gauges(found: Sequence[Swept], options: StatisticsConfig) -> pd.DataFrame:
             for gauge, one in by_gauge.items()
         }
         apart = np.ptp([interval.mean for interval in means.values()], axis=0)
-        for at in dict.fromkeys(int(np.abs(grid - wanted).argmin()) for wanted in FEW.get(family, ())):
+        shown = next(iter(by_gauge.values())).series.traits.compared_at
+        for at in dict.fromkeys(int(np.abs(grid - wanted).argmin()) for wanted in shown):
             row = {"network": network, "site": site, "split": split, "family": family, "fraction": float(grid[at])}
             row["seeds"] = min(len(one.flips) for one in by_gauge.values())
             for gauge, interval in means.items():

@@ -64,7 +64,7 @@ class Swept(NamedTuple):
         one = self.series
         if one.identity is None:
             return
-        for side in families.get(one.family).sides:
+        for side in one.traits.sides:
             beyond = one.fraction > one.identity if side == "above" else one.fraction < one.identity
             if beyond.any():
                 yield side, preference.path(one.fraction, self.dose, self.flips, identity=one.identity, side=side)
@@ -72,19 +72,17 @@ class Swept(NamedTuple):
 
 def has_doses(result: xr.DataTree) -> bool:
     """Whether any family was swept with its dose."""
-    return any(name in families.ALL and "dose" in group for name, group in result.children.items())
+    return any("dose" in result[name] for name in results.families_of(result))
 
 
 def swept(result: xr.DataTree) -> list[Swept]:
     """Every family of a result that has doses, in each gauge."""
     found, chances = [], fitness.chances(result)
-    for family, (gauge, prefix) in itertools.product(families.ALL, GAUGES.items()):
-        if f"{prefix}{family}" not in result.children or not (
-            family in result.children and "dose" in result[family].data_vars
-        ):
+    for (family, traits), (gauge, prefix) in itertools.product(results.families_of(result).items(), GAUGES.items()):
+        if f"{prefix}{family}" not in result.children or "dose" not in result[family].data_vars:
             continue
         group = result[f"{prefix}{family}"].to_dataset()
-        for one in series_of(family, group, chances):
+        for one in series_of(traits, group, chances):
             if one.flips is None:
                 continue
             here = group.sel(network=one.network, site=one.site, split=one.split, seed=one.seeds)
@@ -129,4 +127,6 @@ def remedy(result: xr.DataTree, folder: object) -> str:
 
 
 def _wanted(result: xr.DataTree) -> tuple[str, ...]:
-    return tuple(name for name in families.ALL if name in result.children or name in NEEDED)
+    """The families to sweep: those that were swept, as their config names them, and those that are needed."""
+    own = [name for name in results.options_of(result).sweep.families if name not in families.BUILT_IN]
+    return *(name for name in families.BUILT_IN if name in result.children or name in NEEDED), *own

@@ -11,14 +11,14 @@ import xarray as xr
 
 from jaxdist import crossings
 from jaxdist.analysis import one_network
-from jaxdist.perturbations import families
+from jaxdist.perturbations import Traits
 from jaxdist.sweep import Chance, fitness, results
 
 
 class Series(NamedTuple):
     """One network's ensemble at one site on one split, under one family."""
 
-    family: str
+    traits: Traits
     network: str
     site: str
     split: str
@@ -31,6 +31,11 @@ class Series(NamedTuple):
     kept: np.ndarray | None  # [S, P] images, right with the edit and without; None as above
     correct_unperturbed: np.ndarray  # [S] images
     chance: Chance | None = None  # what is known of accuracies at chance, if anything
+
+    @property
+    def family(self) -> str:
+        """The family's name."""
+        return self.traits.name
 
     @property
     def accuracy(self) -> np.ndarray:
@@ -108,11 +113,11 @@ class Series(NamedTuple):
 def every_series(result: xr.DataTree) -> Iterator[Series]:
     """Every series of a result, family by family."""
     chances = fitness.chances(result)
-    for family in (name for name in families.ALL if name in result.children):
-        yield from series_of(family, result[family].to_dataset(), chances)
+    for name, traits in results.families_of(result).items():
+        yield from series_of(traits, result[name].to_dataset(), chances)
 
 
-def series_of(family: str, group: xr.Dataset, chances: Mapping[tuple[str, str], Chance]) -> Iterator[Series]:
+def series_of(traits: Traits, group: xr.Dataset, chances: Mapping[tuple[str, str], Chance]) -> Iterator[Series]:
     """Every series of one family's group, without networks that a site or all seeds are missing of.
 
     `chances` are `fitness.chances` of the result; nothing where the networks are not those that it tells of.
@@ -124,7 +129,7 @@ def series_of(family: str, group: xr.Dataset, chances: Mapping[tuple[str, str], 
         if here.sizes["seed"] == 0:
             continue
         yield Series(
-            family,
+            traits,
             str(network),
             str(site),
             str(split),

@@ -17,31 +17,11 @@ from jaxdist.analysis import one_network, preference, statistics
 from jaxdist.analysis.series import Series, every_series
 from jaxdist.config import StatisticsConfig
 from jaxdist.formatting import shortened as shortened
-from jaxdist.perturbations import families
 from jaxdist.storage import published
 from jaxdist.sweep import fitness
 from jaxdist.types import Values
 
 Side = Literal["below", "above"]
-
-OUTWARD: dict[tuple[str, str], str] = {
-    ("scale", "below"): "scaled down to",
-    ("scale", "above"): "scaled up to",
-    ("clip", "below"): "clipped at",
-    ("offset", "below"): "offset down to",
-    ("offset", "above"): "offset up to",
-    ("shift", "below"): "shifted down to",
-    ("shift", "above"): "shifted up to",
-    ("random_offset", "above"): "random offset to",
-    ("restored_offset", "below"): "restored down to",
-    ("restored_offset", "above"): "restored up to",
-    ("random_scale", "above"): "random scale to",
-    ("noise", "above"): "noise up to",
-    ("floor", "above"): "raised to",
-    ("dead_zone", "above"): "dead zone up to",
-    ("clip_both", "below"): "clipped both at",
-}
-"""What each family does on each side of no edit, in at most 16 letters."""
 
 Outcome = Literal["accuracy", "flips"]
 """What is lost: accuracy, or predictions that stay as they were."""
@@ -146,9 +126,9 @@ def tolerance(result: xr.DataTree, options: StatisticsConfig, outcome: Outcome =
     """One row a series and side: the fraction at which `margin` of the outcome is lost, median and interval over seeds.
 
     Of accuracy the margin is `options.margin`, of predictions that stay as they were `options.flips`. Infinite values
-    are censored: the outcome is kept to the end of the grid. Of a single network the interval is over
-    its images (`one_network.radius_interval`), as the column `over` says. Seeds at chance, which `left_out` lists,
-    have no radius; where there are no others the median is NaN.
+    are censored: the outcome is kept to the end of the grid. The column `edit` says what the family does on that side.
+    Of a single network the interval is over its images (`one_network.radius_interval`), as the column `over` says.
+    Seeds at chance, which `left_out` lists, have no radius; where there are no others the median is NaN.
     """
     return pd.DataFrame([row for one in every_series(result) for row in radii(one, options, outcome)])
 
@@ -158,7 +138,7 @@ def radii(one: Series, options: StatisticsConfig, outcome: Outcome = "accuracy")
 
     There are none where its family edits at every fraction, nor of flips that were not counted.
     """
-    family, every = families.get(one.family), one
+    family, every = one.traits, one
     one = one.judged
     kept, before, images, margin = one.accuracy, one.unperturbed, one.images, options.margin
     if outcome == "flips":
@@ -168,7 +148,7 @@ def radii(one: Series, options: StatisticsConfig, outcome: Outcome = "accuracy")
     if one.identity is None:
         return
     for side in family.sides:
-        labels = {**one.labels, "side": side, "outcome": outcome, "margin": margin}
+        labels = {**one.labels, "side": side, "edit": family.outward(side), "outcome": outcome, "margin": margin}
         grid_end = one.fraction[0 if side == "below" else -1]
         if not len(one.seeds):
             numbers = {"seeds": 0, "censored": 0, "reentered": 0, "over": over(every), "left_out": left_out(every)}
@@ -240,15 +220,6 @@ def cautions(points: pd.DataFrame, column: str) -> list[str]:
 def nearest(grid: np.ndarray, row: float) -> float:
     """The grid point that the paper's tables show in the row of that fraction."""
     return float(grid[np.abs(grid - row).argmin()])
-
-
-def outward(family: object, side: object) -> str:
-    """What a family does on a side of no edit.
-
-    >>> outward("clip", "below")
-    'clipped at'
-    """
-    return OUTWARD[str(family), str(side)]
 
 
 def main_split(frame: pd.DataFrame) -> str:

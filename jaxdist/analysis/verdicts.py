@@ -29,7 +29,7 @@ def sentences(result: xr.DataTree, found: FairComparison) -> list[str]:
     split = dosed.chosen_split(found.swept)
     shown = [one for one in found.findings if one.split == split]
     said = [sentence(result, found, one) for one in shown]
-    scales = [one for one in found.swept if (one.series.family, one.series.split) == ("scale", split)]
+    scales = [one for one in found.swept if (one.series.traits.effect, one.series.split) == ("scale", split)]
     unseen = list(dict.fromkeys(one.series.network for one in scales if one.unseen))
     if not said or not unseen:
         return said
@@ -130,7 +130,7 @@ def _table(found: FairComparison, one: Finding, options: StatisticsConfig) -> Ta
         row = robust[(robust.family == family) & (robust.outcome == "flips")].iloc[0]
         end = row.low if side == "below" else row.high
         cells = [dose(each, interval=True) for _, each in rows.sort_values("level").iterrows()]
-        table.add_row(tables.outward(family, side), *cells, f"{100 * end:.4g} %")
+        table.add_row(rows["edit"].iloc[0], *cells, f"{100 * end:.4g} %")
     return table
 
 

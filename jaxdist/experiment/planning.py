@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import sys
@@ -18,6 +19,7 @@ from jaxdist.compute import group, mesh_of
 from jaxdist.config import Config
 from jaxdist.data import Inputs, load_inputs
 from jaxdist.errors import InputError
+from jaxdist.experiment import resolving
 from jaxdist.formatting import counted
 from jaxdist.networks import Metrics, forms, mlp, models, training
 from jaxdist.perturbations import edits, families, ranges, rules
@@ -67,6 +69,7 @@ def plan(config: Config, devices: int | None = None) -> Plan:
     """
     if devices is not None and devices < 1:
         raise InputError(f"--devices: expected at least 1, got {devices}")
+    config = dataclasses.replace(config, sweep=resolving.named(config.sweep))
     models.check(config)
     inputs, load_s = _timed(lambda: load_inputs(config))
     seeds = min(config.train.seeds, MOST_SEEDS)
@@ -196,7 +199,9 @@ def _report_seconds(config: Config, inputs: Inputs, seeds: int) -> float:
         correct, agree = (made_up((*shape, len(grid))) for _ in range(2))
         found = Found(correct, agree, np.minimum(correct, unperturbed[..., None]), unperturbed, *doses)
         identity = families.identity(name, config.sweep, config.ranges.rule)
-        groups[name] = results.family(results.Swept(grid, found), identity, coords, totals, outgoing)
+        groups[name] = results.family(
+            results.Swept(grid, found), families.get(name), identity, coords, totals, outgoing
+        )
     curves = Metrics(*(rng.random((config.train.steps + 1, seeds), np.float32) for _ in Metrics._fields))
     groups["training"] = results.training(dict.fromkeys(config.model.activations, curves), range(seeds))
     result = results.tree(groups, results.provenance(config, inputs.dataset))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import time
@@ -22,8 +23,10 @@ from jaxdist.compute import Examples, Show, blocks, devices, hosts, shown, silen
 from jaxdist.config import Options
 from jaxdist.data import Labelled, oddities, own_data
 from jaxdist.errors import InputError
+from jaxdist.experiment import resolving
 from jaxdist.formatting import counted
 from jaxdist.networks import Action, Model, independence, own_networks, sizes, taps, targets_of
+from jaxdist.perturbations import Family, register
 from jaxdist.report import writing
 from jaxdist.storage import folders, manifests, result_files
 from jaxdist.sweep import Context, Subject, results, study, unedited
@@ -64,7 +67,8 @@ def probe(
         shows bars, and nothing else anything.
       out: new or empty folder to write the result, tables and figures to, if any.
       options: fields of a config's sections `ranges`, `sweep`, `statistics` and `compute` by their name alone, such as
-        ``families=("offset",)``, ``grid=True``, ``rule="quantile"``; `ranges` is short for `rule`.
+        ``families=("offset",)``, ``grid=True``, ``rule="quantile"``; `ranges` is short for `rule`. Among `families`
+        may be records of your own, `jaxdist.perturbations.Family`.
 
     Raises:
       InputError: for a site that the network does not reach exactly once, labels or logits that do not fit, training
@@ -120,7 +124,10 @@ def _options(given: Mapping[str, Any], test: Labelled | None) -> Options:
         given["rule"] = given.pop("ranges")
     if "splits" not in given:
         given["splits"] = ("train",) if test is None else ("train", "test")
+    if isinstance(given.get("families"), tuple | list):
+        given["families"] = [register(one).name if isinstance(one, Family) else one for one in given["families"]]
     chosen = configs.options_by_name(given, where="probe")
+    chosen = dataclasses.replace(chosen, sweep=resolving.named(chosen.sweep))
     if "test" in chosen.sweep.splits and test is None:
         raise InputError("probe: splits names 'test', but no test images are given; give test=(x, y)")
     if chosen.compute.precision != "float32":

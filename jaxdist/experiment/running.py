@@ -22,8 +22,9 @@ from jaxdist.compute import Show, hosts, mesh_of, silent
 from jaxdist.config import Config
 from jaxdist.data import Inputs, load_inputs, refuse_unlike
 from jaxdist.errors import InputError, MeaninglessError, TrainingDivergedError
+from jaxdist.experiment import resolving
 from jaxdist.networks import Metrics, Passed, mlp, models, taps, training
-from jaxdist.perturbations import families, ranges
+from jaxdist.perturbations import ranges
 from jaxdist.report import writing
 from jaxdist.storage import Store, folders, manifests, refuse_other, result_files, transfer, unfinished, weights
 from jaxdist.sweep import Context, Subject, family_sweeps, fitness, results, study
@@ -49,6 +50,7 @@ def run(config: Config | None = None, *, show: Show = silent) -> xr.DataTree:
       MeaninglessError: where a rule or formula means nothing for the trained networks, which are kept.
     """
     config = config or Config()
+    resolving.options(config)
     with folders.held(Path(config.out)) as folder:
         result = _complete(config, folder, show, swept=True)
         _report(result, config, folder, show)
@@ -63,6 +65,7 @@ def _report(result: xr.DataTree, config: Config, folder: Path, show: Show) -> No
 
 def train(config: Config, *, show: Show = silent) -> xr.DataTree:
     """Train only, in the config's folder `out`; the result has the group ``training``. Goes on and raises as `run`."""
+    resolving.options(config)
     with folders.held(Path(config.out)) as folder:
         return _complete(config, folder, show, swept=False)
 
@@ -151,7 +154,7 @@ def _earlier(config: Config, folder: Path) -> xr.DataTree | None:
         noted = folder / folders.CONFIG_FILE
         if noted.exists():  # with weights, but no result: made again, if it is the same
             try:
-                refuse_other(configs.load(noted), config, folder)
+                refuse_other(configs.load(noted, kept=True), config, folder)
             except InputError:
                 manifests.check(noted)  # what it says may not be what the run was
                 raise
@@ -166,12 +169,12 @@ def _earlier(config: Config, folder: Path) -> xr.DataTree | None:
 
 def is_swept(result: xr.DataTree) -> bool:
     """Whether a result holds a family's sweep."""
-    return bool(set(families.ALL) & set(result.children))
+    return bool(results.families_of(result))
 
 
 def _grids(result: xr.DataTree) -> dict[str, np.ndarray]:
     """The fractions that each family of a result was swept at."""
-    return {name: result[name].fraction.to_numpy() for name in families.ALL if name in result.children}
+    return {name: result[name].fraction.to_numpy() for name in results.families_of(result)}
 
 
 def _check_data(earlier: xr.DataTree, inputs: Inputs, folder: Path) -> None:
@@ -190,7 +193,7 @@ def _refuse_meaningless(config: Config, inputs: Inputs) -> None:
         found = taps.sites_for_one(model.apply, params, inputs.splits["train"].x, sites)
         try:
             ranges.check(model, found, sites, config.ranges.measured_on)
-            family_sweeps.check(model, models.targets_of(config), config.options)
+            family_sweeps.check(model, models.targets_of(config), resolving.options(config))
         except InputError as error:
             raise InputError(f"network '{name}', {error}") from None
 
@@ -227,8 +230,9 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
             result = _told_by(config, earlier, folder)
             _report(result, config, folder, show)
             return result
+        resolving.refuse_foreign(config, changes or {}, folder)
         for name in config.model.activations:
-            family_sweeps.check(models.model_of(config, name), models.targets_of(config), config.options)
+            family_sweeps.check(models.model_of(config, name), models.targets_of(config), resolving.options(config))
         store = Store(folder, config)
         inputs = load_inputs(config, store.backend)
         _check_data(earlier, inputs, folder)
@@ -345,7 +349,8 @@ def sweep_networks(
         # A run that grows sweeps its parts one after the other: what one keeps must not stand for another.
         return store.once(f"from {seeds[0]} {what}", compute)
 
-    context = Context(inputs.splits, models.targets_of(config), config.options, seeds, show, once, grids=grids)
+    options = resolving.options(config)
+    context = Context(inputs.splits, models.targets_of(config), options, seeds, show, once, grids=grids)
     subjects = _subjects(config, inputs, part)
     groups = {str(name): child.to_dataset() for name, child in part.result.children.items()}
     groups |= study.study(subjects, context)

@@ -6,6 +6,7 @@ from . import independence as independence
 from . import layouts as layouts
 from . import mlp as mlp
 from . import models as models
+from . import optimizers as optimizers
 from . import own_networks as own_networks
 from . import sizes as sizes
 from . import taps as taps

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxdist.config import Config
 from jaxdist.data import Inputs
-from jaxdist.networks import forms, mlp, paper_weights, targets
+from jaxdist.networks import forms, mlp, optimizers, paper_weights, targets
 from jaxdist.networks.taps import Model
 from jaxdist.types import Params
 
@@ -28,11 +28,12 @@ def targets_of(config: Config) -> targets.Targets:
 
 
 def check(config: Config) -> None:
-    """Raise `InputError` for networks that cannot be made."""
+    """Raise `InputError` for networks that cannot be made, or an optimiser that cannot train them."""
     for name in config.model.activations:
         forms.get(name)
     if config.model.init == "paper_code":
         paper_weights.check(config.model.activations, config.model.hidden, config.train.seeds)
+    optimizers.optimizer(config.train.optimizer, config.train.learning_rate)
 
 
 def initial(config: Config, inputs: Inputs, seeds: Sequence[int], network: str) -> Params:

@@ -33,6 +33,7 @@ from jaxdist.compute import (
 from jaxdist.errors import TrainingDivergedError
 from jaxdist.formatting import counted
 from jaxdist.networks import sizes, taps
+from jaxdist.networks.optimizers import optimizer as optimizer
 from jaxdist.networks.taps import Model, identity
 from jaxdist.types import AnyArray, Params
 
@@ -348,10 +349,3 @@ def _steps(
         states = State(PartitionSpec(), of_seeds, of_seeds, of_seeds)  # type: ignore[arg-type]
         specs, out = (states, blocks.specs(train_set), blocks.specs(test_set)), (states, PartitionSpec(None, SEED))
         return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=out)(state, train_set, test_set)
-
-
-@functools.cache  # two updates made alike are never equal, and each would be compiled anew
-def optimizer(name: str, learning_rate: float) -> optax.GradientTransformation:
-    """The optax optimiser of that name; `sgd` is plain, as in the paper."""
-    makers: dict[str, Callable[[float], optax.GradientTransformation]] = {"sgd": optax.sgd, "adam": optax.adam}
-    return makers[name](learning_rate)

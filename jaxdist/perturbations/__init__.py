@@ -1,4 +1,4 @@
-"""Edits of a site's values: their families, formulas, and the ranges they are scaled by."""
+"""Edits of a site's values: their families, and the ranges they are scaled by."""
 
 import lazy_loader
 

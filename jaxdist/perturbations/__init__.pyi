@@ -1,8 +1,8 @@
 from . import edits as edits
 from . import families as families
-from . import formulas as formulas
 from . import ranges as ranges
 from . import rules as rules
+from . import traits as traits
 from .edits import Affine as Affine
 from .edits import Drawn as Drawn
 from .edits import Edit as Edit
@@ -11,3 +11,6 @@ from .families import PAPER as PAPER
 from .families import Gauge as Gauge
 from .families import get as get
 from .families import joined as joined
+from .families import register as register
+from .family import Family as Family
+from .traits import Traits as Traits

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxdist.compute import elementwise
+from jaxdist.types import AnyArray
 
 SomeEdit = TypeVar("SomeEdit")
 
@@ -58,6 +59,10 @@ class Affine(NamedTuple):
         wide, (scale, offset, low, high) = _alike(value, self, unit_axis)
         edited = elementwise.at_most(elementwise.at_least(scale * wide + offset, low), high)
         return edited.astype(value.dtype)  # what follows computes as it does without an edit
+
+    def sparing(self, spared: AnyArray) -> Affine:
+        """The same edit, but none of the units that are `spared` [H]."""
+        return jax.tree.map(lambda kept, leaf: jnp.where(spared, kept, leaf), unedited(spared.size), self)
 
     def flipped(self, signs: Array) -> Affine:
         """What this edit does to units whose sign was changed first and is changed back behind it; `signs` are +-1."""
@@ -105,6 +110,10 @@ class Fill:
         size = wide if self.activation is None else self.activation(wide)
         return jnp.where(size > threshold, wide, fill).astype(value.dtype)
 
+    def sparing(self, spared: AnyArray) -> Fill:
+        """The same edit, but none of the units that are `spared` [H]."""
+        return dataclasses.replace(self, threshold=jnp.where(spared, -jnp.inf, self.threshold))
+
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["sd", "key", "which"], meta_fields=["draws"])
 @dataclasses.dataclass(frozen=True)
@@ -133,9 +142,32 @@ class Noise:
         """Add this point's share of what was drawn."""
         return self._added(value, drawn[self.which], unit_axis)
 
+    def sparing(self, spared: AnyArray) -> Noise:
+        """The same edit, but none of the units that are `spared` [H]."""
+        return dataclasses.replace(self, sd=jnp.where(spared, 0, self.sd))
+
     def _added(self, value: Array, normal: Array, unit_axis: int) -> Array:
         wide, (sd,) = _alike(value, (self.sd,), unit_axis)
         return (wide + sd * normal.astype(sd.dtype)).astype(value.dtype)
+
+
+class Sparing(NamedTuple):
+    """Any other edit, but none of the units that are `spared` [H]."""
+
+    edit: Edit
+    spared: Array
+
+    def apply(self, value: Array, example_index: Array, unit_axis: int) -> Array:
+        """Apply, and put the values of spared units back."""
+        edited = self.edit.apply(value, example_index, unit_axis)
+        return jnp.where(beside(self.spared, value, unit_axis), value, edited).astype(value.dtype)
+
+
+def sparing(edit: Edit, spared: AnyArray) -> Edit:
+    """An edit of one point that leaves the units that are `spared` [H] as they are."""
+    if isinstance(edit, Affine | Fill | Noise):
+        return edit.sparing(spared)
+    return Sparing(edit, jnp.asarray(spared))
 
 
 def _normal(key_data: Array, value: Array, example_index: Array, unit_axis: int) -> Array:

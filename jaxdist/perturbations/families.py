@@ -1,113 +1,189 @@
-"""The families of edits by name: formulas with their grids, and edits of whole ensembles made by them."""
+"""The registry of families of edits: their records by name, and edits of whole ensembles made by them.
+
+A family is one record, `family.Family`. Eleven are built in, each in the file of its like; `register` adds another.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxdist import registry
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError, nearest
-from jaxdist.perturbations import edits, formulas
-from jaxdist.perturbations.edits import Affine, Edit, Noise, Then
+from jaxdist.perturbations import edits, erasing_families, moving_families, paper_families, random_families, traits
+from jaxdist.perturbations.edits import Affine, Edit, Fill, Noise, Then
+from jaxdist.perturbations.family import Circumstances
+from jaxdist.perturbations.family import Family as Family
+from jaxdist.perturbations.family import Kind as Kind
+from jaxdist.perturbations.grids import intensity_grid as intensity_grid
+from jaxdist.perturbations.grids import offset_grid as offset_grid
+from jaxdist.registry import PAPER as PAPER
 from jaxdist.types import AnyArray, Ranges
 
-Formula: TypeAlias = Callable[[Ranges, Array, SweepConfig], Edit]
-"""Maps one network's ranges [H] and a fraction to an edit with leaves [H]."""
+Gauge: TypeAlias = Literal["as_is", "averaged", "absolute"]
 
-RandomFormula: TypeAlias = Callable[[Ranges, Array, SweepConfig, Array], Edit]
-"""The same, given the data of a key [2]."""
+_RECORDS = (
+    paper_families.SCALE,
+    paper_families.CLIP,
+    paper_families.OFFSET,
+    moving_families.SHIFT,
+    moving_families.RANDOM_OFFSET,
+    moving_families.RESTORED_OFFSET,
+    random_families.RANDOM_SCALE,
+    random_families.NOISE,
+    erasing_families.FLOOR,
+    erasing_families.DEAD_ZONE,
+    erasing_families.CLIP_BOTH,
+)
+ALL = {family.name: family for family in _RECORDS}
+"""Every family that is known in this process, the built-in ones first."""
+BUILT_IN = tuple(ALL)
 
-Kind = Literal["affine", "fill", "noise", "restored"]
-"""What a family's edits are: `edits.Affine`, `Fill`, `Noise`, or `Affine` with the mean logits restored behind it."""
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,23}")
+_TAKEN = ("training", "ranges", "unedited", "sensitivity", "radii")
+_STARTS = ("grid_", "units_", "matched_", "snapshots_", "averaged_", "absolute_")
+"""Names, and beginnings of names, that other groups of a result have."""
+MOST_LETTERS = 16
+"""Of what a family does on a side of no edit."""
+_EDITS: Mapping[Kind, type] = {"affine": Affine, "fill": Fill, "noise": Noise, "restored": Affine}
 
-Gauge = Literal["as_is", "averaged", "absolute"]
-
-Side = Literal["below", "above"]
-
-PAPER = ("scale", "clip", "offset")
-"""The families of the paper."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Family:
-    """A kind of edit: its formula for one network and one fraction, its grid, and where on it nothing is edited."""
-
-    name: str
-    formula: Formula | RandomFormula
-    grid: Callable[[], np.ndarray]
-    identity: float = 0.0
-    spacing: Literal["linear", "log"] = "linear"
-    few: tuple[float, ...] = (0.1, 0.25, 1.0)
-    """Fractions that stand for the grid where there is room for few points."""
-    sides: tuple[Side, ...] = ("below", "above")
-    """Where from the identity its points edit anything; above 1, a clip does not."""
-    kind: Kind = "affine"
-    random: bool = False
-    """Whether it takes random numbers, several draws of which are averaged."""
-    signed: bool = False
-    """Whether it edits a unit of an even activation otherwise if the unit's sign is changed."""
-
-    @property
-    def alone(self) -> bool:
-        """Whether a point is one affine edit of the site, and nothing else."""
-        return self.kind == "affine" and not self.random
+_referred: dict[str, str] = {}
+"""The names of the families that references, "package.module:name", have led to."""
 
 
-def intensity_grid() -> np.ndarray:
-    """The paper's 100 fractions from 0.01 to 10, evenly spaced in the logarithm; index 66 is exactly 1."""
-    return np.logspace(np.log10(0.01), np.log10(10), 100)
+def register(family: Family) -> Family:
+    """Make a family known in this process, by its name, to configs, `jaxdist.probe` and all that is told of results.
+
+    Registered again, as in a notebook, the family of the same function replaces the one before.
+
+    Raises:
+      InputError: in one sentence, for a record that cannot be used, or a name that another family has.
+    """
+    if any(known is family for known in ALL.values()):
+        return family
+    check_record(family)
+    before = ALL.get(family.name)
+    if family.name in BUILT_IN and before != family:
+        raise InputError(f"family '{family.name}': is the name of one that is built in; give yours another")
+    if before is not None and _source(before) != _source(family):
+        raise InputError(
+            f"family '{family.name}': is the name of one that {_source(before)[0]} has registered; give yours another"
+        )
+    ALL[family.name] = family
+    registry.FAMILIES[family.name] = family.text
+    return family
 
 
-def offset_grid() -> np.ndarray:
-    """The paper's 125 fractions from -2 to 1, densest within 0.4 of no edit; index 72 is exactly 0."""
-    parts = (
-        np.linspace(-2, -0.4, 32, endpoint=False),
-        np.linspace(-0.4, 0.4, 80, endpoint=False),
-        np.linspace(0.4, 1, 13),
-    )
-    return np.unique(np.concatenate(parts))
+def _source(family: Family) -> tuple[str, str]:
+    return getattr(family.edit, "__module__", ""), getattr(family.edit, "__qualname__", repr(family.edit))
 
 
-def _both_ways() -> np.ndarray:
-    """A grid over the paper's -2 to 1, evenly spaced in the logarithm to both sides of no edit."""
-    return np.concatenate([-np.geomspace(2, 0.005, 13), [0.0], np.geomspace(0.005, 1, 12)])
+def named(reference: str, where: str) -> str:
+    """The name of the family that a config means: itself, or that of "package.module:name", imported and registered.
+
+    Raises:
+      InputError: in one sentence that starts with `where`, if there is no such family.
+    """
+    if not registry.is_reference(reference):
+        return get(reference).name
+    family = registry.imported(reference, where)
+    if not isinstance(family, Family):
+        raise InputError(f"{where}: {reference!r} is {_kind_of(family)}; expected a jaxdist.perturbations.Family")
+    try:
+        _referred[reference] = register(family).name
+    except InputError as error:
+        raise InputError(f"{where}: {reference!r}, {error}") from None
+    return family.name
 
 
-def _upward(low: float, high: float, points: int) -> Callable[[], np.ndarray]:
-    """A grid from no edit at 0, then evenly spaced in the logarithm."""
-    return lambda: np.concatenate([[0.0], np.geomspace(low, high, points)])
+def is_known(reference: str) -> bool:
+    """Whether what a config names is known here already, without an import."""
+    return reference in ALL or reference in _referred
 
 
-# Not up to 1: there the largest value is erased or not by how it was rounded.
-_erasing = _upward(0.005, 0.98, 24)
-_DOWN: tuple[Side, ...] = ("below",)
-_UP: tuple[Side, ...] = ("above",)
-_MOVES = (-1.0, -0.25, 0.25, 1.0)
+def _kind_of(value: object) -> str:
+    return f"a {type(value).__name__}" if not isinstance(value, type) else f"the class {value.__name__}"
 
-ALL = {
-    family.name: family
-    for family in (
-        Family("scale", formulas.scale, intensity_grid, identity=1.0, spacing="log", few=(0.01, 0.25, 4.0)),
-        Family("clip", formulas.clip, intensity_grid, identity=1.0, few=(0.01, 0.1, 0.25), sides=_DOWN, signed=True),
-        Family("offset", formulas.offset, offset_grid, few=_MOVES, signed=True),
-        Family("shift", formulas.shift, _both_ways, few=_MOVES, signed=True),
-        Family("random_offset", formulas.random_offset, _upward(0.01, 2, 12), sides=_UP, random=True, signed=True),
-        Family("restored_offset", formulas.offset, _both_ways, kind="restored", few=_MOVES, signed=True),
-        Family("random_scale", formulas.random_scale, _upward(0.03, 3, 10), sides=_UP, random=True),
-        Family("noise", formulas.noise, _upward(0.005, 3, 15), sides=_UP, kind="noise", random=True),
-        Family("floor", formulas.floor, _erasing, sides=_UP, kind="fill"),
-        Family("dead_zone", formulas.dead_zone, _erasing, sides=_UP, kind="fill"),
-        Family("clip_both", formulas.clip_both, intensity_grid, identity=1.0, few=(0.01, 0.1, 0.25), sides=_DOWN),
-    )
-}
+
+def check_record(family: Family) -> None:
+    """Refuse a record that cannot be used; raises `InputError` that starts with the family's name."""
+    if not isinstance(family, Family):
+        raise InputError(f"register: expected a jaxdist.perturbations.Family, got {_kind_of(family)}")
+    if not isinstance(family.name, str) or not _NAME.fullmatch(family.name):
+        raise InputError(
+            f"family {family.name!r}: expected a name of at most 24 small letters, digits and underscores, with a "
+            "letter first"
+        )
+    if family.name in _TAKEN or family.name.startswith(_STARTS):
+        raise InputError(f"family '{family.name}': is what another group of a result is called; give it another name")
+    problem = _problem(family)
+    if problem:
+        raise InputError(f"family '{family.name}': {problem}")
+
+
+def _problem(family: Family) -> str:
+    """What is wrong with a record, empty if nothing is."""
+    choices = {
+        "spacing": traits.Spacing, "unit": traits.Unit, "effect": traits.Effect, "dash": traits.Dash, "kind": Kind
+    }  # fmt: skip
+    for name, kind in choices.items():
+        if getattr(family, name) not in get_args(kind):
+            return f"{name}: expected one of {', '.join(get_args(kind))}, got {getattr(family, name)!r}"
+    if not family.text.strip() or "\n" in family.text:
+        return f"text: expected one sentence, got {family.text!r}"
+    if not isinstance(family.few, tuple) or not family.few or not np.isfinite(family.few).all():
+        return f"few: expected a tuple of numbers, got {family.few!r}"
+    if not family.sides:
+        return "below, above: expected words for the sides that it edits on, got none"
+    for side in family.sides:
+        if len(family.outward(side)) > MOST_LETTERS:
+            return f"{side}: expected at most {MOST_LETTERS} letters, got {family.outward(side)!r}"
+    if not np.isfinite(family.identity):
+        return f"identity: expected a number, got {family.identity}"
+    grid = np.asarray(family.grid(), np.float64)
+    if grid.ndim != 1 or not grid.size or not (np.diff(grid) > 0).all() or not np.isfinite(grid).all():
+        return "grid: expected a function that gives increasing numbers"
+    if family.spacing == "log" and not min(grid[0], family.identity) > 0:
+        return "grid: expected positive fractions and identity for spacing 'log'"
+    for side, beyond in (("below", grid < family.identity), ("above", grid > family.identity)):
+        if side in family.sides and not beyond.any():
+            return f"grid: expected fractions {side} {family.identity:g}, where it edits too"
+    return _problem_of_edit(family)
+
+
+def _problem_of_edit(family: Family) -> str:
+    """What is wrong with the edit that a record's function gives, by its shapes."""
+    units = 3
+    ranges = jax.eval_shape(lambda: Ranges(jnp.zeros(units), jnp.ones(units), jnp.zeros(units, bool)))
+    keys = (jax.ShapeDtypeStruct((2,), jnp.uint32),) if family.random else ()
+    reading = family.option.otherwise if family.option else ""
+    try:
+        made = jax.eval_shape(
+            lambda *given: _one_point(family, reading, *given), ranges, jax.ShapeDtypeStruct((), jnp.float32), *keys
+        )
+        expected = _EDITS.get(family.kind)
+        if expected is not None and not isinstance(made, expected):
+            other = "; give kind='other' for edits of your own" if hasattr(made, "apply") else ""
+            return f"edit: expected a {expected.__name__} for kind {family.kind!r}, got {_kind_of(made)}{other}"
+        if not hasattr(made, "apply"):
+            return f"edit: expected a pytree with a method apply, got {_kind_of(made)}"
+        value, index = jax.ShapeDtypeStruct((4, units), jnp.float32), jax.ShapeDtypeStruct((4,), jnp.int32)
+        edited = jax.eval_shape(lambda edit, *given: edit.apply(*given, -1), made, value, index)
+    except Exception as error:
+        return f"edit: raises {type(error).__name__} for ranges of {units} units: {str(error).partition(chr(10))[0]}"
+    if getattr(edited, "shape", None) != value.shape:
+        return f"edit: expected apply to keep the value's shape {value.shape}, got {getattr(edited, 'shape', edited)}"
+    return ""
 
 
 def coarse_grid(family: str, step: int = 5) -> np.ndarray:
@@ -146,19 +222,21 @@ def identity(
 ) -> float | None:
     """The fraction from which a family edits nothing on the training images, or None where it always edits.
 
-    The literal offset formula has no such point. The text's clip p*r reaches the largest value only at
-    p = high/(high - low): the end of the grid stands for that, since a unit beyond it varies by less than a tenth.
-    So it does where some training values lie above `high`: where the `rule` of the ranges is another than 'minmax', or
-    the measured side's largest value is not known to be `reached` on the edited side. For the clip on both sides, so
-    does it where not all that an activation makes of negative values is known to be nothing or what it makes of
-    positive ones (`one_sided`).
+    It may depend on the `rule` of the ranges, on whether the measured side's largest value is known to be `reached` on
+    the edited side, and on whether the activation is `one_sided`: see `family.Circumstances`.
     """
-    if formulas.option_of(family) == "offset_formula" and options.offset_formula == "literal":
+    record, reading = get(family), reading_of(family, options)
+    if record.option is not None and reading == record.option.everywhere:
         return None
-    clips = {"clip": options.clip_formula == "text", "clip_both": not one_sided}
-    if family in clips and (clips[family] or rule != "minmax" or not reached):
-        return float(get(family).grid()[-1])
-    return get(family).identity
+    if record.unedited_at is None:
+        return record.identity
+    return record.unedited_at(Circumstances(reading, rule, reached, one_sided))
+
+
+def reading_of(family: str, options: SweepConfig) -> str:
+    """The reading of a family's formula that the options choose, empty where there is but one."""
+    option = get(family).option
+    return "" if option is None else str(getattr(options, option.name))
 
 
 def check(family: str, ranges: Ranges, options: SweepConfig, where: str = "ranges") -> None:
@@ -170,13 +248,27 @@ def check(family: str, ranges: Ranges, options: SweepConfig, where: str = "range
     fetched = Ranges(*(np.asarray(leaf) for leaf in ranges))
     if get(family).kind == "fill" and (fetched.low < 0)[~fetched.dead].any():
         raise InputError(f"{where}: {family} erases small values, which needs activations that are never negative")
-    senseless, live = np.asarray(formulas.without_meaning(family, fetched, options)), ~fetched.dead
-    if (live.any(-1) & (senseless == live).all(-1)).any():
-        option = formulas.option_of(family)
+    senseless, live = np.asarray(without_meaning(family, fetched, options)), ~fetched.dead
+    option = get(family).option
+    if option is not None and (live.any(-1) & (senseless == live).all(-1)).any():
         raise InputError(
-            f"{where}: {option} '{getattr(options, option)}' needs units whose largest value is positive, and none's "
-            f"is; use sweep.{option} '{formulas.OTHERWISE[option]}'"
+            f"{where}: {option.name} '{getattr(options, option.name)}' needs units whose largest value is positive, "
+            f"and none's is; use sweep.{option.name} '{option.otherwise}'"
         )
+
+
+def without_meaning(family: str, ranges: Ranges, options: SweepConfig) -> AnyArray:
+    """Live units for which a family's formula means nothing, of the shape of the ranges; they follow the dead ones.
+
+    The code's slope of the offset and the caption's clip are multiples of a unit's largest value, which has to be
+    positive: behind gelu, say, some units' never is.
+    """
+    return _meaningless(get(family), reading_of(family, options), ranges)
+
+
+def _meaningless(family: Family, reading: str, ranges: Ranges) -> AnyArray:
+    concerned = family.option is not None and reading == family.option.needs_positive
+    return concerned & (ranges.high <= 0) & ~ranges.dead
 
 
 def build(
@@ -200,8 +292,9 @@ def build(
         ranges,
         jnp.asarray(fractions, jnp.float32),
         None if keys is None else jnp.asarray(keys),
-        formula=known.formula,
-        options=options,
+        family=known,
+        reading=reading_of(family, options),
+        spare=options.dead_units == "identity",
     )
     if isinstance(made, Noise) and keys is not None:
         draws = np.shape(keys)[-2]
@@ -211,25 +304,39 @@ def build(
     return made
 
 
-@functools.partial(jax.jit, static_argnames=("formula", "options"))
+@functools.partial(jax.jit, static_argnames=("family", "reading", "spare"))
 def _build(
     ranges: Ranges,
     fractions: Array,
     keys: Array | None,
     *,
-    formula: Callable[..., Edit],
-    options: SweepConfig,
+    family: Family,
+    reading: str,
+    spare: bool,
 ) -> Edit:
+    def one_point(ranges: Ranges, fraction: Array, *key: Array) -> Edit:
+        made = _one_point(family, reading, ranges, fraction, *key)
+        # Where that is not the policy, the formula stands for all units, 0/0 and all.
+        return edits.sparing(made, ranges.dead | _meaningless(family, reading, ranges)) if spare else made
+
     def one_network(ranges: Ranges, fractions: Array, keys: Array | None) -> Edit:
         if keys is None:
-            return jax.vmap(lambda fraction: formula(ranges, fraction, options))(fractions)
-        made = jax.vmap(lambda key: jax.vmap(lambda fraction: formula(ranges, fraction, options, key))(fractions))(keys)
+            return jax.vmap(lambda fraction: one_point(ranges, fraction))(fractions)
+        made = jax.vmap(lambda key: jax.vmap(lambda fraction: one_point(ranges, fraction, key))(fractions))(keys)
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), made)
 
     if ranges.low.ndim == 1:
         return one_network(ranges, fractions, keys)
     axes = (0, 0 if fractions.ndim == 2 else None, None if keys is None else 0)
     return jax.vmap(one_network, axes)(ranges, fractions, keys)
+
+
+def _one_point(family: Family, reading: str, ranges: Ranges, fraction: Array, *key: Array) -> Edit:
+    """What a family's function gives; numbers that an affine edit has for all units are those of each."""
+    made = family.edit(ranges, fraction, *((reading,) if family.option else ()), *key)
+    if isinstance(made, Affine):
+        return Affine(*(jnp.broadcast_to(leaf, ranges.low.shape) for leaf in made))
+    return made
 
 
 def keys(purpose: str, seeds: Sequence[int], draws: int) -> np.ndarray:
@@ -248,7 +355,7 @@ def _keys(start: Array, seeds: Array, draws: int) -> Array:
 
 def random_signs(keys: AnyArray, units: int) -> np.ndarray:
     """A random sign of every unit for each of the keys' data [S, K, 2]: [S, K, H] of +-1, float32."""
-    return np.asarray(jax.vmap(jax.vmap(lambda key: formulas.signs(key, units)))(jnp.asarray(keys)))
+    return np.asarray(jax.vmap(jax.vmap(lambda key: moving_families.signs(key, units)))(jnp.asarray(keys)))
 
 
 def joined(ranges: Ranges, grids: Mapping[str, np.ndarray | Sequence[float]], options: SweepConfig) -> Affine:

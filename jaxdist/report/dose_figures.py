@@ -19,10 +19,28 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from jaxdist.analysis import FairComparison, Rho, Swept, dose_tables, dosed, preference, tables
 from jaxdist.config import StatisticsConfig
 from jaxdist.formatting import TWO_SEEDS, counted
+from jaxdist.perturbations import Traits
 from jaxdist.report.figures import LOOKS, Values, new_figure, settle, style
 
-LARGE, SMALL, MOVED, CONTROL = "#084f9a", "#dc3b2f", "#56bd95", "#000000"
-"""Colours of edits that erase large values, that erase small ones, that move the boundary, and of random controls."""
+LARGE, SMALL, MOVED, CONTROL, OTHER = "#084f9a", "#dc3b2f", "#56bd95", "#000000", "#f0b840"
+"""Colours of edits that erase large values, that erase small ones, that move the boundary, of random controls, and of
+others."""
+COLOURS: Mapping[str, str] = {
+    "small": SMALL,
+    "large": LARGE,
+    "control": CONTROL,
+    "moved": MOVED,
+    "other": OTHER,
+    "scale": "0.55",
+}
+"""Of lines, by what an edit does, in the order of the legend."""
+DASHES: Mapping[str, Any] = {
+    "solid": "-",
+    "dashed": (0, (5, 1.8)),
+    "mixed": (0, (5, 1.5, 1, 1.5)),
+    "dotted": (0, (1, 1.4)),
+}
+"""Of lines of one colour, in the order of the legend."""
 
 
 class Line(NamedTuple):
@@ -33,20 +51,16 @@ class Line(NamedTuple):
     dash: Any
 
 
-_LONG, _DOTTED, _MIXED = (0, (5, 1.8)), (0, (1, 1.4)), (0, (5, 1.5, 1, 1.5))
-LINES = {
-    "floor": Line("floor: small values raised", SMALL, "-"),
-    "dead_zone": Line("dead zone: small values zeroed", SMALL, _LONG),
-    "clip_both": Line("clip both: large values cut", LARGE, "-"),
-    "clip": Line("clip: large preactivations cut", LARGE, _LONG),
-    "noise": Line("noise", CONTROL, "-"),
-    "random_scale": Line("random scale of each unit", CONTROL, _DOTTED),
-    "offset": Line("offset", MOVED, "-"),
-    "shift": Line("shift (slope kept)", MOVED, _LONG),
-    "restored_offset": Line("offset, mean logits restored", MOVED, _MIXED),
-    "random_offset": Line("offset, random signs", MOVED, _DOTTED),
-    "scale": Line("common scale", "0.55", "-"),
-}
+def line(of: Traits) -> Line:
+    """How a family is drawn."""
+    return Line(of.label or of.words, COLOURS[of.effect], DASHES[of.dash])
+
+
+def _place(of: Traits) -> tuple[int, int]:
+    """Where a family stands in the legend: by what it does, then by its dash."""
+    return list(COLOURS).index(of.effect), list(DASHES).index(of.dash)
+
+
 CURVE_DOSES = np.linspace(0.02, 1, 200) ** 2
 """Where the figure's curves are evaluated, evenly on its axis."""
 RHO_LEVELS = tuple(np.geomspace(0.005, 0.2, 13).tolist())
@@ -59,13 +73,18 @@ MARKERS = {"below": "v", "above": "^"}
 class Curve(NamedTuple):
     """One side of a family: median flips over seeds with the least and the most, at doses common to them, each [D]."""
 
-    family: str
+    traits: Traits
     side: str
     dose: Values
     flips: Values
     low: Values
     high: Values
     two_sided: bool
+
+    @property
+    def family(self) -> str:
+        """The family's name."""
+        return self.traits.name
 
 
 class RhoCurve(NamedTuple):
@@ -122,17 +141,17 @@ def _shown(found: FairComparison) -> list[Swept]:
 def _curves(one: Swept) -> Iterator[Curve]:
     sides = list(one.paths())
     for side, path in sides:
-        family = one.series.family
+        traits = one.series.traits
         if one.unseen:  # at dose 0, whatever it flips
             most = np.median(path.flips.max(axis=1), keepdims=True)
-            yield Curve(family, side, np.zeros(1), most, most, most, two_sided=False)
+            yield Curve(traits, side, np.zeros(1), most, most, most, two_sided=False)
             continue
         flips = preference.flips_at(path, CURVE_DOSES)
         there = ~np.isnan(flips).any(axis=0)
         flips = flips[:, there]
         if flips.size:
             ends = (np.median(flips, axis=0), flips.min(axis=0), flips.max(axis=0))
-            yield Curve(family, side, CURVE_DOSES[there], *ends, two_sided=len(sides) > 1)
+            yield Curve(traits, side, CURVE_DOSES[there], *ends, two_sided=len(sides) > 1)
 
 
 def _rho_curve(rhos: Sequence[Rho], network: str, side: str) -> RhoCurve:
@@ -161,9 +180,9 @@ def draw(panels: Sequence[Panel], margin: float, *, resolution: float, title: st
             _panel(ax, panel, margin, resolution)
         for ax in axes[:, 0]:
             ax.set_ylabel("Predictions changed (%)")
-        shown = {curve.family: bool(curve.dose.any()) for panel in panels for curve in panel.curves}
+        seen = {curve.traits: bool(curve.dose.any()) for panel in panels for curve in panel.curves}
         sided = {curve.side for panel in panels for curve in panel.curves if curve.two_sided}
-        handles = _handles(shown, sided, margin)
+        handles = _handles(seen, sided, margin)
         wide = figure.get_figwidth() > 9
         figure.legend(handles=handles, loc="outside lower center", ncols=4 if wide else 3, handlelength=3.4)
         if title is not None:
@@ -183,8 +202,7 @@ def _panel(ax: Axes, panel: Panel, margin: float, resolution: float) -> None:
     ax.set_axisbelow(True)
     ax.axhline(100 * margin, color="0.35", linewidth=0.8, linestyle=(0, (1, 2)), zorder=1.5)
     # Later ones are drawn above: what the verdict is made of must not be covered.
-    order = list(LINES)[::-1]
-    for curve in sorted(panel.curves, key=lambda one: order.index(one.family)):
+    for curve in sorted(panel.curves, key=lambda one: _place(one.traits), reverse=True):
         _curve(ax, curve, least)
     rhos = [one for one in panel.rhos if np.isfinite(one.rho).any()]
     if rhos:
@@ -192,21 +210,17 @@ def _panel(ax: Axes, panel: Panel, margin: float, resolution: float) -> None:
 
 
 def _curve(ax: Axes, curve: Curve, least: float) -> None:
-    line = LINES[curve.family]
+    _, colour, dash = line(curve.traits)
     if not curve.dose.any():
-        ax.plot(
-            [0, 0], [least, 100 * float(np.nanmax(curve.flips))], color=line.colour, linewidth=6, solid_capstyle="butt"
-        )
+        ax.plot([0, 0], [least, 100 * float(np.nanmax(curve.flips))], color=colour, linewidth=6, solid_capstyle="butt")
         return
     flips, low, high = (np.maximum(100 * values, least / 10) for values in (curve.flips, curve.low, curve.high))
     if not np.isfinite(flips).any():
         return
-    ax.fill_between(
-        curve.dose, low, high, color=line.colour, alpha=0.15 if curve.family in NAMED else 0.08, linewidth=0
-    )
+    ax.fill_between(curve.dose, low, high, color=colour, alpha=0.15 if curve.family in NAMED else 0.08, linewidth=0)
     marker = MARKERS[curve.side] if curve.two_sided else None
     every = (0.06 if curve.side == "below" else 0.11, 0.13) if marker else None
-    ax.plot(curve.dose, flips, color=line.colour, linestyle=line.dash, marker=marker, markersize=4.5, markevery=every)
+    ax.plot(curve.dose, flips, color=colour, linestyle=dash, marker=marker, markersize=4.5, markevery=every)
 
 
 def _rho(ax: Axes, rhos: Sequence[RhoCurve]) -> None:
@@ -278,14 +292,13 @@ def _plain(ax: Axes) -> None:
         axis.set_minor_formatter(NullFormatter())
 
 
-def _handles(shown: Mapping[str, bool], sided: set[str], margin: float) -> list[Line2D]:
+def _handles(seen: Mapping[Traits, bool], sided: set[str], margin: float) -> list[Line2D]:
+    """The legend's, of families by whether any dose shows them."""
     handles = []
-    for name, line in LINES.items():
-        if name in shown:
-            look = {"linestyle": line.dash, "label": line.label}
-            if not shown[name]:
-                look = {"linewidth": 3, "label": f"{line.label}: dose 0"}
-            handles.append(Line2D([], [], color=line.colour, **look))
+    for of in sorted(seen, key=_place):
+        label, colour, dash = line(of)
+        look = {"linestyle": dash, "label": label} if seen[of] else {"linewidth": 3, "label": f"{label}: dose 0"}
+        handles.append(Line2D([], [], color=colour, **look))
     for side in ("above", "below"):
         if side in sided:
             words = {"above": "raised: fraction above 0", "below": "lowered: fraction below 0"}[side]

@@ -56,8 +56,6 @@ class Look(NamedTuple):
     marker: str
 
 
-DASHES: dict[str, Literal["-", "--"]] = {"scale": "-", "clip": "--", "offset": "-"}
-
 # The paper's blue and red have the same luminance; these are a dark blue and a light red, 65 and 120 of 255 in grey.
 LOOKS = {"abs": Look("Abs", "#084f9a", "o"), "relu": Look("ReLU", "#ea4a3d", "s")}
 
@@ -91,6 +89,14 @@ INTENSITY = Panel(
 DISTANCE = Panel(
     ("offset",), "Distance edits", "Distance offset (% of activation range)", (-200, 100), range(-200, 101, 50), 0
 )
+
+
+DASHES: dict[str, Literal["-", "--"]] = {
+    family: dash  # type: ignore[misc]  # of the two that there are
+    for panel in (INTENSITY, DISTANCE)
+    for family, dash in zip(panel.families, ("-", "--"), strict=False)
+}
+"""Of the families of a panel, which share it."""
 
 
 def curves_of(frame: pd.DataFrame) -> Curves:

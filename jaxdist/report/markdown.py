@@ -140,7 +140,7 @@ def _radii(reach: pd.DataFrame) -> str:
     some_out = (reach.left_out != "").any()
     rows = []
     for r in reach.itertuples():
-        row = [r.network, r.site, r.split, tables.outward(r.family, r.side), *radius(r)]
+        row = [r.network, r.site, r.split, r.edit, *radius(r)]
         rows.append([*row, f"{r.censored}/{r.seeds}", r.reentered, *([r.left_out or "–"] if some_out else [])])
     headers = ["network", "site", "split", "edit", "median", "interval"]
     headers += ["to end of grid", "re-entered", *(["without seeds"] if some_out else [])]

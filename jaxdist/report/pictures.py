@@ -6,7 +6,7 @@ Tables hold fractions; what is drawn is percent.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,17 +19,11 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from jaxdist.analysis import Pair, tables
 from jaxdist.formatting import counted
-from jaxdist.perturbations import families
-from jaxdist.report.figures import Look, Values, looks, new_figure, settle, style
+from jaxdist.perturbations import Traits, families
+from jaxdist.report.figures import FEW, Look, Values, looks, new_figure, settle, style
 
 MAP = "viridis"
 """Perceptually uniform, and as readable in grey."""
-
-LABELS = {
-    "scale": "Scale (% of original)",
-    "clip": "Clip (% of range)",
-    "offset": "Distance offset (% of activation range)",
-}
 
 _HALO = [patheffects.withStroke(linewidth=2.2, foreground="black")]
 
@@ -41,8 +35,7 @@ def layers(reach: pd.DataFrame, *, title: str | None = None) -> Figure:
     with an arrow stands at the end of the grid where the accuracy is kept to there, as an arrow does for an interval.
     """
     sites, look = list(reach.site.unique()), looks(reach.network.unique())
-    given = set(zip(reach.family, reach.side, strict=True))
-    columns = [edge for edge in tables.OUTWARD if edge in given]
+    columns = list(dict.fromkeys(zip(reach.family, reach.side, strict=True)))
     names = [_broken(site) for site in sites]
     lines = max(1.0, len(look) / 2, *(0.75 * (1 + name.count("\n")) for name in names))
     with style(9):
@@ -77,6 +70,48 @@ def layers(reach: pd.DataFrame, *, title: str | None = None) -> Figure:
         return settle(figure)
 
 
+def further(points: pd.DataFrame, edits: Mapping[str, Traits], *, title: str | None = None) -> Figure:
+    """Accuracy against the fraction of each family, a panel each, with the interval of each network; as Figure 1.
+
+    `points` are of one site and split; `edits` are the families by name.
+    """
+    names, look = list(points.family.unique()), looks(points.network.unique())
+    columns = min(len(names), 4)
+    rows = -(-len(names) // columns)
+    with style(10):
+        figure = new_figure((max(1.2 + 2.9 * columns, 4.6), 1.2 + 2.6 * rows))
+        axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
+        for ax in axes.flat[len(names) :]:
+            ax.set_axis_off()
+        for ax, name in zip(axes.flat, names, strict=False):
+            of, part = edits[name], points[points.family == name]
+            for network, one in part.groupby("network", sort=False):
+                line, x = look[str(network)], 100 * one.fraction.to_numpy(float)
+                low, high = (100 * one[end].clip(0, 1).to_numpy(float) for end in ("low", "high"))
+                if np.isfinite(low).any():
+                    ax.fill_between(x, low, high, color=line.colour, alpha=0.2, linewidth=0)
+                start = 0.02 + 0.05 * list(look).index(str(network))
+                every = (start, 0.1) if len(x) > FEW and np.isfinite(one.accuracy).any() else None
+                ax.plot(x, 100 * one.accuracy, color=line.colour, marker=line.marker, markevery=every)
+            ends = 100 * np.array([part.fraction.min(), part.fraction.max()])
+            _axis(ax, "x", ends, of.spacing == "log")
+            if of.spacing == "linear":  # some go on where nothing happens
+                margin = 0.05 * float(np.ptp(np.clip(ends, -200, 300)))
+                ax.set_xlim(max(ends[0], -200) - margin, min(ends[1], 300) + margin)
+            ax.set(title=of.words.capitalize(), xlabel=of.axis_label, ylim=(0, 102), yticks=range(0, 101, 20))
+            ax.grid(color="0.92", linewidth=0.6)
+            ax.set_axisbelow(True)
+            ax.axvline(100 * of.identity, color="0.55", linewidth=0.8, linestyle=":", zorder=1)
+        for ax in axes[:, 0]:
+            ax.set_ylabel("Accuracy (%)")
+        handles = [Line2D([], [], color=one.colour, marker=one.marker, label=one.label) for one in look.values()]
+        handles.append(Line2D([], [], color="0.55", linewidth=0.8, linestyle=":", label="unedited"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 7))
+        if title is not None:
+            figure.suptitle(title, fontsize="large")
+        return settle(figure)
+
+
 def heat_map(pair: Pair, margin: float, *, title: str | None = None) -> Figure:
     """Accuracy over both fractions of a pair of families, a panel a network; `pair.points` are of one site and split.
 
@@ -106,8 +141,8 @@ def heat_map(pair: Pair, margin: float, *, title: str | None = None) -> Figure:
                 ax.plot(*(100 * np.array(pair.identity, float)), **_CROSS)
             seeds = int(part.seeds.max())
             ax.set_title(f"{looks(networks)[network].label}, {counted(seeds, 'seed')}")
-            ax.set_xlabel(LABELS[pair.first])
-        axes[0].set_ylabel(LABELS[pair.second])
+            ax.set_xlabel(families.get(pair.first).axis_label)
+        axes[0].set_ylabel(families.get(pair.second).axis_label)
         figure.colorbar(mesh, ax=list(axes), label="Accuracy (%)", aspect=25)
         contour = Line2D(
             [],
@@ -148,7 +183,7 @@ def _edge(ax: Axes, part: pd.DataFrame, family: str, side: str) -> None:
     ax.grid(axis="x", color="0.92", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.axvline(unedited, color="0.55", linewidth=0.8, linestyle=":", zorder=1)
-    ax.set(title=tables.outward(family, side), xlabel="% of value" if family == "scale" else "% of range")
+    ax.set(title=part["edit"].iloc[0], xlabel=f"% of {families.get(family).unit}")
 
 
 def _radius(ax: Axes, row: Any, y: float, look: dict[str, Look]) -> None:

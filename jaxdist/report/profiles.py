@@ -16,11 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from jaxdist.analysis import breakdowns, tables
-from jaxdist.perturbations import families
+from jaxdist.analysis import breakdowns
+from jaxdist.perturbations import families as records
 from jaxdist.report import figures
 from jaxdist.report.figures import looks, new_figure, settle, style
-from jaxdist.report.pictures import LABELS, plain
+from jaxdist.report.pictures import plain
 
 MAP = "viridis_r"
 """From light to dark as training goes on; its lightest part is left out."""
@@ -84,7 +84,7 @@ def snapshots(points: pd.DataFrame, *, title: str | None = None) -> Figure:
             for family, ax in zip(families, row, strict=True):
                 part = points[(points.network == network) & (points.family == family)]
                 figures.frame(ax, PANELS[family])
-                ax.set(xlabel=LABELS[family] if ax in axes[-1] else "", ylabel="")
+                ax.set(xlabel=records.get(family).axis_label if ax in axes[-1] else "", ylabel="")
                 ax.set_title(f"{looks(networks)[network].label}, {family}")
                 for threshold, colour in colours.items():
                     one = part[part.threshold == threshold]
@@ -116,8 +116,7 @@ def radii_along_training(reach: pd.DataFrame, *, title: str | None = None) -> Fi
     `reach` is one site and split of `breakdowns.along_training`: medians over the seeds that passed, with intervals.
     An open marker stands at the end of the grid where the accuracy is kept to there.
     """
-    given, look = set(zip(reach.family, reach.side, strict=True)), looks(reach.network.unique())
-    columns = [edge for edge in tables.OUTWARD if edge in given]
+    columns, look = list(dict.fromkeys(zip(reach.family, reach.side, strict=True))), looks(reach.network.unique())
     with style(10):
         figure = new_figure((0.6 + 2.5 * len(columns), 3.4))
         axes = figure.subplots(1, len(columns), squeeze=False)[0]
@@ -125,15 +124,15 @@ def radii_along_training(reach: pd.DataFrame, *, title: str | None = None) -> Fi
             part = reach[(reach.family == family) & (reach.side == side)]
             for network, one in part.groupby("network", sort=False):
                 _course(ax, one.sort_values("threshold"), look[str(network)])
-            if families.get(family).spacing == "log":
+            if records.get(family).spacing == "log":
                 ax.set_yscale("log")
                 ax.yaxis.set_major_formatter(plain)
                 ax.yaxis.set_minor_formatter("")
-            ax.axhline(100 * families.get(family).identity, color="0.55", linewidth=0.8, linestyle=":", zorder=1)
+            ax.axhline(100 * records.get(family).identity, color="0.55", linewidth=0.8, linestyle=":", zorder=1)
             ax.grid(color="0.92", linewidth=0.6)
             ax.set_axisbelow(True)
-            ax.set(title=tables.outward(family, side), xlabel="Training accuracy (%)")
-            ax.set(ylabel="% of value" if family == "scale" else "% of range", xlim=(0, 103))
+            ax.set(title=part["edit"].iloc[0], xlabel="Training accuracy (%)")
+            ax.set(ylabel=f"% of {records.get(family).unit}", xlim=(0, 103))
             ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
         handles = [Line2D([], [], color=one.colour, marker=one.marker, label=one.label) for one in look.values()]
         open_: dict[str, Any] = {

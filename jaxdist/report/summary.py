@@ -15,7 +15,7 @@ from jaxdist.analysis import breakdowns, dose_tables, dosed, tables, verdicts
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
 from jaxdist.formatting import counted, listed
-from jaxdist.perturbations import families, formulas
+from jaxdist.perturbations import families
 from jaxdist.report import markdown
 from jaxdist.sweep import fitness, results
 from jaxdist.types import Ranges
@@ -68,8 +68,8 @@ def summary(result: xr.DataTree, options: StatisticsConfig) -> RenderableType:
         if len(sites) > 1:
             table.add_section()
             table.add_row(tables.shortened(str(site), max(16, WIDTH - 4 - others)))
-        for (family, side), _ in layer.groupby(["family", "side"], sort=False):
-            label = ("  " if len(sites) > 1 else "") + tables.outward(family, side)
+        for (family, side, edit), _ in layer.groupby(["family", "side", "edit"], sort=False):
+            label = ("  " if len(sites) > 1 else "") + str(edit)
             table.add_row(
                 label, *(cells.get((str(site), str(family), str(side), str(network)), "") for network in networks)
             )
@@ -101,7 +101,7 @@ def interval_words(reach: pd.DataFrame, options: StatisticsConfig) -> str:
 
 def _notes(result: xr.DataTree, options: StatisticsConfig) -> list[str]:
     notes = []
-    swept = [group.to_dataset() for name, group in result.children.items() if name in families.ALL]
+    swept = [result[name].to_dataset() for name in results.families_of(result)]
     if "training" in result.children:
         training = tables.training(result, options)
         for network, part in training.groupby("network", sort=False):
@@ -150,12 +150,13 @@ def _meaningless_notes(network: str, measured: xr.Dataset, result: xr.DataTree) 
     options = results.options_of(result).sweep
     found = Ranges(*(measured[name].to_numpy() for name in Ranges._fields))
     concerned: dict[str, list[str]] = {}  # families whose formulas one option names are concerned by the same units
-    for family in (name for name in families.ALL if name in result.children):
-        if np.any(formulas.without_meaning(family, found, options)):
-            concerned.setdefault(formulas.option_of(family), []).append(family)
+    for family in (name for name in families.BUILT_IN if name in result.children):
+        option = families.get(family).option
+        if option is not None and np.any(families.without_meaning(family, found, options)):
+            concerned.setdefault(option.name, []).append(family)
     notes = []
     for names in concerned.values():
-        count, s = int(np.sum(formulas.without_meaning(names[0], found, options))), "s" if len(names) == 1 else ""
+        count, s = int(np.sum(families.without_meaning(names[0], found, options))), "s" if len(names) == 1 else ""
         them, are, is_ = ("it", "it is", "is") if count == 1 else ("them", "they are", "are")
         done = f"leave{s} {them} as {are}" if options.dead_units == "identity" else f"edit{s} {them} all the same"
         units = f"{count} of {counted((~found.dead).sum(), 'unit')} {is_} never positive"

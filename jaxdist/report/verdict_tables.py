@@ -86,16 +86,16 @@ def _finding(found: FairComparison, one: Finding, options: StatisticsConfig) -> 
     yield "Angular dose at which so many predictions change, median with interval:"
     rows = [
         [
-            tables.outward(family, side),
+            str(edit),
             *(verdicts.dose(row, interval=True) for _, row in part.sort_values("level").iterrows()),
         ]
-        for (family, side), part in costs.groupby(["family", "side"], sort=False)
+        for (_, _, edit), part in costs.groupby(["family", "side", "edit"], sort=False)
     ]
     yield markdown.grid(rows, ["edit", *(f"{100 * level:g} %" for level in LEVELS)])
     yield "Percentage of predictions changed at equal dose, median (– where a seed's path ends before):"
     rows = [
-        [tables.outward(family, side), *map(tables.percent, part.flips)]
-        for (family, side), part in equal.groupby(["family", "side"], sort=False)
+        [str(edit), *map(tables.percent, part.flips)]
+        for (_, _, edit), part in equal.groupby(["family", "side", "edit"], sort=False)
     ]
     yield markdown.grid(rows, ["edit", *(f"{dose:g}" for dose in dose_tables.EQUAL_DOSES)])
     yield (

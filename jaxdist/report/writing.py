@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +16,7 @@ from jaxdist.compute import hosts
 from jaxdist.config import StatisticsConfig
 from jaxdist.formatting import counted
 from jaxdist.networks import targets
-from jaxdist.perturbations import families
+from jaxdist.perturbations import PAPER, Traits
 from jaxdist.report import (
     documents,
     dose_figures,
@@ -29,7 +29,7 @@ from jaxdist.report import (
     verdict_tables,
 )
 from jaxdist.storage import manifests, places
-from jaxdist.sweep import fitness
+from jaxdist.sweep import fitness, results
 
 _VERDICT = ("doses.csv", "verdict.md", "gauges.md")
 """The tables of a fair comparison; not each has the last."""
@@ -82,6 +82,7 @@ def _write(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> list
         files.write_text(written[-1], markdown.with_notes(text, fitness.notes(result)))
     for stem, figure in itertools.chain(
         _figures1(points, fitness.remark(result)),
+        _further(points, results.families_of(result), fitness.remark(result)),
         _layers(reach, options),
         _pairs(pairs, options),
         _units(units),
@@ -163,23 +164,40 @@ def _figures1(points: pd.DataFrame, remark: str = "") -> Iterator[tuple[str, Fig
         "figure1_distance": figures.distance_figure,
     }
     for site, suffix in _sites(points):
-        title = f"{tables.only(points)}: bands over images" if tables.over_images(points) else None
-        if ((points.site == site) & (points.over == "seeds") & (points.seeds == 2)).any():
-            title = figures.TWO_SEEDS_BAND.capitalize().replace(", cut", ",\ncut")  # the single panels are narrow
-        if suffix:
-            where = "All sites" if site == targets.ALL else tables.shortened(site, 30)
-            what = f"{where}, {tables.main_split(points)} images"
-            title = what if title is None else f"{what}\n{title}"
-        if remark:
-            title = remark if title is None else f"{title}\n{remark}"
-        curves = curves_of(points, site)
+        title, curves = _title1(points, site, suffix, remark), curves_of(points, site)
         for stem, draw in drawn.items():
             yield stem + suffix, draw(curves, title=title)
 
 
+def _title1(points: pd.DataFrame, site: str, suffix: str, remark: str) -> str | None:
+    """What is said above Figure 1 and its like, where there is something to say."""
+    title = f"{tables.only(points)}: bands over images" if tables.over_images(points) else None
+    if ((points.site == site) & (points.over == "seeds") & (points.seeds == 2)).any():
+        title = figures.TWO_SEEDS_BAND.capitalize().replace(", cut", ",\ncut")  # the single panels are narrow
+    if suffix:
+        where = "All sites" if site == targets.ALL else tables.shortened(site, 30)
+        what = f"{where}, {tables.main_split(points)} images"
+        title = what if title is None else f"{what}\n{title}"
+    if remark:
+        title = remark if title is None else f"{title}\n{remark}"
+    return title
+
+
+def _further(points: pd.DataFrame, edits: Mapping[str, Traits], remark: str) -> Iterator[tuple[str, Figure]]:
+    """The families that Figure 1 does not have, each in a panel of its own."""
+    for site, suffix in _sites(points):
+        shown = points[(points.site == site) & (points.split == tables.main_split(points))]
+        shown = shown[~shown.family.isin(PAPER)]
+        if not shown.empty:
+            yield (
+                f"figure1_further{suffix}",
+                pictures.further(shown, edits, title=_title1(points, site, suffix, remark)),
+            )
+
+
 def _layers(reach: pd.DataFrame, options: StatisticsConfig) -> Iterator[tuple[str, Figure]]:
     # A column an edit: those of the paper, since there is no room for all.
-    reach = reach[reach.family.isin(families.PAPER)] if not reach.empty else reach
+    reach = reach[reach.family.isin(PAPER)] if not reach.empty else reach
     if not reach.empty and reach.site.nunique() > 1:
         shown = reach[reach.split == tables.main_split(reach)]
         yield (
@@ -219,7 +237,7 @@ def _units(units: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
 
 def _stages(points: pd.DataFrame, reach: pd.DataFrame, options: StatisticsConfig) -> Iterator[tuple[str, Figure]]:
     # A column an edit, in panels that the paper's families have; the tables hold the others.
-    points, reach = (f if f.empty else f[f.family.isin(families.PAPER)] for f in (points, reach))
+    points, reach = (f if f.empty else f[f.family.isin(PAPER)] for f in (points, reach))
     for site, suffix in _sites(points):
         split = tables.main_split(points)
         shown = points[(points.site == site) & (points.split == split)]

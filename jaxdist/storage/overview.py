@@ -15,7 +15,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import h5py
 import numpy as np
@@ -23,6 +23,8 @@ import numpy as np
 from jaxdist import config as configs
 from jaxdist import files
 from jaxdist.errors import DAMAGED, InputError
+from jaxdist.perturbations import traits
+from jaxdist.registry import FAMILIES
 from jaxdist.storage import manifests, places
 from jaxdist.version import SCHEMA
 
@@ -108,7 +110,7 @@ def _look(folder: Path) -> Overview:
             one.date = _last_modified(noted.parent)
             one.state, one.progress = "unfinished", _progress(noted, one)
         elif not result.is_file():  # killed while it saved, and begun again by the same command
-            _take_config(configs.load(folder / places.CONFIG), one)
+            _take_config(configs.load(folder / places.CONFIG, kept=True), one)
             one.date = _modified(folder / places.CONFIG)
     except (OSError, *DAMAGED) as error:
         one.state, one.problem = "damaged", f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
@@ -150,7 +152,8 @@ def _read_result(path: Path, one: Overview) -> str:
         schema = int(np.ravel(file.attrs.get("schema", 0))[0])
         if schema != SCHEMA:
             raise InputError(f"expected a result of schema {SCHEMA}, got {schema or 'none'}")
-        swept = [name for name in get_args(configs.Family) if name in file]
+        swept = [name for name in FAMILIES if name in file]
+        swept += [name for name, group in file.items() if traits.is_told(group.attrs, name) and name not in swept]
         one.state = "swept" if swept else "trained"
         one.data = str(file.attrs.get("data_name", "")) or None
         made = [json.loads(group.attrs.get("made", "{}")).get("at", "") for group in file.values() if _is_group(group)]
@@ -158,7 +161,7 @@ def _read_result(path: Path, one: Overview) -> str:
         one.date = last or one.date
         one.unknown = tuple(json.loads(file.attrs.get("origin", "{}")).get("unknown", ()))
         if "config" in file.attrs:
-            config = configs.from_toml(str(file.attrs["config"]), where=path.name)
+            config = configs.from_toml(str(file.attrs["config"]), where=path.name, kept=True)
             _take_config(config, one)
         if "training" in file:
             group = file["training"]
@@ -237,7 +240,7 @@ def _number(value: Any) -> float | None:
 
 def _progress(noted: Path, one: Overview) -> dict[str, Any]:
     """Where an unfinished run is: updates made of all networks, or sweeping, with the number of parts kept."""
-    config = configs.from_dict(tomllib.loads(noted.read_text(encoding="utf-8"))["config"], where=noted.name)
+    config = configs.from_dict(tomllib.loads(noted.read_text(encoding="utf-8"))["config"], where=noted.name, kept=True)
     trained_before = one.seeds if one.networks else None
     _take_config(config, one)
     parts = len(list((noted.parent / "sweep").glob("*.npz")))

@@ -74,7 +74,7 @@ class Store:
                 )
             with _readable(self._noted):
                 files.check_seal(self._noted)
-                before = configs.from_dict(self._found["config"], where=str(self._noted))
+                before = configs.from_dict(self._found["config"], where=str(self._noted), kept=True)
             refuse_other(before, config, self._folder)
 
     @property

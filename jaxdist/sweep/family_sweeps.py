@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxdist.config import Options
 from jaxdist.errors import InputError
+from jaxdist.formatting import listed
 from jaxdist.networks import Targets, taps
 from jaxdist.perturbations import Affine, Edit, Gauge, edits, families, ranges
 from jaxdist.sweep import counting, restored
@@ -89,9 +90,11 @@ def sweep(
     )
     found: dict[str, Swept] = {}
     for kind, names in by_kind(list(wanted)).items():
-        label = job if kind == "affine" else f"{job} {kind}"
-        some = {name: wanted[name] for name in names}
-        found |= _KINDS[kind](Task(some, subjects, measured, context, dosings, label, own))
+        # Edits of unlike forms cannot run concatenated.
+        for together in [[name] for name in names] if kind == "other" else [names]:
+            label = job if kind == "affine" else f"{job} {together[0] if kind == 'other' else kind}"
+            some = {name: wanted[name] for name in together}
+            found |= _KINDS[kind](Task(some, subjects, measured, context, dosings, label, own))
     return {name: found[name] for name in wanted}
 
 
@@ -105,7 +108,9 @@ def _fill(task: Task) -> dict[str, Swept]:
     def made(name: str, target: str) -> dict[str, Edit]:
         found: dict[str, Edit] = {}
         for site, edit in task.made(name, target).items():
-            where, activation = _behind(task.subjects[name].model, site, task.context.options.ranges.measured_on)
+            where, activation = _behind(
+                task.subjects[name].model, site, task.context.options.ranges.measured_on, list(task.grids)
+            )
             found[where] = dataclasses.replace(edit, activation=activation)
         return found
 
@@ -141,6 +146,7 @@ _KINDS: dict[families.Kind, Callable[[Task], dict[str, Swept]]] = {
     "affine": _as_made,
     "fill": _fill,
     "noise": _as_made,
+    "other": _as_made,
     "restored": _restored,
 }
 
@@ -225,9 +231,9 @@ def check(model: taps.Model, targets: Targets, options: Options) -> None:
         ranges, or doses where sites are only edited together.
     """
     swept = options.sweep
-    if any(families.get(name).kind == "fill" for name in swept.families):
-        for site in dict.fromkeys(itertools.chain(*targets.values())):
-            _behind(model, site, options.ranges.measured_on)
+    filling = [name for name in swept.families if families.get(name).kind == "fill"]
+    for site in dict.fromkeys(itertools.chain(*targets.values())) if filling else ():
+        _behind(model, site, options.ranges.measured_on, filling)
     if "absolute" in swept.gauges and options.ranges.measured_on == "pre":
         raise InputError(
             "sweep.gauges: 'absolute' edits magnitudes, whose ranges are those behind the activation; "
@@ -237,8 +243,11 @@ def check(model: taps.Model, targets: Targets, options: Options) -> None:
         raise InputError("sweep.dose: doses are of one site's edits; use sweep.layers 'each' or 'both'")
 
 
-def _behind(model: taps.Model, site: str, measured_on: str) -> tuple[str, Any]:
-    """The site at which activations are edited, and the function that gives them where they are at no site."""
+def _behind(model: taps.Model, site: str, measured_on: str, names: Sequence[str]) -> tuple[str, Any]:
+    """The site at which activations are edited, and the function that gives them where they are at no site.
+
+    Some families, by their `names`, want it.
+    """
     follows = model.after(site)
     problem = None
     if measured_on != "post":
@@ -253,6 +262,7 @@ def _behind(model: taps.Model, site: str, measured_on: str) -> tuple[str, Any]:
             f"and abs do; leave these families out, or name the site behind it, post={{'{site}': 'its name'}}"
         )
     if problem:
-        raise InputError(f"site '{site}': floor and dead_zone edit what follows it, and {problem}")
+        edit = "edits" if len(names) == 1 else "edit"
+        raise InputError(f"site '{site}': {listed(names)} {edit} what follows it, and {problem}")
     assert follows is not None
     return (follows, None) if isinstance(follows, str) else (site, follows)

@@ -108,7 +108,7 @@ def match_dose(
     searches: dict[Place, Search] = {}
     for family, found in swept.items():
         identity = identities[family]
-        if family == "scale" or identity is None:
+        if families.get(family).effect == "scale" or identity is None:
             continue
         for name, target in dosings:
             dose = found.found.angular[names.index(name), :, at[target], here]

@@ -32,6 +32,7 @@ from jaxdist import config as configs
 from jaxdist.data import Dataset
 from jaxdist.errors import InputError
 from jaxdist.networks import Metrics
+from jaxdist.perturbations import Traits, families, traits
 from jaxdist.sweep.waves import Found
 from jaxdist.types import Ranges
 from jaxdist.version import SCHEMA
@@ -76,14 +77,28 @@ def config_of(result: xr.DataTree) -> configs.Config:
             "the result is of a network that was measured from Python, so it has no config to go by; use a run folder "
             "that 'jaxdist run', 'train' or 'import-torch' made"
         )
-    return configs.from_toml(result.attrs["config"])
+    return configs.from_toml(result.attrs["config"], kept=True)
 
 
 def options_of(result: xr.DataTree) -> configs.Options:
     """How a result's networks were measured, whether it is of a run or of a user's own network."""
     if "config" in result.attrs:
         return config_of(result).options
-    return configs.options_from_dict(json.loads(result.attrs.get("options", "{}")), where="the result's options")
+    told = json.loads(result.attrs.get("options", "{}"))
+    return configs.options_from_dict(told, where="the result's options", kept=True)
+
+
+def families_of(*swept: xr.DataTree) -> dict[str, Traits]:
+    """The families that a result was swept with, or several, by name, the built-in ones first.
+
+    What is told of them is what the first such result says; of older ones, which say nothing, what is built in.
+    """
+    told: dict[str, Traits] = {}
+    for name, group in (pair for result in swept for pair in result.children.items()):
+        of = traits.read(group.attrs, name) or (families.get(name) if name in families.BUILT_IN else None)
+        if of is not None:
+            told.setdefault(name, of)
+    return {name: told[name] for name in [*families.BUILT_IN, *told] if name in told}
 
 
 def untrained(result: xr.DataTree) -> str | None:
@@ -178,6 +193,7 @@ class Swept(NamedTuple):
 
 def family(
     swept: Swept,
+    of: Traits,
     identity: float | None,
     coords: Mapping[str, Sequence[Any]],
     totals: Sequence[int],
@@ -185,6 +201,7 @@ def family(
 ) -> xr.Dataset:
     """Label what a family's sweep finds over the axes of `coords`, which are network, seed, site and split.
 
+    The attributes tell what reports need to know of the family, so that these need not know it themselves.
     `identity` says where it edits nothing, if anywhere; `totals` are the images a split; `outgoing`, where doses were
     measured, of which networks and sites they are weighted by the outgoing weights.
     """
@@ -201,7 +218,7 @@ def family(
     return xr.Dataset(
         values,
         coords={**coords, "fraction": swept.fraction},
-        attrs={**attrs, "draws": swept.draws, "made": made()},
+        attrs={**traits.attributes(of), **attrs, "draws": swept.draws, "made": made()},
     )
 
 

@@ -155,14 +155,16 @@ def every_family(
     unedited, coords = counting.identities(subjects, context), context.coords(subjects)
     swept = family_sweeps.sweep(subjects, measured, context, dosings)
     found = {
-        name: results.family(each, unedited[name], coords, context.totals, outgoing) for name, each in swept.items()
+        name: results.family(each, families.get(name), unedited[name], coords, context.totals, outgoing)
+        for name, each in swept.items()
     }
     if options.matched:
         found |= matched.match_dose(subjects, measured, swept, unedited, context, dosings)
     turned, even = family_sweeps.gauges(subjects, measured, context)
     for (gauge, name), each in turned.items():
         labels = context.coords(dict.fromkeys(even))
-        found[f"{gauge}_{name}"] = results.family(each, unedited[name], labels, context.totals, {})
+        of = families.get(name)
+        found[f"{gauge}_{name}"] = results.family(each, of, unedited[name], labels, context.totals, {})
     return found
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError
-from jaxdist.perturbations import edits, families, formulas
+from jaxdist.perturbations import edits, families
 from jaxdist.types import Ranges
 
 LOW, HIGH = np.array([0.0, 1.0, 0.0], np.float32), np.array([4.0, 3.0, 0.0], np.float32)
@@ -145,7 +145,7 @@ def test_units_for_which_a_formula_means_nothing_follow_the_dead_ones():
     mixed = Ranges(jnp.array([-3.0, -1.0, -2.0]), jnp.array([-1.0, 2.0, 0.0]), jnp.array([False, False, True]))
     for family, options in (("offset", {}), ("clip", {"clip_formula": "caption"})):
         np.testing.assert_array_equal(
-            formulas.without_meaning(family, mixed, SweepConfig(**options)), [True, False, False]
+            families.without_meaning(family, mixed, SweepConfig(**options)), [True, False, False]
         )
         made = families.build(family, mixed, np.array([0.3]), SweepConfig(**options))
         none = edits.unedited(3)
@@ -154,8 +154,8 @@ def test_units_for_which_a_formula_means_nothing_follow_the_dead_ones():
         assert (made.scale[0, 1], made.high[0, 1]) != (1, np.inf)
         literal = families.build(family, mixed, np.array([0.3]), SweepConfig(dead_units="nan", **options))
         assert (literal.scale[0, 0], literal.high[0, 0]) != (1, np.inf)
-    assert not np.any(formulas.without_meaning("offset", mixed, SweepConfig(offset_formula="intended")))
-    assert not np.any(formulas.without_meaning("scale", mixed, SweepConfig()))
+    assert not np.any(families.without_meaning("offset", mixed, SweepConfig(offset_formula="intended")))
+    assert not np.any(families.without_meaning("scale", mixed, SweepConfig()))
 
 
 def test_a_formula_that_means_nothing_for_a_whole_network_is_refused_with_the_way_out():

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from jaxdist import config, crossings
 from jaxdist.analysis import breakdowns, tables
+from jaxdist.perturbations import families
 from jaxdist.report import markdown, pictures, profiles, summary, writing
 from jaxdist.report.figures import looks
 from jaxdist.sweep import results
@@ -55,7 +56,9 @@ class TestLayers:
     def test_every_network_has_a_dot_at_its_median_in_every_row_of_every_panel(self, reach):
         figure = pictures.layers(reach)
         edges = [("scale", "below"), ("scale", "above"), ("clip", "below"), ("offset", "below"), ("offset", "above")]
-        assert [ax.get_title(loc="left") for ax in figure.axes] == [tables.outward(*edge) for edge in edges]
+        assert [ax.get_title(loc="left") for ax in figure.axes] == [
+            families.get(name).outward(side) for name, side in edges
+        ]
         for ax, (family, side) in zip(figure.axes, edges, strict=True):
             part = reach[(reach.family == family) & (reach.side == side)]
             for network, look in looks(reach.network.unique()).items():

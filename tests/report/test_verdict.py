@@ -164,8 +164,9 @@ class TestFigure:
         assert len(words) == len(set(words)) == 11 + 2 + 1
 
     def test_lines_differ_in_colour_or_dash_and_colours_in_grey(self):
-        assert len({(line.colour, str(line.dash)) for line in dose_figures.LINES.values()}) == len(dose_figures.LINES)
-        kinds = (dose_figures.LARGE, dose_figures.SMALL, dose_figures.MOVED, dose_figures.CONTROL)
+        lines = [dose_figures.line(family) for family in families.ALL.values()]
+        assert len({(line.colour, str(line.dash)) for line in lines}) == len(lines)
+        kinds = [dose_figures.COLOURS[effect] for effect in ("small", "large", "control", "moved", "other")]
         grey = np.sort([np.dot(to_rgb(colour), [0.299, 0.587, 0.114]) for colour in kinds])
         assert np.diff(grey).min() > 0.13
 

@@ -58,7 +58,7 @@ def command(options: argparse.Namespace) -> None:
         as_seeds=options.as_seeds,
         allow_chance=options.allow_chance,
     )
-    config = configs.from_toml(result.attrs["config"])
+    config = configs.from_toml(result.attrs["config"], kept=True)
     origin = json.loads(result.attrs["origin"])
     networks = ", ".join(config.model.activations)
     for note in origin["notes"]:

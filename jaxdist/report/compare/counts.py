@@ -72,14 +72,15 @@ def same_classes(
 ) -> dict[Key, np.ndarray]:
     """Images [S, P] to which both sides' networks give the same class at each point, each side by its own protocol.
 
-    Of families whose points are single affine edits: others take random numbers, or edit more than the site.
+    Of families that are known here and whose points are single affine edits: others take random numbers, or edit more
+    than the site.
     Both are evaluated here, in float32, on the images in each side's own scaling. A side whose images are not known, as
     of the paper's result file, is evaluated on the other's. `data_dir` says where they are, if not where they were.
 
     Raises:
       InputError: if the images cannot be read, or are not those of the results.
     """
-    pairs = {key: pair for key, pair in pairs.items() if families.get(key[0]).alone}
+    pairs = {key: pair for key, pair in pairs.items() if key[0] in families.ALL and families.get(key[0]).alone}
     if not pairs:
         return {}
     seeds = jax.tree.leaves(networks[0])[0].shape[0]

@@ -22,7 +22,11 @@ from jaxdist.report import figures
 from jaxdist.report.compare.comparison import Comparison
 from jaxdist.storage import published
 
-_MARKS = {"clip": "x"}
+_MARKS = {family: "x" for panel in (figures.INTENSITY, figures.DISTANCE) for family in panel.families[1:]}
+"""Of families that share a panel with another, which has its networks' markers."""
+_SHARED = {
+    family for panel in (figures.INTENSITY, figures.DISTANCE) for family in panel.families[len(panel.families) < 2 :]
+}
 
 
 def write(comparison: Comparison, folder: Path) -> list[Path]:
@@ -118,7 +122,6 @@ def _draw(
     b = part.b / part.total if comparison.mode == "shared" else part.b
     mean = b.groupby(part.fraction).mean()
     marks: dict[str, Any] = {
-        # Clip shares its panel with scale.
         "marker": _MARKS.get(str(part.family.iloc[0]), look.marker),
         "linestyle": "none",
         "markerfacecolor": "none",
@@ -183,7 +186,7 @@ def _legend(look: dict[str, figures.Look], points: pd.DataFrame) -> list[Line2D]
     for family in (name for name in points.family.unique() if name in figures.DASHES):
         mark = _MARKS.get(str(family), "")
         dash = figures.DASHES[str(family)]
-        if mark or family == "scale":
+        if family in _SHARED:
             handles.append(
                 Line2D([], [], color="0.3", linestyle=dash, marker=mark, markeredgecolor="0.3", label=str(family))
             )

@@ -15,7 +15,6 @@ from jaxdist.analysis import Series, every_series
 from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.formatting import counted
-from jaxdist.perturbations import families
 from jaxdist.storage import folders, load, result_files, transfer
 from jaxdist.sweep import fitness, results
 from jaxdist.types import Params
@@ -77,7 +76,7 @@ def open_side(text: str) -> Side:
     if not path.exists() and difflib.get_close_matches(text, [PUBLISHED]):
         raise InputError(f"{text}: no such run folder or result file; did you mean '{PUBLISHED}'?")
     result = load(path)
-    if not set(families.ALL) & set(result.children):
+    if not results.families_of(result):
         raise InputError(f"{path}: holds no sweep to compare; make one with 'jaxdist sweep {path}'")
     origin = json.loads(result.attrs.get("origin", "{}"))
     folder = folders.of(path)

@@ -15,7 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from jaxdist.analysis import tables
-from jaxdist.perturbations import families
+from jaxdist.perturbations import PAPER, Traits
 from jaxdist.report import dose_figures, figures
 from jaxdist.report.pages import listings
 from jaxdist.report.pages.parts import Chart, Choice, Key, literal
@@ -25,18 +25,10 @@ COLOURS = ("#e0503f", "#3f86d6", "#17a077", "#c9820a", "#b5679f", "#8a8a8a")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 MOST_STEPS = 300
 """Training steps that a curve shows."""
-_SCREEN = {
-    dose_figures.SMALL: COLOURS[0],
-    dose_figures.LARGE: COLOURS[1],
-    dose_figures.MOVED: COLOURS[2],
-    dose_figures.CONTROL: COLOURS[5],
-}
-_DOSE_DASHES = {
-    name: "solid" if line.dash == "-" else ",".join(f"{2 * length:g}px" for length in line.dash[1])
-    for name, line in dose_figures.LINES.items()
-}
+_SCREEN = {"small": COLOURS[0], "large": COLOURS[1], "moved": COLOURS[2], "other": COLOURS[4]}
+"""Of lines against dose, by what an edit does; grey is for others."""
 _FIXED = {"relu": COLOURS[0], "abs": COLOURS[1]}
-_FIRST = {"scale": "solid", "clip": "dash", "offset": "solid"}
+_FIRST = {name: {"-": "solid", "--": "dash"}[dash] for name, dash in figures.DASHES.items()}
 
 
 class Choices(NamedTuple):
@@ -45,6 +37,7 @@ class Choices(NamedTuple):
     networks: Mapping[str, str]  # label -> colour
     families: Mapping[str, str]  # name -> dash
     splits: Sequence[str]
+    edits: Mapping[str, Traits]
 
     def meta(self, network: str, family: str | None = None, split: str | None = None) -> dict[str, int]:
         """What a trace is of; what it is not about is left out."""
@@ -58,28 +51,29 @@ class Choices(NamedTuple):
     def all(self) -> list[Choice]:
         """The switches: of several splits the first is shown."""
         networks = [Choice("network", k, label, colour) for k, (label, colour) in enumerate(self.networks.items())]
-        edits = [Choice("family", k, words(name), dash=dash) for k, (name, dash) in enumerate(self.families.items())]
+        edits = [
+            Choice("family", k, self.edits[name].words, dash=dash)
+            for k, (name, dash) in enumerate(self.families.items())
+        ]
         splits = [Choice("split", k, f"{name} images", on=k == 0) for k, name in enumerate(self.splits)]
         return [*networks, *edits, *(splits if len(splits) > 1 else [])]
 
 
-def choices(points: pd.DataFrame, labels: Sequence[str]) -> Choices:
-    """What a frame of points has, and all networks; the training images first, which the paper's figure shows."""
+def choices(points: pd.DataFrame, labels: Sequence[str], edits: Mapping[str, Traits]) -> Choices:
+    """What a frame of points has, and all networks; the training images first, which the paper's figure shows.
+
+    `edits` are the families by name.
+    """
     free = cycle(colour for colour in COLOURS if len(labels) > 2 or colour not in _FIXED.values())
     fixed = set(labels) <= set(_FIXED)
     colours = {label: _FIXED[label] if fixed else next(free) for label in labels}
     if points.empty:
-        return Choices(colours, {}, ())
-    names = [name for name in families.ALL if name in set(points.family)]
+        return Choices(colours, {}, (), edits)
+    names = [name for name in edits if name in set(points.family)]
     rest = cycle(DASHES)
     dashes = {name: _FIRST.get(name) or next(rest) for name in names}
     main = tables.main_split(points)
-    return Choices(colours, dashes, [main, *(s for s in points.split.unique() if s != main)])
-
-
-def words(family: str) -> str:
-    """A family's name as text."""
-    return family.replace("_", " ")
+    return Choices(colours, dashes, [main, *(s for s in points.split.unique() if s != main)], edits)
 
 
 def figure1(points: pd.DataFrame, known: Choices) -> Iterator[Chart]:
@@ -94,8 +88,8 @@ def figure1(points: pd.DataFrame, known: Choices) -> Iterator[Chart]:
 
 def controls(points: pd.DataFrame, known: Choices) -> Iterator[Chart]:
     """A chart for each of the other families, of one site."""
-    for (family,), one in _parts(points[~points.family.isin(families.PAPER)], "family"):
-        chart = _edited(one, known, words(family).capitalize(), "")
+    for (family,), one in _parts(points[~points.family.isin(PAPER)], "family"):
+        chart = _edited(one, known, known.edits[family].words.capitalize(), "")
         chart.figure.update_layout(height=230, margin={"b": 30})
         ends = 100 * np.clip([one.fraction.min(), one.fraction.max()], -2, 3)  # some go on where nothing happens
         chart.figure.update_xaxes(ticksuffix=" %", nticks=5, tickangle=0, range=ends)
@@ -106,10 +100,10 @@ def _edited(points: pd.DataFrame, known: Choices, title: str, xlabel: str) -> Ch
     figure = _empty(xlabel.replace(" or ", "<br>or "), "Accuracy (%)")
     for (label, family, split), one in _parts(points, "label", "family", "split"):
         meta = known.meta(label, family, split)
-        name = f"{label}, {words(family)}, {split} images"
+        name = f"{label}, {known.edits[family].words}, {split} images"
         values = 100 * one[["accuracy", "low", "high"]].clip(0, 1)  # t intervals of few seeds may reach further
         _curve(figure, 100 * one.fraction, values, name, "%", meta, known.networks[label], known.families[family])
-    of, by = _listed(points.label), _listed(map(words, points.family))
+    of, by = _listed(points.label), _listed(known.edits[family].words for family in points.family.unique())
     return Chart(title, f"Accuracy of {of} against the fraction of the edit: {by}.", figure)
 
 
@@ -169,7 +163,8 @@ def radii(reach: pd.DataFrame, known: Choices, family: str, side: str) -> Chart:
     figure.update_yaxes(type="category", automargin=True, autorange="reversed", showgrid=False, **ticks)
     shown = reach[reach.split == known.splits[0]]
     said = "; ".join(f"{row.label} {listings.radius(row)}" for row in shown.itertuples())
-    return Chart(tables.outward(family, side).capitalize(), f"{tables.outward(family, side)}: {said}.", figure)
+    edit = known.edits[family].outward(side)
+    return Chart(edit.capitalize(), f"{edit}: {said}.", figure)
 
 
 def doses(panel: dose_figures.Panel, label: str, known: Choices, margin: float, resolution: float) -> Chart:
@@ -180,10 +175,9 @@ def doses(panel: dose_figures.Panel, label: str, known: Choices, margin: float, 
     figure = _empty("Angular dose", "Predictions changed (%)")
     for curve in panel.curves:
         # Drawn over the dose's root, which gives small doses room; a family without a dose stands at 0.
-        name = tables.outward(curve.family, curve.side)
+        name = curve.traits.outward(curve.side)
         ends = pd.DataFrame({"flips": curve.flips, "low": curve.low, "high": curve.high})
         meta = {"network": list(known.networks).index(label), "family": list(known.families).index(curve.family)}
-        line = dose_figures.LINES[curve.family]
         _curve(
             figure,
             pd.Series(np.sqrt(curve.dose)),
@@ -191,8 +185,8 @@ def doses(panel: dose_figures.Panel, label: str, known: Choices, margin: float, 
             name,
             "%",
             meta,
-            _SCREEN.get(line.colour, COLOURS[5]),
-            _DOSE_DASHES[curve.family],
+            _SCREEN.get(curve.traits.effect, COLOURS[5]),
+            _dash(curve.traits),
             place=pd.Series(curve.dose),
         )
     ticks = [0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.7, 1]
@@ -203,10 +197,15 @@ def doses(panel: dose_figures.Panel, label: str, known: Choices, margin: float, 
     figure.update_layout(height=440)
     figure.add_hline(y=100 * margin, line={"dash": "dot", "width": 1, "color": "#8a8a8a"})
     alt = f"Changed predictions against angular dose for {label}: {_listed(c.family for c in panel.curves)}."
-    shown = dict.fromkeys(curve.family for curve in panel.curves)
-    lines = [(name, dose_figures.LINES[name]) for name in shown]
-    key = [Key(one.label, _SCREEN.get(one.colour, COLOURS[5]), _DOSE_DASHES[name]) for name, one in lines]
+    shown = dict.fromkeys(curve.traits for curve in panel.curves)
+    key = [Key(dose_figures.line(one).label, _SCREEN.get(one.effect, COLOURS[5]), _dash(one)) for one in shown]
     return Chart(f"{label}: what changes predictions at equal dose", alt, figure, key)
+
+
+def _dash(of: Traits) -> str:
+    """The dash of a family's line against dose."""
+    dash = dose_figures.line(of).dash
+    return "solid" if dash == "-" else ",".join(f"{2 * length:g}px" for length in dash[1])
 
 
 def _curve(

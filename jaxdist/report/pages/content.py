@@ -14,7 +14,7 @@ from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
 from jaxdist.formatting import counted
 from jaxdist.networks import targets
-from jaxdist.perturbations import families
+from jaxdist.perturbations import PAPER
 from jaxdist.report import dose_figures, figures
 from jaxdist.report.pages import charts, listings, pictures, protocol
 from jaxdist.report.pages.charts import Choices
@@ -41,7 +41,7 @@ def page(runs: Sequence[Run], options: StatisticsConfig) -> Page:
     flips = _of_all(runs, lambda result: tables.tolerance(result, options, "flips"))
     trained = _of_all(runs, _networks_trained)
     labels = [name for frame in (points, trained) if not frame.empty for name in frame.label]
-    known = charts.choices(points, list(dict.fromkeys(labels)))
+    known = charts.choices(points, list(dict.fromkeys(labels)), results.families_of(*(run.result for run in runs)))
     compared = {run.name: dose_tables.compare(run.result, options) for run in runs if dosed.has_doses(run.result)}
     sections = [
         *_edits(points, known),
@@ -103,11 +103,11 @@ def _answer(runs: Sequence[Run], compared: Compared, reach: pd.DataFrame, option
         return
     split = tables.main_split(reach)
     margin = f"{tables.percent(options.margin, 1)} points of {split} accuracy"
-    shown = reach[(reach.split == split) & reach.family.isin(families.PAPER)]
+    shown = reach[(reach.split == split) & reach.family.isin(PAPER)]
     for (name, site), one in shown.groupby(["label", "site"], sort=False):
         if one.seeds.max() == 0:
             continue  # the notes say why
-        far = [f"{tables.outward(r.family, r.side)} {listings.radius(r)}" for r in one.itertuples()]
+        far = [f"{r.edit} {listings.radius(r)}" for r in one.itertuples()]
         far = [words.replace("> ", "more than ").replace("< ", "less than ") for words in far]
         where = f"{name}, {site}" if reach.site.nunique() > 1 else name
         of = f" (median of {counted(one.seeds.max(), 'seed')})" if one.seeds.max() > 1 else ""
@@ -126,7 +126,7 @@ def _edits(points: pd.DataFrame, known: Choices) -> Iterator[Section]:
         )
         if ((here.over == "seeds") & (here.seeds == 2)).any():
             said += f" {figures.TWO_SEEDS_BAND.capitalize()}."
-        if (here.family.isin(families.PAPER)).any():
+        if (here.family.isin(PAPER)).any():
             yield Section(f"Accuracy under edits{where}", [said], charts=list(charts.figure1(here, known)))
         others = list(charts.controls(here, known))
         if others:

@@ -21,7 +21,7 @@ def radii(reach: pd.DataFrame, caption: str, options: StatisticsConfig) -> Table
         "network": _word("label"),
         "site": _word("site"),
         "images": _word("split"),
-        "edit": lambda r: Cell(tables.outward(r.family, r.side)),
+        "edit": _word("edit"),
         "median": lambda r: Cell(radius(r), r.median),
         f"{tables.percent(options.confidence, 0)} % interval": lambda r: Cell(interval(r), r.low),
         "seeds to the end of the grid": lambda r: Cell(f"{r.censored} of {r.seeds}", r.censored / max(r.seeds, 1)),
@@ -91,10 +91,10 @@ def costs(frame: pd.DataFrame, options: StatisticsConfig, split: str) -> Table:
     """The dose that changes a share of predictions, an edit a row and a level a column."""
     shown = frame[(frame.split == split) & (frame.gauge == "as_is")] if not frame.empty else frame
     rows = []
-    for (network, family, side), one in shown.groupby(["network", "family", "side"], sort=False):
+    for (network, _, _, edit), one in shown.groupby(["network", "family", "side", "edit"], sort=False):
         by_level = {row.level: row for _, row in one.iterrows()}
         cells = [Cell(verdicts.dose(by_level[level], interval=True), by_level[level]["median"]) for level in LEVELS]
-        rows.append([Cell(str(network)), Cell(tables.outward(family, side)), *cells])
+        rows.append([Cell(str(network)), Cell(str(edit)), *cells])
     level = tables.percent(options.confidence, 0)
     headers = ["network", "edit", *(f"{100 * share:g} % of predictions" for share in LEVELS)]
     return Table(

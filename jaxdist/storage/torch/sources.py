@@ -80,7 +80,7 @@ def _folder(path: Path) -> Located:
     file = path / folders.CONFIG_FILE
     if file.is_file():
         # The exported config remembers the order of the networks.
-        config = configs.load(file)
+        config = configs.load(file, kept=True)
         return Located("exported", str(path), path, _exported(path, config.model.activations), config)
     if exported := _exported(path, ()):
         _refuse_beside(exported, path)

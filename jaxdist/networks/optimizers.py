@@ -1,0 +1,212 @@
+"""Optimisers by name: any of optax, one that was registered in this process, or "package.module:function"."""
+
+from __future__ import annotations
+
+import collections.abc
+import functools
+import inspect
+import typing
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxdist import registry
+from jaxdist.errors import InputError, nearest
+from jaxdist.fields import Call
+
+_registered: dict[str, Callable[..., optax.GradientTransformation]] = {}
+
+
+def register(name: str, function: Callable[..., optax.GradientTransformation], text: str) -> None:
+    """Make an optimiser known in this process by a name that optax has not, with a sentence that says what it is.
+
+    Raises:
+      InputError: in one sentence, if the name is taken.
+    """
+    if name in _registered and _registered[name] is not function:
+        raise InputError(f"optimiser '{name}': is the name of one that is registered already; give yours another")
+    if name in _of_optax("optimiser"):
+        raise InputError(f"optimiser '{name}': is the name of one of optax; give yours another")
+    _registered[name] = function
+    registry.OPTIMIZERS[name] = text
+
+
+@functools.cache  # two updates made alike are never equal, and each would be compiled anew
+def optimizer(name: str | Call, learning_rate: float | Call) -> optax.GradientTransformation:
+    """The optimiser of a name, or of a call with its arguments; `sgd` is plain, as in the paper.
+
+    The learning rate, a number or a schedule's call, is for those that take one and are called without.
+
+    Raises:
+      InputError: in one sentence, for an unknown name or argument, a value of the wrong type, or an optimiser that
+        training has no use for.
+    """
+    call = name if isinstance(name, Call) else Call(name)
+    function, where = _function(call.name, "optimiser", "train.optimizer"), "train.optimizer"
+    given = dict(call.arguments)
+    takes = "learning_rate" in _parameters(function)
+    if takes and "learning_rate" not in given:
+        given["learning_rate"] = learning_rate
+    made = _called(function, Call(call.name, tuple(given.items())), where)
+    if not isinstance(made, optax.GradientTransformation):
+        raise InputError(
+            f"{where}: {call.name} gives a {type(made).__name__}; expected an optax.GradientTransformation"
+        )
+    _try(made, call.name, where)
+    return made
+
+
+def _function(name: str, what: str, where: str) -> Callable[..., Any]:
+    if name in _registered and what == "optimiser":
+        return _registered[name]
+    if registry.is_reference(name):
+        function = registry.imported(name, where)
+        if not callable(function):
+            raise InputError(f"{where}: {name!r} is a {type(function).__name__}; expected a function")
+        return typing.cast(Callable[..., Any], function)
+    known = _of_optax(what)
+    if name not in known:
+        names = [each for each in known if what == "schedule" or "learning_rate" in _parameters(known[each])]
+        raise InputError(f"{where}: unknown {what} {name!r}{nearest(name, [*names, *_registered])}")
+    return known[name]
+
+
+@functools.cache
+def _of_optax(what: str) -> dict[str, Callable[..., Any]]:
+    """The public functions of optax that give a transformation of gradients, or a schedule, by name."""
+    found: dict[str, Callable[..., Any]] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for name in dir(optax):
+            function = getattr(optax, name)
+            if name.startswith("_") or not inspect.isfunction(function):
+                continue
+            gives = _signature(function).return_annotation
+            if what == "optimiser" and inspect.isclass(gives) and issubclass(gives, optax.GradientTransformation):
+                found[name] = function
+            if what == "schedule" and gives == optax.Schedule:
+                found[name] = function
+    return found
+
+
+def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    return dict(_signature(function).parameters)
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(function, eval_str=True)
+    except Exception:  # whatever a function of somebody else's is annotated with
+        return inspect.signature(function)
+
+
+def _called(function: Callable[..., Any], call: Call, where: str) -> Any:
+    """What a function gives for a call's arguments, each of which is checked first."""
+    parameters = _parameters(function)
+    anything = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    values = {}
+    for key, value in call.arguments:
+        if key not in parameters and not anything:
+            raise InputError(f"{where}: {call.name} has no argument {key!r}; it has {', '.join(parameters)}")
+        hint = parameters[key].annotation if key in parameters else Any
+        values[key] = _value(value, hint, f"{where}: {call.name}'s {key}")
+    empty = inspect.Parameter.empty
+    lacking = [
+        key
+        for key, one in parameters.items()
+        if one.default is empty and key not in values and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
+    ]
+    if lacking:
+        raise InputError(f"{where}: {call.name} needs {', '.join(lacking)}")
+    try:
+        return function(**values)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{where}: {call.name} refuses {call}: {str(error).partition(chr(10))[0]}") from None
+
+
+def _value(value: Any, hint: Any, where: str) -> Any:
+    """An argument as the function takes it; a call becomes the schedule that it names."""
+    kinds = set(_kinds(hint))
+    if isinstance(value, Call):
+        if kinds and collections.abc.Callable not in kinds and object not in kinds:
+            raise InputError(f"{where}: expected {_words(kinds)}, got {value}")
+        return _called(_function(value.name, "schedule", where), value, where)
+    wanted = kinds & {bool, int, float, str}
+    # Where arrays are taken, so are numbers of any type, among which optax lists truth values.
+    if object in kinds or not wanted:
+        return value
+    if isinstance(value, tuple):
+        if not kinds & {tuple, list, collections.abc.Sequence}:
+            raise InputError(f"{where}: expected {_words(kinds)}, got {list(value)}")
+        return value
+    numbers = bool(wanted & {int, float})
+    fits = (
+        (isinstance(value, bool) and wanted == {bool})
+        or (isinstance(value, str) and str in wanted)
+        or (isinstance(value, int) and not isinstance(value, bool) and numbers)
+        or (isinstance(value, float) and float in wanted)
+    )
+    if not fits:
+        raise InputError(f"{where}: expected {_words(kinds)}, got {str(value).lower()}")
+    return value
+
+
+def _kinds(hint: Any) -> Iterator[Any]:
+    """The plain types that a hint allows, functions as `collections.abc.Callable`, anything as `object`."""
+    if hint is Any or hint is inspect.Parameter.empty or isinstance(hint, str):
+        yield object
+    elif typing.get_origin(hint) in (typing.Union, type(int | str)):
+        for part in typing.get_args(hint):
+            yield from _kinds(part)
+    elif typing.get_origin(hint) is typing.Literal:
+        yield from {type(each) for each in typing.get_args(hint)}
+    else:
+        yield typing.get_origin(hint) or hint
+
+
+def _words(kinds: set[Any]) -> str:
+    """Say what a value may be."""
+    words = []
+    if float in kinds:
+        words.append("a number")
+    elif int in kinds:
+        words.append("an integer")
+    elif bool in kinds:
+        words.append("true or false")
+    if str in kinds:
+        words.append("text")
+    if collections.abc.Callable in kinds:
+        words.append("a schedule's table")
+    return " or ".join(words) or "another value"
+
+
+def _try(made: optax.GradientTransformation, name: str, where: str) -> None:
+    """Refuse what does not take gradients, its state and the weights alone, or changes the form of its state."""
+
+    def step(params: Any) -> tuple[Any, Any, Any]:
+        state = made.init(params)
+        updates, after = made.update(params, state, params)
+        return state, after, optax.apply_updates(params, updates)
+
+    params = {"w": jax.ShapeDtypeStruct((2, 3), jnp.float32), "b": jax.ShapeDtypeStruct((3,), jnp.float32)}
+    try:
+        before, after, moved = jax.eval_shape(step, params)
+    except Exception as error:
+        said = str(error).partition("\n")[0]
+        raise InputError(
+            f"{where}: {name} cannot be used for training, which gives it gradients alone: {said}"
+        ) from None
+    forms = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(before)]
+    before_and_after = {jax.tree.structure(before), jax.tree.structure(after)}
+    if len(before_and_after) > 1 or forms != [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(after)]:
+        raise InputError(f"{where}: {name} changes the form of its state from step to step, which training cannot keep")
+    if any(jnp.issubdtype(dtype, jax.dtypes.prng_key) for _, dtype in forms):
+        raise InputError(f"{where}: {name} keeps random keys, which would be the same for every seed")
+    if jax.tree.map(lambda leaf: leaf.shape, moved) != jax.tree.map(lambda leaf: leaf.shape, params):
+        raise InputError(f"{where}: {name} changes the shape of weights")

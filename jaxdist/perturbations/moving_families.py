@@ -1,0 +1,79 @@
+"""Families that move a unit's values, as controls for the paper's offset; docs/method.md says what each is for."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxdist.perturbations import edits
+from jaxdist.perturbations.edits import Affine
+from jaxdist.perturbations.family import Family
+from jaxdist.perturbations.grids import both_ways, upward
+from jaxdist.perturbations.paper_families import MOVES, NEAR, OFFSET_FORMULA, offset
+from jaxdist.registry import FAMILIES
+from jaxdist.types import Ranges
+
+
+def shifted(ranges: Ranges, fraction: Array) -> Affine:
+    """Offset with slope 1: the preactivation moves by p*r."""
+    return edits.unedited(ranges.low.size)._replace(offset=fraction * (ranges.high - ranges.low))
+
+
+def random_offset(ranges: Ranges, fraction: Array, reading: str, key: Array) -> Affine:
+    """The offset, up or down at random for each unit."""
+    return offset(ranges, fraction * signs(key, ranges.low.size), reading)
+
+
+def signs(key: Array, units: int) -> Array:
+    """A random sign a unit, [H] of +-1, from the data of a key."""
+    # Of a float32 probability, so that the draws are the same where JAX has 64 bits.
+    return jnp.where(jax.random.bernoulli(jax.random.wrap_key_data(key), jnp.float32(0.5), (units,)), 1.0, -1.0).astype(
+        jnp.float32
+    )
+
+
+SHIFT = Family(
+    name="shift",
+    text=FAMILIES["shift"],
+    edit=shifted,
+    grid=both_ways,
+    below="shifted down to",
+    above="shifted up to",
+    few=MOVES,
+    signed=True,
+    label="shift (slope kept)",
+    effect="moved",
+    dash="dashed",
+    compared_at=NEAR,
+)
+
+RANDOM_OFFSET = Family(
+    name="random_offset",
+    text=FAMILIES["random_offset"],
+    edit=random_offset,
+    grid=upward(0.01, 2, 12),
+    above="random offset to",
+    random=True,
+    signed=True,
+    option=OFFSET_FORMULA,
+    label="offset, random signs",
+    effect="moved",
+    dash="dotted",
+)
+
+RESTORED_OFFSET = Family(
+    name="restored_offset",
+    text=FAMILIES["restored_offset"],
+    edit=offset,
+    grid=both_ways,
+    below="restored down to",
+    above="restored up to",
+    kind="restored",
+    few=MOVES,
+    signed=True,
+    option=OFFSET_FORMULA,
+    label="offset, mean logits restored",
+    effect="moved",
+    dash="mixed",
+)

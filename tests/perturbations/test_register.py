@@ -1,0 +1,202 @@
+"""Families of one's own: what makes a record, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+
+from jaxdist import config as configs
+from jaxdist import registry
+from jaxdist.config import SweepConfig
+from jaxdist.errors import InputError
+from jaxdist.perturbations import Family, edits, families, register, traits
+from jaxdist.sweep import results
+from jaxdist.types import Ranges
+
+RANGES = Ranges(jnp.array([0.0, 1.0, 0.0]), jnp.array([4.0, 3.0, 0.0]), jnp.array([False, False, True]))
+
+
+def squeezed(ranges, fraction):
+    middle = (ranges.low + ranges.high) / 2
+    return edits.unedited(ranges.low.size)._replace(scale=1 - fraction, offset=fraction * middle)
+
+
+def drawn(ranges, fraction, key):
+    return edits.unedited(ranges.low.size)._replace(scale=jax.random.bits(key, (3,)).astype(jnp.float32))
+
+
+class Rounded(NamedTuple):
+    step: jax.Array
+
+    def apply(self, value, example_index, unit_axis):
+        step = edits.beside(self.step, value, unit_axis)
+        return step * jnp.round(value / step)
+
+
+def rounded(ranges, fraction):
+    return Rounded(jnp.full_like(ranges.low, fraction))
+
+
+SQUEEZE = Family(
+    name="squeeze",
+    text="every unit is pulled to the middle of its range",
+    edit=squeezed,
+    grid=lambda: np.linspace(0, 1, 5),
+    above="squeezed by",
+)
+
+
+def changed(**fields):
+    return dataclasses.replace(SQUEEZE, **fields)
+
+
+def test_every_built_in_family_is_a_record_that_could_be_registered():
+    for family in families.ALL.values():
+        families.check_record(family)
+    assert {name: family.text for name, family in families.ALL.items()} == registry.FAMILIES
+    assert tuple(families.ALL) == families.BUILT_IN
+
+
+def test_a_registered_family_is_known_to_configs_by_its_name():
+    with pytest.raises(InputError, match="expected one of scale, clip"):
+        configs.from_dict({"sweep": {"families": ["squeeze"]}})
+    assert register(SQUEEZE) is SQUEEZE
+    assert configs.from_dict({"sweep": {"families": ["squeeze"]}}).sweep.families == ("squeeze",)
+    with pytest.raises(InputError, match=r"clip_both, squeeze, or 'package.module:name', got \"squeze\""):
+        configs.from_dict({"sweep": {"families": ["squeze"]}})
+    assert families.get("squeeze") is SQUEEZE
+
+
+def test_its_edit_has_the_numbers_of_its_function_and_spares_dead_units():
+    register(SQUEEZE)
+    made = families.build("squeeze", RANGES, np.array([0.25]), SweepConfig())
+    np.testing.assert_allclose(made.scale, [[0.75, 0.75, 1.0]])
+    np.testing.assert_allclose(made.offset, [[0.5, 0.5, 0.0]])
+    made = families.build("squeeze", RANGES, np.array([0.25]), SweepConfig(dead_units="nan"))
+    np.testing.assert_allclose(made.scale, [[0.75, 0.75, 0.75]])
+    assert families.identity("squeeze", SweepConfig()) == 0
+
+
+def test_an_edit_of_another_kind_spares_dead_units_too():
+    register(changed(name="levels", edit=rounded, kind="other"))
+    made = families.build("levels", RANGES, np.array([2.0]), SweepConfig())
+    one = jax.tree.map(lambda leaf: leaf[0], made)
+    value = jnp.array([[1.2, 2.9, 1.2]])
+    np.testing.assert_allclose(one.apply(value, jnp.arange(1), -1), [[2.0, 2.0, 1.2]])
+
+
+def test_a_family_registered_again_replaces_itself():
+    register(SQUEEZE)
+    register(changed(text="otherwise"))
+    assert registry.FAMILIES["squeeze"] == families.get("squeeze").text == "otherwise"
+
+
+@pytest.mark.parametrize(
+    ("family", "message"),
+    [
+        (squeezed, "expected a jaxdist.perturbations.Family, got a function"),
+        (changed(name="Squeeze"), "expected a name of at most 24 small letters"),
+        (changed(name="a:b"), "expected a name of at most 24 small letters"),
+        (changed(name="training"), "family 'training': is what another group of a result is called"),
+        (changed(name="units_clip"), "family 'units_clip': is what another group of a result is called"),
+        (changed(name="clip"), "family 'clip': is the name of one that is built in"),
+        (changed(text=""), "text: expected one sentence, got ''"),
+        (changed(above=""), "below, above: expected words for the sides that it edits on"),
+        (changed(above="squeezed to the middle by"), "above: expected at most 16 letters"),
+        (changed(below="widened by"), "grid: expected fractions below 0, where it edits too"),
+        (changed(spacing="log"), "grid: expected positive fractions and identity for spacing 'log'"),
+        (changed(spacing="even"), "spacing: expected one of linear, log, got 'even'"),
+        (changed(effect="big"), "effect: expected one of small, large"),
+        (changed(few=[0.1]), "few: expected a tuple of numbers, got [0.1]"),
+        (changed(grid=lambda: np.array([1.0, 0.0])), "grid: expected a function that gives increasing numbers"),
+        (changed(edit=rounded), "edit: expected a Affine for kind 'affine', got a Rounded; give kind='other'"),
+        (changed(edit=lambda ranges, p: p), "edit: expected a Affine for kind 'affine', got a "),
+        (changed(edit=lambda ranges, p: p, kind="other"), "edit: expected a pytree with a method apply"),
+        (changed(edit=lambda ranges: None), "edit: raises TypeError for ranges of 3 units"),
+        (changed(edit=drawn), "edit: raises TypeError for ranges of 3 units"),
+    ],
+)
+def test_what_is_wrong_with_a_record_is_said_in_one_sentence(family, message):
+    with pytest.raises(InputError) as caught:
+        register(family)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "squeeze" not in families.ALL
+
+
+def test_two_families_of_one_name_are_refused():
+    register(SQUEEZE)
+    with pytest.raises(InputError, match=r"family 'squeeze': is the name of one that tests\.\S+ has registered"):
+        register(changed(edit=lambda ranges, fraction: squeezed(ranges, fraction)))
+    assert families.get("squeeze") is SQUEEZE
+
+
+MODULE = """
+from tests.perturbations.test_register import SQUEEZE, squeezed
+family = SQUEEZE
+number = 3
+"""
+
+
+@pytest.fixture
+def modules(tmp_path, monkeypatch):
+    """Modules in the working directory, which Python looks into for references alone."""
+    (tmp_path / "own_edits.py").write_text(MODULE, encoding="utf-8")
+    (tmp_path / "broken_edits.py").write_text("import nothing_of_that_name", encoding="utf-8")
+    (tmp_path / "failing_edits.py").write_text("raise RuntimeError('on purpose')", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_reference_leads_to_the_record_that_it_names():
+    assert families.named("own_edits:family", "x") == "squeeze"
+    assert families.named("clip", "x") == "clip"
+    assert families.is_known("own_edits:family")
+    assert not families.is_known("own_edits:other")
+
+
+@pytest.mark.usefixtures("modules")
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("no_edits:family", "x: 'no_edits:family' cannot be imported; there must be a module no_edits in the working"),
+        ("broken_edits:family", "cannot be imported, as it imports nothing_of_that_name, which there is none of"),
+        ("failing_edits:family", "cannot be imported: failing_edits raises RuntimeError: on purpose"),
+        ("own_edits:famly", "x: the module own_edits has no 'famly'"),
+        ("own_edits:number", "x: 'own_edits:number' is a int; expected a jaxdist.perturbations.Family"),
+        ("own_edits:squeezed", "x: 'own_edits:squeezed' is a function; expected a jaxdist.perturbations.Family"),
+    ],
+)
+def test_what_is_wrong_with_a_reference_is_said_in_one_sentence(reference, message):
+    with pytest.raises(InputError) as caught:
+        families.named(reference, "x")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_traits_come_back_from_the_attributes_of_a_group_and_only_from_a_familys_own():
+    for family in [*families.ALL.values(), changed(compared_at=(0.5,))]:
+        told = traits.read(traits.attributes(family), family.name)
+        assert told == traits.Traits(**{f.name: getattr(family, f.name) for f in dataclasses.fields(traits.Traits)})
+        assert traits.read(traits.attributes(family), f"averaged_{family.name}") is None
+    assert traits.read({"name": "clip"}, "clip") is None
+
+
+def test_what_a_result_tells_of_its_families_needs_no_registration():
+    groups = {
+        "squeeze": xr.Dataset(attrs=traits.attributes(SQUEEZE)),
+        "training": xr.Dataset(),
+        "clip": xr.Dataset(),
+        "averaged_squeeze": xr.Dataset(attrs=traits.attributes(SQUEEZE)),
+    }
+    told = results.families_of(results.tree(groups, {}))
+    assert list(told) == ["clip", "squeeze"]
+    assert told["squeeze"].outward("above") == "squeezed by"
+    assert told["clip"] is families.get("clip")
+    assert "squeeze" not in families.ALL
