@@ -1,13 +1,14 @@
-"""First crossings: where, walking outward from no edit, a network's accuracy has dropped by a margin.
+"""First crossings: where a curve first reaches a level, walking outward from no edit.
 
 Pure NumPy. Every accuracy, drop and margin is a fraction. Seeds are the first axis (S), sweep points the second (P).
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from jaxdist.errors import InputError
 from jaxdist.formatting import counted
@@ -19,6 +20,58 @@ DECIMALS = 12
 Distinct counts of N images differ by 1/N, far more; the rounding error of one subtraction is far less. So equal count
 differences are equal numbers, a drop of exactly the margin reaches it, and constant differences are seen to be so.
 """
+
+Positions: TypeAlias = npt.NDArray[np.integer[Any]]
+
+
+class Crossing(NamedTuple):
+    """Where curves first reach a level, each [...]: at `share` of the way from point `before` to point `after`.
+
+    Where a curve never does, both are its last point and `share` is NaN.
+    """
+
+    reached: Flags
+    before: Positions
+    after: Positions
+    share: Values
+
+    def along(self, values: Values) -> Values:
+        """The value at the crossing of something else that is known at the curves' points [..., Q], linear between two.
+
+        NaN where a curve never reaches the level.
+        """
+        start, end = (_at(values, positions) for positions in (self.before, self.after))
+        return start + self.share * (end - start)
+
+
+def first_crossing(curves: Values, level: npt.ArrayLike) -> Crossing:
+    """Where curves [..., Q], each of which begins below its level [...], first reach it, linear between two points.
+
+    A point that equals the level reaches it; a point that is NaN does not.
+    """
+    curves, level = np.asarray(curves, np.float64), np.asarray(level, np.float64)
+    outside = curves >= level[..., None]
+    reached: Flags = np.asarray(outside.any(axis=-1))
+    after = np.where(reached, outside.argmax(axis=-1), outside.shape[-1] - 1)
+    before = after - reached
+    start, end = _at(curves, before), _at(curves, after)
+    share = np.divide(level - start, end - start, out=np.full(reached.shape, np.nan), where=reached)
+    return Crossing(reached, before, after, share)
+
+
+def _at(values: Values, positions: Positions) -> Values:
+    """The value [...] of each row of values [..., Q] at a position [...]."""
+    rows = np.broadcast_to(values, (*positions.shape, np.shape(values)[-1]))
+    return np.take_along_axis(rows, positions[..., None], axis=-1)[..., 0]
+
+
+def outward(fractions: Values, identity: float, side: str) -> Positions:
+    """The positions of a grid's points on one side of `identity`, "below" or "above", walking outward from there.
+
+    Raises `InputError` for another side.
+    """
+    _check_choice("side", side, ("below", "above"))
+    return np.flatnonzero(fractions > identity) if side == "above" else np.flatnonzero(fractions < identity)[::-1]
 
 
 class Bracket(NamedTuple):
@@ -55,6 +108,49 @@ class Tolerance(NamedTuple):
         return Bracket(self.inside, self.outside, self.drop_inside, self.drop_outside)
 
 
+def first_exit(
+    fractions: Values,
+    drops: Values,
+    *,
+    identity: float,
+    coordinate: Literal["linear", "log"],
+    side: Literal["below", "above"],
+    margin: float,
+) -> Tolerance:
+    """First exit of each network: where, walking outward from no edit, what an edit costs has reached `margin`.
+
+    `fractions` is the family's grid [P], strictly increasing; `drops` [S, P] is the cost: accuracy lost, predictions
+    changed, a dose. `identity` is the grid value that edits nothing (1 for scale and clip, 0 for offset); the drop
+    there is 0 by definition, whether or not the grid has that point. Between points the drop is linear in the fraction
+    or, for `coordinate` "log", in its logarithm. The exit is in the fraction's own units either way. A side without
+    grid points is censored for every network.
+
+    Raises `InputError` for a grid that is not increasing or, for "log", not positive; shapes that do not match; an
+    unknown `coordinate` or `side`; a margin that is not positive.
+    """
+    fractions, drops = (np.asarray(values, np.float64) for values in (fractions, drops))
+    margin = checked_margin(margin)
+    _check_choice("coordinate", coordinate, ("linear", "log"))
+    if drops.ndim != 2 or fractions.shape != drops.shape[1:] or not (np.diff(fractions) > 0).all():
+        raise InputError(
+            f"fractions: expected {counted(np.shape(drops)[-1], 'strictly increasing value')}, one a point, "
+            f"got shape {fractions.shape}"
+        )
+    if coordinate == "log" and not min(identity, *fractions) > 0:
+        raise InputError("fractions: expected positive values and identity for a logarithmic coordinate")
+    walked = outward(fractions, identity, side)
+    path = np.concatenate([[identity], fractions[walked]])
+    drops = np.concatenate([np.zeros((len(drops), 1)), drops[:, walked].round(DECIMALS)], axis=1)
+    crossing = first_crossing(drops, np.full(len(drops), margin))
+    censored = ~crossing.reached
+    exits = np.exp(crossing.along(np.log(path))) if coordinate == "log" else crossing.along(path)
+    exits = np.where(censored, np.inf if side == "above" else -np.inf, exits)
+    inside_again: Flags = (np.arange(len(path)) > crossing.after[:, None]) & (drops < margin)
+    ends = (_at(values, at) for values in (path, drops) for at in (crossing.before, crossing.after))
+    bracket = (np.where(censored, np.nan, end) for end in ends)
+    return Tolerance(exits, censored, np.asarray(inside_again.any(axis=1)), *bracket)
+
+
 def tolerance(
     fractions: Values,
     accuracy: Values,
@@ -65,51 +161,13 @@ def tolerance(
     side: Literal["below", "above"],
     margin: float,
 ) -> Tolerance:
-    """First exit of each network: where, walking outward from no edit, its accuracy has dropped by `margin`.
+    """`first_exit` of accuracy[S, P] below unperturbed[S], both fractions.
 
-    `fractions` is the family's grid [P], strictly increasing; accuracy[S, P] and unperturbed[S] are fractions.
-    `identity` is the grid value that edits nothing (1 for scale and clip, 0 for offset); the drop there is 0 by
-    definition, whether or not the grid has that point. Between points the drop is linear in the fraction or, for
-    `coordinate` "log", in its logarithm. The exit is in the fraction's own units either way. A side without grid
-    points is censored for every network.
-
-    Raises `InputError` for a grid that is not increasing or, for "log", not positive; accuracies that are not
-    fractions; shapes that do not match; an unknown `coordinate` or `side`; a margin that is not positive.
+    Raises `InputError` as `first_exit` does, and for accuracies that are not fractions.
     """
-    fractions = np.asarray(fractions, dtype=np.float64)
     accuracy = checked_fractions("accuracy", accuracy, 2)
     drops = accuracy_drop(checked_fractions("unperturbed", unperturbed, 1), accuracy)
-    margin = checked_margin(margin)
-    _check_choice("coordinate", coordinate, ("linear", "log"))
-    _check_choice("side", side, ("below", "above"))
-    if fractions.shape != accuracy.shape[1:] or not (np.diff(fractions) > 0).all():
-        raise InputError(
-            f"fractions: expected {counted(accuracy.shape[1], 'strictly increasing value')}, one a column of accuracy, "
-            f"got shape {fractions.shape}"
-        )
-    if coordinate == "log" and not min(identity, *fractions) > 0:
-        raise InputError("fractions: expected positive values and identity for a logarithmic coordinate")
-
-    outward = np.flatnonzero(fractions > identity) if side == "above" else np.flatnonzero(fractions < identity)[::-1]
-    path = np.concatenate([[identity], fractions[outward]])
-    position = np.log(path) if coordinate == "log" else path
-    drops = np.concatenate([np.zeros((len(drops), 1)), drops[:, outward]], axis=1)
-
-    outside = drops >= margin
-    first = outside.argmax(axis=1)
-    censored = ~outside[np.arange(len(outside)), first]
-    reentered = ((np.arange(len(path)) > first[:, None]) & ~outside).any(axis=1) & ~censored
-
-    left = np.flatnonzero(~censored)
-    j = first[left]
-    before, after = drops[left, j - 1], drops[left, j]
-    crossing = position[j - 1] + (margin - before) / (after - before) * (position[j] - position[j - 1])
-    exits = np.full(len(drops), np.inf if side == "above" else -np.inf)
-    exits[left] = np.exp(crossing) if coordinate == "log" else crossing
-    bracket = Bracket(*(np.full(len(drops), np.nan) for _ in Bracket._fields))
-    for values, found in zip(bracket, (path[j - 1], path[j], before, after), strict=True):
-        values[left] = found
-    return Tolerance(exits, censored, reentered, *bracket)
+    return first_exit(fractions, drops, identity=identity, coordinate=coordinate, side=side, margin=margin)
 
 
 def accuracy_drop(reference: Values, values: Values) -> Values:

@@ -1,8 +1,131 @@
-"""Words that several places share: for narrow ones, of numbers, and of samples that allow little."""
+"""How numbers are written, with their nouns, units and intervals, and words that several places share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+MISSING = "–"
+"""What stands for a number that there is not."""
+
+
+def number(value: float, digits: int = 1) -> str:
+    """A number that may be infinite or missing.
+
+    >>> number(3.46), number(-0.04), number(float("-inf")), number(float("nan"))
+    ('3.5', '0.0', '−∞', '–')
+    """
+    if math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # no negative zero
+
+
+def percent(value: float, digits: int = 2) -> str:
+    """A fraction in percent, without the sign.
+
+    >>> percent(0.98333), percent(float("inf")), percent(float("nan"))
+    ('98.33', '∞', '–')
+    """
+    return number(100 * value, digits)
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A difference with its sign; none where it rounds to zero.
+
+    >>> signed(0.116), signed(-0.001), signed(float("nan"))
+    ('+0.12', '0.00', '–')
+    """
+    text = number(value, digits)
+    return text.removeprefix("-") if not text.strip("-0.") else f"+{text}" if value > 0 else text
+
+
+def points(difference: float) -> str:
+    """A difference of fractions in percentage points, with its sign.
+
+    >>> points(0.0116), points(-0.02)
+    ('+1.16', '-2.00')
+    """
+    return signed(100 * difference)
+
+
+def loss(value: float) -> str:
+    """A loss in nats.
+
+    >>> loss(0.06984)
+    '0.0698'
+    """
+    return number(value, 4)
+
+
+def p_value(value: float) -> str:
+    """A p-value.
+
+    >>> p_value(0.0317), p_value(4.5e-19), p_value(float("nan"))
+    ('0.032', '4.5e-19', '–')
+    """
+    if math.isnan(value):
+        return MISSING
+    return f"{value:.2g}" if value >= 1e-3 or value == 0 else f"{value:.1e}"
+
+
+def fraction(value: float, unit: str = " %") -> str:
+    """The fraction of an edit in percent, as exact as grids are.
+
+    >>> fraction(0.010723), fraction(-0.22), fraction(0.01, "")
+    ('1.072 %', '-22 %', '1')
+    """
+    return f"{100 * value:.4g}{unit}"
+
+
+def radius(value: float, grid_end: float, side: object) -> str:
+    """Where on a side an edit costs too much, in percent with three digits; past the end of the grid, that it is.
+
+    >>> radius(0.0492, 0.01, "below"), radius(float("inf"), 10.0, "above"), radius(float("-inf"), -2.0, "below")
+    ('4.92 %', '> 1000 %', '< -200 %')
+    """
+    if math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return f"{'<' if side == 'below' else '>'} {fraction(grid_end)}"
+    return f"{100 * value:.3g} %"
+
+
+def bracketed(text: str, low: float, high: float, write: Callable[[float], str]) -> str:
+    """A number's text with its interval, where it has one.
+
+    >>> bracketed("> 0.90", 0.5, float("inf"), percent), bracketed("15.03", float("nan"), float("nan"), percent)
+    ('> 0.90 [50.00, ∞]', '15.03')
+    """
+    return text if math.isnan(low) or math.isnan(high) else f"{text} [{write(low)}, {write(high)}]"
+
+
+def interval(ends: tuple[float, float, float], write: Callable[[float], str] = percent) -> str:
+    """A number and the ends of its interval.
+
+    >>> interval((0.1503, 0.14, 0.16))
+    '15.03 [14.00, 16.00]'
+    """
+    return bracketed(write(ends[0]), ends[1], ends[2], write)
+
+
+def spread(ends: tuple[float, float], write: Callable[[float], str] = percent) -> str:
+    """A mean with its standard deviation.
+
+    >>> spread((0.9712, 0.0012))
+    '97.12 ± 0.12'
+    """
+    return f"{write(ends[0])} ± {write(ends[1])}"
+
+
+def share(parts: tuple[int, int]) -> str:
+    """So many of all.
+
+    >>> share((2, 6))
+    '2/6'
+    """
+    return f"{parts[0]}/{parts[1]}"
 
 
 def counted(count: object, noun: str, plural: str | None = None) -> str:

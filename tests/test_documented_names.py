@@ -101,7 +101,7 @@ def test_names_in_docstrings_are_there():
     [
         ("`edits.build` and `families.build`", ["perturbations.edits.build"]),
         ("`jaxdist.nothing(x)`, ``jaxdist.analysis.statistics.holm``, `statistics.holm(p, ...)`", ["nothing"]),
-        ("`statistics.Corrected.drop`, `series.Series.at`, `series.Series.drop`", ["analysis.series.Series.drop"]),
+        ("`statistics.Corrected.drop`, `series.Series.at`, `series.Series.gone`", ["analysis.series.Series.gone"]),
         ("`sweep.dose`, `report.html`, `--data.dir`, `result.seeds`, `np.nothing`", []),
         ("```python\nedits.build()\n```", []),
     ],

@@ -94,6 +94,8 @@ def test_only_one_module_imports_tensorflow_datasets():
         "analysis.preference",
         "analysis.one_network",
         "storage.overview",
+        "report.table",
+        "cli.listing",
         "data",
     ],
 )

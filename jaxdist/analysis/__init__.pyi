@@ -6,7 +6,6 @@ from . import paper_cells as paper_cells
 from . import preference as preference
 from . import statistics as statistics
 from . import tables as tables
-from . import verdicts as verdicts
 from .breakdowns import Pair as Pair
 from .dose_tables import FairComparison as FairComparison
 from .dose_tables import Finding as Finding
@@ -16,5 +15,6 @@ from .paper_cells import by_table as by_table
 from .paper_cells import near as near
 from .preference import EQUIVALENT as EQUIVALENT
 from .preference import LEVELS as LEVELS
+from .preference import Ratio as Ratio
 from .series import Series as Series
 from .series import every_series as every_series

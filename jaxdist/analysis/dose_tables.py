@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import crossings
 from jaxdist.analysis import dosed, one_network, preference, statistics, tables
 from jaxdist.analysis.dosed import Place, Swept
 from jaxdist.analysis.preference import LEVELS, Doses, Ratio, Verdict
@@ -137,7 +136,6 @@ def doses(found: Sequence[Swept]) -> pd.DataFrame:
     frames = []
     for one in found:
         seeds, points = one.dose.shape
-        drop = np.round(one.series.unperturbed[:, None] - one.series.accuracy, crossings.DECIMALS)
         frames.append(
             pd.DataFrame(
                 {
@@ -149,7 +147,7 @@ def doses(found: Sequence[Swept]) -> pd.DataFrame:
                     "gauge": one.gauge,
                     "fraction": np.tile(one.series.fraction, seeds),
                     **{name: getattr(one, name).ravel() for name in ("dose", "rms", "rms_plain", "flips", "flips_sd")},
-                    "drop": drop.ravel(),
+                    "drop": one.series.drop.ravel(),
                 }
             )
         )
@@ -221,10 +219,9 @@ def robust(found: Sequence[Swept], options: StatisticsConfig) -> pd.DataFrame:
         if series.identity is None:
             continue
         judged = series.judged
-        drops = np.round(judged.unperturbed[:, None] - judged.accuracy, crossings.DECIMALS)
         for outcome, margin, smallest, of, losses in (
             ("flips", options.flips, _flips_margin(one, options), series, one.flips),
-            ("accuracy", options.margin, tables.corrected_of(judged, options).smallest_margin, judged, drops),
+            ("accuracy", options.margin, tables.corrected_of(judged, options).smallest_margin, judged, judged.drop),
         ):
             low, high = _robust_over(series, series.identity, losses, smallest, margin)
             where = {"low": low, "high": high, "over": tables.over(of if len(of.seeds) else series)}

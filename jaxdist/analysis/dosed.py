@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import xarray as xr
 
+from jaxdist import crossings
 from jaxdist.analysis import preference
 from jaxdist.analysis.preference import Path
 from jaxdist.analysis.series import Series, series_of
@@ -65,8 +66,7 @@ class Swept(NamedTuple):
         if one.identity is None:
             return
         for side in one.traits.sides:
-            beyond = one.fraction > one.identity if side == "above" else one.fraction < one.identity
-            if beyond.any():
+            if len(crossings.outward(one.fraction, one.identity, side)):
                 yield side, preference.path(one.fraction, self.dose, self.flips, identity=one.identity, side=side)
 
 

@@ -135,20 +135,11 @@ def radius_interval(
     It inverts the band of `drop_interval` over the grid [P]: the radius may begin where the drop's upper bound first
     reaches the margin, and has ended where its lower bound does. Each point has its interval for itself; where the
     drop only grows outward that is enough, and the radius lies within with `confidence`. The options are those of
-    `crossings.tolerance`, whose first exit always lies within.
+    `crossings.first_exit`, whose first exit always lies within.
     """
     bounds = np.stack(drop_interval(counted, confidence))
-    # Halved, bounds of -1 to 1 are drops from 1/2 of accuracies within 0..1; the exits are those of the whole margin.
-    exits = crossings.tolerance(
-        fractions,
-        (1 - bounds) / 2,
-        np.array([0.5, 0.5]),
-        identity=identity,
-        coordinate=coordinate,
-        side=side,
-        margin=margin / 2,
-    ).exit
-    low, high = np.sort(exits)
+    found = crossings.first_exit(fractions, bounds, identity=identity, coordinate=coordinate, side=side, margin=margin)
+    low, high = np.sort(found.exit)
     return float(low), float(high)
 
 

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from jaxdist.analysis import statistics
-from jaxdist.crossings import DECIMALS
+from jaxdist.crossings import DECIMALS, first_crossing, outward
 from jaxdist.errors import InputError
 from jaxdist.formatting import all_seeds
 from jaxdist.types import Flags, Values
@@ -128,16 +128,14 @@ def path(fractions: Values, dose: Values, flips: Values, *, identity: float, sid
         raise InputError(
             f"dose: expected shapes [P], [S, P] and [S, P], got {fractions.shape}, {dose.shape} and {flips.shape}"
         )
-    if side not in ("below", "above"):
-        raise InputError(f"side: expected below or above, got {side!r}")
     if not ((flips >= 0) & (flips <= 1)).all():
         raise InputError("flips: expected fractions from 0 to 1")
-    outward = np.flatnonzero(fractions > identity) if side == "above" else np.flatnonzero(fractions < identity)[::-1]
+    walked = outward(fractions, identity, side)
     none = np.zeros((len(dose), 1))
     return Path(
-        np.concatenate([[identity], fractions[outward]]),
-        np.concatenate([none, dose[:, outward]], axis=1),
-        np.round(np.concatenate([none, flips[:, outward]], axis=1), DECIMALS),
+        np.concatenate([[identity], fractions[walked]]),
+        np.concatenate([none, dose[:, walked]], axis=1),
+        np.round(np.concatenate([none, flips[:, walked]], axis=1), DECIMALS),
     )
 
 
@@ -149,14 +147,10 @@ def dose_at(path: Path, level: float) -> Doses:
     level = round(float(level), DECIMALS)
     if not 0 < level <= 1:
         raise InputError(f"level: expected a positive fraction of flips, got {level}")
-    outside = path.flips >= level
-    seeds = np.flatnonzero(outside.any(axis=1))
-    j = outside.argmax(axis=1)[seeds]
-    before, after = path.flips[seeds, j - 1], path.flips[seeds, j]
-    start, end = path.dose[seeds, j - 1], path.dose[seeds, j]
-    found = np.where(np.isnan(path.dose[:, 1:]).all(axis=1), np.nan, np.inf)
-    found[seeds] = start + (level - before) / (after - before) * (end - start)
-    return Doses(found, np.fmax.reduce(path.dose, axis=1))
+    crossing = first_crossing(path.flips, np.full(len(path.flips), level))
+    beyond = np.where(np.isnan(path.dose[:, 1:]).all(axis=1), np.nan, np.inf)
+    dose = np.where(crossing.reached, crossing.along(path.dose), beyond)
+    return Doses(dose, np.fmax.reduce(path.dose, axis=1))
 
 
 def flips_at(path: Path, doses: Values) -> Values:
@@ -164,16 +158,8 @@ def flips_at(path: Path, doses: Values) -> Values:
     doses = np.asarray(doses, np.float64)
     if not (doses > 0).all():
         raise InputError("doses: expected positive numbers")
-    if path.dose.shape[1] < 2:
-        return np.full((len(path.dose), len(doses)), np.nan)
-    outside = path.dose[:, None, :] >= doses[:, None]
-    there, j = outside.any(axis=2), np.maximum(outside.argmax(axis=2), 1)
-    seed = np.arange(len(path.dose))[:, None]
-    start, end = path.dose[seed, j - 1], path.dose[seed, j]
-    before, after = path.flips[seed, j - 1], path.flips[seed, j]
-    # Where a path never gets there j is no crossing, and its two doses may be equal.
-    share = np.divide(doses - start, end - start, out=np.full(there.shape, np.nan), where=there)
-    return before + share * (after - before)
+    levels = np.broadcast_to(doses, (len(path.dose), len(doses)))
+    return first_crossing(path.dose[:, None, :], levels).along(path.flips[:, None, :])
 
 
 def log_ratio(numerator: Doses, denominator: Doses) -> LogRatio:
@@ -248,10 +234,9 @@ def robust_over(
     tested = passes if untested is None else passes & ~untested
     ends = {"below": identity, "above": identity}
     for side in sides:
-        beyond = fractions > identity if side == "above" else fractions < identity
-        outward = np.flatnonzero(beyond)[:: 1 if side == "above" else -1]
-        failed = np.flatnonzero(~passes[outward])
-        within = outward[: failed[0]] if len(failed) else outward
+        walked = outward(fractions, identity, side)
+        failed = np.concatenate([[0.0], ~passes[walked]])
+        within = walked[: first_crossing(failed, 1.0).before]
         if tested[within].any():
             ends[side] = float(fractions[within[-1]])
     return ends["below"], ends["above"]

@@ -48,6 +48,11 @@ class Series(NamedTuple):
         return self.correct_unperturbed / self.total
 
     @property
+    def drop(self) -> np.ndarray:
+        """[S, P] accuracy lost, a fraction."""
+        return np.round(self.unperturbed[:, None] - self.accuracy, crossings.DECIMALS)
+
+    @property
     def flips(self) -> np.ndarray | None:
         """[S, P] share of images whose class changes; None where it was not counted."""
         return None if self.agree is None else np.round(1 - self.agree / self.total, crossings.DECIMALS)

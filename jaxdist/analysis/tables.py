@@ -16,7 +16,6 @@ from jaxdist import crossings, formatting
 from jaxdist.analysis import one_network, preference, statistics
 from jaxdist.analysis.series import Series, every_series
 from jaxdist.config import StatisticsConfig
-from jaxdist.formatting import shortened as shortened
 from jaxdist.storage import published
 from jaxdist.sweep import fitness
 from jaxdist.types import Values
@@ -140,11 +139,11 @@ def radii(one: Series, options: StatisticsConfig, outcome: Outcome = "accuracy")
     """
     family, every = one.traits, one
     one = one.judged
-    kept, before, images, margin = one.accuracy, one.unperturbed, one.images, options.margin
+    lost, images, margin = one.drop, one.images, options.margin
     if outcome == "flips":
         if one.flips is None:
             return
-        kept, before, images, margin = 1 - one.flips, np.ones(len(one.seeds)), one.flipped, options.flips
+        lost, images, margin = one.flips, one.flipped, options.flips
     if one.identity is None:
         return
     for side in family.sides:
@@ -154,26 +153,11 @@ def radii(one: Series, options: StatisticsConfig, outcome: Outcome = "accuracy")
             numbers = {"seeds": 0, "censored": 0, "reentered": 0, "over": over(every), "left_out": left_out(every)}
             yield {**labels, **statistics.NO_MEDIAN._asdict(), "grid_end": grid_end, **numbers}
             continue
-        found = crossings.tolerance(
-            one.fraction,
-            kept,
-            before,
-            identity=one.identity,
-            coordinate=family.spacing,
-            side=side,
-            margin=margin,
-        )
+        ways: Any = {"identity": one.identity, "coordinate": family.spacing, "side": side, "margin": margin}
+        found = crossings.first_exit(one.fraction, lost, **ways)
         middle = statistics.median_interval(found.exit, options.confidence)
         if images is not None:
-            low, high = one_network.radius_interval(
-                one.fraction,
-                images,
-                identity=one.identity,
-                coordinate=family.spacing,
-                side=side,
-                margin=margin,
-                confidence=options.confidence,
-            )
+            low, high = one_network.radius_interval(one.fraction, images, **ways, confidence=options.confidence)
             middle = middle._replace(low=low, high=high)
         yield {
             **labels,
@@ -195,7 +179,13 @@ def training(result: xr.DataTree, options: StatisticsConfig) -> pd.DataFrame:
         for name in group.data_vars:
             last = group[name].sel(network=network).dropna("step").isel(step=-1)
             interval = statistics.mean_interval(last.to_numpy(), options.confidence)
-            rows.append({"network": str(network), "quantity": str(name), **interval._asdict()})
+            rows.append(
+                {
+                    "network": str(network),
+                    "quantity": str(name),
+                    **dict(zip(interval._fields, map(float, interval), strict=True)),
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -235,77 +225,3 @@ def over_images(frame: pd.DataFrame) -> bool:
 def only(frame: pd.DataFrame) -> str:
     """Say that statistics over images are of the networks of a table alone."""
     return "This network only" if frame.network.nunique() == 1 else "These networks only"
-
-
-def percent(value: float, digits: int = 2) -> str:
-    """Say a fraction as a percentage.
-
-    >>> percent(0.98333), percent(float("inf")), percent(float("nan"))
-    ('98.33', '∞', '–')
-    """
-    return number(100 * value, digits)
-
-
-def number(value: float, digits: int = 1) -> str:
-    """Say a number that may be infinite or missing.
-
-    >>> number(3.46), number(float("-inf")), number(float("nan"))
-    ('3.5', '−∞', '–')
-    """
-    if np.isnan(value):
-        return "–"
-    # No negative zero.
-    return f"{round(value, digits) + 0.0:.{digits}f}" if np.isfinite(value) else ("∞" if value > 0 else "−∞")
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """Say a difference with its sign; none where it rounds to zero.
-
-    >>> signed(0.116), signed(-0.001), signed(float("nan"))
-    ('+0.12', '0.00', '–')
-    """
-    text = number(value, digits)
-    return text.removeprefix("-") if not text.strip("-0.") else f"+{text}" if value > 0 else text
-
-
-def p_value(value: float) -> str:
-    """Say a p-value.
-
-    >>> p_value(0.0317), p_value(4.5e-19), p_value(float("nan"))
-    ('0.032', '4.5e-19', '–')
-    """
-    if np.isnan(value):
-        return "–"
-    return f"{value:.2g}" if value >= 1e-3 or value == 0 else f"{value:.1e}"
-
-
-def drop(row: Any) -> str:
-    """The drop of a row of points with its interval, where it has one, in percentage points.
-
-    >>> drop(pd.Series({"drop": 0.1503, "drop_low": float("nan"), "drop_high": float("nan")}))
-    '15.03'
-    """
-    mean, low, high = (percent(row[name]) for name in ("drop", "drop_low", "drop_high"))
-    return mean if np.isnan(row["drop_low"]) else f"{mean} [{low}, {high}]"
-
-
-def noninferior(row: Any) -> str:
-    """Whether a row of points is non-inferior; neither is said where there is no test.
-
-    >>> noninferior(pd.Series({"noninferior": False, "smallest_margin": float("nan")}))
-    '–'
-    """
-    if np.isnan(row.smallest_margin):
-        return "–"
-    return "yes" if row.noninferior else "no"
-
-
-def reach(median: float, grid_end: float, side: str) -> str:
-    """Say where a side's tolerance ends, in percent, with three significant digits.
-
-    >>> reach(0.0492, 0.01, "below"), reach(float("inf"), 10.0, "above"), reach(float("-inf"), -2.0, "below")
-    ('4.92 %', '> 1000 %', '< -200 %')
-    """
-    if np.isinf(median):
-        return f"{'<' if side == 'below' else '>'} {100 * grid_end:.4g} %"
-    return f"{100 * median:.3g} %"

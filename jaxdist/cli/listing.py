@@ -2,74 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
-
-from jaxdist.formatting import shortened
+from jaxdist.formatting import MISSING, percent, radius
+from jaxdist.report import table
 
 if TYPE_CHECKING:
     from jaxdist.storage import Network, Overview
 
-_LEAST = {"run": 14, "data": 13, "network": 8}
-"""Letters that are kept of the columns which are shortened where there is no room."""
 
-
-def table(runs: Sequence[Overview], root: Path, width: int) -> Table:
-    """A row a run, with a line a network in it; long names are shortened to the width."""
-    rooms = {
-        "run": max(len(_name(one, root)) for one in runs),
-        "data": max(len(one.data or "") for one in runs),
-        "network": max((len(name) for one in runs for name in one.networks), default=0),
-    }
-    unbounded = Console(width=10_000)
-    over = Measurement.get(unbounded, unbounded.options, _table(runs, root, rooms)).maximum - width
-    # First the networks' and data's names give way, then the runs'.
-    for column in ("network", "data", "run"):
-        given_up = min(max(over, 0), max(rooms[column] - _LEAST[column], 0))
-        rooms[column] -= given_up
-        over -= given_up
-    return _table(runs, root, rooms)
-
-
-def _table(runs: Sequence[Overview], root: Path, rooms: Mapping[str, int]) -> Table:
+def listed(runs: Sequence[Overview], root: Path) -> table.Table:
+    """A row a run, with a line a network in it."""
     margins = {one.margin for one in runs if one.margin is not None}
-    points = f"{100 * margins.pop():.1f} points" if len(margins) == 1 else "its margin"
-    shown = Table(
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        caption=f"Accuracies in %, means over seeds. Verdict, or how far units can be offset up before accuracy falls "
-        f"by {points}; -: not reported.",
-        caption_justify="left",
-    )
-    for title in ("run", "data\nseeds × steps", "state\ndate", "network"):
-        shown.add_column(title, no_wrap=True)
-    for title in ("train", "test", "verdict,\noffset to"):
-        shown.add_column(title, justify="right", no_wrap=True)
-    for one in runs:
-        told = "-" if one.steps is None else str(one.steps)
-        steps = "imported" if "train.steps" in one.unknown else told
-        of = [one.data or "", f"{one.seeds} × {steps}" if one.seeds else ""]
-        states = [one.state, one.far, one.date[:10]] if one.far else [one.state, one.date[:10]]
-        networks = one.networks.values()
-        cells = (
-            [shortened(_name(one, root), rooms["run"])],
-            [shortened(of[0], rooms["data"]), of[1]],
-            states,
-            [shortened(name, rooms["network"]) for name in one.networks],
-            [_percent(each.train_accuracy) for each in networks],
-            [_percent(each.test_accuracy) for each in networks],
-            [_answer(each) for each in networks],
-        )
-        shown.add_row(*(Text("\n".join(lines)) for lines in cells))  # of a str, rich takes [words] for markup
-    return shown
+    points = f"{percent(margins.pop(), 1)} points" if len(margins) == 1 else "its margin"
+    columns = [
+        table.Column("run", take=lambda one: _name(one, root), least=14),
+        table.Column("data\nseeds × steps", take=_data, least=13),
+        table.Column("state\ndate", take=lambda one: [*filter(None, [one.state, one.far, one.date[:10]])], least=10),
+        table.Column("network", take=lambda one: [*one.networks], least=8),
+        table.Column("train", percent, _of_each(lambda network: network.train_accuracy), 5),
+        table.Column("test", percent, _of_each(lambda network: network.test_accuracy), 5),
+        table.Column("verdict,\noffset to", percent, _of_each(_answer), 9),
+    ]
+    note = "Accuracies in %, means over seeds. Verdict, or how far units can be offset up before accuracy falls by "
+    return table.of_rows("", runs, columns, [f"{note}{points}; {MISSING}: not reported."])
+
+
+def _of_each(take: Callable[[Network], Any]) -> Callable[[Overview], list[Any]]:
+    return lambda one: [take(network) for network in one.networks.values()]
 
 
 def _name(one: Overview, root: Path) -> str:
@@ -77,13 +40,15 @@ def _name(one: Overview, root: Path) -> str:
     return folder.resolve().name if folder == root else str(folder.relative_to(root))
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f}"
+def _data(one: Overview) -> list[str]:
+    steps = "imported" if "train.steps" in one.unknown else MISSING if one.steps is None else one.steps
+    return [one.data or "", f"{one.seeds} × {steps}" if one.seeds else ""]
 
 
-def _answer(network: Network) -> str:
+def _answer(network: Network) -> Any:
     if network.answer is not None:
         return network.answer
     if network.offset_beyond is not None:
-        return f"> {100 * network.offset_beyond:.4g} %"
-    return "-" if network.offset_to is None else f"{100 * network.offset_to:.3g} %"
+        end = network.offset_beyond
+        return table.Otherwise(math.inf, lambda _: radius(math.inf, end, "above"))
+    return None if network.offset_to is None else table.Otherwise(network.offset_to, lambda to: radius(to, to, "above"))

@@ -17,6 +17,7 @@ from rich.text import Text
 from jaxdist import files
 from jaxdist.compute import Show, hosts, shown, silent
 from jaxdist.config import StatisticsConfig
+from jaxdist.report import table
 from jaxdist.storage import manifests, places
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 STDOUT = "-"
 """In the place of a file, stdout."""
-
-WIDTH = 80
 
 
 def complain(message: str) -> None:
@@ -44,7 +43,7 @@ def say(options: argparse.Namespace, *parts: RenderableType) -> None:
     if answers(options):
         for part in parts:
             # Titles of tables too are names as they are, so the console has no markup, not only what is printed.
-            console = Console(width=WIDTH, markup=False, emoji=False)
+            console = Console(width=table.WIDTH, markup=False, emoji=False)
             console.print(part, soft_wrap=isinstance(part, str), highlight=False)
 
 
@@ -89,6 +88,6 @@ def write_numbers(options: argparse.Namespace, result: xr.DataTree, statistics: 
 
         config = folder.expanduser() / places.CONFIG
         place = {"run": str(folder), "config": str(config) if config.exists() else None}
-        return documents.text(place | documents.main_numbers(result, statistics))
+        return table.document(place | documents.main_numbers(result, statistics))
 
     write_json(options, document)

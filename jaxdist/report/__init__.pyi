@@ -5,5 +5,7 @@ from . import figures as figures
 from . import gallery as gallery
 from . import pages as pages
 from . import summary as summary
+from . import table as table
+from . import verdicts as verdicts
 from . import writing as writing
 from .summary import show as show

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from jaxdist.analysis import FairComparison, dose_tables, dosed, every_series, tables, verdicts
+from jaxdist.analysis import FairComparison, dose_tables, dosed, every_series, tables
 from jaxdist.config import StatisticsConfig
+from jaxdist.report import verdicts
+from jaxdist.report.table import plain
 from jaxdist.sweep import fitness, results
 from jaxdist.version import __version__
 
@@ -46,21 +48,16 @@ def main_numbers(result: xr.DataTree, options: StatisticsConfig, found: FairComp
     }
 
 
-def text(document: Any) -> str:
-    """A document as JSON."""
-    return json.dumps(document, indent=1, allow_nan=False) + "\n"
-
-
 def _networks(result: xr.DataTree, options: StatisticsConfig) -> dict[str, dict[str, Any]]:
     """Means over seeds: of the last step, or, of networks without a history, of what the sweep counted unedited."""
     found: dict[str, dict[str, Any]] = {}
     if "training" in result.children:
         for row in tables.training(result, options).to_dict("records"):
-            found.setdefault(row["network"], {})[row["quantity"]] = _plain(row["mean"])
+            found.setdefault(row["network"], {})[row["quantity"]] = plain(row["mean"])
     else:
         for one in every_series(result):
             accuracies = found.setdefault(one.network, {})
-            accuracies.setdefault(f"{one.split}_accuracy", _plain(one.unperturbed.mean()))
+            accuracies.setdefault(f"{one.split}_accuracy", plain(one.unperturbed.mean()))
     if "ranges" in result.children:
         dead = result["ranges"].to_dataset().dead.sum(("site", "unit"))
         for name in dead.network.to_numpy():
@@ -75,7 +72,7 @@ def _tolerance(result: xr.DataTree, options: StatisticsConfig) -> list[dict[str,
     places, numbers = ("network", "site", "split", "family", "side"), ("low", "high", "grid_end")
     return [
         {name: str(row[name]) for name in places}
-        | {"radius": _plain(row["median"]), **{name: _plain(row[name]) for name in numbers}}
+        | {"radius": plain(row["median"]), **{name: plain(row[name]) for name in numbers}}
         | {"censored": bool(np.isinf(row["median"])), "censored_seeds": int(row["censored"])}
         | {"seeds": int(row["seeds"]), "interval_over": str(row["over"]), "left_out": _seeds(row["left_out"])}
         for row in reach.to_dict("records")
@@ -97,7 +94,3 @@ def _verdicts(result: xr.DataTree, found: FairComparison) -> list[dict[str, Any]
         for one in found.findings
         if one.split == split
     ]
-
-
-def _plain(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
-from jaxdist.analysis import FairComparison, Rho, Swept, dose_tables, dosed, preference, tables
+from jaxdist.analysis import FairComparison, Rho, Swept, dose_tables, dosed, preference
 from jaxdist.config import StatisticsConfig
-from jaxdist.formatting import TWO_SEEDS, counted
+from jaxdist.formatting import TWO_SEEDS, counted, shortened
 from jaxdist.perturbations import Traits
 from jaxdist.report.figures import LOOKS, Values, new_figure, settle, style
 
@@ -111,7 +111,7 @@ def figure(found: FairComparison, options: StatisticsConfig) -> Figure:
     seeds = max(len(one.series.seeds) for one in shown)
     over = f"median of {counted(seeds, 'seed')}, band from least to most" if seeds > 1 else "one seed"
     first = shown[0].series
-    where = f"Edits of {tables.shortened(first.site, 30)} at equal dose, {first.split} images"
+    where = f"Edits of {shortened(first.site, 30)} at equal dose, {first.split} images"
     title = f"{where}: {over}" if len(drawn) > 1 else f"{where}\n{over}"
     if seeds == 2 and any(np.isfinite(rho.low).any() for panel in drawn for rho in panel.rhos):
         title += f"\nBand of ρ {TWO_SEEDS}"

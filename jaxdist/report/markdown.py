@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from jaxdist.analysis import breakdowns, tables
 from jaxdist.config import StatisticsConfig
+from jaxdist.formatting import MISSING, fraction, interval, loss, number, p_value, percent, share, spread
+from jaxdist.report import table
+from jaxdist.report.table import Column, Otherwise, Radius, Table
 
 MOST_SEEDS, MOST_UNITS = 3, 10
 """Single units are listed for networks of at most so many seeds, and so many of them."""
@@ -16,6 +21,21 @@ MOST_SEEDS, MOST_UNITS = 3, 10
 _NO_EDIT = (
     "'No edit' is meant of the training images: a clip there still cuts test values above the training images' largest."
 )
+
+PUBLISHED = (
+    Column("accuracy %", spread, lambda r: (r.accuracy, r.sd)),
+    Column("t", number, "published_t"),
+    Column("p", p_value, "published_p"),
+)
+"""What the paper's own analysis says of a point."""
+DROP = Column("drop", interval, lambda r: (r.drop, r.drop_low, r.drop_high))
+P_HOLM = Column("p (Holm)", p_value, "p_holm")
+NONINFERIOR = Column(
+    "non-inferior", take=lambda r: None if np.isnan(r.smallest_margin) else "yes" if r.noninferior else "no"
+)
+EFFECT = Column("d", number, "effect_size")
+CORRECTED = (DROP, P_HOLM, EFFECT, Column("smallest margin", percent, "smallest_margin"), NONINFERIOR)
+"""What is said of a point against the network's own unedited accuracy."""
 
 
 def _alone(frame: pd.DataFrame) -> str:
@@ -28,7 +48,7 @@ def _alone(frame: pd.DataFrame) -> str:
 
 def published(points: pd.DataFrame, training: pd.DataFrame | None, options: StatisticsConfig) -> str:
     """The paper's tables for this run: its rows, its baseline, its population standard deviation."""
-    parts = [
+    parts: list[str | Table] = [
         "# As published",
         "The paper's own analysis: the paired t test of each point is against grid index "
         f"{options.published_baseline_index} of its family, not against the unedited network; t is positive where "
@@ -42,30 +62,22 @@ def published(points: pd.DataFrame, training: pd.DataFrame | None, options: Stat
     with_baseline = points.groupby(["family", "network", "site", "split"]).published_p.transform("count") > 0
     parts += tables.cautions(points[with_baseline], "published_p")
     if training is not None:
-        quantities = {"train_accuracy": "train accuracy %", "test_accuracy": "test accuracy %", "loss": "loss"}
-        rows = [
-            [network]
-            + [
-                f"{one['mean']:.4f} ± {one['sd']:.4f}" if key == "loss" else _pm(one["mean"], one["sd"])
-                for key in quantities
-                for one in part[part.quantity == key].to_dict("records")
-            ]
-            for network, part in training.groupby("network", sort=False)
-        ]
-        parts += ["## After training", grid(rows, ["network", *quantities.values()])]
+        names = {"train_accuracy": "train accuracy %", "test_accuracy": "test accuracy %", "loss": "loss"}
+        columns = [Column("network"), *(Column(name, spread) for name in names.values())]
+        columns[-1] = columns[-1]._replace(write=functools.partial(spread, write=loss))
+        rows = []
+        for network, part in training.groupby("network", sort=False):
+            ends = part.set_index("quantity").reindex(list(names))
+            rows.append([network, *zip(ends["mean"], ends["sd"], strict=True)])
+        parts.append(Table("After training", columns, rows))
     parts += left_out(points, "t and p are")
-    columns: dict[str, Callable[[pd.Series], str]] = {
-        "accuracy %": lambda r: _pm(r.accuracy, r.sd),
-        "t": lambda r: tables.number(r.published_t),
-        "p": lambda r: tables.p_value(r.published_p),
-    }
-    return "\n\n".join(parts + _by_family(points, columns)) + "\n"
+    return table.markdown(*parts, *_by_family(points, PUBLISHED))
 
 
 def corrected(points: pd.DataFrame, options: StatisticsConfig) -> str:
     """The same rows against each network's own unedited accuracy."""
     points = points.assign(over=points.tested_over)
-    level, margin = tables.percent(options.confidence, 0), tables.percent(options.margin)
+    level, margin = percent(options.confidence, 0), percent(options.margin)
     noninferior = (
         f"Non-inferior means that the one-sided {level} % bound of the drop, the smallest margin that passes, is below "
         f"{margin} points. " + _NO_EDIT
@@ -86,25 +98,17 @@ def corrected(points: pd.DataFrame, options: StatisticsConfig) -> str:
         )
     parts += left_out(points, "All of it is")
     parts += tables.cautions(points, "p")
-    columns: dict[str, Callable[[pd.Series], str]] = {
-        "drop": tables.drop,
-        "p (Holm)": lambda r: tables.p_value(r.p_holm),
-        "d": lambda r: tables.number(r.effect_size),
-        "smallest margin": lambda r: tables.percent(r.smallest_margin),
-        "non-inferior": tables.noninferior,
-    }
-    if tables.over_images(points):
-        columns.pop("d")
-    return "\n\n".join(parts + _by_family(points, columns)) + "\n"
+    columns = [one for one in CORRECTED if one != EFFECT or not tables.over_images(points)]
+    return table.markdown(*parts, *_by_family(points, columns))
 
 
 def tolerance(reach: pd.DataFrame, options: StatisticsConfig, flips: pd.DataFrame | None = None) -> str:
     """How far each kind of edit goes before the margin of accuracy is lost, and before that of predictions changes."""
-    level = tables.percent(options.confidence, 0)
+    level = percent(options.confidence, 0)
     parts = [
         "# Tolerance",
-        f"The fraction at which {tables.percent(options.margin)} points of accuracy are lost"
-        + (f", or {tables.percent(options.flips)} % of predictions changed" if flips is not None else "")
+        f"The fraction at which {percent(options.margin)} points of accuracy are lost"
+        + (f", or {percent(options.flips)} % of predictions changed" if flips is not None else "")
         + ", walking outward from no edit to the first exit, linear between points (for scale in its logarithm). A > "
         "or < marks the end of the grid. Re-entered: seeds that come back within the margin further out.",
     ]
@@ -120,8 +124,8 @@ def tolerance(reach: pd.DataFrame, options: StatisticsConfig, flips: pd.DataFram
         )
     parts += left_out(reach, "Radii are")
     if flips is None:
-        return "\n\n".join([*parts, _radii(reach)]) + "\n"
-    return "\n\n".join([*parts, "## Accuracy", _radii(reach), "## Flips", _radii(flips)]) + "\n"
+        return table.markdown(*parts, _radii(reach))
+    return table.markdown(*parts, "## Accuracy", _radii(reach), "## Flips", _radii(flips))
 
 
 def left_out(frame: pd.DataFrame, what: str) -> list[str]:
@@ -136,15 +140,26 @@ def with_notes(text: str, notes: Sequence[str]) -> str:
     return "\n\n".join([title, *(f"**Note**: {note}." for note in notes), rest])
 
 
-def _radii(reach: pd.DataFrame) -> str:
-    some_out = (reach.left_out != "").any()
-    rows = []
-    for r in reach.itertuples():
-        row = [r.network, r.site, r.split, r.edit, *radius(r)]
-        rows.append([*row, f"{r.censored}/{r.seeds}", r.reentered, *([r.left_out or "–"] if some_out else [])])
-    headers = ["network", "site", "split", "edit", "median", "interval"]
-    headers += ["to end of grid", "re-entered", *(["without seeds"] if some_out else [])]
-    return grid(rows, headers)
+def radii(reach: pd.DataFrame) -> list[Column]:
+    """What is said of tolerance radii: the median with its interval, and how many seeds have none."""
+    columns = [
+        Column("site"),
+        Column("split"),
+        Column("edit"),
+        Column("median", lambda radius: radius.middle, radius_of),
+        Column("interval", take=lambda r: Otherwise(r.low, lambda _: radius_of(r).ends or MISSING)),
+    ]
+    columns += [
+        Column("to end of grid", share, lambda r: (r.censored, r.seeds)),
+        Column("re-entered", take="reentered"),
+    ]
+    if (reach.left_out != "").any():
+        columns.append(Column("without seeds", take=lambda r: r.left_out or None))
+    return columns
+
+
+def _radii(reach: pd.DataFrame) -> Table:
+    return table.of_rows("", reach.itertuples(), [Column("network"), *radii(reach)])
 
 
 def units(frame: pd.DataFrame) -> str:
@@ -152,57 +167,40 @@ def units(frame: pd.DataFrame) -> str:
     split = tables.main_split(frame)
     shown = breakdowns.strongest(frame[frame.split == split])
     shown = shown[shown["rank"] <= MOST_UNITS]
-    parts = [
+    parts: list[str | Table] = [
         "# Units",
         f"Each unit edited alone, on the {split} images, at each family's strongest fraction: the one at which most "
         "predictions change over all units. Flips are the percentage of images whose class changes; drops are "
         "percentage points. Ranks are within one network, seed and site: unit k of one seed is not unit k of another.",
     ]
     for (network, seed, site), part in shown.groupby(["network", "seed", "site"], sort=False):
-        families = list(part.family.unique())
-        rows = []
-        for rank in range(1, 1 + int(part["rank"].max())):
-            cells = []
-            for family in families:
-                one = part[(part.family == family) & (part["rank"] == rank)].to_dict("records")
-                cells += [one[0]["unit"], *map(tables.percent, (one[0]["flips"], one[0]["drop"]))] if one else ["–"] * 3
-            rows.append([rank, *cells])
-        fractions = part.groupby("family", sort=False).fraction.first()
-        names = [f"{family} at {100 * fractions[family]:.4g} %" for family in families]
-        headers = ["rank", *(text for name in names for text in (f"{name}: unit", "flips", "drop"))]
-        parts += [f"## {network}, seed {seed}, {site}", grid(rows, headers)]
-    return "\n\n".join(parts) + "\n"
+        columns, cells = [Column("rank")], []
+        for family, own in part.groupby("family", sort=False):
+            at = f"{family} at {fraction(own.fraction.iloc[0])}"
+            columns += [Column(f"{at}: unit"), Column("flips", percent), Column("drop", percent)]
+            cells.append({r.rank: (r.unit, r.flips, r.drop) for r in own.itertuples()})
+        ranks = range(1, 1 + int(part["rank"].max()))
+        rows = [[rank, *(value for own in cells for value in own.get(rank, (None,) * 3))] for rank in ranks]
+        parts.append(Table(f"{network}, seed {seed}, {site}", columns, rows))
+    return table.markdown(*parts)
 
 
-def radius(row: object, *names: str) -> tuple[str, str]:
-    """A median of a tolerance row and its interval, as text; `names` are their columns, `median`, `low`, `high`."""
-    median, low, high = (getattr(row, name) for name in names or ("median", "low", "high"))
-    end, side = (getattr(row, name) for name in ("grid_end", "side"))
-    bounds = [tables.reach(value, end, side).removesuffix(" %") for value in (low, high)]
-    interval = "" if np.isnan(low) or (np.isinf(low) and np.isinf(high)) else f"[{bounds[0]}, {bounds[1]}]"
-    return "–" if np.isnan(median) else tables.reach(median, end, side), interval
+def radius_of(row: Any, names: Sequence[str] = ("median", "low", "high")) -> Radius:
+    """The radius in a row of tolerances, from the columns of these names."""
+    median, low, high = (getattr(row, name) for name in names)
+    return Radius(median, low, high, row.grid_end, row.side)
 
 
-def _by_family(points: pd.DataFrame, columns: dict[str, Callable[[pd.Series], str]]) -> list[str]:
+def _by_family(points: pd.DataFrame, taken: Sequence[Column]) -> list[Table]:
     """One table a split, site and family, the networks side by side."""
-    parts = []
+    made = []
     for (split, site, family), part in tables.at_paper_rows(points).groupby(["split", "site", "family"], sort=False):
-        networks = list(part.network.unique())
         rows = []
         for row, same in part.groupby("row", sort=False):
-            cells = [fn(one) for _, one in same.iterrows() for fn in columns.values()]
             label = "no edit" if same.unedited.iloc[0] else f"{100 * float(str(row)):g} %"
-            rows.append([label, f"{100 * same.fraction.iloc[0]:.4g} %", *cells])
-        headers = ["row", "point", *(f"{network} {name}" for network in networks for name in columns)]
-        parts += [f"## {str(family).capitalize()} of {site}, {split} images", grid(rows, headers)]
-    return parts
-
-
-def _pm(mean: float, sd: float) -> str:
-    return f"{tables.percent(mean)} ± {tables.percent(sd)}"
-
-
-def grid(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
-    """Rows as a Markdown table."""
-    frame = pd.DataFrame(rows, columns=list(headers))
-    return str(frame.to_markdown(index=False, disable_numparse=True))
+            cells = [column.of(point) for point in same.itertuples() for column in taken]
+            rows.append([label, fraction(same.fraction.iloc[0]), *cells])
+        columns = [Column("row"), Column("point")]
+        columns += [one._replace(heading=f"{name} {one.heading}") for name in part.network.unique() for one in taken]
+        made.append(Table(f"{str(family).capitalize()} of {site}, {split} images", columns, rows))
+    return made

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from jaxdist.analysis import Pair, tables
-from jaxdist.formatting import counted
+from jaxdist.analysis import Pair
+from jaxdist.formatting import counted, percent, shortened
 from jaxdist.perturbations import Traits, families
 from jaxdist.report.figures import FEW, Look, Values, looks, new_figure, settle, style
 
@@ -150,7 +150,7 @@ def heat_map(pair: Pair, margin: float, *, title: str | None = None) -> Figure:
             color="white",
             linewidth=1.0,
             path_effects=_HALO,
-            label=f"{tables.percent(margin, 1)} points of accuracy lost",
+            label=f"{percent(margin, 1)} points of accuracy lost",
         )
         cross = Line2D([], [], linestyle="none", label="unedited", **_CROSS)
         figure.legend(handles=[contour, cross], loc="outside lower center", ncols=2)
@@ -220,9 +220,9 @@ def _beside(k: int, count: int) -> float:
 def _broken(site: str) -> str:
     """A long site on two lines, broken at the slash nearest its middle, each line shortened in its middle."""
     if len(site) <= 26 or "/" not in site:
-        return tables.shortened(site, 30)
+        return shortened(site, 30)
     cut = 1 + min((k for k, letter in enumerate(site) if letter == "/"), key=lambda k: abs(k - len(site) / 2))
-    return "\n".join(tables.shortened(part, 30) for part in (site[:cut], site[cut:]))
+    return "\n".join(shortened(part, 30) for part in (site[:cut], site[cut:]))
 
 
 def _axis(ax: Axes, which: str, values: Values, log: bool) -> None:

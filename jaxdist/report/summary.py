@@ -8,19 +8,18 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from jaxdist.analysis import breakdowns, dose_tables, dosed, tables, verdicts
+from jaxdist.analysis import breakdowns, dose_tables, dosed, tables
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
-from jaxdist.formatting import counted, listed
+from jaxdist.formatting import counted, fraction, listed, percent
 from jaxdist.perturbations import families
-from jaxdist.report import markdown
+from jaxdist.report import table, verdicts
+from jaxdist.report.markdown import radius_of
+from jaxdist.report.table import WIDTH, Column, Radius, Table
 from jaxdist.sweep import fitness, results
 from jaxdist.types import Ranges
-
-WIDTH = 80
 
 
 def show(result: xr.DataTree, options: StatisticsConfig | None = None) -> None:
@@ -50,41 +49,38 @@ def summary(result: xr.DataTree, options: StatisticsConfig) -> RenderableType:
     reach = reach[reach.split == tables.main_split(reach)]
     networks, sites = list(reach.network.unique()), list(reach.site.unique())
     preactivations = all(site.endswith("/pre") or site == "all" for site in sites)
-    table = Table(
-        title=title(reach, options),
-        caption=f"{interval_words(reach, options)}, in % of the {'preactivation' if preactivations else 'value'} "
-        "(scale) or of each unit's range",
-        width=WIDTH,
-    )
-    cells = {
-        (str(r.site), str(r.family), str(r.side), str(r.network)): " ".join(markdown.radius(r)).strip()
-        for r in reach.itertuples()
+    radii: dict[tuple[object, ...], Radius] = {
+        (r.site, r.family, r.side, r.network): radius_of(r) for r in reach.itertuples()
     }
-    others = sum(3 + max(len(n), *(len(text) for (*_, own), text in cells.items() if own == n)) for n in networks)
-    table.add_column("preactivations" if preactivations else "values")
-    for network in networks:
-        table.add_column(network, justify="right")
+    columns = [Column("preactivations" if preactivations else "values", least=16), *map(Column, networks)]
+    rows: list[list[object]] = []
     for site, layer in reach.groupby("site", sort=False):
         if len(sites) > 1:
-            table.add_section()
-            table.add_row(tables.shortened(str(site), max(16, WIDTH - 4 - others)))
+            rows.append([site])
         for (family, side, edit), _ in layer.groupby(["family", "side", "edit"], sort=False):
             label = ("  " if len(sites) > 1 else "") + str(edit)
-            table.add_row(
-                label, *(cells.get((str(site), str(family), str(side), str(network)), "") for network in networks)
-            )
-    return Group(table, *notes)
+            rows.append([label, *(radii.get((site, family, side, network), "") for network in networks)])
+    shown = Table(
+        title(reach, options),
+        columns,
+        rows,
+        [
+            f"{interval_words(reach, options)}, in % of the {'preactivation' if preactivations else 'value'} "
+            "(scale) or of each unit's range"
+        ],
+    )
+    return Group(table.terminal(shown, framed=True), *notes)
 
 
 def title(reach: pd.DataFrame, options: StatisticsConfig) -> str:
     """What tolerance radii are about."""
-    lost = f"{tables.percent(options.margin, 1)} points of {reach.split.iloc[0]} accuracy"
+    lost = f"{percent(options.margin, 1)} points of {reach.split.iloc[0]} accuracy"
     return f"How far an edit goes before {lost} are lost"
 
 
 def interval_words(reach: pd.DataFrame, options: StatisticsConfig) -> str:
     """What their intervals are over."""
-    level, out = f"{tables.percent(options.confidence, 0)} %", "; ".join(tables.left_out_notes(reach))
+    level, out = f"{percent(options.confidence, 0)} %", "; ".join(tables.left_out_notes(reach))
     if reach.seeds.max() == 0:
         return f"No radius: {out}"
     if tables.over_images(reach):
@@ -107,8 +103,8 @@ def _notes(result: xr.DataTree, options: StatisticsConfig) -> list[str]:
         for network, part in training.groupby("network", sort=False):
             mean = part.set_index("quantity")["mean"]
             notes.append(
-                f"{network}: train accuracy {tables.percent(mean['train_accuracy'])} %, "
-                f"test {tables.percent(mean['test_accuracy'])} %, loss {mean['loss']:.4f}"
+                f"{network}: train accuracy {percent(mean['train_accuracy'])} %, "
+                f"test {percent(mean['test_accuracy'])} %, loss {mean['loss']:.4f}"
             )
     elif swept:
         # Imported networks may have no history, but any family of their sweep has counted what they do unedited.
@@ -116,7 +112,7 @@ def _notes(result: xr.DataTree, options: StatisticsConfig) -> list[str]:
         accuracy = (counts / swept[0].total).mean("seed")
         for network, split in itertools.product(accuracy.network.to_numpy(), accuracy.split.to_numpy()):
             share = float(accuracy.sel(network=network, split=split))
-            notes.append(f"{network}: {split} accuracy {tables.percent(share)} % unedited")
+            notes.append(f"{network}: {split} accuracy {percent(share)} % unedited")
     notes += [f"data: {note}" for note in results.data_notes_of(result)]
     notes += [sentence] if (sentence := results.untrained(result)) else []
     notes += fitness.notes(result) + _dead_notes(result) + _unit_notes(result) + _snapshot_notes(result, options)
@@ -185,13 +181,10 @@ def _unit_notes(result: xr.DataTree) -> list[str]:
     for network, part in shown.groupby("network", sort=False):
         most, seeds = part.groupby("seed").flips.max(), part.seed.nunique()
         row = part.iloc[part.flips.to_numpy().argmax()]
-        which = f"{row.family} at {100 * row.fraction:.4g} %, unit {row.unit} of {row.site}"
+        which = f"{row.family} at {fraction(row.fraction)}, unit {row.unit} of {row.site}"
         if seeds > 1:
-            which = (
-                f"median of {counted(seeds, 'seed')}; at most {tables.percent(row.flips)} %: {which} of seed {row.seed}"
-            )
+            which = f"median of {counted(seeds, 'seed')}; at most {percent(row.flips)} %: {which} of seed {row.seed}"
         notes.append(
-            f"{network}: the most important unit alone changes {tables.percent(most.median())} % of predictions "
-            f"({which})"
+            f"{network}: the most important unit alone changes {percent(most.median())} % of predictions ({which})"
         )
     return notes

@@ -14,7 +14,7 @@ from jaxdist import files
 from jaxdist.analysis import breakdowns, dose_tables, dosed, tables
 from jaxdist.compute import hosts
 from jaxdist.config import StatisticsConfig
-from jaxdist.formatting import counted
+from jaxdist.formatting import counted, percent, shortened
 from jaxdist.networks import targets
 from jaxdist.perturbations import PAPER, Traits
 from jaxdist.report import (
@@ -26,7 +26,8 @@ from jaxdist.report import (
     pictures,
     profiles,
     summary,
-    verdict_tables,
+    table,
+    verdicts,
 )
 from jaxdist.storage import manifests, places
 from jaxdist.sweep import fitness, results
@@ -116,7 +117,7 @@ def _write_numbers(
     result: xr.DataTree, found: dose_tables.FairComparison | None, options: StatisticsConfig, folder: Path
 ) -> Path:
     path = folder / "tables" / places.SUMMARY
-    files.write_text(path, documents.text(documents.main_numbers(result, options, found)))
+    files.write_text(path, table.document(documents.main_numbers(result, options, found)))
     return path
 
 
@@ -138,9 +139,9 @@ def _write_verdict(
     result: xr.DataTree, found: dose_tables.FairComparison, options: StatisticsConfig, folder: Path
 ) -> list[Path]:
     doses, verdict, gauges = _VERDICT
-    texts = {doses: found.doses.to_csv(index=False), verdict: verdict_tables.verdict(result, found, options)}
+    texts = {doses: found.doses.to_csv(index=False), verdict: verdicts.document(result, found, options)}
     if not found.gauges.empty:
-        texts[gauges] = verdict_tables.gauges(found, options)
+        texts[gauges] = verdicts.gauges(found, options)
     for name, text in texts.items():
         files.write_text(folder / "tables" / name, text)
     written = [folder / "tables" / name for name in texts]
@@ -175,7 +176,7 @@ def _title1(points: pd.DataFrame, site: str, suffix: str, remark: str) -> str | 
     if ((points.site == site) & (points.over == "seeds") & (points.seeds == 2)).any():
         title = figures.TWO_SEEDS_BAND.capitalize().replace(", cut", ",\ncut")  # the single panels are narrow
     if suffix:
-        where = "All sites" if site == targets.ALL else tables.shortened(site, 30)
+        where = "All sites" if site == targets.ALL else shortened(site, 30)
         what = f"{where}, {tables.main_split(points)} images"
         title = what if title is None else f"{what}\n{title}"
     if remark:
@@ -211,7 +212,7 @@ def _pairs(pairs: list[breakdowns.Pair], options: StatisticsConfig) -> Iterator[
         for site, suffix in _sites(pair.points):
             split = tables.main_split(pair.points)
             shown = pair.points[(pair.points.site == site) & (pair.points.split == split)]
-            title = f"{pair.first.capitalize()} and {pair.second} of {tables.shortened(site, 30)}, {split} images"
+            title = f"{pair.first.capitalize()} and {pair.second} of {shortened(site, 30)}, {split} images"
             title += "" if (shown.seeds > 1).any() else f"\n{tables.only(shown)}"
             yield (
                 f"grid_{pair.first}_{pair.second}{suffix}",
@@ -231,7 +232,7 @@ def _units(units: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
             if seeds > 1
             else tables.only(shown)
         )
-        title = f"Single units of {tables.shortened(site, 30)}, {split} images\n{over}"
+        title = f"Single units of {shortened(site, 30)}, {split} images\n{over}"
         yield f"units{suffix}", profiles.units(shown, title=title)
 
 
@@ -242,14 +243,14 @@ def _stages(points: pd.DataFrame, reach: pd.DataFrame, options: StatisticsConfig
         split = tables.main_split(points)
         shown = points[(points.site == site) & (points.split == split)]
         over = f"over the seeds that passed ({_span(shown.seeds)})" if (shown.of > 1).any() else ""
-        of = f"of {'all sites' if site == targets.ALL else tables.shortened(site, 30)} along training, {split} images"
+        of = f"of {'all sites' if site == targets.ALL else shortened(site, 30)} along training, {split} images"
         low = "" if shown.at_chance.sum() == 0 else "; some are at chance, shown as they are"
         title = f"Edits {of}\n{f'Means {over}' if over else tables.only(shown)}{low}"
         yield f"snapshots{suffix}", profiles.snapshots(shown, title=title)
         if not reach.empty:
             shown = reach[(reach.site == site) & (reach.split == split)]
             words = f"Medians {over}" if over else summary.interval_words(shown, options)
-            title = f"Where {tables.percent(options.margin, 1)} points of accuracy are lost: edits {of}\n{words}{low}"
+            title = f"Where {percent(options.margin, 1)} points of accuracy are lost: edits {of}\n{words}{low}"
             yield f"snapshots_tolerance{suffix}", profiles.radii_along_training(shown, title=title)
 
 

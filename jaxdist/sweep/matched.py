@@ -32,10 +32,9 @@ class Search:
         # A network that somewhere has no dose, as where dead units make an edit 0/0, is never matched.
         dose = np.where(np.isnan(dose).any(1, keepdims=True), 0, dose)
         self.brackets = [
-            crossings.tolerance(
+            crossings.first_exit(
                 grid,
-                1 - dose,
-                np.ones(len(dose)),
+                dose,
                 identity=identity,
                 coordinate=self.family.spacing,
                 side=side,
@@ -69,8 +68,8 @@ class Search:
 
 
 def _within(bracket: Bracket, level: float) -> Values:
-    share = (level - bracket.drop_inside) / (bracket.drop_outside - bracket.drop_inside)
-    return bracket.inside + share * (bracket.outside - bracket.inside)
+    drops, fractions = (np.stack(ends, axis=-1) for ends in (bracket[2:], bracket[:2]))
+    return crossings.first_crossing(drops, np.full(len(drops), level)).along(fractions)
 
 
 def _narrowed(bracket: Bracket, fraction: Values, dose: Values, level: float) -> Bracket:

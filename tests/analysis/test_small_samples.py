@@ -12,9 +12,9 @@ from rich.console import Console
 
 import jaxdist
 from jaxdist import config
-from jaxdist.analysis import dose_tables, paper_cells, tables, verdicts
+from jaxdist.analysis import dose_tables, paper_cells, tables
 from jaxdist.analysis.series import every_series
-from jaxdist.report import dose_figures, markdown, verdict_tables, writing
+from jaxdist.report import dose_figures, markdown, verdicts, writing
 from jaxdist.report.compare import cell_tables, means
 from jaxdist.report.pages import content
 from tests import dose_support, page_support, results_support
@@ -80,8 +80,8 @@ def test_tables_of_seeds_that_are_alike_say_so_and_print_no_certainty(swept, dos
     texts = {
         "published": markdown.published(points.assign(published_p=np.where(points.unedited, 1, np.nan)), None, OPTIONS),
         "corrected": markdown.corrected(points, OPTIONS),
-        "verdict": verdict_tables.verdict(dosed, compared, OPTIONS),
-        "gauges": verdict_tables.gauges(compared, OPTIONS),
+        "verdict": verdicts.document(dosed, compared, OPTIONS),
+        "gauges": verdicts.gauges(compared, OPTIONS),
     }
     whole = "both seeds" if seeds == 2 else f"all {seeds} seeds"
     for name, text in texts.items():
@@ -118,8 +118,8 @@ class TestTwoSeeds:
         for text in (
             markdown.corrected(points, OPTIONS),
             markdown.published(tested, None, OPTIONS),
-            verdict_tables.verdict(given, compared, OPTIONS),
-            verdict_tables.gauges(compared, OPTIONS),
+            verdicts.document(given, compared, OPTIONS),
+            verdicts.gauges(compared, OPTIONS),
         ):
             assert (DEGREE in text) == said
 

@@ -18,11 +18,11 @@ import pytest
 from rich.console import Console
 
 from jaxdist import cli
-from jaxdist.analysis import dose_tables, verdicts
+from jaxdist.analysis import dose_tables
 from jaxdist.cli import options as cli_options
 from jaxdist.cli import output, parser
 from jaxdist.compute import progress
-from jaxdist.report import documents, summary, writing
+from jaxdist.report import documents, summary, verdicts, writing
 from jaxdist.storage import places, result_files
 from jaxdist.sweep import results
 from tests import dose_support, results_support
@@ -196,7 +196,7 @@ class TestQuietAndJson:
         assert shown.count("at[/b]/pre ") >= 2
         assert shown.count("[b]relu ") >= 2
         assert shown.count(":gear: ") >= 2
-        assert re.search(r"^ +net\[/b\], dense0/pre", shown, re.MULTILINE)
+        assert re.search(r"^net\[/b\], dense0/pre", shown, re.MULTILINE)
 
     def test_compare_says_its_answer_as_json_and_by_its_code(self, runs, capsys):
         code = cli.main(["compare", str(runs / "swept"), str(runs / "swept"), "--json", "--pictures", "p"])

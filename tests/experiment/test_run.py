@@ -16,7 +16,7 @@ import xarray as xr
 from PIL import Image
 
 import jaxdist
-from jaxdist import cli, data
+from jaxdist import cli, data, formatting
 from jaxdist import config as configs
 from jaxdist.analysis import tables
 from jaxdist.compute import devices
@@ -192,7 +192,7 @@ def test_the_summary_fits_80_columns_and_holds_the_medians(result, capsys):
     reach = tables.tolerance(result, options)
     chosen = reach[(reach.network == "relu") & (reach.split == "train") & (reach.family == "offset")]
     for row in chosen.itertuples():
-        assert any(tables.reach(row.median, row.grid_end, row.side) in line for line in lines)
+        assert any(formatting.radius(row.median, row.grid_end, row.side) in line for line in lines)
 
 
 def test_the_points_table_holds_every_point_and_agrees_with_the_counts(run, result):

@@ -12,7 +12,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_hex
 from rich.console import Console
 
-from jaxdist import config, crossings
+from jaxdist import config, crossings, formatting
 from jaxdist.analysis import breakdowns, tables
 from jaxdist.perturbations import families
 from jaxdist.report import markdown, pictures, profiles, summary, writing
@@ -168,7 +168,7 @@ class TestUnits:
         first = [cell.strip() for cell in rows[0].split("|")]
         flips = 1 - lone["units_scale"]["agree"].sel(split="train", fraction=0.0).to_numpy().ravel() / TOTAL
         assert first[2] == str(int(flips.argmax()))
-        assert first[3] == tables.percent(float(flips.max()))
+        assert first[3] == formatting.percent(float(flips.max()))
 
 
 class TestAlongTraining:

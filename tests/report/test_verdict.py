@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from jaxdist import cli
-from jaxdist.analysis import dose_tables, verdicts
+from jaxdist.analysis import dose_tables
 from jaxdist.config import StatisticsConfig
 from jaxdist.perturbations import families
-from jaxdist.report import dose_figures, figures, summary, verdict_tables, writing
+from jaxdist.report import dose_figures, figures, summary, verdicts, writing
 from jaxdist.storage import result_files
 from jaxdist.sweep import results
 from tests import dose_support, results_support
@@ -139,7 +139,7 @@ class TestTerminal:
 
 class TestMarkdown:
     def test_has_every_network_split_and_number(self, result, found):
-        text = verdict_tables.verdict(result, found, OPTIONS)
+        text = verdicts.document(result, found, OPTIONS)
         for words in ("## relu, dense0/pre, train images", "## abs, dense0/pre, test images", "## Rho", "## Gauges"):
             assert words in text
         assert text.count("| dead_zone | noise") == 2 * 2 * 2
@@ -147,7 +147,7 @@ class TestMarkdown:
 
     def test_gauges_are_left_out_where_there_are_none(self):
         given = made_up({"relu": DISTANCE})
-        assert "Gauges" not in verdict_tables.verdict(given, dose_tables.compare(given, OPTIONS), OPTIONS)
+        assert "Gauges" not in verdicts.document(given, dose_tables.compare(given, OPTIONS), OPTIONS)
 
 
 class TestFigure:

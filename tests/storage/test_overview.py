@@ -13,7 +13,7 @@ import pytest
 
 from jaxdist import cli, files
 from jaxdist import config as configs
-from jaxdist.report import documents
+from jaxdist.report import documents, table
 from jaxdist.storage import overview, places, result_files
 from tests import dose_support, results_support
 from tests.cli.terminal_support import small_runs, wide
@@ -33,7 +33,7 @@ def runs(tmp_path_factory):
     dosed.mkdir(parents=True)
     given = dose_support.made_up()
     result_files.save(given, dosed / places.RESULT)
-    numbers = documents.text(documents.main_numbers(given, dose_support.OPTIONS))
+    numbers = table.document(documents.main_numbers(given, dose_support.OPTIONS))
     files.write_text(dosed / "tables" / places.SUMMARY, numbers)
     return root
 

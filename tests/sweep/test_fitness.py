@@ -14,12 +14,12 @@ from scipy import stats
 
 import jaxdist
 from jaxdist import config
-from jaxdist.analysis import breakdowns, dose_tables, tables, verdicts
+from jaxdist.analysis import breakdowns, dose_tables, tables
 from jaxdist.compute import devices
 from jaxdist.compute.progress import silent
 from jaxdist.errors import InputError
 from jaxdist.networks import taps, targets
-from jaxdist.report import documents, markdown, summary, writing
+from jaxdist.report import documents, markdown, summary, verdicts, writing
 from jaxdist.storage import result_files
 from jaxdist.sweep import counting, fitness, results, study, unedited
 from jaxdist.sweep.waves import Subject

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 
 from rich.console import Console
 
 from jaxdist.cli import output
-from jaxdist.cli.listing import table
+from jaxdist.cli.listing import listed
 from jaxdist.cli.options import Parser, add_output
+from jaxdist.report import table
 
 HELP = "list the runs below a folder with their main numbers"
 USAGE = "[FOLDER] [OPTIONS]"
@@ -35,10 +35,10 @@ def command(options: argparse.Namespace) -> None:
 
     found = overview.runs(options.folder, options.sort)
     document = {"folder": str(options.folder), "runs": [dataclasses.asdict(one) for one in found]}
-    output.write_json(options, lambda: json.dumps(document, indent=1, allow_nan=False) + "\n")
+    output.write_json(options, lambda: table.document(document))
     if not output.answers(options):
         return
     if found:
-        Console().print(table(found, options.folder.expanduser(), Console().width))
+        Console().print(table.terminal(listed(found, options.folder.expanduser()), Console().width))
     else:
         output.say(options, f"no runs in {options.folder}; 'jaxdist run' makes one")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from jaxdist.cli import output
 from jaxdist.cli.options import Parser, add_fields, add_output, changes, experiment
 from jaxdist.errors import InputError
 from jaxdist.formatting import counted
+from jaxdist.report import table
 
 HELP = "write tables, figures and page of a run, or a page of several"
 USAGE = "RUN [RUN ...] [OPTIONS]"
@@ -46,7 +46,7 @@ def command(options: argparse.Namespace) -> None:
 
     if several:
         page = finished.report_folders(options.runs, options.page_folder, changes(options))
-        output.write_json(options, lambda: json.dumps({"page": str(page)}) + "\n")
+        output.write_json(options, lambda: table.document({"page": str(page)}))
         output.say(options, f"{counted(len(options.runs), 'run')} are over each other in {page}")
         return
     (run,) = options.runs

@@ -34,10 +34,10 @@ def command(options: argparse.Namespace) -> None:
     """Compare at equal dose, and say the verdict."""
     experiment()
     from jaxdist.experiment import finished
+    from jaxdist.report import verdicts
     from jaxdist.storage import folders
 
     result, found, statistics = finished.verdict_folder(options.run, options.margin)
-    from jaxdist.analysis import verdicts
 
     if options.site is not None:
         found = found.at(options.site)

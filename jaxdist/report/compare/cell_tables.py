@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+from typing import Any
+
 import pandas as pd
 
 from jaxdist import formatting
-from jaxdist.analysis import by_table, near, tables
+from jaxdist.analysis import by_table, near
+from jaxdist.formatting import fraction, loss, number, percent, points, signed
+from jaxdist.report import table
 from jaxdist.report.compare.comparison import Comparison
-from jaxdist.report.markdown import grid
+from jaxdist.report.markdown import DROP, NONINFERIOR, P_HOLM
+from jaxdist.report.table import Column, Otherwise, Table, Write
 from jaxdist.storage import BASELINE_INDEX, SEEDS
+
+
+def mean(heading: str, name: str, write: Write = percent) -> Column:
+    """A column of cells' accuracies, or losses among them."""
+    value = operator.attrgetter(name)
+    return Column(heading, write, lambda r: Otherwise(value(r), loss) if r.quantity == "loss" else value(r))
+
+
+ROW = (
+    Column("row", take="label"),
+    Column("point %", functools.partial(fraction, unit=""), "fraction"),
+    Column("paper", percent),
+    Column("ours", percent),
+)
+"""Of an edited cell: which it is, and the accuracy of both sides."""
+_EXACT = functools.partial(percent, digits=3)
 
 
 def markdown(comparison: Comparison) -> str:
@@ -16,7 +39,7 @@ def markdown(comparison: Comparison) -> str:
     frame, verdict = comparison.points, comparison.verdicts[0]
     within, drops = near(frame.drop_z)
     of_drops = f" Of the drops, {within} of {drops} are." if drops and verdict.verdict != "cannot judge" else ""
-    parts = [
+    parts: list[str | Table] = [
         "# Beside the published tables",
         f"{comparison.a}; the paper's means are over {SEEDS} seeds. Accuracies are percent of the training images, but "
         "for the test accuracy of the first table, and their differences points; the loss is in nats. SE is the "
@@ -37,15 +60,14 @@ def markdown(comparison: Comparison) -> str:
             "in the paper and 1 here.",
         ]
         parts.append(_trained(trained))
-    for title, part in by_table(frame):
-        parts += [f"## {title}", _cells(part)]
+    parts += [_cells(title, part) for title, part in by_table(frame)]
     parts += [
         "## Tests",
         f"The paper's t compares each point with index {BASELINE_INDEX} of its grid, 32.7 % of scale and clip and "
         "-22 % of offset, instead of the unedited network, and is positive where accuracy is below that. Here it is "
         "beside the same test of this run and the test against no edit: its t, its p after Holm's correction over the "
         "family's points, the drop in points with its interval, and whether the drop is shown to be below "
-        f"{tables.percent(comparison.margin)} points (non-inferior).",
+        f"{percent(comparison.margin)} points (non-inferior).",
         f"SD is the standard deviation over seeds of the difference to index {BASELINE_INDEX}. The paper does not "
         f"print its own: it is √{SEEDS} times the difference over t. Its accuracy at index {BASELINE_INDEX} is not "
         "printed either, and taken from this run's curve, shifted to the printed rows on both sides; – stands where "
@@ -54,7 +76,7 @@ def markdown(comparison: Comparison) -> str:
     ]
     for title, part in by_table(frame):
         parts += [f"### {title}: tests", _tests(part)]
-    return "\n\n".join(parts) + "\n"
+    return table.markdown(*parts)
 
 
 def cautions(cells: pd.DataFrame) -> list[str]:
@@ -64,56 +86,49 @@ def cautions(cells: pd.DataFrame) -> list[str]:
     return formatting.cautions(of_edits.seeds[~untested], of_edits.seeds[untested])
 
 
-def _trained(frame: pd.DataFrame) -> str:
-    rows = []
-    for one in frame.to_dict("records"):
-        loss = one["quantity"] == "loss"
-        difference = one["ours"] - one["paper"]
-        paper, ours, se, paper_sd, sd = (
-            tables.number(one[name], 4) if loss else tables.percent(one[name], 3 if name == "se" else 2)
-            for name in ("paper", "ours", "se", "paper_sd", "sd")
-        )
-        said = tables.signed(difference, 4) if loss else tables.signed(100 * difference)
-        rows.append([one["network"], one["label"], paper, ours, said, se, tables.number(one["z"]), paper_sd, sd])
-    return grid(rows, ["network", "", "paper", "ours", "ours - paper", "SE", "z", "SD, paper", "SD, ours"])
-
-
-def _cells(frame: pd.DataFrame) -> str:
-    rows = [
-        [
-            one["label"],
-            f"{100 * one['fraction']:.4g}",
-            tables.percent(one["paper"]),
-            tables.percent(one["ours"]),
-            tables.signed(100 * (one["ours"] - one["paper"])),
-            tables.percent(one["se"], 3),
-            tables.number(one["z"]),
-            tables.percent(one["paper_drop"]),
-            tables.percent(one["drop"]),
-            tables.number(one["drop_z"]),
-        ]
-        for one in frame.to_dict("records")
+def _trained(frame: pd.DataFrame) -> Table:
+    columns = [
+        Column("network"),
+        Column("", take="label"),
+        mean("paper", "paper"),
+        mean("ours", "ours"),
+        Column("ours - paper", points, _difference),
+        mean("SE", "se", _EXACT),
+        Column("z", number),
+        mean("SD, paper", "paper_sd"),
+        mean("SD, ours", "sd"),
     ]
-    headers = ["row", "point %", "paper", "ours", "ours - paper", "SE", "z", "drop, paper", "drop, ours", "z of drops"]
-    return grid(rows, headers)
+    return table.of_rows("", frame.itertuples(), columns)
 
 
-def _tests(frame: pd.DataFrame) -> str:
-    rows = []
-    for one in frame.to_dict("records"):
-        rows.append(
-            [
-                one["label"],
-                tables.number(one["paper_t"]),
-                tables.number(one["t"]),
-                tables.number(one["corrected_t"]),
-                tables.p_value(one["p_holm"]),
-                tables.drop(one),
-                tables.noninferior(pd.Series(one)),
-                tables.percent(one["paper_spread"]),
-                tables.percent(one["spread"]),
-            ]
-        )
-    headers = ["row", "t, paper", "t, same test", "t, against no edit", "p (Holm)", "drop", "non-inferior"]
-    headers += ["SD, paper", "SD, ours"]
-    return grid(rows, headers)
+def _difference(row: Any) -> Any:
+    difference = row.ours - row.paper
+    return Otherwise(difference, functools.partial(signed, digits=4)) if row.quantity == "loss" else difference
+
+
+def _cells(title: str, frame: pd.DataFrame) -> Table:
+    columns = [
+        *ROW,
+        Column("ours - paper", points, lambda r: r.ours - r.paper),
+        Column("SE", _EXACT, "se"),
+        Column("z", number),
+        Column("drop, paper", percent, "paper_drop"),
+        Column("drop, ours", percent, "drop"),
+        Column("z of drops", number, "drop_z"),
+    ]
+    return table.of_rows(title, frame.itertuples(), columns)
+
+
+def _tests(frame: pd.DataFrame) -> Table:
+    columns = [
+        ROW[0],
+        Column("t, paper", number, "paper_t"),
+        Column("t, same test", number, "t"),
+        Column("t, against no edit", number, "corrected_t"),
+        P_HOLM,
+        DROP,
+        NONINFERIOR,
+        Column("SD, paper", percent, "paper_spread"),
+        Column("SD, ours", percent, "spread"),
+    ]
+    return table.of_rows("", frame.itertuples(), columns)

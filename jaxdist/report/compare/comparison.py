@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from jaxdist import config as configs
 from jaxdist import files
 from jaxdist.analysis import paper_cells
 from jaxdist.errors import InputError
+from jaxdist.report import table
 from jaxdist.report.compare import counts, means, protocol, sides
 from jaxdist.report.compare import pairs as pairing
 from jaxdist.report.compare.pairs import Pairs, Verdict
@@ -84,12 +84,12 @@ class Comparison:
             "exit_code": self.exit_code,
             "notes": self.notes,
             "units": _UNITS[self.mode],
-            "points": json.loads(self.points.to_json(orient="records", double_precision=15)),
+            "points": table.records(table.of_frame(self.points)),
         }
 
     def to_json(self) -> str:
         """`to_dict` as JSON."""
-        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+        return table.document(self.to_dict())
 
 
 def compare(

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from jaxdist.analysis import paper_cells, tables
-from jaxdist.formatting import counted
+from jaxdist.analysis import paper_cells
+from jaxdist.formatting import counted, fraction, number, p_value
+from jaxdist.report import table
 from jaxdist.report.compare import cell_tables
 from jaxdist.report.compare.comparison import Comparison
 from jaxdist.report.compare.pairs import by_series
-from jaxdist.report.summary import WIDTH
+from jaxdist.report.table import Column, Table
 
 SHOWN = 12
 """Points named on the terminal; the JSON file has all."""
@@ -24,20 +24,23 @@ SHOWN = 12
 
 def rendered(comparison: Comparison) -> RenderableType:
     """The whole comparison but for its `conclusion`: sides, protocol, points or cells, verdicts, notes."""
-    parts: list[RenderableType] = [
+    parts: list[Text | Table] = [
         Text(f"A  {comparison.a}"),
         Text(f"B  {comparison.b}"),
         Text(f"Networks: {comparison.relation}"),
-        _protocol(comparison),
     ]
+    if comparison.protocol:
+        parts.append(Table("Protocols differ in", [*map(Column, ("field", "A", "B"))], comparison.protocol))
+    else:
+        parts.append(Text("Protocols: the same"))
     if comparison.mode == "published":
         parts += _cells(comparison.points)
         parts += [Text(sentence) for sentence in cell_tables.cautions(comparison.points)]
     elif comparison.mode == "shared":
         parts += _beyond(comparison)
-    verdicts = _filled("Verdicts", ("what", "verdict", "found"), comparison.verdicts)
-    parts += [verdicts, *(Text(f"Note: {note}") for note in comparison.notes)]
-    return Group(*parts)
+    parts.append(Table("Verdicts", [*map(Column, ("what", "verdict", "found"))], comparison.verdicts))
+    parts += [Text(f"Note: {note}") for note in comparison.notes]
+    return Group(*(table.terminal(part) if isinstance(part, Table) else part for part in parts))
 
 
 def conclusion(comparison: Comparison) -> str:
@@ -80,85 +83,57 @@ def _parts(comparison: Comparison) -> str:
     return f"{len(there)} of {counted(len(comparison.verdicts), 'part')}; most {most}, {apart}"
 
 
-def _table(title: str) -> Table:
-    return Table(
-        title=title, title_justify="left", box=box.SIMPLE_HEAD, width=WIDTH, padding=(0, 1, 0, 0), pad_edge=False
-    )
-
-
-def _protocol(comparison: Comparison) -> RenderableType:
-    if not comparison.protocol:
-        return Text("Protocols: the same")
-    return _filled("Protocols differ in", ("field", "A", "B"), comparison.protocol)
-
-
-def _filled(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = _table(title)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def _beyond(comparison: Comparison) -> Iterator[RenderableType]:
+def _beyond(comparison: Comparison) -> Iterator[Table]:
     """The points at which counts of shared networks differ by more than they may, the worst first."""
     frame = comparison.points
     beyond = frame[frame.difference.abs() > comparison.images]
     if beyond.empty:
         return
     worst = beyond.reindex(beyond.difference.abs().sort_values(ascending=False, kind="stable").index)
-    table = _table(
+    sites = frame.site.nunique() > 1
+
+    def place(r: Any) -> str:
+        return f"{r.family} {r.network} {f'{r.site} ' if sites else ''}{r.split} {fraction(r.fraction)}"
+
+    yield table.of_rows(
         f"Beyond {counted(comparison.images, 'image')} at {len(beyond)} of {counted(len(frame), 'point')}"
-        + _first(len(beyond))
+        + (f", the {SHOWN} largest" if len(beyond) > SHOWN else ""),
+        worst.head(SHOWN).itertuples(),
+        [
+            Column("point", take=place),
+            Column("seed"),
+            Column("A", "{:.8g}".format, "a"),
+            Column("B", "{:.8g}".format, "b"),
+            Column("B - A", "{:+.8g}".format, "difference"),
+        ],
     )
-    table.add_column("point")
-    for heading in ("seed", "A", "B", "B - A"):
-        table.add_column(heading, justify="right")
-    for one in worst.head(SHOWN).itertuples():
-        place = f"{one.site} {one.split}" if frame.site.nunique() > 1 else str(one.split)
-        point = f"{one.family} {one.network} {place} {100 * float(str(one.fraction)):.4g} %"
-        counts = (float(str(count)) for count in (one.a, one.b))
-        table.add_row(point, str(one.seed), *(f"{count:.8g}" for count in counts), f"{float(str(one.difference)):+.8g}")
-    yield table
 
 
-def _first(count: int) -> str:
-    return f", the {SHOWN} largest" if count > SHOWN else ""
-
-
-def _cells(frame: pd.DataFrame) -> Iterator[RenderableType]:
+def _cells(frame: pd.DataFrame) -> Iterator[Table]:
     """Every published cell; one table for the trained networks, then one a family and network."""
     trained = frame[frame.table == "trained"]
     if len(trained):
-        table = _table("After training (loss and train accuracy before the last update)")
-        for heading in ("", "paper", "ours", "seeds", "(ours - paper)/SE"):
-            table.add_column(heading, justify="right" if heading else "left")
-        for one in trained.to_dict("records"):
-            say = (lambda v: tables.number(v, 4)) if one["quantity"] == "loss" else tables.percent
-            unit = "" if one["quantity"] == "loss" else " %"
-            table.add_row(
-                f"{one['network']} {one['label']}{unit}",
-                say(one["paper"]),
-                say(one["ours"]),
-                str(one["seeds"]),
-                tables.number(one["z"]),
-            )
-        yield table
+        yield table.of_rows(
+            "After training (loss and train accuracy before the last update)",
+            trained.itertuples(),
+            [
+                Column("", take=lambda r: f"{r.network} {r.label}{'' if r.quantity == 'loss' else ' %'}"),
+                cell_tables.mean("paper", "paper"),
+                cell_tables.mean("ours", "ours"),
+                Column("seeds"),
+                Column("(ours - paper)/SE", number, "z"),
+            ],
+        )
     for title, part in paper_cells.by_table(frame):
-        table = _table(f"{title}: train accuracy %, and the paper's own test (t, p)")
-        for heading in ("row", "point %", "paper", "ours", "ours - paper (SE)", "t paper", "ours", "p paper", "ours"):
-            table.add_column(heading, justify="left" if heading == "row" else "right")
-        for one in part.to_dict("records"):
-            table.add_row(
-                one["label"],
-                f"{100 * one['fraction']:.4g}",
-                tables.percent(one["paper"]),
-                tables.percent(one["ours"]),
-                tables.number(one["z"]),
-                tables.number(one["paper_t"]),
-                tables.number(one["t"]),
-                tables.p_value(one["paper_p"]),
-                tables.p_value(one["p"]),
-            )
-        yield table
+        yield table.of_rows(
+            f"{title}: train accuracy %, and the paper's own test (t, p)",
+            part.itertuples(),
+            [
+                *cell_tables.ROW,
+                Column("ours - paper (SE)", number, "z"),
+                Column("t paper", number, "paper_t"),
+                Column("ours", number, "t"),
+                Column("p paper", p_value, "paper_p"),
+                Column("ours", p_value, "p"),
+            ],
+        )

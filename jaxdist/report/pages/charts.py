@@ -15,9 +15,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from jaxdist.analysis import tables
+from jaxdist.formatting import MISSING, shortened
 from jaxdist.perturbations import PAPER, Traits
 from jaxdist.report import dose_figures, figures
-from jaxdist.report.pages import listings
+from jaxdist.report.markdown import radius_of
 from jaxdist.report.pages.parts import Chart, Choice, Key, literal
 
 COLOURS = ("#e0503f", "#3f86d6", "#17a077", "#c9820a", "#b5679f", "#8a8a8a")
@@ -149,7 +150,7 @@ def radii(reach: pd.DataFrame, known: Choices, family: str, side: str) -> Chart:
                 "array": np.nan_to_num(np.where(np.isinf(high), end, high) - at),
                 "arrayminus": np.nan_to_num(at - np.where(np.isinf(low), end, low)),
             },
-            customdata=[[listings.radius(row), listings.interval(row)] for row in one.itertuples()],
+            customdata=[[radius.middle, radius.ends or MISSING] for radius in map(radius_of, one.itertuples())],
             hovertemplate=f"{literal(label)}, {split} images<br>%{{y}}: %{{customdata[0]}}"
             "<br>interval %{customdata[1]}<extra></extra>",
             meta=known.meta(label, family, split),
@@ -159,10 +160,10 @@ def radii(reach: pd.DataFrame, known: Choices, family: str, side: str) -> Chart:
     figure.update_layout(height=60 + 26 * int(count), margin={"l": 10, "t": 6, "b": 30})
     figure.update_xaxes(rangemode="tozero", ticksuffix=" %", nticks=5, tickangle=0)
     rows = list(dict.fromkeys(reach.site if several else reach.label))
-    ticks = {"tickvals": list(map(literal, rows)), "ticktext": [literal(tables.shortened(row, 24)) for row in rows]}
+    ticks = {"tickvals": list(map(literal, rows)), "ticktext": [literal(shortened(row, 24)) for row in rows]}
     figure.update_yaxes(type="category", automargin=True, autorange="reversed", showgrid=False, **ticks)
     shown = reach[reach.split == known.splits[0]]
-    said = "; ".join(f"{row.label} {listings.radius(row)}" for row in shown.itertuples())
+    said = "; ".join(f"{row.label} {radius_of(row).middle}" for row in shown.itertuples())
     edit = known.edits[family].outward(side)
     return Chart(edit.capitalize(), f"{edit}: {said}.", figure)
 

@@ -9,13 +9,14 @@ from typing import NamedTuple, TypeAlias
 import pandas as pd
 import xarray as xr
 
-from jaxdist.analysis import FairComparison, dose_tables, dosed, every_series, paper_cells, tables, verdicts
+from jaxdist.analysis import FairComparison, dose_tables, dosed, every_series, paper_cells, tables
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
-from jaxdist.formatting import counted
+from jaxdist.formatting import counted, percent
 from jaxdist.networks import targets
 from jaxdist.perturbations import PAPER
-from jaxdist.report import dose_figures, figures
+from jaxdist.report import dose_figures, figures, verdicts
+from jaxdist.report.markdown import radius_of
 from jaxdist.report.pages import charts, listings, pictures, protocol
 from jaxdist.report.pages.charts import Choices
 from jaxdist.report.pages.parts import Page, Section
@@ -102,12 +103,12 @@ def _answer(runs: Sequence[Run], compared: Compared, reach: pd.DataFrame, option
     if reach.empty:
         return
     split = tables.main_split(reach)
-    margin = f"{tables.percent(options.margin, 1)} points of {split} accuracy"
+    margin = f"{percent(options.margin, 1)} points of {split} accuracy"
     shown = reach[(reach.split == split) & reach.family.isin(PAPER)]
     for (name, site), one in shown.groupby(["label", "site"], sort=False):
         if one.seeds.max() == 0:
             continue  # the notes say why
-        far = [f"{r.edit} {listings.radius(r)}" for r in one.itertuples()]
+        far = [f"{r.edit} {radius_of(r).middle}" for r in one.itertuples()]
         far = [words.replace("> ", "more than ").replace("< ", "less than ") for words in far]
         where = f"{name}, {site}" if reach.site.nunique() > 1 else name
         of = f" (median of {counted(one.seeds.max(), 'seed')})" if one.seeds.max() > 1 else ""
@@ -158,7 +159,7 @@ def _doses(runs: Sequence[Run], compared: Compared, options: StatisticsConfig, k
                 [
                     f"The share of {split} images whose class changes, against the dose of the edit: the angle by "
                     f"which it turns what the logits are made of. {over}; the dotted line is the margin, "
-                    f"{tables.percent(options.flips, 1)} %."
+                    f"{percent(options.flips, 1)} %."
                 ],
                 charts=drawn,
                 tables=[listings.costs(here.costs, options, split)],
@@ -172,19 +173,17 @@ def _radii(reach: pd.DataFrame, flips: pd.DataFrame, options: StatisticsConfig, 
         charts.radii(one, known, str(family), str(side))
         for (family, side), one in reach.groupby(["family", "side"], sort=False)
     ]
-    level, over = tables.percent(options.confidence, 0), _over(reach)
+    level, over = percent(options.confidence, 0), _over(reach)
     said = (
-        f"How far an edit goes before {tables.percent(options.margin, 1)} points of accuracy are lost: the median with "
+        f"How far an edit goes before {percent(options.margin, 1)} points of accuracy are lost: the median with "
         f"its {level} % interval over {over}{' (too few for one)' if reach.low.isna().all() else ''}. A triangle is "
         "the end of the grid: it goes further than was swept."
     )
     out = tables.left_out_notes(reach)
     said += f" Networks at chance have none: {'; '.join(out)}." if out else ""
-    listed = [listings.radii(reach, "Until accuracy is lost", options)]
+    listed = [listings.radii(reach, "Until accuracy is lost")]
     if not flips.empty:
-        listed.append(
-            listings.radii(flips, f"Until {tables.percent(options.flips, 1)} % of predictions change", options)
-        )
+        listed.append(listings.radii(flips, f"Until {percent(options.flips, 1)} % of predictions change"))
     yield Section("How far an edit goes", [said], charts=drawn, tables=listed, small=True)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
+
+from jaxdist.report.table import Table
 
 
 class Key(NamedTuple):
@@ -46,27 +46,6 @@ class Picture(NamedTuple):
     png: str  # base64
 
 
-class Cell(NamedTuple):
-    """What a table says, and the number that it is sorted by where it is no text."""
-
-    text: str
-    key: float | None = None
-
-    @property
-    def sort(self) -> str:
-        """The key as text; infinite ones sort last, missing ones after them."""
-        return "" if self.key is None or np.isnan(self.key) else repr(float(np.clip(self.key, -1e300, 1e300)))
-
-
-class Table(NamedTuple):
-    """A table that can be sorted by any column."""
-
-    caption: str
-    headers: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    numeric: Sequence[bool]
-
-
 class Section(NamedTuple):
     """A part of the page with a heading. What is not `open` the reader unfolds; `small` charts stand close."""
 
@@ -99,13 +78,6 @@ class Page(NamedTuple):
     answer: Sequence[str]
     choices: Sequence[Choice]
     sections: Sequence[Section]
-
-
-def table(caption: str, frame: pd.DataFrame, columns: dict[str, Callable[[Any], Cell]]) -> Table:
-    """A table with a row for each of a frame's, its cells made of it by `columns`."""
-    rows = [[make(row) for make in columns.values()] for row in frame.itertuples()]
-    numeric = [any(row[k].key is not None for row in rows) for k in range(len(columns))]
-    return Table(caption, list(columns), rows, numeric)
 
 
 def literal(text: str) -> str:

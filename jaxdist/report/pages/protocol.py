@@ -10,20 +10,20 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from jaxdist.report.pages.parts import Cell, Section, Table
+from jaxdist.report.pages.parts import Section
+from jaxdist.report.table import Column, Table
 from jaxdist.sweep import results
 
 
 def sections(name: str, result: xr.DataTree, folder: Path) -> Iterator[Section]:
     """The protocol of one result."""
-    rows = [[Cell(key), Cell(value)] for key, value in _facts(result)]
     code = []
     if "config" in result.attrs:
         code.append(("Config", str(result.attrs["config"])))
         code.append(("The same again", _command(result, folder)))
     elif "options" in result.attrs:
         code.append(("Options of jaxdist.probe", json.dumps(json.loads(result.attrs["options"]), indent=2)))
-    listed = [Table("How it was made", ["what", "value"], rows, [False, False])]
+    listed = [Table("How it was made", [Column("what"), Column("value")], list(_facts(result)))]
     yield Section(f"Protocol: {name}", tables=listed, code=code, open=False)
 
 

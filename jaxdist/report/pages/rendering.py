@@ -13,6 +13,7 @@ import markupsafe
 from plotly.offline import get_plotlyjs
 
 from jaxdist import files
+from jaxdist.report import table
 from jaxdist.report.pages.parts import Page
 
 FILE = "report.html"
@@ -42,9 +43,9 @@ def _plotly() -> str:
 
 @functools.cache
 def _template() -> jinja2.Template:
-    return jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        _read("report.html.jinja")
-    )
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["table"] = lambda each: markupsafe.Markup(table.html(each))
+    return environment.from_string(_read("report.html.jinja"))
 
 
 def _read(name: str) -> str:
