@@ -60,10 +60,10 @@ RUNS = ("every", "plain", "forms")
 
 SWEEPS = {
     "every": Sweep("every", reported=True),
-    "plain-shortcut": Sweep(
+    "plain-sd": Sweep(
         "plain",
         (
-            *("--sweep.families", "scale,clip,offset,shift", "--sweep.scale_shortcut", "true"),
+            *("--sweep.families", "scale,clip,offset,shift"),
             *("--sweep.clip_formula", "caption", "--sweep.offset_formula", "literal", "--sweep.dead_units", "nan"),
             *("--ranges.rule", "sd", "--ranges.deviations", "2", "--sweep.splits", "test", "--sweep.units", "true"),
         ),
@@ -81,7 +81,7 @@ SWEEPS = {
         "forms",
         (
             *("--sweep.families", "scale,clip,offset,noise", "--ranges.measured_on", "pre", "--sweep.draws", "4"),
-            *("--sweep.dose", "true", "--sweep.sensitivity", "true", "--sweep.refine", "true"),
+            *("--sweep.dose", "true", "--sweep.sensitivity", "true"),
             *("--statistics.margin", "0.05"),
         ),
     ),

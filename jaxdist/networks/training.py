@@ -227,7 +227,7 @@ def advance(
     # Two operations a weight and example forward, four backward.
     step_flops = 6.0 * sum(leaf.size for leaf in leaves) * int(to_host(train_set.total))
     chosen = tuning.current()
-    length = int(np.clip(chosen.flops / step_flops, 1, 100))
+    length = _steps_together(step_flops)
     size = sizes.of_block(block, taps.sites_for_one(model.apply, params, train_set.x))
     while step <= steps:
         state, measured = _steps(
@@ -282,6 +282,11 @@ def noticed(passed: Passed, params: Params, accuracy: Array, step: Array) -> Pas
 
     # Most steps pass nothing, and then nothing is copied.
     return lax.cond(now.any(), write, lambda: passed)
+
+
+def _steps_together(step_flops: float) -> int:
+    """Steps a compiled call, so that a call takes a fraction of a second: short to watch, long beside its overhead."""
+    return int(np.clip(tuning.current().flops / step_flops, 1, 100))
 
 
 def _check_finite(loss: AnyArray, first_step: int, numbers: Sequence[int]) -> None:

@@ -18,10 +18,12 @@ from jaxdist.storage import folders, manifests, places, unfinished, weights
 
 pytestmark = pytest.mark.slow
 
-OPTIONS = (
-    *("--train.seeds=20", "--train.steps=12", "--train.snapshots=true", "--train.save_every=0"),
-    *("--model.hidden=8", "--sweep.families=clip,restored_offset", "--sweep.splits=test", "-q"),
+SMALL = (
+    *("--model.hidden=8", "--sweep.families=clip,restored_offset", "--sweep.splits=test"),
+    *("--train.save_every=0", "-q"),
 )
+OPTIONS = ("--train.seeds=20", "--train.steps=12", "--train.snapshots=true", *SMALL)
+MANY = ("--train.seeds=300", "--train.steps=3", *SMALL)
 
 KILLER = """
 import importlib, os, signal, sys
@@ -53,7 +55,7 @@ STAGES = {
     "the sweep along training": ("jaxdist.sweep.waves", "ensemble_sweep.sums", 6),
     "saving, of the second weights": ("jaxdist.storage.weights", "save", 2),
     "saving, of the config": ("jaxdist.storage.folders", "configs.to_toml", 3),
-    "saving, of the result": ("jaxdist.sweep.results", "save", 1),
+    "saving, of the result": ("jaxdist.storage.result_files", "save", 1),
     "saving, of the list": ("jaxdist.storage.manifests", "_Record.finish", 1),
     "clearing": ("jaxdist.storage.unfinished", "Store.clear", 1),
     "tables": ("jaxdist.report.markdown", "tolerance", 1),
@@ -63,29 +65,48 @@ STAGES = {
 
 
 def numbers(folder: Path) -> dict[str, np.ndarray]:
-    """All of a run's numbers, with the weights kept along training."""
+    """All of a run's numbers, with the weights kept along training, if any are."""
     resumed = survive.arrays(folder)
     for name in ("relu", "abs"):
+        if not folders.passed_path(folder, name).exists():
+            continue
         leaves = jax.tree_util.tree_leaves_with_path(weights.load(folders.passed_path(folder, name)))
         resumed |= {f"{name} passed {jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in leaves}
     return resumed
 
 
+def ran(folder: Path, options: tuple[str, ...]) -> Path:
+    assert survive.run(folder, options)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    assert survive.run(folder, OPTIONS)
-    return folder
+    return ran(tmp_path_factory.mktemp("undisturbed") / "run", OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_300(tmp_path_factory) -> Path:
+    return ran(tmp_path_factory.mktemp("undisturbed_300") / "run", MANY)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_in_any_stage_a_run_of_20_seeds_with_snapshots_ends_as_undisturbed(stage, undisturbed, tmp_path):
-    folder = tmp_path / "run"
+    killed_and_resumed(stage, OPTIONS, undisturbed, tmp_path / "run")
+
+
+@pytest.mark.parametrize("stage", [name for name in STAGES if name != "the sweep along training"])
+def test_killed_in_any_stage_a_run_of_300_seeds_ends_as_undisturbed(stage, undisturbed_300, tmp_path):
+    killed_and_resumed(stage, MANY, undisturbed_300, tmp_path / "run")
+
+
+def killed_and_resumed(stage: str, options: tuple[str, ...], undisturbed: Path, folder: Path) -> None:
+    """Kill a run in a stage, run it again, and compare it with one that was left alone."""
     module, name, calls = STAGES[stage]
-    command = [sys.executable, "-c", KILLER, module, name, str(calls), "run", "--out", str(folder), *OPTIONS]
+    command = [sys.executable, "-c", KILLER, module, name, str(calls), "run", "--out", str(folder), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert survive.run(folder, OPTIONS)
+    assert survive.run(folder, options)
     expected, resumed = numbers(undisturbed), numbers(folder)
     assert resumed.keys() == expected.keys()
     for key, values in expected.items():

@@ -19,12 +19,13 @@ import xarray as xr
 
 from jaxdist import cli
 from jaxdist import config as configs
+from jaxdist.compute import ensemble
 from jaxdist.errors import InputError
 from jaxdist.experiment import finished, running
 from jaxdist.networks import training
 from jaxdist.perturbations import families
 from jaxdist.storage import folders, result_files, unfinished, weights
-from jaxdist.sweep import results, waves
+from jaxdist.sweep import ensemble_sweep, results, waves
 
 SMALL = {
     "model": {"hidden": [8], "activations": ["relu", "abs"]},
@@ -63,7 +64,7 @@ def _short_calls():
     """Seven steps a compiled call, so that a short training has several, the last one not whole; no pictures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "_steps_together", lambda _: 7)
-        patch.setattr(waves, "wave_size", lambda *_: 2)
+        patch.setattr(ensemble, "group", lambda seeds, work, _: 2 if work else seeds)
         patch.setattr(running.writing, "write", lambda *_: [])
         yield
 
@@ -82,8 +83,12 @@ def test_a_killed_run_goes_on_to_the_same_bits(calls, tmp_path, monkeypatch, und
     left = calls
 
     def counted(function):
-        def call(*args, **kwargs):
+        def call(*args, measure=None, **kwargs):
             nonlocal left
+            if measure is not None:
+                kwargs["measure"] = measure
+                if not isinstance(measure, ensemble_sweep.Counting):
+                    return function(*args, **kwargs)
             if left == 0:
                 raise Killed
             left -= 1
@@ -91,9 +96,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(calls, tmp_path, monkeypatch, und
 
         return call
 
-    steps, sweeps = training._steps, waves.ensemble_sweep.sums
+    steps, sweeps = training._steps, ensemble._run
     monkeypatch.setattr(training, "_steps", counted(steps))
-    monkeypatch.setattr(waves.ensemble_sweep, "sums", counted(sweeps))
+    monkeypatch.setattr(ensemble, "_run", counted(sweeps))
     with pytest.raises(Killed):
         running.run(config(tmp_path / "run"))
     assert not (tmp_path / "run" / result_files.FILE).exists()
@@ -107,11 +112,11 @@ def test_a_killed_run_goes_on_to_the_same_bits(calls, tmp_path, monkeypatch, und
 def test_a_sweep_goes_on_in_waves_of_another_size(tmp_path, monkeypatch, undisturbed):
     """As on another number of devices: nothing kept of smaller waves may stand for a larger one."""
     with monkeypatch.context() as patch:
-        patch.setattr(waves, "wave_size", lambda *_: 1)
+        patch.setattr(ensemble, "group", lambda seeds, work, _: 1 if work else seeds)
         patch.setattr(running.folders, "save", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             running.run(config(tmp_path / "run"))
-    monkeypatch.setattr(waves, "wave_size", lambda *_: 4)
+    monkeypatch.setattr(ensemble, "group", lambda seeds, work, _: 4 if work else seeds)
     running.run(config(tmp_path / "run"))
     assert_same(arrays(tmp_path / "run"), arrays(undisturbed))
 
