@@ -15,6 +15,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -134,8 +135,12 @@ def over_networks(
         one call.
       each: is given each call's networks and what measures them, and returns its arrays (leading: those networks), or
         what it makes of them, perhaps from an earlier time.
+
+    Raises:
+      AssertionError: if the leading axes of `params` and `given` are not all alike.
     """
     seeds, mesh = jax.tree.leaves(params)[0].shape[0], mesh_of(examples)
+    chex.assert_tree_shape_prefix((params, given), (seeds,))
     together = group(seeds, work, mesh)
     parts = []
     for first in range(0, seeds, together):

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -220,6 +221,8 @@ def advance(
     params = begin.state.params
     leaves = jax.tree.leaves(params)
     count = leaves[0].shape[0]
+    chex.assert_tree_shape_prefix(begin.state[1:], (count,))
+    chex.assert_shape(list(begin.metrics), (steps + 1, count))
     state = State(same(step, mesh), *spread(filled(begin.state[1:], group(count, None, mesh)), mesh))
     if step > steps:
         yield Progress(steps, metrics, state)

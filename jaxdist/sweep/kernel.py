@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -115,6 +116,8 @@ def block_sums(
     """
     logits, before, logits_and_after = predictor(model, sites, params, part, edits, watch)
     unedited = elementwise.argmax(logits, model.class_axis)
+    chex.assert_equal_shape([unedited, part.y, part.valid, part.number])
+    chex.assert_tree_shape_prefix(edits, jax.tree.leaves(edits)[0].shape[:1])
     expected = wanted(unedited, part)
     # A rehearsal's moments are of all rows.
     all_or_valid = part.valid | ~part.counted
