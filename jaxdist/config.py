@@ -152,6 +152,13 @@ class ComputeConfig:
         "float32", "float32: every product; exact: raw pixels' products from exact narrow parts, for matrix units"
     )
     block: int | None = option(None, "examples a block; unset: chosen from the shapes", least=1)
+    networks: int | None = option(None, "networks that run together; unset: 1 on a CPU, 10 elsewhere", least=1)
+    points: int | None = option(None, "points of a sweep that run together; unset: 1 on a CPU, 32 elsewhere", least=1)
+
+    @property
+    def together(self) -> dict[str, int | None]:
+        """What runs together, as `jaxdist.compute.tuning.using` takes it."""
+        return {"networks": self.networks, "points": self.points}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from jaxdist import config as configs
-from jaxdist.compute import Examples, Show, blocks, devices, hosts, shown, silent
+from jaxdist.compute import Examples, Show, blocks, devices, hosts, shown, silent, tuning
 from jaxdist.config import Options
 from jaxdist.data import Labelled, oddities, own_data
 from jaxdist.errors import InputError
@@ -100,7 +100,8 @@ def probe(
     def measured(show: Show) -> xr.DataTree:
         began = time.perf_counter()
         context = Context(splits, targets, chosen, range(seeds), show, _at_once)
-        groups = study.study({name: Subject(model, params)}, context)
+        with tuning.using(**chosen.compute.together):
+            groups = study.study({name: Subject(model, params)}, context)
         attrs = _attrs(chosen, images, time.perf_counter() - began) | results.data_notes(odd)
         return results.tree(groups, attrs)
 

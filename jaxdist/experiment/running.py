@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 
 from jaxdist import config as configs
-from jaxdist.compute import Show, hosts, mesh_of, silent
+from jaxdist.compute import Show, hosts, mesh_of, silent, tuning
 from jaxdist.config import Config
 from jaxdist.data import Inputs, load_inputs, refuse_unlike
 from jaxdist.errors import InputError, MeaninglessError, TrainingDivergedError
@@ -52,7 +52,8 @@ def run(config: Config | None = None, *, show: Show = silent) -> xr.DataTree:
     config = config or Config()
     resolving.options(config)
     with folders.held(Path(config.out)) as folder:
-        result = _complete(config, folder, show, swept=True)
+        with tuning.using(**config.compute.together):
+            result = _complete(config, folder, show, swept=True)
         _report(result, config, folder, show)
     return result
 
@@ -66,7 +67,7 @@ def _report(result: xr.DataTree, config: Config, folder: Path, show: Show) -> No
 def train(config: Config, *, show: Show = silent) -> xr.DataTree:
     """Train only, in the config's folder `out`; the result has the group ``training``. Goes on and raises as `run`."""
     resolving.options(config)
-    with folders.held(Path(config.out)) as folder:
+    with folders.held(Path(config.out)) as folder, tuning.using(**config.compute.together):
         return _complete(config, folder, show, swept=False)
 
 
@@ -245,7 +246,8 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
         store.begin(inputs.dataset.digest, inputs.products["backend"])
         part = part._replace(result=results.tree(kept, attrs))
         try:
-            result = sweep_networks(config, inputs, part, show, store)
+            with tuning.using(**config.compute.together):
+                result = sweep_networks(config, inputs, part, show, store)
         except MeaninglessError:
             store.clear()  # other options must be given
             raise

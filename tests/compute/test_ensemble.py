@@ -11,8 +11,10 @@ import numpy as np
 import optax
 import pytest
 
+from jaxdist import config
 from jaxdist.compute import Reducer, blocks, devices, ensemble, over_networks, tuning
 from jaxdist.config import SweepConfig
+from jaxdist.experiment import running
 from jaxdist.networks import mlp, training
 from jaxdist.perturbations import families, ranges, rules
 from jaxdist.sweep import ensemble_sweep, restored, sensitivity, unedited, units
@@ -73,7 +75,10 @@ def of_seed(tree, seed, name):
 
 
 @pytest.mark.usefixtures("optimised")
-@pytest.mark.parametrize("name", MEASUREMENTS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in ("training", "moments") else pytest.mark.slow) for name in MEASUREMENTS],
+)
 def test_a_network_has_the_same_bits_at_any_place_and_among_any_number(name, networks, splits):
     """With 1, 2, 5 and 7 networks, which lie on meshes of both shapes, in other orders."""
     measure = MEASUREMENTS[name]
@@ -177,3 +182,21 @@ def test_what_is_changed_for_a_while_is_as_before_afterwards():
         assert tuning.current().points == before.points
     assert tuning.current() == before
     assert blocks.default_size(128) == before.values // 128 // before.tile * before.tile
+
+
+def test_a_config_says_how_many_run_together(tmp_path, monkeypatch):
+    """The option reaches whatever is compiled, and is over when the run is."""
+    seen = []
+    whole = ensemble.over_networks
+
+    def over(*arguments, **options):
+        seen.append((tuning.current().networks, tuning.current().points))
+        return whole(*arguments, **options)
+
+    for module in (ensemble_sweep, unedited, ranges):
+        monkeypatch.setattr(module, "over_networks", over)
+    monkeypatch.setattr(running.writing, "write", lambda *_: [])
+    tree = {"out": str(tmp_path / "run"), "train": {"seeds": 3, "steps": 2}, "model": {"hidden": [8]}}
+    running.run(config.from_dict(tree | {"compute": {"networks": 2, "points": 50}, "sweep": {"families": ["clip"]}}))
+    assert set(seen) == {(2, 50)}
+    assert tuning.current() == tuning.CPU
