@@ -281,10 +281,7 @@ CASES = {
     "a sweep of nothing": Case("sweep nothing-here"),
     "a sweep that would train": Case("sweep trained --train.steps 9", None, ("trained",)),
     "an unknown formula": Case("sweep trained --sweep.clip_formula middle", None, ("trained",)),
-    "a shortcut behind which more follows": Case(
-        "sweep two --sweep.scale_shortcut true --sweep.families scale",
-        two_layers,
-    ),
+    "a family of a module that is not there": Case("sweep two --sweep.families scale,nowhere:family", two_layers),
     "other pictures": Case("sweep pictured", images(**NINE_LABELS), ("pictured",)),
     "weights cut short": Case("sweep trained", lambda: shorter("trained/weights/relu.safetensors", 10), ("trained",)),
     "no weights": Case("sweep trained", lambda: Path("trained/weights/relu.safetensors").unlink(), ("trained",)),
