@@ -222,6 +222,7 @@ def test_holm_leaves_nan_out_of_the_count() -> None:
     assert np.isnan(statistics.holm(np.full(2, np.nan))).all()
 
 
+@pytest.mark.slow  # statsmodels takes half a minute to import
 @pytest.mark.parametrize("size", [0, 1, 2, 7, 40])
 def test_holm_is_that_of_statsmodels(size: int) -> None:
     """With ties, certainties and p-values that are not defined."""

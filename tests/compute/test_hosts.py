@@ -56,7 +56,8 @@ def started(processes, *arguments):
             process.communicate()
 
 
-@pytest.mark.parametrize(("processes", "seeds"), [(2, 3), pytest.param(3, 3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "seeds"), [(2, 3), (3, 3)])
 def test_processes_count_what_one_counts_and_one_of_them_writes(processes, seeds, tmp_path, monkeypatch):
     small = [*SMALL, "--train.seeds", str(seeds)]
     monkeypatch.setattr("jaxdist.report.writing.write", lambda *_: [])

@@ -74,6 +74,7 @@ def double(tmp_path_factory) -> dict[str, xr.DataTree]:
     return {name: jaxdist.load(folder / f"{k}.nc") for k, name in enumerate(OPTIONS)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_measurement_is_that_of_float32(name, double):
     single = probed(name, arrays()[1].astype(np.float32))

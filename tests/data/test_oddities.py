@@ -196,7 +196,7 @@ def test_notes_stand_in_the_result_the_summary_the_page_and_the_numbers(
     ]
     assert json.loads((out / "tables" / "summary.json").read_text())["data"]["notes"] == notes
     rows = [row for section in protocol.sections("run", result, out) for table in section.tables for row in table.rows]
-    assert [row[1].text for row in rows if row[0].text == "note on the data"] == notes
+    assert [row[1] for row in rows if row[0] == "note on the data"] == notes
     assert all(note in (out / "report.html").read_text() for note in ("7 of the 60 train images",))
 
 

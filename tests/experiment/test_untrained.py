@@ -70,6 +70,7 @@ def test_it_is_listed_compared_and_told_as_of_0_steps(run, tmp_path, capsys):
     assert compare.compare(str(run), str(run)).verdict == "agree"
 
 
+@pytest.mark.slow
 def test_it_grows_and_goes_on_where_it_was_killed(run, monkeypatch):
     before = weights.load(folders.weights_path(run, "relu"))
     more = ["run", "--out", str(run), "-q", *SMALL, "--train.seeds=3"]

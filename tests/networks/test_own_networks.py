@@ -332,6 +332,7 @@ def test_few_examples_and_more_classes_than_examples_are_counted(count):
 HALF = {"bfloat16": jnp.bfloat16, "float16": np.float16}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", HALF.values(), ids=HALF)
 def test_half_precision_is_measured_in_every_way(dtype):
     """Against the same network in float32, of weights that both have; each in its own rounding."""

@@ -122,6 +122,7 @@ def with_attrs(run, name, changes, **attrs):
     return folder
 
 
+@pytest.mark.slow
 def test_seeds_that_were_trained_for_longer_are_not_called_the_same_networks(runs):
     near = with_attrs(runs["first"], "near", {"train.steps": "41"})
     path = near / "weights" / "abs.safetensors"
@@ -378,6 +379,7 @@ def test_what_cannot_be_compared(capsys, runs):
     assert "holds no sweep to compare" in text
 
 
+@pytest.mark.slow
 def test_networks_are_paired_by_seed_where_one_is_not_finite(tmp_path, capsys):
     run = make(tmp_path / "run", "--train.seeds", "4", "--train.steps", "3", "--sweep.families", "clip")
     other = copy(run, tmp_path / "other")
@@ -396,6 +398,7 @@ def test_networks_are_paired_by_seed_where_one_is_not_finite(tmp_path, capsys):
     assert set(alone.points.seed) == {0, 2, 3}
 
 
+@pytest.mark.slow
 def test_seeds_at_chance_are_named_where_too_few_are_left(tmp_path):
     run = make(tmp_path / "run", "--train.seeds", "3", "--train.steps", "30", "--sweep.families", "clip")
     low = make(tmp_path / "low", "--train.seeds", "3", "--train.steps", "30", "--train.seed", "9")

@@ -145,6 +145,7 @@ def test_what_a_person_edited_is_moved_out_of_the_way_of_what_is_written_anew(ed
             assert path.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_an_edited_config_breaks_nothing_and_stays(run):
     path = run / places.CONFIG
     path.write_text("# for the record\n" + path.read_text().replace("steps = 3", "steps = 4"))
@@ -193,6 +194,7 @@ def test_a_result_alone_is_checked_too(run, tmp_path, capsys):
         result_files.load(path)
 
 
+@pytest.mark.slow
 def test_a_folder_of_an_earlier_version_works_and_gets_its_list(run, capsys):
     (run / places.MANIFEST).unlink()
     before = names(run)
@@ -346,6 +348,7 @@ def test_an_import_that_was_killed_is_done_again_in_the_same_folder(dosed, tmp_p
     assert set(manifests.read(tmp_path / "again").files) == names(tmp_path / "again") - {places.MANIFEST}
 
 
+@pytest.mark.slow
 def test_a_probe_and_a_comparison_list_what_they_write(run, tmp_path, monkeypatch):
     x = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
 

@@ -95,6 +95,7 @@ def test_pictures_of_sites_with_long_and_like_names_are_all_written(tmp_path, mo
     assert max(len(f"{stem}.svg") for stem in stems) <= files.LONGEST_NAME
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["--train.seeds=300"], ["--train.seeds=20", "--train.snapshots=true"]])
 def test_a_run_of_many_seeds_goes_to_its_end(options, tmp_path, monkeypatch):
     """By 73 seeds a batch, or 7 with weights kept along training, their numbers are longer than a name may be."""

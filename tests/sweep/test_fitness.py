@@ -350,6 +350,7 @@ class TestControlsAndSnapshots:
         assert any("6 trained to 10 %" in note for note in breakdowns.stage_notes(points))
 
 
+@pytest.mark.slow
 def test_growing_a_run_of_an_older_version_judges_all_of_its_networks(tmp_path):
     out = str(tmp_path / "run")
     small = {"train": {"steps": 4, "seeds": 2}, "model": {"hidden": [8], "activations": ["relu"]}, "out": out}
