@@ -31,7 +31,6 @@ from jaxdist.report import writing
 from jaxdist.storage import folders, manifests, result_files
 from jaxdist.sweep import Context, Subject, results, study, unedited
 from jaxdist.types import Apply, Params
-from jaxdist.version import SCHEMA
 
 
 def probe(
@@ -185,7 +184,7 @@ def _attrs(options: Options, images: Mapping[str, tuple[np.ndarray, np.ndarray]]
         digest.update(np.ascontiguousarray(part).data.cast("B"))
     counts = ", ".join(counted(len(y), f"{name} example") for name, (_, y) in images.items())
     return {
-        "schema": SCHEMA,
+        "schema": results.SCHEMA,
         "options": json.dumps(configs.to_dict(options)),
         "data_name": "own",
         "data_source": f"{counts} given in Python",

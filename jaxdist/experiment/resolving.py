@@ -12,7 +12,6 @@ from pathlib import Path
 from jaxdist.config import Config, Options, SweepConfig
 from jaxdist.errors import InputError
 from jaxdist.perturbations import families
-from jaxdist.registry import is_reference
 
 WHERE = "sweep.families"
 
@@ -44,7 +43,7 @@ def refuse_foreign(config: Config, given: Collection[str], folder: Path) -> None
     foreign = [name for name in config.sweep.families if not families.is_known(name)]
     if not foreign or WHERE in given:
         return
-    unknown = [name for name in foreign if not is_reference(name)]
+    unknown = [name for name in foreign if ":" not in name]  # registered by whoever made the run
     names = [f"MODULE:{name}" if name in unknown else name for name in config.sweep.families]
     why = (
         f"family '{unknown[0]}', which is not known in this process; name the module that holds it"

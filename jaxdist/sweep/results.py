@@ -35,7 +35,7 @@ from jaxdist.networks import Metrics
 from jaxdist.perturbations import Traits, families, traits
 from jaxdist.sweep.waves import Found
 from jaxdist.types import Ranges
-from jaxdist.version import SCHEMA
+from jaxdist.version import SCHEMA as SCHEMA
 
 DOSES = {"dose": "angular", "rms": "rms", "rms_plain": "rms_plain"}
 """The variables that hold doses, and the fields of `waves.Found` that they come from."""
