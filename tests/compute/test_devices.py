@@ -14,6 +14,8 @@ import pytest
 from jaxdist.compute import devices
 from tests.mesh_support import CASES
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):

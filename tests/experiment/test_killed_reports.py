@@ -16,6 +16,8 @@ from jaxdist.storage import manifests, places, result_files, unfinished
 from jaxdist.storage.unfinished import Store
 from jaxdist.sweep import results
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--train.seeds=2", "--train.steps=3", "--model.hidden=8", "--sweep.splits=test", "--sweep.families=clip"]
 SWEEP = ["--sweep.families=offset"]
 
