@@ -10,7 +10,7 @@ import numpy as np
 import jaxdist
 from jaxdist.compute import devices
 from jaxdist.config import SweepConfig, TrainConfig
-from jaxdist.perturbations import Affine, Family, edits, register
+from jaxdist.perturbations import Affine, edits
 from jaxdist.types import Ranges
 
 
@@ -20,7 +20,7 @@ def towards_the_middle(ranges: Ranges, fraction: jax.Array) -> Affine:
     return edits.unedited(ranges.low.size)._replace(scale=1 - fraction, offset=fraction * middle)
 
 
-family = Family(
+family = jaxdist.Family(
     name="squeeze",
     text="every unit is pulled to the middle of its range, until at p = 1 a constant is left",
     edit=towards_the_middle,
@@ -32,7 +32,7 @@ family = Family(
 
 if __name__ == "__main__":
     devices.use_all_cores()
-    register(family)
+    jaxdist.register(family)
     config = jaxdist.Config(
         out="runs/own_family",
         train=TrainConfig(seeds=3, steps=200),

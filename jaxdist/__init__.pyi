@@ -1,10 +1,14 @@
 from .config import Config as Config
+from .errors import InputError as InputError
 from .experiment import probe as probe
+from .experiment import register as register
 from .experiment import run as run
 from .networks import Model as Model
 from .networks import from_linen as from_linen
 from .networks import from_nnx as from_nnx
 from .networks import sites as sites
+from .perturbations import Family as Family
 from .report import show as show
 from .storage import load as load
+from .sweep import Metric as Metric
 from .version import __version__ as __version__

@@ -14,6 +14,9 @@ from jaxdist import fields, registry
 from jaxdist.errors import InputError, nearest
 from jaxdist.fields import Call, option
 
+_NAMING = {"sweep.families", "sweep.metrics"}
+"""Options that name records, which may be the user's own."""
+
 _REMOVED = {"refine", "scale_shortcut"}
 """Options that the section ``sweep`` once had, both false by default."""
 
@@ -102,6 +105,13 @@ class SweepConfig:
         f"{', '.join(name for name in registry.FAMILIES if name not in registry.PAPER)}; your own is "
         "'package.module:name'",
         names=registry.FAMILIES,
+    )
+    metrics: tuple[str, ...] | None = option(
+        None,
+        f"also the mean of these over the images, beside {' and '.join(registry.COUNTED)}, which are counted always: "
+        f"{', '.join(name for name in registry.METRICS if name not in registry.COUNTED)}; your own is "
+        "'package.module:name'",
+        names=registry.METRICS,
     )
     dose: bool = option(False, "also how much each edit disturbs what the logits are made of, as an angle")
     matched: tuple[float, ...] | None = option(
@@ -301,8 +311,8 @@ def override(config: Config, changes: Mapping[str, str], *, where: str = "--") -
         for section in sections:
             branch = branch.setdefault(section, {})
         branch[name] = fields.parse(text, types.get(key, str), where + key)
-    # Families that are not changed were checked when the config was made; one that a run has kept may name others.
-    return from_dict(tree, where=where.rstrip("-") or "command line", kept="sweep.families" not in changes)
+    # Names that are not changed were checked when the config was made; one that a run has kept may hold others.
+    return from_dict(tree, where=where.rstrip("-") or "command line", kept=not changes.keys() & _NAMING)
 
 
 def field_types() -> dict[str, Any]:

@@ -22,6 +22,20 @@ def number(value: float, digits: int = 1) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}"  # no negative zero
 
 
+def figures(value: float, digits: int = 3) -> str:
+    """A number of any size, to so many significant figures.
+
+    >>> figures(2.302585), figures(0.0), figures(-1234.5), figures(1.2e-7), figures(float("inf"))
+    ('2.30', '0', '-1230', '1.2e-07', '∞')
+    """
+    if value == 0 or not math.isfinite(value):
+        return number(value, 0)
+    size = math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
+    if not -4 <= size < 6:
+        return f"{value:.{digits}g}"
+    return f"{round(value, digits - 1 - size):.{max(digits - 1 - size, 0)}f}"
+
+
 def percent(value: float, digits: int = 2) -> str:
     """A fraction in percent, without the sign.
 

@@ -1,7 +1,8 @@
-"""The names of families of edits and of optimisers, each with a sentence: all that a config and its errors need.
+"""The names of families of edits, metrics and optimisers, each with a sentence: all that a config and its errors need.
 
-Nothing here imports JAX. The records behind the names load on use: `jaxdist.perturbations.families` holds those of
-families, optax those of optimisers. Names that are registered in a process stand here too, until it ends.
+Nothing here imports JAX. The records of the names load on use: `jaxdist.perturbations.families` holds those of
+families, `jaxdist.sweep.metrics` those of metrics, optax those of optimisers. Names that are registered in a process
+stand here too, until it ends. `Register` is how records of one kind are kept.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
-from jaxdist.errors import InputError
+from jaxdist.errors import InputError, nearest
 
 PAPER = ("scale", "clip", "offset")
 """The families of the paper."""
@@ -33,6 +34,22 @@ FAMILIES = {
     "clip_both": "no magnitude above a fraction p of the unit's largest passes",
 }
 """The families of edits by name, with a sentence on each."""
+
+COUNTED = {
+    "accuracy": "the share of examples whose largest output is their label's",
+    "flips": "the share of examples whose largest output is another than without the edit",
+}
+"""The metrics that every sweep counts, as whole numbers of examples, with a sentence on each."""
+
+METRICS = {
+    **COUNTED,
+    "cross_entropy": "minus the log-probability of the label",
+    "kl": "the Kullback-Leibler divergence of the edited from the unedited network's probabilities",
+    "logit_difference": "the label's logit less the largest other",
+    "top_5": "1 where the label's logit is among the five largest, else 0",
+    "squared_error": "the mean square of the difference between outputs and the label's one-hot vector",
+}
+"""The metrics by name, with a sentence on each."""
 
 OPTIMIZERS = {
     "sgd": "gradient descent, with momentum if that is given; plain, it is the paper's",
@@ -97,3 +114,112 @@ def _from_here() -> Iterator[None]:
     finally:
         if added and here in sys.path:
             sys.path.remove(here)
+
+
+class Record(Protocol):
+    """What is registered: a frozen dataclass with a name and a sentence on it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def text(self) -> str: ...
+
+
+R = TypeVar("R", bound=Record)
+
+
+class Register(Generic[R]):
+    """The records of one kind by name: those built in, and those that are added in this process."""
+
+    def __init__(
+        self,
+        noun: str,
+        kind: type[R],
+        expected: str,
+        built_in: Sequence[R],
+        texts: dict[str, str],
+        check: Callable[[R], None],
+        function: str,
+    ) -> None:
+        """Begin with the records that are built in.
+
+        Args:
+          noun: of a record, in sentences.
+          kind: the records' class.
+          expected: its public name, in sentences.
+          texts: where the sentence on each name stands for configs.
+          check: refuses a record that cannot be used, with `InputError`.
+          function: the field whose function tells one record of a name from another.
+        """
+        self.noun, self.kind, self.expected, self.texts = noun, kind, expected, texts
+        self.check, self.function = check, function
+        self.records: dict[str, R] = {record.name: record for record in built_in}
+        """Every record that is known in this process, the built-in ones first."""
+        self.built_in = tuple(self.records)
+        self.references: dict[str, str] = {}
+        """The names of the records that references, "package.module:name", have led to."""
+
+    def add(self, record: R) -> R:
+        """Make a record known by its name; added again, as in a notebook, that of the same function replaces it.
+
+        Raises:
+          InputError: in one sentence, for a record that cannot be used, or a name that another record has.
+        """
+        if any(each is record for each in self.records.values()):
+            return record
+        self.check(record)
+        before = self.records.get(record.name)
+        if record.name in self.built_in and before != record:
+            raise InputError(f"{self.noun} '{record.name}': is the name of one that is built in; give yours another")
+        if before is not None and self._source(before) != self._source(record):
+            raise InputError(
+                f"{self.noun} '{record.name}': is the name of one that {self._source(before)[0]} has registered; give "
+                "yours another"
+            )
+        self.records[record.name] = record
+        self.texts[record.name] = record.text
+        return record
+
+    def _source(self, record: R) -> tuple[str, str]:
+        function = getattr(record, self.function)
+        return getattr(function, "__module__", ""), getattr(function, "__qualname__", repr(function))
+
+    def get(self, name: str) -> R:
+        """The record of that name; raises `InputError` that names the nearest one there is."""
+        if name not in self.records:
+            raise InputError(f"unknown {self.noun} '{name}'{nearest(name, self.records)}")
+        return self.records[name]
+
+    def named(self, reference: str, where: str) -> str:
+        """The name of the record that a config means: itself, or that of "package.module:name", imported and added.
+
+        Raises:
+          InputError: in one sentence that starts with `where`, if there is no such record.
+        """
+        if not is_reference(reference):
+            return self.get(reference).name
+        record = imported(reference, where)
+        if not isinstance(record, self.kind):
+            raise InputError(f"{where}: {reference!r} is {kind_of(record)}; expected a {self.expected}")
+        try:
+            self.references[reference] = self.add(record).name
+        except InputError as error:
+            raise InputError(f"{where}: {reference!r}, {error}") from None
+        return self.references[reference]
+
+    def knows(self, reference: str) -> bool:
+        """Whether what a config names is known here already, without an import."""
+        return reference in self.records or reference in self.references
+
+
+def kind_of(value: object) -> str:
+    """A value's type, for a sentence.
+
+    >>> kind_of(3), kind_of("text"), kind_of(str)
+    ('an int', 'a str', 'the class str')
+    """
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    name = type(value).__name__
+    return f"an {name}" if name[0].lower() in "aeiou" else f"a {name}"

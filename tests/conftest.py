@@ -26,6 +26,7 @@ from jaxdist.compute.devices import Examples
 from jaxdist.config import DataConfig
 from jaxdist.networks import mlp, training
 from jaxdist.perturbations import families
+from jaxdist.sweep import metrics
 from jaxdist.types import Params
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -34,7 +35,13 @@ SHARED = Path(__file__).parents[2] / "shared"
 @pytest.fixture(autouse=True)
 def _families_as_before() -> Iterator[None]:
     """What a test registers is not there for others."""
-    tables: tuple[dict, ...] = (registry.FAMILIES, registry.OPTIMIZERS, families.ALL)
+    tables: tuple[dict, ...] = (
+        registry.FAMILIES,
+        registry.METRICS,
+        registry.OPTIMIZERS,
+        families.ALL,
+        metrics.REGISTER.records,
+    )
     before = [dict(table) for table in tables]
     yield
     for table, content in zip(tables, before, strict=True):

@@ -38,6 +38,7 @@ SKIPPED = {
     ("docs/comparing.md", "jaxdist import-torch results"): TORCH,
     ("docs/comparing.md", "module.load_state_dict("): TORCH,
     ("docs/how-to/own-family.md", "jaxdist run --sweep.families"): ELSEWHERE,
+    ("docs/how-to/own-metric.md", "jaxdist run --sweep.metrics cross_entropy,own_metric"): ELSEWHERE,
     ("docs/findings.md", "jaxdist run configs/comparison.toml"): HOURS,
     ("docs/how-to/accelerators.md", "pip install"): INSTALLS,
     ("docs/index.md", "python3 -m venv"): INSTALLS,

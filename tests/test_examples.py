@@ -124,6 +124,15 @@ def test_a_family_of_ones_own_stands_beside_the_papers(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_metric_of_ones_own_is_tabulated_and_drawn(tmp_path):
+    done = run("own_metric.py", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    folder = tmp_path / "runs" / "own_metric"
+    assert "## Entropy (nats)" in (folder / "tables" / "metrics.md").read_text(encoding="utf-8")
+    assert (folder / "figures" / "metric_entropy.svg").is_file()
+
+
+@pytest.mark.slow
 def test_the_counts_of_a_pytorch_network_are_those_of_its_own_forward_passes(tmp_path):
     pytest.importorskip("torch", reason="PyTorch is an optional extra: pip install 'jaxdist[torch]'")
     said = answer("compare_with_pytorch.py", tmp_path)

@@ -9,7 +9,10 @@ import pytest
 
 import jaxdist
 
-PUBLIC = ("Config", "Model", "from_linen", "from_nnx", "load", "probe", "run", "show", "sites")
+PUBLIC = (
+    "Config", "Family", "InputError", "Metric", "Model", "from_linen", "from_nnx", "load", "probe", "register", "run",
+    "show", "sites",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PUBLIC)

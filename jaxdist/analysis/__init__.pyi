@@ -2,6 +2,7 @@ from . import breakdowns as breakdowns
 from . import dose_tables as dose_tables
 from . import dosed as dosed
 from . import equivalence as equivalence
+from . import metric_tables as metric_tables
 from . import paper_cells as paper_cells
 from . import preference as preference
 from . import statistics as statistics

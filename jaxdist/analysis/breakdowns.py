@@ -113,7 +113,7 @@ def matched(result: xr.DataTree) -> pd.DataFrame:
     """
     frames = []
     for family in _families(result, "matched"):
-        group = result[f"matched_{family}"].to_dataset()
+        group = results.over_draws(result[f"matched_{family}"].to_dataset())
         values = xr.Dataset(
             {
                 "fraction": group.fraction,
@@ -144,7 +144,7 @@ def along_training(result: xr.DataTree, options: StatisticsConfig) -> tuple[pd.D
     """
     points, reach, chances = [], [], fitness.chances(result)
     for family, traits in _families(result, "snapshots").items():
-        whole = result[f"snapshots_{family}"].to_dataset()
+        whole = results.over_draws(result[f"snapshots_{family}"].to_dataset())
         passed = whole.step >= 0
         whole = whole.assign(correct=whole.correct.where(passed, results.MISSING))
         trained = _trained(result, whole)

@@ -81,7 +81,7 @@ def swept(result: xr.DataTree) -> list[Swept]:
     for (family, traits), (gauge, prefix) in itertools.product(results.families_of(result).items(), GAUGES.items()):
         if f"{prefix}{family}" not in result.children or "dose" not in result[family].data_vars:
             continue
-        group = result[f"{prefix}{family}"].to_dataset()
+        group = results.over_draws(result[f"{prefix}{family}"].to_dataset())
         for one in series_of(traits, group, chances):
             if one.flips is None:
                 continue

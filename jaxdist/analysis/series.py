@@ -127,6 +127,7 @@ def series_of(traits: Traits, group: xr.Dataset, chances: Mapping[tuple[str, str
 
     `chances` are `fitness.chances` of the result; nothing where the networks are not those that it tells of.
     """
+    group = results.over_draws(group)
     axes = (group[name].to_numpy() for name in ("network", "site", "split"))
     for network, site, split in itertools.product(*axes):
         here = group.sel(network=network, site=site, split=split)

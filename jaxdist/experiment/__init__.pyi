@@ -2,4 +2,5 @@ from . import finished as finished
 from . import planning as planning
 from . import running as running
 from .probes import probe as probe
+from .resolving import register as register
 from .running import run as run

@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
+import xarray as xr
 
 from jaxdist.compute import group, mesh_of
 from jaxdist.config import Config
@@ -25,7 +26,7 @@ from jaxdist.networks import Metrics, forms, mlp, models, training
 from jaxdist.perturbations import edits, families, ranges, rules
 from jaxdist.report import writing
 from jaxdist.storage import result_files
-from jaxdist.sweep import Counts, Found, ensemble_sweep, results
+from jaxdist.sweep import Counts, ensemble_sweep, labels, results, waves
 from jaxdist.types import Params, Ranges
 
 T = TypeVar("T")
@@ -194,14 +195,17 @@ def _report_seconds(config: Config, inputs: Inputs, seeds: int) -> float:
     coords = {"network": list(config.model.activations), "seed": range(seeds), "site": sites, "split": list(splits)}
     groups = {}
     for name, grid in grids.items():
-        # Without outgoing weights doses are left out of the result.
-        doses = (rng.random((*shape, len(grid))) if outgoing else np.full(1, np.nan) for _ in results.DOSES)
-        correct, agree = (made_up((*shape, len(grid))) for _ in range(2))
-        found = Found(correct, agree, np.minimum(correct, unperturbed[..., None]), unperturbed, *doses)
-        identity = families.identity(name, config.sweep, config.ranges.rule)
-        groups[name] = results.family(
-            results.Swept(grid, found), families.get(name), identity, coords, totals, outgoing
+        dims, points = (*labels.AXES, "fraction"), (*shape, len(grid))
+        counts = {"correct": made_up(points), "agree": made_up(points)}
+        counts["kept"] = np.minimum(counts["correct"], unperturbed[..., None])
+        doses = {variable: rng.random(points) for variable in waves.DOSES} if outgoing else {}
+        swept = xr.Dataset(
+            {variable: (dims, values) for variable, values in {**counts, **doses}.items()}
+            | {"unperturbed": (("network", "seed", "split"), unperturbed[:, :, 0])},
+            coords={**coords, "fraction": grid},
         )
+        identity = families.identity(name, config.sweep, config.ranges.rule)
+        groups[name] = results.family(swept, families.get(name), identity, totals, outgoing)
     curves = Metrics(*(rng.random((config.train.steps + 1, seeds), np.float32) for _ in Metrics._fields))
     groups["training"] = results.training(dict.fromkeys(config.model.activations, curves), range(seeds))
     result = results.tree(groups, results.provenance(config, inputs.dataset))

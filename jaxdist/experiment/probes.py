@@ -26,10 +26,10 @@ from jaxdist.errors import InputError
 from jaxdist.experiment import resolving
 from jaxdist.formatting import counted
 from jaxdist.networks import Action, Model, independence, own_networks, sizes, taps, targets_of
-from jaxdist.perturbations import Family, register
+from jaxdist.perturbations import families
 from jaxdist.report import writing
 from jaxdist.storage import folders, manifests, result_files
-from jaxdist.sweep import Context, Subject, results, study, unedited
+from jaxdist.sweep import Context, Subject, metrics, results, study, unedited
 from jaxdist.types import Apply, Params
 
 
@@ -67,7 +67,7 @@ def probe(
       out: new or empty folder to write the result, tables and figures to, if any.
       options: fields of a config's sections `ranges`, `sweep`, `statistics` and `compute` by their name alone, such as
         ``families=("offset",)``, ``grid=True``, ``rule="quantile"``; `ranges` is short for `rule`. Among `families`
-        may be records of your own, `jaxdist.perturbations.Family`.
+        and `metrics` may be records of your own, `jaxdist.perturbations.Family` and `jaxdist.sweep.Metric`.
 
     Raises:
       InputError: for a site that the network does not reach exactly once, labels or logits that do not fit, training
@@ -98,7 +98,7 @@ def probe(
 
     def measured(show: Show) -> xr.DataTree:
         began = time.perf_counter()
-        context = Context(splits, targets, chosen, range(seeds), show, _at_once)
+        context = Context(splits, targets, chosen, range(seeds), show, _at_once, classes=classes)
         with tuning.using(**chosen.compute.together):
             groups = study.study({name: Subject(model, params)}, context)
         attrs = _attrs(chosen, images, time.perf_counter() - began) | results.data_notes(odd)
@@ -124,8 +124,10 @@ def _options(given: Mapping[str, Any], test: Labelled | None) -> Options:
         given["rule"] = given.pop("ranges")
     if "splits" not in given:
         given["splits"] = ("train",) if test is None else ("train", "test")
-    if isinstance(given.get("families"), tuple | list):
-        given["families"] = [register(one).name if isinstance(one, Family) else one for one in given["families"]]
+    registers: dict[str, Any] = {"families": families.REGISTER, "metrics": metrics.REGISTER}
+    for option, register in registers.items():
+        if isinstance(given.get(option), tuple | list):
+            given[option] = [each if isinstance(each, str) else register.add(each).name for each in given[option]]
     chosen = configs.options_by_name(given, where="probe")
     chosen = dataclasses.replace(chosen, sweep=resolving.named(chosen.sweep))
     if "test" in chosen.sweep.splits and test is None:
@@ -184,7 +186,6 @@ def _attrs(options: Options, images: Mapping[str, tuple[np.ndarray, np.ndarray]]
         digest.update(np.ascontiguousarray(part).data.cast("B"))
     counts = ", ".join(counted(len(y), f"{name} example") for name, (_, y) in images.items())
     return {
-        "schema": results.SCHEMA,
         "options": json.dumps(configs.to_dict(options)),
         "data_name": "own",
         "data_source": f"{counts} given in Python",

@@ -1,4 +1,4 @@
-"""What a config names, found: the families of its sweep, some of which a module of the user's may hold.
+"""The names in a config resolved: the families and metrics of its sweep, some of which a module of the user's may hold.
 
 Such a module is imported for a config or an option that is given to a command, never for one that a folder holds.
 """
@@ -6,48 +6,94 @@ Such a module is imported for a config or an option that is given to a command, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, cast
 
 from jaxdist.config import Config, Options, SweepConfig
 from jaxdist.errors import InputError
-from jaxdist.perturbations import families
+from jaxdist.perturbations import Family, families
+from jaxdist.sweep import Metric, metrics
 
-WHERE = "sweep.families"
+Record = TypeVar("Record", Family, Metric)
+
+
+class _Named(NamedTuple):
+    """A field of the sweep that names records."""
+
+    noun: str
+    field: str
+    named: Callable[[str, str], str]
+    knows: Callable[[str], bool]
+
+    @property
+    def option(self) -> str:
+        return f"sweep.{self.field}"
+
+    def references(self, sweep: SweepConfig) -> tuple[str, ...]:
+        return tuple(getattr(sweep, self.field) or ())
+
+
+_FIELDS = (
+    _Named("family", "families", families.REGISTER.named, families.REGISTER.knows),
+    _Named("metric", "metrics", metrics.named, metrics.knows),
+)
 
 
 def options(config: Config) -> Options:
-    """A config's options, with every family by its own name, as it is called in results; imports what is not known.
+    """A config's options, with every record by its own name, as it is called in results; imports what is not known.
 
     Raises:
-      InputError: in one sentence, for a module or family that there is not, or one that is named twice.
+      InputError: in one sentence, for a module or record that there is not, or one that is named twice.
     """
     return dataclasses.replace(config.options, sweep=named(config.sweep))
 
 
 def named(sweep: SweepConfig) -> SweepConfig:
     """The same of the sweep alone."""
-    names = [families.named(reference, WHERE) for reference in sweep.families]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"{WHERE}: family '{name}' is named twice, in {', '.join(sweep.families)}; name it once")
-    return dataclasses.replace(sweep, families=tuple(names))
+    for of in _FIELDS:
+        references = of.references(sweep)
+        names = [of.named(reference, of.option) for reference in references]
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(
+                    f"{of.option}: {of.noun} '{name}' is named twice, in {', '.join(references)}; name it once"
+                )
+        if names:
+            chosen: dict[str, Any] = {of.field: tuple(names)}
+            sweep = dataclasses.replace(sweep, **chosen)
+    return sweep
+
+
+def register(record: Record) -> Record:
+    """Make a family of edits or a metric known in this process, by its name, to configs, `probe` and all reports.
+
+    Raises:
+      InputError: in one sentence, for a record that cannot be used, or a name that another has.
+    """
+    add: Any
+    for kind, add in ((Family, families.REGISTER.add), (Metric, metrics.REGISTER.add)):
+        if isinstance(record, kind):
+            return cast(Record, add(record))
+    raise InputError(f"register: expected a jaxdist.Family or a jaxdist.Metric, got {type(record).__name__}")
 
 
 def refuse_foreign(config: Config, given: Collection[str], folder: Path) -> None:
-    """Refuse a folder's config that names families which are not known here, unless the option was `given` again.
+    """Refuse a folder's config that names records which are not known here, unless the option was `given` again.
 
     Raises:
       InputError: it says which option to give.
     """
-    foreign = [name for name in config.sweep.families if not families.is_known(name)]
-    if not foreign or WHERE in given:
-        return
-    unknown = [name for name in foreign if ":" not in name]  # registered by whoever made the run
-    names = [f"MODULE:{name}" if name in unknown else name for name in config.sweep.families]
-    why = (
-        f"family '{unknown[0]}', which is not known in this process; name the module that holds it"
-        if unknown
-        else f"family '{foreign[0]}', whose module is only imported where it is asked for; ask for it"
-    )
-    raise InputError(f"{folder}: its sweep has the {why}, with --{WHERE} {','.join(names)}")
+    for of in _FIELDS:
+        references = of.references(config.sweep)
+        foreign = [name for name in references if not of.knows(name)]
+        if not foreign or of.option in given:
+            continue
+        unknown = [name for name in foreign if ":" not in name]  # registered by whoever made the run
+        names = [f"MODULE:{name}" if name in unknown else name for name in references]
+        why = (
+            f"{of.noun} '{unknown[0]}', which is not known in this process; name the module that holds it"
+            if unknown
+            else f"{of.noun} '{foreign[0]}', whose module is only imported where it is asked for; ask for it"
+        )
+        raise InputError(f"{folder}: its sweep has the {why}, with --{of.option} {','.join(names)}")

@@ -353,6 +353,7 @@ def sweep_networks(
 
     options = resolving.options(config)
     context = Context(inputs.splits, models.targets_of(config), options, seeds, show, once, grids=grids)
+    context = context._replace(classes=inputs.dataset.classes)
     subjects = _subjects(config, inputs, part)
     groups = {str(name): child.to_dataset() for name, child in part.result.children.items()}
     groups |= study.study(subjects, context)

@@ -19,7 +19,7 @@ from jax import Array
 
 from jaxdist import registry
 from jaxdist.config import SweepConfig
-from jaxdist.errors import InputError, nearest
+from jaxdist.errors import InputError
 from jaxdist.perturbations import edits, erasing_families, moving_families, paper_families, random_families, traits
 from jaxdist.perturbations.edits import Affine, Edit, Fill, Noise, Then
 from jaxdist.perturbations.family import Circumstances
@@ -45,9 +45,6 @@ _RECORDS = (
     erasing_families.DEAD_ZONE,
     erasing_families.CLIP_BOTH,
 )
-ALL = {family.name: family for family in _RECORDS}
-"""Every family that is known in this process, the built-in ones first."""
-BUILT_IN = tuple(ALL)
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,23}")
 _TAKEN = ("training", "ranges", "unedited", "sensitivity", "radii")
@@ -57,68 +54,11 @@ MOST_LETTERS = 16
 """Of what a family does on a side of no edit."""
 _EDITS: Mapping[Kind, type] = {"affine": Affine, "fill": Fill, "noise": Noise, "restored": Affine}
 
-_referred: dict[str, str] = {}
-"""The names of the families that references, "package.module:name", have led to."""
-
-
-def register(family: Family) -> Family:
-    """Make a family known in this process, by its name, to configs, `jaxdist.probe` and all that is told of results.
-
-    Registered again, as in a notebook, the family of the same function replaces the one before.
-
-    Raises:
-      InputError: in one sentence, for a record that cannot be used, or a name that another family has.
-    """
-    if any(known is family for known in ALL.values()):
-        return family
-    check_record(family)
-    before = ALL.get(family.name)
-    if family.name in BUILT_IN and before != family:
-        raise InputError(f"family '{family.name}': is the name of one that is built in; give yours another")
-    if before is not None and _source(before) != _source(family):
-        raise InputError(
-            f"family '{family.name}': is the name of one that {_source(before)[0]} has registered; give yours another"
-        )
-    ALL[family.name] = family
-    registry.FAMILIES[family.name] = family.text
-    return family
-
-
-def _source(family: Family) -> tuple[str, str]:
-    return getattr(family.edit, "__module__", ""), getattr(family.edit, "__qualname__", repr(family.edit))
-
-
-def named(reference: str, where: str) -> str:
-    """The name of the family that a config means: itself, or that of "package.module:name", imported and registered.
-
-    Raises:
-      InputError: in one sentence that starts with `where`, if there is no such family.
-    """
-    if not registry.is_reference(reference):
-        return get(reference).name
-    family = registry.imported(reference, where)
-    if not isinstance(family, Family):
-        raise InputError(f"{where}: {reference!r} is {_kind_of(family)}; expected a jaxdist.perturbations.Family")
-    try:
-        _referred[reference] = register(family).name
-    except InputError as error:
-        raise InputError(f"{where}: {reference!r}, {error}") from None
-    return family.name
-
-
-def is_known(reference: str) -> bool:
-    """Whether what a config names is known here already, without an import."""
-    return reference in ALL or reference in _referred
-
-
-def _kind_of(value: object) -> str:
-    return f"a {type(value).__name__}" if not isinstance(value, type) else f"the class {value.__name__}"
-
 
 def check_record(family: Family) -> None:
     """Refuse a record that cannot be used; raises `InputError` that starts with the family's name."""
     if not isinstance(family, Family):
-        raise InputError(f"register: expected a jaxdist.perturbations.Family, got {_kind_of(family)}")
+        raise InputError(f"register: expected a jaxdist.perturbations.Family, got {registry.kind_of(family)}")
     if not isinstance(family.name, str) or not _NAME.fullmatch(family.name):
         raise InputError(
             f"family {family.name!r}: expected a name of at most 24 small letters, digits and underscores, with a "
@@ -174,9 +114,9 @@ def _problem_of_edit(family: Family) -> str:
         expected = _EDITS.get(family.kind)
         if expected is not None and not isinstance(made, expected):
             other = "; give kind='other' for edits of your own" if hasattr(made, "apply") else ""
-            return f"edit: expected a {expected.__name__} for kind {family.kind!r}, got {_kind_of(made)}{other}"
+            return f"edit: expected a {expected.__name__} for kind {family.kind!r}, got {registry.kind_of(made)}{other}"
         if not hasattr(made, "apply"):
-            return f"edit: expected a pytree with a method apply, got {_kind_of(made)}"
+            return f"edit: expected a pytree with a method apply, got {registry.kind_of(made)}"
         value, index = jax.ShapeDtypeStruct((4, units), jnp.float32), jax.ShapeDtypeStruct((4,), jnp.int32)
         edited = jax.eval_shape(lambda edit, *given: edit.apply(*given, -1), made, value, index)
     except Exception as error:
@@ -192,11 +132,21 @@ def coarse_grid(family: str, step: int = 5) -> np.ndarray:
     return grid[int(np.abs(grid - get(family).identity).argmin()) % step :: step]
 
 
-def get(name: str) -> Family:
-    """Return the family of that name; raises `InputError` that names the nearest known one."""
-    if name not in ALL:
-        raise InputError(f"unknown family '{name}'{nearest(name, ALL)}")
-    return ALL[name]
+REGISTER = registry.Register(
+    "family", Family, "jaxdist.perturbations.Family", _RECORDS, registry.FAMILIES, check_record, function="edit"
+)
+"""All families that are known in this process."""
+ALL = REGISTER.records
+BUILT_IN = REGISTER.built_in
+get = REGISTER.get
+
+
+def register(family: Family) -> Family:
+    """Make a family known in this process, by its name, to configs, `jaxdist.probe` and all that is told of results.
+
+    Raises as `jaxdist.registry.Register.add` does.
+    """
+    return REGISTER.add(family)
 
 
 def draws_of(name: str, draws: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,10 @@ import pandas as pd
 
 from jaxdist.analysis import breakdowns, tables
 from jaxdist.config import StatisticsConfig
-from jaxdist.formatting import MISSING, fraction, interval, loss, number, p_value, percent, share, spread
+from jaxdist.formatting import MISSING, figures, fraction, interval, loss, number, p_value, percent, share, spread
 from jaxdist.report import table
 from jaxdist.report.table import Column, Otherwise, Radius, Table
+from jaxdist.sweep import Told
 
 MOST_SEEDS, MOST_UNITS = 3, 10
 """Single units are listed for networks of at most so many seeds, and so many of them."""
@@ -183,6 +184,45 @@ def units(frame: pd.DataFrame) -> str:
         rows = [[rank, *(value for own in cells for value in own.get(rank, (None,) * 3))] for rank in ranks]
         parts.append(Table(f"{network}, seed {seed}, {site}", columns, rows))
     return table.markdown(*parts)
+
+
+def metrics(points: pd.DataFrame, told: Mapping[str, Told], options: StatisticsConfig) -> str:
+    """What each family's strongest edits change of every metric."""
+    level, parts = percent(options.confidence, 0), ["# Metrics"]
+    parts.append(
+        "The mean of each metric over the images without an edit, and the mean of its change, image by image, at the "
+        "ends of each family's grid; `metrics.csv` has every point. "
+        + (f"Intervals ({level} %) are over seeds. " if (points.over == "seeds").any() else "")
+        + (_alone(points[points.over == "images"]) if (points.over == "images").any() else "")
+    )
+    documents: list[str | Table] = [part.strip() for part in parts]
+    for (metric, split), part in points.groupby(["metric", "split"], sort=False):
+        of = told[str(metric)]
+        documents.append(f"## {of.words}, {split} images")
+        better = {"higher": " Higher is better.", "lower": " Lower is better.", "": ""}[of.better]
+        chance = "" if of.chance is None else f" A network that has learned nothing has {figures(of.chance)}."
+        documents.append(f"{of.text[:1].upper()}{of.text[1:]}.{better}{chance}")
+        ends = part[part.groupby(["family", "network", "site"]).cumcount().eq(0) | _is_last(part)]
+        columns = [
+            Column("family"),
+            Column("network"),
+            Column("site"),
+            Column("fraction", fraction, "fraction"),
+            Column("unedited", figures, "unedited"),
+            Column("edited", figures, "mean"),
+            Column("change", _change, lambda r: (r.change, r.change_low, r.change_high)),
+        ]
+        documents.append(table.of_rows("", ends[~ends.unedited_point].itertuples(), columns))
+    return table.markdown(*documents)
+
+
+def _is_last(points: pd.DataFrame) -> pd.Series:
+    return points.groupby(["family", "network", "site"]).cumcount(ascending=False).eq(0)
+
+
+def _change(values: tuple[float, float, float]) -> str:
+    middle, low, high = values
+    return figures(middle) if np.isnan(low) else f"{figures(middle)} [{figures(low)}, {figures(high)}]"
 
 
 def radius_of(row: Any, names: Sequence[str] = ("median", "low", "high")) -> Radius:

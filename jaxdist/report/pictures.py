@@ -6,7 +6,8 @@ Tables hold fractions; what is drawn is percent.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from jaxdist.analysis import Pair
 from jaxdist.formatting import counted, percent, shortened
 from jaxdist.perturbations import Traits, families
 from jaxdist.report.figures import FEW, Look, Values, looks, new_figure, settle, style
+from jaxdist.sweep import Told
 
 MAP = "viridis"
 """Perceptually uniform, and as readable in grey."""
@@ -75,6 +77,47 @@ def further(points: pd.DataFrame, edits: Mapping[str, Traits], *, title: str | N
 
     `points` are of one site and split; `edits` are the families by name.
     """
+    shown = points.assign(**{name: 100 * points[name] for name in ("accuracy", "low", "high")})
+    shown = shown.assign(low=shown.low.clip(0, 100), high=shown.high.clip(0, 100))
+
+    def percent_axis(ax: Axes) -> None:
+        ax.set(ylim=(0, 102), yticks=range(0, 101, 20))
+
+    return _panels(shown, edits, "accuracy", "Accuracy (%)", percent_axis, title=title)
+
+
+def metric(points: pd.DataFrame, told: Told, edits: Mapping[str, Traits], *, title: str | None = None) -> Figure:
+    """A metric against the fraction of each family, drawn as in `further`; a line marks chance where that is near.
+
+    `points` are those of `metric_tables.points` of one metric, site and split.
+    """
+    low, high = points["mean"].min(), points["mean"].max()
+    middle, half = (low + high) / 2, 0.55 * (high - low) or 1.0
+
+    def near(ax: Axes) -> None:
+        if np.isfinite(half):
+            ax.set_ylim(middle - half, middle + half)
+        if named and told.chance is not None:
+            ax.axhline(told.chance, color="0.4", linewidth=0.8, linestyle="--", zorder=1)
+
+    named = {"chance": "0.4"} if told.chance is not None and abs(told.chance - middle) < half else {}
+    return _panels(points, edits, "mean", told.words, near, lines=named, title=title)
+
+
+def _panels(
+    points: pd.DataFrame,
+    edits: Mapping[str, Traits],
+    value: str,
+    label: str,
+    finish: Callable[[Axes], None],
+    *,
+    lines: Mapping[str, str] = MappingProxyType({}),
+    title: str | None = None,
+) -> Figure:
+    """A value with its interval, `low` to `high`, against the fraction of each family: a panel each, a line a network.
+
+    `finish` sets the vertical axis; `lines` are further, dashed ones that the legend names, with their colours.
+    """
     names, look = list(points.family.unique()), looks(points.network.unique())
     columns = min(len(names), 4)
     rows = -(-len(names) // columns)
@@ -87,25 +130,28 @@ def further(points: pd.DataFrame, edits: Mapping[str, Traits], *, title: str | N
             of, part = edits[name], points[points.family == name]
             for network, one in part.groupby("network", sort=False):
                 line, x = look[str(network)], 100 * one.fraction.to_numpy(float)
-                low, high = (100 * one[end].clip(0, 1).to_numpy(float) for end in ("low", "high"))
+                low, high = (one[end].to_numpy(float) for end in ("low", "high"))
                 if np.isfinite(low).any():
                     ax.fill_between(x, low, high, color=line.colour, alpha=0.2, linewidth=0)
                 start = 0.02 + 0.05 * list(look).index(str(network))
-                every = (start, 0.1) if len(x) > FEW and np.isfinite(one.accuracy).any() else None
-                ax.plot(x, 100 * one.accuracy, color=line.colour, marker=line.marker, markevery=every)
+                every = (start, 0.1) if len(x) > FEW and np.isfinite(one[value]).any() else None
+                ax.plot(x, one[value], color=line.colour, marker=line.marker, markevery=every)
             ends = 100 * np.array([part.fraction.min(), part.fraction.max()])
             _axis(ax, "x", ends, of.spacing == "log")
             if of.spacing == "linear":  # some go on where nothing happens
                 margin = 0.05 * float(np.ptp(np.clip(ends, -200, 300)))
                 ax.set_xlim(max(ends[0], -200) - margin, min(ends[1], 300) + margin)
-            ax.set(title=of.words.capitalize(), xlabel=of.axis_label, ylim=(0, 102), yticks=range(0, 101, 20))
+            ax.set(title=of.words.capitalize(), xlabel=of.axis_label)
+            finish(ax)
             ax.grid(color="0.92", linewidth=0.6)
             ax.set_axisbelow(True)
             ax.axvline(100 * of.identity, color="0.55", linewidth=0.8, linestyle=":", zorder=1)
         for ax in axes[:, 0]:
-            ax.set_ylabel("Accuracy (%)")
+            ax.set_ylabel(label)
         handles = [Line2D([], [], color=one.colour, marker=one.marker, label=one.label) for one in look.values()]
         handles.append(Line2D([], [], color="0.55", linewidth=0.8, linestyle=":", label="unedited"))
+        for text, colour in lines.items():
+            handles.append(Line2D([], [], color=colour, linewidth=0.8, linestyle="--", label=text))
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 7))
         if title is not None:
             figure.suptitle(title, fontsize="large")

@@ -11,7 +11,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from jaxdist import files
-from jaxdist.analysis import breakdowns, dose_tables, dosed, tables
+from jaxdist.analysis import breakdowns, dose_tables, dosed, metric_tables, tables
 from jaxdist.compute import hosts
 from jaxdist.config import StatisticsConfig
 from jaxdist.formatting import counted, percent, shortened
@@ -30,7 +30,7 @@ from jaxdist.report import (
     verdicts,
 )
 from jaxdist.storage import manifests, places
-from jaxdist.sweep import fitness, results
+from jaxdist.sweep import Told, fitness, results
 
 _VERDICT = ("doses.csv", "verdict.md", "gauges.md")
 """The tables of a fair comparison; not each has the last."""
@@ -63,6 +63,8 @@ def _write(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> list
     frames = {"points": points, "tolerance": reach, "tolerance_flips": flips, singles: units, "snapshots": stages}
     frames |= {"snapshots_tolerance": stage_reach} | {f"grid_{p.first}_{p.second}": p.points for p in pairs}
     frames["matched"] = breakdowns.matched(result)
+    frames["metrics"] = metrics = metric_tables.points(result, options)
+    told = metric_tables.told(result)
     if training is not None:
         frames["training"] = training
     for name, frame in frames.items():
@@ -78,12 +80,15 @@ def _write(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> list
         texts["tolerance"] = markdown.tolerance(reach, options, None if flips.empty else flips)
     if "flips" in units and units.seed.nunique() <= markdown.MOST_SEEDS:
         texts["units"] = markdown.units(units)
+    if not metrics.empty:
+        texts["metrics"] = markdown.metrics(metrics, told, options)
     for name, text in texts.items():
         written.append(folder / "tables" / f"{name}.md")
         files.write_text(written[-1], markdown.with_notes(text, fitness.notes(result)))
     for stem, figure in itertools.chain(
         _figures1(points, fitness.remark(result)),
         _further(points, results.families_of(result), fitness.remark(result)),
+        _metrics(metrics, told, results.families_of(result)),
         _layers(reach, options),
         _pairs(pairs, options),
         _units(units),
@@ -194,6 +199,19 @@ def _further(points: pd.DataFrame, edits: Mapping[str, Traits], remark: str) -> 
                 f"figure1_further{suffix}",
                 pictures.further(shown, edits, title=_title1(points, site, suffix, remark)),
             )
+
+
+def _metrics(
+    points: pd.DataFrame, told: Mapping[str, Told], edits: Mapping[str, Traits]
+) -> Iterator[tuple[str, Figure]]:
+    for site, suffix in _sites(points):
+        split = tables.main_split(points)
+        shown = points[(points.site == site) & (points.split == split)]
+        for name, of in told.items():
+            where = "all sites" if site == targets.ALL else shortened(site, 30)
+            title = f"{of.words} under edits of {where}, {split} images"
+            part = shown[shown.metric == name]
+            yield f"metric_{name}{suffix}", pictures.metric(part, of, edits, title=title)
 
 
 def _layers(reach: pd.DataFrame, options: StatisticsConfig) -> Iterator[tuple[str, Figure]]:

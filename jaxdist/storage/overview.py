@@ -26,7 +26,7 @@ from jaxdist.errors import DAMAGED, InputError
 from jaxdist.perturbations import traits
 from jaxdist.registry import FAMILIES
 from jaxdist.storage import manifests, places
-from jaxdist.version import SCHEMA
+from jaxdist.version import READABLE, SCHEMA
 
 
 @dataclasses.dataclass
@@ -150,7 +150,7 @@ def _read_result(path: Path, one: Overview) -> str:
     files.check_seal(path)
     with h5py.File(path) as file:
         schema = int(np.ravel(file.attrs.get("schema", 0))[0])
-        if schema != SCHEMA:
+        if schema not in READABLE:
             raise InputError(f"expected a result of schema {SCHEMA}, got {schema or 'none'}")
         swept = [name for name in FAMILIES if name in file]
         swept += [name for name, group in file.items() if traits.is_told(group.attrs, name) and name not in swept]

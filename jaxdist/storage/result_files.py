@@ -11,7 +11,7 @@ import xarray as xr
 from jaxdist import files
 from jaxdist.errors import DAMAGED, InputError
 from jaxdist.storage import manifests, places
-from jaxdist.version import SCHEMA
+from jaxdist.version import READABLE, SCHEMA
 
 FILE = places.RESULT
 
@@ -31,6 +31,7 @@ def save(result: xr.DataTree, path: Path) -> None:
         for node in result.subtree
         if node.data_vars
     }
+    result.attrs = {"schema": SCHEMA, **result.attrs}
     # In memory first: the HDF5 library does not survive a disk that is full.
     content = result.to_netcdf(None, engine="h5netcdf", encoding=encoding)
     with manifests.renewing(path), files.aside(path) as temporary:
@@ -61,9 +62,10 @@ def load(path: str | Path) -> xr.DataTree:
             f"{path}: not a readable result file ({type(error).__name__}: {error}); "
             "copy it again from where it is whole, or make the run again"
         ) from None
-    if found != [SCHEMA]:
+    if found not in [[schema] for schema in READABLE]:
         raise InputError(
             f"{path}: expected a result of schema {SCHEMA}, got {', '.join(map(str, found))}; "
             "use the version of jaxdist that wrote it"
         )
+    result.attrs["schema"] = SCHEMA  # what older ones have otherwise is told by their dimensions
     return result

@@ -1,6 +1,9 @@
 from . import ensemble_sweep as ensemble_sweep
 from . import family_sweeps as family_sweeps
 from . import fitness as fitness
+from . import labels as labels
+from . import metric as metric
+from . import metrics as metrics
 from . import results as results
 from . import study as study
 from . import unedited as unedited
@@ -8,6 +11,7 @@ from . import waves as waves
 from .counting import Context as Context
 from .fitness import Chance as Chance
 from .kernel import Counts as Counts
+from .metric import Metric as Metric
+from .metric import Told as Told
 from .unedited import Unedited as Unedited
-from .waves import Found as Found
 from .waves import Subject as Subject

@@ -5,29 +5,28 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import xarray as xr
 
 from jaxdist.compute import Examples, Show
 from jaxdist.config import Options
 from jaxdist.errors import InputError, MeaninglessError
 from jaxdist.networks import Model, Targets
 from jaxdist.perturbations import edits, families, ranges, rules
-from jaxdist.sweep import doses, results, waves
-from jaxdist.sweep.waves import Dosing, Found, Subject
+from jaxdist.sweep import doses, labels, metric, waves
+from jaxdist.sweep.labels import Arrays, Key
+from jaxdist.sweep.metric import Metric
+from jaxdist.sweep.metrics import chosen
+from jaxdist.sweep.waves import Dosing, Subject
 from jaxdist.types import Ranges
 
 Once: TypeAlias = Callable[[str, Callable[[], tuple[Any, ...]]], tuple[Any, ...]]
 """Given what arrays are of, as `kept_as` says it, and what computes them, returns them, perhaps from earlier."""
 
-Key: TypeAlias = tuple[str, str, str]
-"""A network, a target and a split."""
-
 Dosings: TypeAlias = Mapping[tuple[str, str], Dosing]
 """How doses are measured, by network and target."""
-
-Fields = TypeVar("Fields", bound=tuple[Any, ...])
 
 GRID = ("scale", "offset")
 """The families of the grid of two edits at once, in their order."""
@@ -50,6 +49,8 @@ class Context(NamedTuple):
     """The seeds' numbers that random draws depend on, where `seeds` are not their own."""
     grids: Mapping[str, np.ndarray] | None = None
     """Fractions of families that are swept at others than their own, as in a run that grows."""
+    classes: int = 0
+    """Of the labels, where metrics are averaged."""
 
     def grid(self, family: str) -> np.ndarray:
         """The fractions [P] that a family is swept at."""
@@ -76,10 +77,16 @@ class Context(NamedTuple):
         """The targets of one site."""
         return tuple(name for name, sites in self.targets.items() if len(sites) == 1)
 
-    def coords(self, networks: Mapping[str, Any], targets: Sequence[str] | None = None) -> dict[str, Sequence[Any]]:
-        """The labels of arrays over network, seed, site and split."""
-        sites = list(self.targets) if targets is None else list(targets)
-        return {"network": list(networks), "seed": list(self.seeds), "site": sites, "split": list(self.counted)}
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics that are averaged at every point."""
+        return chosen(self.options.sweep.metrics)
+
+    @property
+    def coords(self) -> dict[str, Any]:
+        """The labels of a sweep's seeds and metrics."""
+        named = [metric.name for metric in self.metrics]
+        return {"seed": list(self.seeds), **({"metric": named} if named else {})}
 
     @property
     def totals(self) -> list[int]:
@@ -145,12 +152,12 @@ def counted(
     *,
     job: str,
     dosings: Dosings | None = None,
-) -> Found:
-    """Counts [network, seed, site, split, P] of the edits [S, P, H] that `made` gives of a network and a target.
+) -> xr.Dataset:
+    """The variables of `labels.OWN` for the edits [S, P, H] that `made` gives of a network and a target.
 
-    With the doses of those that `dosings` has.
+    With doses, where there are any `dosings`: NaN but of the networks and targets that they have.
     """
-    found: dict[Key, Found] = {}
+    swept: dict[Key, Arrays] = {}
     for name, subject in subjects.items():
         label = f"{job} {name}"
         parts = list(itertools.product(context.targets, context.counted))
@@ -176,39 +183,19 @@ def counted(
 
             if k % len(context.counted) == 0:  # the same for every split
                 edit = made(name, target)
-            found[name, target, split] = waves.in_waves(
+            swept[name, target, split] = waves.in_waves(
                 subject,
                 edit,
                 context.splits[split],
                 tell,
                 once,
                 dosing=(dosings or {}).get((name, target)),
+                dosed=bool(dosings),
+                metrics=context.metrics,
                 block=context.options.compute.block,
             )
-    return stacked(found)
-
-
-def stacked(found: Mapping[Key, Fields]) -> Fields:
-    """Stack records of arrays [S, ...], by network, target and split, to arrays [network, seed, site, split, ...].
-
-    Where the last axes differ, as units do, narrower arrays are filled up: counts with -1, numbers with NaN.
-    """
-    names, targets, splits = (list(dict.fromkeys(part)) for part in zip(*found, strict=True))
-
-    def field(k: int) -> np.ndarray:
-        arrays = {key: np.asarray(record[k]) for key, record in found.items()}
-        shape = np.max([array.shape for array in arrays.values()], axis=0)
-
-        def filled(array: np.ndarray) -> np.ndarray:
-            missing = np.nan if array.dtype.kind == "f" else results.MISSING
-            widths = [(0, int(whole) - size) for whole, size in zip(shape, array.shape, strict=True)]
-            return np.pad(array, widths, constant_values=missing)
-
-        whole = np.array([[[filled(arrays[n, t, s]) for s in splits] for t in targets] for n in names])
-        return np.moveaxis(whole, 3, 1)
-
-    first = next(iter(found.values()))
-    return type(first)(*map(field, range(len(first))))
+    told = {"metrics": metric.attribute(context.metrics, context.classes)} if context.metrics else {}
+    return labels.dataset(swept, labels.OWN, context.coords).assign_attrs(told)
 
 
 def parts(

@@ -23,8 +23,9 @@ from jaxdist.compute import (
 )
 from jaxdist.networks import sizes, taps
 from jaxdist.perturbations import Edit, Noise
-from jaxdist.sweep import moments
-from jaxdist.sweep.kernel import Counts, Sums, Watch, block_sums, equal, predictor
+from jaxdist.sweep import averages, moments
+from jaxdist.sweep.kernel import Counts, Measures, Sums, Watch, block_sums, equal, predictor
+from jaxdist.sweep.metric import Metric
 from jaxdist.types import Params
 
 Edited: TypeAlias = tuple[Params, Mapping[str, Edit]]
@@ -63,11 +64,12 @@ def sums(
     examples: Examples,
     *,
     watch: Watch | None = None,
+    metrics: tuple[Metric, ...] = (),
     precision: str = "float32",
     block: int | None = None,
     each: Each = at_once,
 ) -> Any:
-    """Count as `sweep` does and, where activations are watched, also fetch their moments: `Sums`.
+    """Count as `sweep` does, and fetch `Sums`: with the moments of activations that are watched, and metrics.
 
     Or what `each` makes of those of some networks after the other, one axis longer.
     """
@@ -78,7 +80,7 @@ def sums(
     seeds = jax.tree.leaves(params)[0].shape[0]
     for site, edit in edits.items():
         check_edit(model, found, site, edit, seeds)
-    measure = Counting(model, tuple(sorted(edits, key=order.index)), watch, tuning.current().points)
+    measure = Counting(model, tuple(sorted(edits, key=order.index)), watch, tuning.current().points, metrics)
     work = jax.tree.leaves(dict(edits))[0].shape[1] * examples.y.shape[0]
     size = sizes.of_block(block, found)
     return over_networks(measure, params, dict(edits), examples, size=size, precision=precision, work=work, each=each)
@@ -96,13 +98,14 @@ def check_edit(model: taps.Model, found: tuple[taps.Site, ...], site: str, edit:
 
 @dataclasses.dataclass(frozen=True)
 class Counting(Reducer):
-    """The counts of one network at every point, and the moments of what is watched."""
+    """The counts of one network at every point, the moments of what is watched, and metrics."""
 
     model: taps.Model
     sites: tuple[str, ...]
     watch: Watch | None
     together: int
     """Points that are computed together."""
+    metrics: tuple[Metric, ...] = ()
 
     @property
     def rehearses(self) -> bool:  # type: ignore[override]
@@ -110,25 +113,48 @@ class Counting(Reducer):
         return self.watch is not None
 
     def init(self, params: Params, given: Mapping[str, Edit], x: Array) -> Sums:
-        points = jax.tree.leaves(given)[0].shape[0]
-        none = Counts(*(jnp.zeros(shape, jnp.int32) for shape in ((points,), (points,), (points,), ())))
-        return Sums(none, moments.none(points, _units(self.model, self.watch, params, x)) if self.watch else None)
+        points, metrics = jax.tree.leaves(given)[0].shape[0], len(self.metrics)
+        counts = Counts(*(jnp.zeros(shape, jnp.int32) for shape in ((points,), (points,), (points,), ())))
+        units = _units(self.model, self.watch, params, x) if self.watch else 0
+        each = averages.none((points, metrics))
+        return Sums(
+            counts,
+            moments.none(points, units) if self.watch else None,
+            Measures(each, each, averages.none((metrics,))) if metrics else None,
+        )
 
     def update(self, state: Sums, params: Params, given: Mapping[str, Edit], block: blocks.Block) -> Sums:
         factors = None if state.moments is None else jnp.asarray(state.moments.factor)
-        found = block_sums(
-            self.model, self.sites, params, given, block, watch=self.watch, factors=factors, together=self.together
+        sums = block_sums(
+            self.model,
+            self.sites,
+            params,
+            given,
+            block,
+            watch=self.watch,
+            factors=factors,
+            measured=self.metrics,
+            together=self.together,
         )
-        counts = jax.tree.map(jnp.add, state.counts, found.counts)
-        if state.moments is None or found.moments is None:
-            return Sums(counts, None)
-        return Sums(counts, moments.added(state.moments, found.moments, block.counted))
+        both = _merged(state, sums)
+        if state.moments is None or sums.moments is None:
+            return both
+        return both._replace(moments=moments.added(state.moments, sums.moments, block.counted))
 
     def merge(self, first: Sums, second: Sums) -> Sums:
-        counts = jax.tree.map(jnp.add, first.counts, second.counts)
+        both = _merged(first, second)
         if first.moments is None or second.moments is None:
-            return Sums(counts, None)
-        return Sums(counts, moments.merged(first.moments, second.moments))
+            return both
+        return both._replace(moments=moments.merged(first.moments, second.moments))
+
+
+def _merged(first: Sums, second: Sums) -> Sums:
+    """The counts and metrics of both."""
+    counts = jax.tree.map(jnp.add, first.counts, second.counts)
+    if first.measures is None or second.measures is None:
+        return Sums(counts, None)
+    both = zip(first.measures, second.measures, strict=True)
+    return Sums(counts, None, Measures(*(averages.merged(one, other) for one, other in both)))
 
 
 def _units(model: taps.Model, watch: Watch, params: Params, x: Array) -> int:

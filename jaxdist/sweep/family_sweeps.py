@@ -1,4 +1,4 @@
-"""The families' sweeps of given networks: their edits made and counted, kind by kind, and draws averaged."""
+"""The families' sweeps of given networks: their edits made and counted, kind by kind."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import xarray as xr
 
 from jaxdist.config import Options
 from jaxdist.errors import InputError
 from jaxdist.formatting import listed
 from jaxdist.networks import Targets, taps
 from jaxdist.perturbations import Affine, Edit, Gauge, edits, families, ranges
-from jaxdist.sweep import counting, restored
+from jaxdist.sweep import counting, labels, restored
 from jaxdist.sweep.counting import Context, Dosings
-from jaxdist.sweep.results import Swept
-from jaxdist.sweep.waves import Found, Subject
+from jaxdist.sweep.waves import Subject
 from jaxdist.types import Ranges
 
 GAUGE_POINTS = 12
@@ -54,18 +54,14 @@ class Task(NamedTuple):
         keys = families.keys(f"{family} {site}", self.context.drawn, draws) if families.get(family).random else None
         return families.build(family, self.measured[name][site], grid, self.context.options.sweep, keys)
 
-    def counted(self, made: Callable[[str, str], Mapping[str, Edit]]) -> Found:
+    def counted(self, made: Callable[[str, str], Mapping[str, Edit]]) -> xr.Dataset:
         """Count at the points that `made` gives."""
         return counting.counted(self.subjects, made, self.context, job=self.job, dosings=self.dosings)
 
-    def parted(self, found: Found, draws: int | None = None) -> dict[str, Swept]:
-        """Each family's part of the points of all, its draws averaged: its own number, or the same of every family."""
-        swept, first = {}, 0
-        for family, grid in self.grids.items():
-            count = draws or families.draws_of(family, self.context.options.sweep.draws)
-            here = slice(first, first := first + count * len(grid))
-            swept[family] = averaged(found, here, grid, count)
-        return swept
+    def parted(self, swept: xr.Dataset, draws: int | None = None) -> dict[str, xr.Dataset]:
+        """Each family's part of the points of all, in its own number of draws, or the same of every family."""
+        each = {name: draws or families.draws_of(name, self.context.options.sweep.draws) for name in self.grids}
+        return dict(labels.families_of_points(swept, self.grids, each))
 
 
 def sweep(
@@ -77,10 +73,10 @@ def sweep(
     job: str = "sweep",
     grids: Mapping[str, np.ndarray] | None = None,
     own: Own | None = None,
-) -> dict[str, Swept]:
-    """What every family of the options finds at its grid, [network, seed, site, split, P], in the options' order.
+) -> dict[str, xr.Dataset]:
+    """The variables of `labels.OWN` of every family of the options at its grid, in the options' order.
 
-    Or what those of `grids` find at theirs, each network at its `own` fractions where there are any.
+    Or of those of `grids` at theirs, each network at its `own` fractions where there are any.
 
     Raises:
       InputError: for a family whose edits cannot be made at a site.
@@ -88,7 +84,7 @@ def sweep(
     wanted: Mapping[str, np.ndarray] = (
         {name: context.grid(name) for name in context.options.sweep.families} if grids is None else grids
     )
-    found: dict[str, Swept] = {}
+    found: dict[str, xr.Dataset] = {}
     for kind, names in by_kind(list(wanted)).items():
         # Edits of unlike forms cannot run concatenated.
         for together in [[name] for name in names] if kind == "other" else [names]:
@@ -104,7 +100,7 @@ def by_kind(names: Sequence[str]) -> dict[families.Kind, list[str]]:
     return {kind: list(some) for kind, some in itertools.groupby(ordered, lambda name: families.get(name).kind)}
 
 
-def _fill(task: Task) -> dict[str, Swept]:
+def _fill(task: Task) -> dict[str, xr.Dataset]:
     def made(name: str, target: str) -> dict[str, Edit]:
         found: dict[str, Edit] = {}
         for site, edit in task.made(name, target).items():
@@ -117,11 +113,11 @@ def _fill(task: Task) -> dict[str, Swept]:
     return task.parted(task.counted(made))
 
 
-def _as_made(task: Task) -> dict[str, Swept]:
+def _as_made(task: Task) -> dict[str, xr.Dataset]:
     return task.parted(task.counted(task.made))
 
 
-def _restored(task: Task) -> dict[str, Swept]:
+def _restored(task: Task) -> dict[str, xr.Dataset]:
     def made(name: str, target: str) -> dict[str, Edit]:
         found: dict[str, Edit] = task.made(name, target)
         return found | {taps.LOGITS: restored.undone(_moved(task, name, target, found))}
@@ -142,7 +138,7 @@ def _moved(task: Task, name: str, target: str, found: Mapping[str, Edit]) -> np.
     return restored.moved(model, params, found, train, block=block, each=wave)
 
 
-_KINDS: dict[families.Kind, Callable[[Task], dict[str, Swept]]] = {
+_KINDS: dict[families.Kind, Callable[[Task], dict[str, xr.Dataset]]] = {
     "affine": _as_made,
     "fill": _fill,
     "noise": _as_made,
@@ -153,8 +149,8 @@ _KINDS: dict[families.Kind, Callable[[Task], dict[str, Swept]]] = {
 
 def gauges(
     subjects: Mapping[str, Subject], measured: Mapping[str, Mapping[str, Ranges]], context: Context
-) -> tuple[dict[tuple[Gauge, str], Swept], list[str]]:
-    """What the families that depend on a unit's sign find in other gauges, and the networks of which.
+) -> dict[tuple[Gauge, str], xr.Dataset]:
+    """The sweeps of families that depend on a unit's sign in other gauges, of networks whose activations are even.
 
     (w, b) -> (-w, -b) does not change a network whose activation is even, but what the edits do to it: 'averaged'
     takes the mean over random signs of all units, 'absolute' edits |h| in place of h. By gauge and family.
@@ -168,7 +164,7 @@ def gauges(
     signed = [name for name in options.families if families.get(name).signed and families.get(name).alone]
     steps = {name: max(1, len(families.get(name).grid()) // GAUGE_POINTS) for name in signed}
     grids: dict[str, np.ndarray] = {name: families.coarse_grid(name, step) for name, step in steps.items()}
-    found: dict[tuple[Gauge, str], Swept] = {}
+    found: dict[tuple[Gauge, str], xr.Dataset] = {}
     for gauge in options.gauges:
         if gauge == "as_is" or not even or not grids:
             continue
@@ -176,7 +172,7 @@ def gauges(
         counts = task.counted(_averaged(task) if gauge == "averaged" else _absolute(task))
         draws = options.draws if gauge == "averaged" else 1
         found |= {(gauge, family): swept for family, swept in task.parted(counts, draws).items()}
-    return found, list(even)
+    return found
 
 
 def _absolute(task: Task) -> Callable[[str, str], dict[str, Edit]]:
@@ -206,21 +202,6 @@ def _averaged(task: Task) -> Callable[[str, str], dict[str, Edit]]:
         return edits.concatenate(parts)
 
     return lambda name, target: {site: site_edits(name, site) for site in task.context.targets[target]}
-
-
-def averaged(found: Found, here: slice, grid: np.ndarray, draws: int) -> Swept:
-    """A family's part of the points, in draws one after the other, averaged over these."""
-
-    def split(name: str) -> np.ndarray:
-        values = getattr(found, name)[..., here]
-        return np.reshape(values, (*values.shape[:-1], draws, len(grid)))
-
-    names = [name for name in Found._fields if name != "unperturbed"]
-    if draws == 1:
-        return Swept(grid, found._replace(**{name: split(name)[..., 0, :] for name in names}))
-    means = {name: split(name).mean(-2) for name in names}
-    sd = {name: split(name).std(-2, ddof=1) for name in ("correct", "agree")}
-    return Swept(grid, found._replace(**means), draws, sd)
 
 
 def check(model: taps.Model, targets: Targets, options: Options) -> None:

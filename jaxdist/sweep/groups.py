@@ -1,4 +1,4 @@
-"""The groups of a result that go beyond the families' own: their arrays, labelled.
+"""The groups of a result that go beyond the families' own, labelled.
 
 Group ``grid_scale_offset`` has counts over (network, seed, site, split, first, second); ``units_<family>`` over
 (network, seed, site, split, fraction, unit), -1 where a narrower site has no such unit; ``snapshots_<family>`` over
@@ -8,169 +8,119 @@ derivatives over (network, seed, site, split, unit).
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from jaxdist.perturbations import families
-from jaxdist.sweep import results
+from jaxdist.sweep import labels
 from jaxdist.sweep.kernel import Counts
-from jaxdist.sweep.results import Swept, made
+from jaxdist.sweep.labels import Arrays, Key
+from jaxdist.sweep.results import made, with_totals
 from jaxdist.sweep.sensitivity import Sensitivity
-
-DIMS = ("network", "seed", "site", "split")
-
-Coords = Mapping[str, Sequence[Any]]
-
-
-def _counts(counts: Counts, dims: Sequence[str], totals: Sequence[int]) -> dict[str, Any]:
-    """The variables that every group of counts has; what does not depend on the edit is the same at every site."""
-    each = {name: ((*DIMS, *dims), getattr(counts, name)) for name in ("correct", "agree", "kept")}
-    unperturbed = (("network", "seed", "split"), np.asarray(counts.unperturbed)[:, :, 0])
-    return {**each, "unperturbed": unperturbed, "total": ("split", np.asarray(totals, np.int32))}
-
-
-def _mapped(counts: Counts, change: Callable[[np.ndarray], np.ndarray]) -> Counts:
-    """Change what depends on the edit."""
-    correct, agree, kept = (change(np.asarray(leaf)) for leaf in counts[:3])
-    return Counts(correct, agree, kept, counts.unperturbed)
-
-
-def _points(here: slice, leaf: np.ndarray) -> np.ndarray:
-    return leaf[..., here, :]
 
 
 def grid(
-    counts: Counts,
+    swept: xr.Dataset,
     grids: Mapping[str, np.ndarray],
     identities: Mapping[str, float | None],
-    coords: Coords,
     totals: Sequence[int],
 ) -> dict[str, xr.Dataset]:
-    """Label the counts [network, seed, site, split, P1 * P2] of two families' edits at once."""
+    """Label a sweep of two families' edits at once, whose points are pairs of fractions, the second's fastest."""
     (first, outer), (second, inner) = grids.items()
-    shape = (len(outer), len(inner))
-    shaped = _mapped(counts, lambda leaf: np.reshape(leaf, (*leaf.shape[:4], *shape)))
+    pairs = labels.parted(swept, "point", ("first", "second"), len(inner))
     places = {"identity_first": identities[first], "identity_second": identities[second]}
     unedited = {name: place for name, place in places.items() if place is not None}
-    group = xr.Dataset(
-        _counts(shaped, ("first", "second"), totals),
-        coords={**coords, "first": outer, "second": inner},
-        attrs={"first": first, "second": second, **unedited, "made": made()},
-    )
-    return {f"grid_{first}_{second}": group}
+    group = with_totals(pairs, totals).assign_coords(first=outer, second=inner)
+    return {f"grid_{first}_{second}": group.assign_attrs(first=first, second=second, **unedited, made=made())}
 
 
 def units(
-    counts: Counts, grids: Mapping[str, np.ndarray], coords: Coords, totals: Sequence[int]
+    counts: Mapping[Key, Counts], grids: Mapping[str, np.ndarray], coords: Mapping[str, Any], totals: Sequence[int]
 ) -> dict[str, xr.Dataset]:
-    """Label the counts [network, seed, site, split, P, H] of each unit edited alone: one group a family."""
-    found = {}
-    for family, here in families.slices(grids).items():
-        part = _mapped(counts, functools.partial(_points, here))
-        found[f"units_{family}"] = xr.Dataset(
-            _counts(part, ("fraction", "unit"), totals),
-            coords={**coords, "fraction": grids[family], "unit": np.arange(counts.correct.shape[-1])},
-            attrs={"made": made()},
-        )
-    return found
+    """Label the counts [S, P, H] of each unit edited alone: one group a family."""
+    own = {name: (*labels.OWN[name], *(("unit",) if labels.OWN[name] else ())) for name in Counts._fields}
+    each: dict[Key, Arrays] = {key: of._asdict() for key, of in counts.items()}
+    swept = with_totals(labels.dataset(each, own, coords), totals)
+    swept = swept.assign_coords(unit=np.arange(swept.sizes["unit"])).assign_attrs(made=made())
+    parts = labels.families_of_points(swept, grids, dict.fromkeys(grids, 1))
+    return {f"units_{family}": part for family, part in parts}
 
 
-def sensitivity(found: Sensitivity, coords: Coords) -> xr.Dataset:
-    """Label derivatives of the mean margin, [network, seed, site, split, H]."""
-    dims = (*DIMS, "unit")
-    return xr.Dataset(
-        {"offset": (dims, found.offset), "log_scale": (dims, found.log_scale), "margin": (DIMS, found.margin)},
-        coords={**coords, "unit": np.arange(found.offset.shape[-1])},
-        attrs={"units": "logits a unit of preactivation, logits a unit of log-scale, logits", "made": made()},
+def sensitivity(measured: Mapping[Key, Sensitivity], coords: Mapping[str, Any]) -> xr.Dataset:
+    """Label derivatives of the mean margin, [S, H], and the margin [S]."""
+    own: dict[str, tuple[str, ...]] = {"offset": ("unit",), "log_scale": ("unit",), "margin": ()}
+    group = labels.dataset({key: of._asdict() for key, of in measured.items()}, own, coords)
+    return group.assign_coords(unit=np.arange(group.sizes["unit"])).assign_attrs(
+        units="logits a unit of preactivation, logits a unit of log-scale, logits", made=made()
     )
 
 
 def matched(
-    swept: Swept, fractions: np.ndarray, wanted: np.ndarray, family: str, coords: Coords, totals: Sequence[int]
+    swept: xr.Dataset, fractions: np.ndarray, wanted: np.ndarray, family: str, totals: Sequence[int]
 ) -> xr.Dataset:
-    """Label what a family finds at `fractions` [network, seed, site, sides * D] that give the doses `wanted` [D].
+    """Label a family's sweep at `fractions` [network, seed, site, sides * D] that give the doses `wanted` [D].
 
-    Dimension `level` is the dose wanted; NaN, and -1 in counts, where the family never has it.
+    Dimension `level` is the dose wanted; values are missing where the family never has it.
     """
-    sides, missing = families.get(family).sides, np.isnan(fractions)[:, :, :, None]
-    shape = (len(sides), len(wanted))
+    sides = families.get(family).sides
+    group = swept.drop_vars("fraction").assign(at=(("network", "seed", "site", "fraction"), fractions))
+    group = labels.parted(group, "fraction", ("side", "level"), len(wanted))
+    group = blanked(group, group["at"].notnull()).rename(at="fraction")
+    group = with_totals(group, totals).assign_coords(side=list(sides), level=wanted)
+    return group.assign_attrs(draws=swept.sizes.get("draw", 1), made=made())
 
-    def shaped(values: np.ndarray) -> np.ndarray:
-        return np.reshape(values, (*values.shape[:-1], *shape))
 
-    dims = (*DIMS, "side", "level")
-    counts = {
-        name: (dims, shaped(np.where(missing, results.MISSING, getattr(swept.found, name))))
-        for name in ("correct", "agree", "kept")
-    }
-    doses = {
-        name: (dims, shaped(np.where(missing, np.nan, getattr(swept.found, field))))
-        for name, field in results.DOSES.items()
-    }
-    return xr.Dataset(
-        {
-            **counts,
-            **doses,
-            "fraction": (("network", "seed", "site", "side", "level"), shaped(fractions)),
-            "unperturbed": (("network", "seed", "split"), np.asarray(swept.found.unperturbed)[:, :, 0]),
-            "total": ("split", np.asarray(totals, np.int32)),
-        },
-        coords={**coords, "side": list(sides), "level": wanted},
-        attrs={"draws": swept.draws, "made": made()},
-    )
+def blanked(group: xr.Dataset, there: xr.DataArray) -> xr.Dataset:
+    """A group with its values missing where they are not `there`, in all variables that have those dimensions."""
+
+    def emptied(values: xr.DataArray) -> xr.DataArray:
+        if not set(there.dims) <= set(values.dims):
+            return values
+        order = values.dims
+        emptied = values.where(there, labels.missing(str(values.name), values.dtype)).astype(values.dtype)
+        return emptied.transpose(*order)
+
+    return group.assign({name: emptied(values) for name, values in group.data_vars.items()})
 
 
 def snapshots(
-    swept: Mapping[str, Mapping[str, Swept]],
+    swept: Mapping[str, Mapping[str, xr.Dataset]],
+    like: Mapping[str, xr.Dataset],
     steps: Mapping[str, np.ndarray],
     thresholds: Sequence[float],
     identities: Mapping[str, float | None],
-    coords: Coords,
+    coords: Mapping[str, Any],
     totals: Sequence[int],
-    grid: Callable[[str], np.ndarray],
 ) -> dict[str, xr.Dataset]:
-    """Label the counts of snapshots: one group a family, at the fractions of its `grid` where nothing was swept.
+    """Label the sweeps of snapshots: one group a family.
 
-    What was swept of a network, if anything, has snapshots one after the other in place of seeds, [1, S * K, site,
-    split, P]; `steps` [S, K] says when each was taken, or -1, which also fills the counts where there is none.
+    Args:
+      swept: by network and family, with snapshots one after the other in place of seeds, S * K; nothing of a network
+        whose snapshots could not be swept.
+      like: by family the sweep of some network, whose shapes the others' have.
+      steps: of each network when each snapshot was taken, [S, K], or -1, where values are missing too.
     """
-    when = np.stack(list(steps.values()))  # [network, S, K]
-    axes = (*when.shape, len(coords["site"]), len(coords["split"]))
-    dims = ("network", "seed", "threshold")
-    labelled = {}
+    when = xr.DataArray(
+        np.stack(list(steps.values())),
+        dims=("network", "seed", "threshold"),
+        coords={"network": list(steps), **coords, "threshold": list(thresholds)},
+    )
+
+    def of_networks(family: str) -> Iterator[xr.Dataset]:
+        for name in steps:
+            one = swept[name].get(family, like[family]).assign_coords(network=[name])
+            one = labels.parted(one.drop_vars("seed"), "seed", ("seed", "threshold"), len(thresholds))
+            one = one.assign_coords({**coords, "threshold": list(thresholds)})
+            there = when.sel(network=[name]) >= 0
+            yield blanked(one, there if swept[name] else xr.zeros_like(there))
+
+    groups = {}
     for family, identity in identities.items():
-        known = {name: by_family[family] for name, by_family in swept.items() if by_family}
-        fraction = next(iter(known.values())).fraction if known else grid(family)
-
-        def whole(field: str, size: tuple[int, ...], known: Mapping[str, Swept] = known) -> np.ndarray:
-            found = {name: np.asarray(getattr(each.found, field)) for name, each in known.items()}
-            kind = np.result_type(np.int32, *(values.dtype for values in found.values()))
-            filled = np.full((*axes, *size), -1, kind)
-            for k, name in enumerate(steps):
-                if name in found:
-                    filled[k, when[k] >= 0] = found[name][0][when[k].ravel() >= 0]
-            return filled
-
-        points = (len(fraction),)
-        counts = {
-            name: ((*dims, "site", "split", "fraction"), whole(name, points)) for name in ("correct", "agree", "kept")
-        }
-        labelled[f"snapshots_{family}"] = xr.Dataset(
-            {
-                "step": (dims, when),
-                **counts,
-                "unperturbed": ((*dims, "split"), whole("unperturbed", ())[:, :, :, 0]),
-                "total": ("split", np.asarray(totals, np.int32)),
-            },
-            coords={**coords, "threshold": list(thresholds), "fraction": fraction},
-            attrs={
-                **({} if identity is None else {"identity": identity}),
-                "draws": next(iter(known.values())).draws if known else 1,
-                "made": made(),
-            },
-        )
-    return labelled
+        group = xr.concat(list(of_networks(family)), "network", data_vars="minimal", coords="minimal", join="exact")
+        attrs: dict[str, Any] = {} if identity is None else {"identity": identity}
+        attrs |= {"draws": group.sizes.get("draw", 1), "made": made()}
+        groups[f"snapshots_{family}"] = with_totals(group.assign(step=when), totals).assign_attrs(attrs)
+    return groups

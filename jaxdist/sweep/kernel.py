@@ -6,7 +6,7 @@ A site's value is computed once a block; each point then runs only what comes af
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -16,7 +16,9 @@ from jax import Array, lax
 from jaxdist.compute import blocks, elementwise
 from jaxdist.networks import layouts, taps
 from jaxdist.perturbations import Drawn, Edit
-from jaxdist.sweep import moments
+from jaxdist.sweep import averages, metrics, moments
+from jaxdist.sweep.averages import Averages
+from jaxdist.sweep.metric import Metric
 from jaxdist.sweep.moments import Moments
 from jaxdist.types import AnyArray, Params
 
@@ -41,11 +43,20 @@ class Watch(NamedTuple):
         return (at_site if self.activation is None else self.activation(at_site)).astype(jnp.float32)
 
 
+class Measures(NamedTuple):
+    """Metrics over examples, M of them."""
+
+    edited: Averages  # [S, P, M] with the edit
+    change: Averages  # [S, P, M] with the edit less without, example by example
+    unedited: Averages  # [S, M] without any edit
+
+
 class Sums(NamedTuple):
     """What a sweep adds up."""
 
     counts: Counts
     moments: Moments | None
+    measures: Measures | None = None
 
 
 class Predictor(NamedTuple):
@@ -107,12 +118,13 @@ def block_sums(
     *,
     watch: Watch | None = None,
     factors: Array | None = None,
+    measured: tuple[Metric, ...] = (),
     together: int = 1,
 ) -> Sums:
     """Count one block of examples for one network at every point, `together` at once; edit leaves [P, H].
 
     Where a site is watched, its moments are about `factors` [P] times the unedited activations; those of a rehearsal
-    are of all rows.
+    are of all rows. Where metrics are `measured`, their averages are there too.
     """
     logits, before, logits_and_after = predictor(model, sites, params, part, edits, watch)
     unedited = elementwise.argmax(logits, model.class_axis)
@@ -123,23 +135,34 @@ def block_sums(
     all_or_valid = part.valid | ~part.counted
     rows = None if before is None else blocks.rows_of(all_or_valid, before, model.unit_axis).astype(jnp.float32)
 
-    def point(of: tuple[Mapping[str, Edit], Array | None]) -> tuple[Array, tuple[Array, Array] | None]:
+    if measured:
+        outputs = jnp.moveaxis(logits, model.class_axis, -1)
+        numbers, weights = metrics.of_block(measured, outputs, outputs, part)
+
+    def measures(edited: Array) -> tuple[Averages, Averages]:
+        there, weights = metrics.of_block(measured, jnp.moveaxis(edited, model.class_axis, -1), outputs, part)
+        return averages.of_values(there, weights), averages.of_values(there - numbers, weights)
+
+    def point(of: tuple[Mapping[str, Edit], Array | None]) -> tuple[Array, Any, Any]:
         edit, factor = of
         edited, after = logits_and_after(edit)
-        found = equal(elementwise.argmax(edited, model.class_axis)[None], expected)
-        if before is None or after is None or factor is None or rows is None:
-            return found, None
-        return found, moments.of_point(before, after, factor, rows, model.unit_axis)
+        counts = equal(elementwise.argmax(edited, model.class_axis)[None], expected)
+        compared = None
+        if before is not None and after is not None and factor is not None and rows is not None:
+            compared = moments.of_point(before, after, factor, rows, model.unit_axis)
+        return counts, compared, measures(edited) if measured else None
 
     points = (edits, factors)
     one = layouts.turned(point, jax.tree.map(lambda leaf: leaf[0], points))
-    counts, compared = lax.map(one, points, batch_size=together if together > 1 else None)
+    counts, compared, averaged = lax.map(one, points, batch_size=together if together > 1 else None)
     correct, agree, kept = counts.T
-    found = Counts(correct, agree, kept, equal(unedited, expected[0]))
-    if before is None or factors is None or rows is None or compared is None:
-        return Sums(found, None)
-    rest, overlap = compared
-    return Sums(found, Moments(factors, rest, overlap, moments.of_block(before, rows, model.unit_axis)))
+    sums = Sums(Counts(correct, agree, kept, equal(unedited, expected[0])), None)
+    if before is not None and factors is not None and rows is not None:
+        of_all = moments.of_block(before, rows, model.unit_axis)
+        sums = sums._replace(moments=Moments(factors, compared[0], compared[1], of_all))
+    if measured:
+        sums = sums._replace(measures=Measures(averaged[0], averaged[1], averages.of_values(numbers, weights)))
+    return sums
 
 
 def wanted(unedited: Array, part: blocks.Block) -> Array:

@@ -11,9 +11,8 @@ import xarray as xr
 from jaxdist import crossings
 from jaxdist.crossings import Bracket
 from jaxdist.perturbations import families
-from jaxdist.sweep import family_sweeps, groups
+from jaxdist.sweep import family_sweeps, groups, labels
 from jaxdist.sweep.counting import Context, Dosings
-from jaxdist.sweep.results import Swept
 from jaxdist.sweep.waves import Subject
 from jaxdist.types import Ranges, Values
 
@@ -88,7 +87,7 @@ def _narrowed(bracket: Bracket, fraction: Values, dose: Values, level: float) ->
 def match_dose(
     subjects: Mapping[str, Subject],
     measured: Mapping[str, Mapping[str, Ranges]],
-    swept: Mapping[str, Swept],
+    swept: Mapping[str, xr.Dataset],
     identities: Mapping[str, float | None],
     context: Context,
     dosings: Dosings,
@@ -99,46 +98,49 @@ def match_dose(
     the same on every split. A family that edits everywhere has no side to walk, and a common scale no dose.
     """
     wanted = np.asarray(context.options.sweep.matched, np.float64)
-    at = {target: list(context.targets).index(target) for target in context.single}
     context = context._replace(targets={target: context.targets[target] for target in context.single})
-    names, labels = list(subjects), list(context.targets)
-    here = context.counted.index("train") if "train" in context.counted else 0
-    where = context.counted[here]
+    split = min(context.counted, key=lambda name: name != "train")
     searches: dict[Place, Search] = {}
     for family, found in swept.items():
         identity = identities[family]
         if families.get(family).effect == "scale" or identity is None:
             continue
+        doses = _doses(found, split)
         for name, target in dosings:
-            dose = found.found.angular[names.index(name), :, at[target], here]
-            searches[family, name, target] = Search(family, identity, found.fraction, dose, wanted)
+            dose = doses.sel(network=name, site=target).to_numpy()
+            searches[family, name, target] = Search(family, identity, found.fraction.to_numpy(), dose, wanted)
 
     if not searches:
         return {}
 
-    def swept_at(job: str, context: Context) -> dict[str, Swept]:
+    def swept_at(job: str, context: Context) -> dict[str, xr.Dataset]:
         own = {place: search.fractions() for place, search in searches.items()}
         grids = {place[0]: np.zeros(fractions.shape[1]) for place, fractions in own.items()}
         return family_sweeps.sweep(subjects, measured, context, dosings, job=job, grids=grids, own=own)
 
-    only = dataclasses.replace(
-        context.options.sweep, splits=tuple(s for s in context.options.sweep.splits if s == where)
-    )
+    chosen = tuple(name for name in context.options.sweep.splits if name == split)
+    only = dataclasses.replace(context.options.sweep, splits=chosen)
     narrowing = context._replace(options=dataclasses.replace(context.options, sweep=only))
     for k in range(PASSES):
-        found_at = swept_at(f"match {k + 1}", narrowing)
+        doses_at = {family: _doses(found, split) for family, found in swept_at(f"match {k + 1}", narrowing).items()}
         for (family, name, target), search in searches.items():
-            search.narrow(found_at[family].found.angular[names.index(name), :, labels.index(target), 0])
+            search.narrow(doses_at[family].sel(network=name, site=target).to_numpy())
     final = swept_at("matched", context)
     fractions = {
-        family: np.full((len(names), len(context.seeds), len(labels), len(each.fraction)), np.nan)
-        for family, each in final.items()
+        family: xr.full_like(found.unperturbed.isel(split=0), np.nan, float)
+        .expand_dims({"site": found.site, "fraction": found.sizes["fraction"]}, (2, 3))
+        .copy()
+        for family, found in final.items()
     }
     for (family, name, target), search in searches.items():
-        place = fractions[family][names.index(name), :, labels.index(target)]
-        place[...] = np.where(search.reached, search.fractions(), np.nan)
-    coords = context.coords(subjects)
+        place = {"network": name, "site": target}
+        fractions[family].loc[place] = np.where(search.reached, search.fractions(), np.nan)
     return {
-        f"matched_{family}": groups.matched(final[family], fractions[family], wanted, family, coords, context.totals)
-        for family in final
+        f"matched_{family}": groups.matched(found, fractions[family].to_numpy(), wanted, family, context.totals)
+        for family, found in final.items()
     }
+
+
+def _doses(found: xr.Dataset, split: str) -> xr.DataArray:
+    """The angular doses of a sweep on one split, over the draws, (network, seed, site, fraction)."""
+    return labels.over_draws(found).dose.sel(split=split)

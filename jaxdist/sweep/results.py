@@ -2,16 +2,17 @@
 
 A result is an `xarray.DataTree`. Group ``training`` has `loss`, `train_accuracy` and `test_accuracy` over (network,
 seed, step); entry k belongs to the weights after k updates. Each family's group, such as ``clip``, has the counts
-`correct`, `agree` and `kept` (`jaxdist.sweep.kernel.Counts`) over (network, seed, site, split, fraction),
-`unperturbed` over (network, seed, split) and `total` over (split); where a network lacks a seed that another has,
-`correct` is -1. Of several `draws` (an attribute) counts are means, with standard deviations `correct_sd` and
-`agree_sd`. With doses it has `dose`, `rms` and `rms_plain` (`jaxdist.sweep.doses.Doses`), and `weighted` over
-(network, site). Groups ``averaged_clip`` and so on are of other gauges. The site "all" edits all sites together. Group
-``ranges`` has `low`, `high` and `dead` over (network, seed, site, unit); `jaxdist.sweep.groups` tells of further ones.
-Accuracies are fractions. The root's attributes hold the protocol: config, data digest, what is odd of the data
-(`data_notes`), precision, timings, in `products` how each stage computed the first layer's, and of imported networks
-their origin; of a user's own network, in place of the config, the options of the measurement. Each group's attribute
-`made` says when, on what device and with which versions it was computed.
+`correct`, `agree` and `kept` (`jaxdist.sweep.kernel.Counts`) over (network, seed, site, split, fraction), `unperturbed`
+over (network, seed, split) and `total` over (split); where a network lacks a seed that another has, `correct` is -1. A
+random family's have a dimension `draw` before the fractions, which `over_draws` averages. With doses it has `dose`,
+`rms` and `rms_plain` (`jaxdist.sweep.doses.Doses`), and `weighted` over (network, site). With further metrics it has
+the variables of `jaxdist.sweep.labels.OWN` that begin with `metric`, along a dimension of that name; the attribute
+`metrics` tells of each. Groups ``averaged_clip`` and so on are of other gauges. The site "all" edits all sites
+together. Group ``ranges`` has `low`, `high` and `dead` over (network, seed, site, unit); `jaxdist.sweep.groups` tells
+of further ones. Accuracies are fractions. The root's attributes hold the protocol: config, data digest, what is odd of
+the data (`data_notes`), precision, timings, in `products` how each stage computed the first layer's, and of imported
+networks their origin; of a user's own network, in place of the config, the options of the measurement. Each group's
+attribute `made` says when, on what device and with which versions it was computed.
 """
 
 from __future__ import annotations
@@ -20,9 +21,8 @@ import datetime
 import importlib.metadata
 import json
 import platform
-import types
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -33,14 +33,10 @@ from jaxdist.data import Dataset
 from jaxdist.errors import InputError
 from jaxdist.networks import Metrics
 from jaxdist.perturbations import Traits, families, traits
-from jaxdist.sweep.waves import Found
+from jaxdist.sweep.labels import MISSING as MISSING
+from jaxdist.sweep.labels import over_draws as over_draws
 from jaxdist.types import Ranges
-from jaxdist.version import SCHEMA as SCHEMA
 
-DOSES = {"dose": "angular", "rms": "rms", "rms_plain": "rms_plain"}
-"""The variables that hold doses, and the fields of `waves.Found` that they come from."""
-MISSING = -1
-"""Stands in `correct` where a network lacks a seed that another network of the result has."""
 UNKNOWN_DATA = ""
 """The data digest of networks that came without their data."""
 
@@ -50,7 +46,6 @@ _PACKAGES = ("jaxdist", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "xar
 def provenance(config: configs.Config, dataset: Dataset | None) -> dict[str, Any]:
     """What a result is of, as attributes of plain types: its config and its data, None where they are not known."""
     return {
-        "schema": SCHEMA,
         "config": configs.to_toml(config),
         "data_name": dataset.name if dataset else config.data.name,
         "data_source": dataset.source if dataset else "not known",
@@ -181,45 +176,30 @@ def ranges(
     )
 
 
-class Swept(NamedTuple):
-    """What the sweep of a family finds, its draws averaged."""
-
-    fraction: np.ndarray  # [P]
-    found: Found  # [network, seed, site, split, P]
-    draws: int = 1
-    sd: Mapping[str, np.ndarray] = types.MappingProxyType({})
-    """Of several draws, the standard deviations (ddof 1) of `correct` and `agree`, as the counts."""
-
-
 def family(
-    swept: Swept,
+    swept: xr.Dataset,
     of: Traits,
     identity: float | None,
-    coords: Mapping[str, Sequence[Any]],
     totals: Sequence[int],
     outgoing: Mapping[tuple[str, str], bool],
 ) -> xr.Dataset:
-    """Label what a family's sweep finds over the axes of `coords`, which are network, seed, site and split.
+    """Say of a family's sweep what reports need to know, so that these need not know the family themselves.
 
-    The attributes tell what reports need to know of the family, so that these need not know it themselves.
-    `identity` says where it edits nothing, if anywhere; `totals` are the images a split; `outgoing`, where doses were
+    `identity` is where it edits nothing, if anywhere; `totals` are the images a split; `outgoing`, where doses were
     measured, of which networks and sites they are weighted by the outgoing weights.
     """
-    dims, found = ("network", "seed", "site", "split", "fraction"), swept.found
-    values: dict[str, Any] = {name: (dims, getattr(found, name)) for name in ("correct", "agree", "kept")}
-    values |= {f"{name}_sd": (dims, sd) for name, sd in swept.sd.items()}
-    values["unperturbed"] = ("network", "seed", "split"), np.asarray(found.unperturbed)[:, :, 0]
-    values["total"] = "split", np.asarray(totals, np.int32)
+    group = with_totals(swept, totals)
     if outgoing:
-        values |= {name: (dims, getattr(found, field)) for name, field in DOSES.items()}
-        weighted = [[outgoing.get((net, site), False) for site in coords["site"]] for net in coords["network"]]
-        values["weighted"] = ("network", "site"), np.asarray(weighted, np.int8)
+        pairs = [[outgoing.get((str(net), str(site)), False) for site in swept.site.data] for net in swept.network.data]
+        group["weighted"] = ("network", "site"), np.asarray(pairs, np.int8)
     attrs = {} if identity is None else {"identity": identity}
-    return xr.Dataset(
-        values,
-        coords={**coords, "fraction": swept.fraction},
-        attrs={**traits.attributes(of), **attrs, "draws": swept.draws, "made": made()},
-    )
+    draws = swept.sizes.get("draw", 1)
+    return group.assign_attrs({**traits.attributes(of), **attrs, "draws": draws, "made": made()})
+
+
+def with_totals(swept: xr.Dataset, totals: Sequence[int]) -> xr.Dataset:
+    """A group of counts with the images of each split."""
+    return swept.assign(total=("split", np.asarray(totals, np.int32)))
 
 
 def tree(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> xr.DataTree:
@@ -243,6 +223,8 @@ def joined(parts: Sequence[xr.DataTree], attrs: Mapping[str, Any]) -> xr.DataTre
     groups = {}
     for name in parts[-1].children:
         members = [part[name].to_dataset() for part in parts]
+        if any("draw" not in member.dims for member in members):  # one of an earlier version has means alone
+            members = [over_draws(member) for member in members]
         groups[name] = xr.concat(members, "seed", data_vars="minimal", coords="minimal", compat="equals", join="exact")
         groups[name].attrs = {**members[-1].attrs, "made_before": [str(m.attrs["made"]) for m in members[:-1]]}
     times = [json.loads(part.attrs["timings"]) for part in parts]

@@ -4,6 +4,7 @@ for besides.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,20 +21,18 @@ from jaxdist.sweep import (
     family_sweeps,
     fitness,
     groups,
+    labels,
     matched,
     results,
     sensitivity,
     unedited,
     units,
 )
-from jaxdist.sweep.counting import GRID, Context, Key
+from jaxdist.sweep.counting import GRID, Context
 from jaxdist.sweep.kernel import Counts
-from jaxdist.sweep.results import Swept
+from jaxdist.sweep.labels import Key
 from jaxdist.sweep.waves import Subject
 from jaxdist.types import Ranges
-
-COUNTED = ("correct", "agree", "kept", "unperturbed")
-"""The variables that hold counts, which are `results.MISSING` where there is no network."""
 
 
 def study(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr.Dataset]:
@@ -98,16 +97,7 @@ class Fit(NamedTuple):
         if not any(places.any() for places in self.standing_in.values()):
             return group
         places = [self.standing_in[str(name)] for name in group.network.to_numpy()]
-        there = xr.DataArray(~np.array(places), dims=("network", "seed"))
-
-        def emptied(values: xr.DataArray) -> xr.DataArray:
-            if not {"network", "seed"} <= set(values.dims):
-                return values
-            # Counts that are means of draws are floats, and missing in the same way as others.
-            missing = results.MISSING if values.name in COUNTED else False if values.dtype == bool else np.nan
-            return values.where(there, missing).astype(values.dtype)
-
-        return group.assign({name: emptied(values) for name, values in group.data_vars.items()})
+        return groups.blanked(group, xr.DataArray(~np.array(places), dims=("network", "seed")))
 
 
 def fit_subjects(subjects: Mapping[str, Subject], context: Context, counted: xr.Dataset) -> Fit:
@@ -152,20 +142,17 @@ def every_family(
     options = context.options.sweep
     dosings = counting.dosings(subjects, context) if options.dose or options.matched else {}
     outgoing = {key: dosing.outgoing for key, dosing in dosings.items()}
-    unedited, coords = counting.identities(subjects, context), context.coords(subjects)
+    unedited = counting.identities(subjects, context)
     swept = family_sweeps.sweep(subjects, measured, context, dosings)
-    found = {
-        name: results.family(each, families.get(name), unedited[name], coords, context.totals, outgoing)
+    labelled = {
+        name: results.family(each, families.get(name), unedited[name], context.totals, outgoing)
         for name, each in swept.items()
     }
     if options.matched:
-        found |= matched.match_dose(subjects, measured, swept, unedited, context, dosings)
-    turned, even = family_sweeps.gauges(subjects, measured, context)
-    for (gauge, name), each in turned.items():
-        labels = context.coords(dict.fromkeys(even))
-        of = families.get(name)
-        found[f"{gauge}_{name}"] = results.family(each, of, unedited[name], labels, context.totals, {})
-    return found
+        labelled |= matched.match_dose(subjects, measured, swept, unedited, context, dosings)
+    for (gauge, name), each in family_sweeps.gauges(subjects, measured, context).items():
+        labelled[f"{gauge}_{name}"] = results.family(each, families.get(name), unedited[name], context.totals, {})
+    return labelled
 
 
 def grid(
@@ -178,9 +165,9 @@ def grid(
     def made(name: str, target: str) -> dict[str, edits.Then]:
         return {site: families.pairs(measured[name][site], grids, options) for site in context.targets[target]}
 
-    counts = Counts(*counting.counted(subjects, made, context, job="grid")[:4])
+    swept = counting.counted(subjects, made, context, job="grid")
     unedited = {family: counting.identity(family, subjects, context) for family in GRID}
-    return groups.grid(counts, grids, unedited, context.coords(subjects), context.totals)
+    return groups.grid(swept, grids, unedited, context.totals)
 
 
 def each_unit(
@@ -206,7 +193,7 @@ def each_unit(
             )
 
         found[name, target, split] = Counts(*context.once(counting.kept_as("units", name, target, split), count))
-    return groups.units(counting.stacked(found), grids, context.coords(subjects, context.single), context.totals)
+    return groups.units(found, grids, {"seed": list(context.seeds)}, context.totals)
 
 
 def sensitivities(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr.Dataset]:
@@ -217,12 +204,12 @@ def sensitivities(subjects: Mapping[str, Subject], context: Context) -> dict[str
         found[name, target, split] = sensitivity.measure(
             subject.model, subject.params, context.splits[split], site, block=context.options.compute.block
         )
-    return {"sensitivity": groups.sensitivity(counting.stacked(found), context.coords(subjects, context.single))}
+    return {"sensitivity": groups.sensitivity(found, {"seed": list(context.seeds)})}
 
 
 def along_training(kept: Mapping[str, tuple[Model, Passed]], context: Context) -> dict[str, xr.Dataset]:
     """The families' sweeps of the weights that were the first above each training accuracy, by their own ranges."""
-    found: dict[str, dict[str, Swept]] = {}
+    found: dict[str, dict[str, xr.Dataset]] = {}
     subjects: dict[str, Subject] = {}
     refused: dict[str, str] = {}
     steps = {name: np.asarray(passed.step) for name, (_, passed) in kept.items()}
@@ -247,8 +234,23 @@ def along_training(kept: Mapping[str, tuple[Model, Passed]], context: Context) -
             refused[name] = str(error)
             continue
         found[name] = family_sweeps.sweep({name: subjects[name]}, measured, these, {}, job="snapshots")
-    coords, unedited = context.coords(kept), counting.identities(subjects, context)
-    labelled = groups.snapshots(found, steps, THRESHOLDS, unedited, coords, context.totals, context.grid)
+    like: Mapping[str, xr.Dataset] = next((of for of in found.values() if of), {})
+    if not like:
+        one = next(iter(steps.values())).size
+        like = {family: blank_sweep(context, one, context.grid(family)) for family in context.options.sweep.families}
+    unedited = counting.identities(subjects, context)
+    labelled = groups.snapshots(found, like, steps, THRESHOLDS, unedited, context.coords, context.totals)
     for group in labelled.values():
         group.attrs["refused"] = [f"{name}: {sentence}" for name, sentence in refused.items()]
     return labelled
+
+
+def blank_sweep(context: Context, seeds: int, grid: np.ndarray) -> xr.Dataset:
+    """A sweep of one network of a family in which nothing could be measured."""
+    nothing = {
+        name: np.full((seeds, *(len(grid) for _ in labels.OWN[name])), labels.MISSING, np.int32)
+        for name in labels.COUNTS
+    }
+    keys = itertools.product([""], context.targets, context.counted)
+    swept = labels.dataset(dict.fromkeys(keys, nothing), labels.OWN, {"seed": range(seeds)})
+    return swept.rename(point="fraction").assign_coords(fraction=grid)

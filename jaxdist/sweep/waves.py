@@ -12,6 +12,7 @@ from jaxdist.networks import Model
 from jaxdist.perturbations import Edit
 from jaxdist.sweep import doses, ensemble_sweep
 from jaxdist.sweep.kernel import Sums, Watch
+from jaxdist.sweep.metric import Metric
 from jaxdist.types import Params, Values
 
 
@@ -30,18 +31,6 @@ class Dosing(NamedTuple):
     outgoing: bool  # whether they are the outgoing weights; else all are 1
 
 
-class Found(NamedTuple):
-    """What a sweep finds: the counts of `kernel.Counts`, the doses of `doses.Doses`; [S, P], but for `unperturbed`."""
-
-    correct: np.ndarray
-    agree: np.ndarray
-    kept: np.ndarray
-    unperturbed: np.ndarray  # [S]
-    angular: np.ndarray
-    rms: np.ndarray
-    rms_plain: np.ndarray
-
-
 def in_waves(
     subject: Subject,
     made: Mapping[str, Edit],
@@ -50,26 +39,51 @@ def in_waves(
     once: Callable[[slice, Callable[[], tuple[Any, ...]]], tuple[Any, ...]],
     *,
     dosing: Dosing | None = None,
+    dosed: bool = False,
+    metrics: tuple[Metric, ...] = (),
     block: int | None = None,
-) -> Found:
+) -> dict[str, np.ndarray]:
     """Sweep an ensemble some networks at a time, so that there is progress to show; all waves run one program.
 
-    `once` is given each wave's networks and what sweeps them, and returns its arrays, perhaps from an earlier time.
-    Doses are NaN where they are not measured.
+    Args:
+      once: is given each wave's networks and what sweeps them, and returns its arrays, perhaps from an earlier time.
+      dosing: how doses are measured; where they are not, but others are `dosed`, they are NaN.
+
+    Returns:
+      The variables of `labels.OWN`, [S, ...].
     """
+    names = [*COUNTED, *(DOSES if dosed else ()), *(METRICS if metrics else ())]
 
     def wave(these: slice, compute: Callable[[], Sums]) -> tuple[Any, ...]:
-        def counted() -> tuple[Any, ...]:
-            counts, moments = compute()
-            if moments is None or dosing is None:
-                return (*counts, *(np.full(np.shape(counts.correct), np.nan) for _ in doses.Doses._fields))
-            return (*counts, *doses.of(moments, dosing.squared[these]))
+        def measured() -> tuple[Any, ...]:
+            counts, moments, measures = compute()
+            arrays: list[Any] = [*counts]
+            if moments is not None and dosing is not None:
+                arrays += doses.of(moments, dosing.squared[these])
+            elif dosed:
+                arrays += [np.full(np.shape(counts.correct), np.nan)] * len(DOSES)
+            if measures is not None:
+                arrays += [array for each in measures for array in (each.mean, np.asarray(each.sd))]
+                arrays.append(measures.unedited.weight)
+            return tuple(arrays)
 
-        arrays = once(these, counted)
+        arrays = once(these, measured)
         tell(these.stop)
         return arrays
 
     watch = dosing.watch if dosing else None
-    return Found(
-        *ensemble_sweep.sums(subject.model, subject.params, made, examples, watch=watch, block=block, each=wave)
+    swept = ensemble_sweep.sums(
+        subject.model, subject.params, made, examples, watch=watch, metrics=metrics, block=block, each=wave
     )
+    return dict(zip(names, swept, strict=True))
+
+
+COUNTED = ("correct", "agree", "kept", "unperturbed")
+"""The fields of `kernel.Counts`, by the names that they have in results."""
+DOSES = ("dose", "rms", "rms_plain")
+"""Those of `doses.Doses`."""
+METRICS = (
+    "metric_mean", "metric_sd", "metric_change", "metric_change_sd", "metric_unedited", "metric_unedited_sd",
+    "metric_weight",
+)  # fmt: skip
+"""Those of `kernel.Measures`, each a mean and a standard deviation, and the sum of the examples' weights."""

@@ -27,7 +27,7 @@ SMALL = ["--train.seeds=2", "--train.steps=30", "--model.hidden=16", "--sweep.do
 def forget():
     """As another process has it."""
     families.ALL.pop("squeeze", None)
-    families._referred.clear()
+    families.REGISTER.references.clear()
     sys.modules.pop("own_family", None)
 
 

@@ -155,10 +155,10 @@ def modules(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("modules")
 def test_a_reference_leads_to_the_record_that_it_names():
-    assert families.named("own_edits:family", "x") == "squeeze"
-    assert families.named("clip", "x") == "clip"
-    assert families.is_known("own_edits:family")
-    assert not families.is_known("own_edits:other")
+    assert families.REGISTER.named("own_edits:family", "x") == "squeeze"
+    assert families.REGISTER.named("clip", "x") == "clip"
+    assert families.REGISTER.knows("own_edits:family")
+    assert not families.REGISTER.knows("own_edits:other")
 
 
 @pytest.mark.usefixtures("modules")
@@ -169,13 +169,13 @@ def test_a_reference_leads_to_the_record_that_it_names():
         ("broken_edits:family", "cannot be imported, as it imports nothing_of_that_name, which there is none of"),
         ("failing_edits:family", "cannot be imported: failing_edits raises RuntimeError: on purpose"),
         ("own_edits:famly", "x: the module own_edits has no 'famly'"),
-        ("own_edits:number", "x: 'own_edits:number' is a int; expected a jaxdist.perturbations.Family"),
+        ("own_edits:number", "x: 'own_edits:number' is an int; expected a jaxdist.perturbations.Family"),
         ("own_edits:squeezed", "x: 'own_edits:squeezed' is a function; expected a jaxdist.perturbations.Family"),
     ],
 )
 def test_what_is_wrong_with_a_reference_is_said_in_one_sentence(reference, message):
     with pytest.raises(InputError) as caught:
-        families.named(reference, "x")
+        families.REGISTER.named(reference, "x")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 

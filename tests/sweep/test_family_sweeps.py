@@ -12,7 +12,7 @@ from jaxdist.config import Options, RangesConfig, SweepConfig
 from jaxdist.errors import InputError
 from jaxdist.networks import mlp
 from jaxdist.perturbations import families
-from jaxdist.sweep import counting, family_sweeps, matched, results
+from jaxdist.sweep import counting, family_sweeps, labels, matched, results
 from jaxdist.sweep.counting import Context
 from jaxdist.sweep.waves import Subject
 from jaxdist.types import Ranges
@@ -46,7 +46,8 @@ def swept(subjects, given, *, job="sweep"):
     """Ranges and the families' sweeps, by family."""
     measured = {name: counting.measure_ranges(subject, given, name) for name, subject in subjects.items()}
     dosings = counting.dosings(subjects, given) if given.options.sweep.dose else {}
-    return measured, family_sweeps.sweep(subjects, measured, given, dosings, job=job)
+    every = family_sweeps.sweep(subjects, measured, given, dosings, job=job)
+    return measured, {name: labels.over_draws(each) for name, each in every.items()}
 
 
 @pytest.fixture(scope="module")
@@ -126,9 +127,9 @@ def test_counts_and_doses_equal_the_float64_oracle(family, network, both, traine
                 classes, same = logits.argmax(1), unedited.argmax(1)
                 counts = [(classes == y).sum(), (classes == same).sum(), ((classes == y) & (same == y)).sum()]
                 sums += np.array([*counts, *oracle_doses(a, after, v)]) / draws
-            here = [getattr(found.found, name)[k, seed, 0, 0, j] for name in ("correct", "agree", "kept")]
+            here = [found[name][k, seed, 0, 0, j] for name in ("correct", "agree", "kept")]
             np.testing.assert_allclose(here, sums[:3], atol=2 / draws, err_msg=f"{p}")
-            here = [getattr(found.found, name)[k, seed, 0, 0, j] for name in ("angular", "rms", "rms_plain")]
+            here = [found[name][k, seed, 0, 0, j] for name in ("dose", "rms", "rms_plain")]
             np.testing.assert_allclose(here, sums[3:], atol=1e-5, rtol=1e-5, err_msg=f"{p}")
 
 
@@ -144,17 +145,17 @@ def oracle_doses(a, after, v):
 
 def test_a_common_scale_has_no_angular_dose(both):
     found = both["scale"]
-    assert np.abs(found.found.angular).max() < 1e-6
-    expected = np.broadcast_to(np.abs(found.fraction - 1), found.found.rms.shape)
-    np.testing.assert_allclose(found.found.rms, expected, atol=1e-5, rtol=1e-5)
+    assert np.abs(found.dose).max() < 1e-6
+    expected = np.broadcast_to(np.abs(found.fraction - 1), found.rms.shape)
+    np.testing.assert_allclose(found.rms, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_no_edit_has_no_dose_and_no_flip(both):
     for name, found in both.items():
         here = found.fraction == families.get(name).identity
         assert here.sum() == 1, name
-        assert np.abs(found.found.angular[..., here]).max() < 1e-5, name
-        assert (found.found.agree[..., here] == 301).all(), name
+        assert np.abs(found.dose[..., here]).max() < 1e-5, name
+        assert (found.agree[..., here] == 301).all(), name
 
 
 @pytest.mark.slow
@@ -162,8 +163,8 @@ def test_doses_do_not_depend_on_devices(both, trained, digits):
     alone = {"relu": Subject(mlp.model("relu"), trained["relu"])}
     single = swept(alone, context(place(digits, 301, devices_used=1), ("noise", "floor", "clip")))[1]
     for name, found in single.items():
-        np.testing.assert_allclose(found.found.angular[0], both[name].found.angular[0], atol=2e-6)
-        np.testing.assert_allclose(found.found.agree[0], both[name].found.agree[0], atol=1)
+        np.testing.assert_allclose(found.dose[0], both[name].dose[0], atol=2e-6)
+        np.testing.assert_allclose(found.agree[0], both[name].agree[0], atol=1)
 
 
 def times(layer, factors):
@@ -181,8 +182,8 @@ def test_rescaling_a_relu_unit_changes_no_dose_and_no_flip(both, trained, train_
     rescaled = {"dense0": first, "dense1": params["dense1"] | {"weight": params["dense1"]["weight"] / factors[:, None]}}
     found = swept({"relu": Subject(mlp.model("relu"), rescaled)}, context(train_set))[1]
     for name, family in both.items():
-        np.testing.assert_allclose(found[name].found.angular[0], family.found.angular[0], atol=1e-5, err_msg=name)
-        np.testing.assert_allclose(found[name].found.agree[0], family.found.agree[0], atol=2, err_msg=name)
+        np.testing.assert_allclose(found[name].dose[0], family.dose[0], atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(found[name].agree[0], family.agree[0], atol=2, err_msg=name)
 
 
 def flipped(params, seed=1):
@@ -203,9 +204,9 @@ def gauged(trained, train_set):
     for params in (trained["abs"], flipped(trained["abs"])):
         subjects = {"relu": Subject(mlp.model("relu"), trained["relu"]), "abs": Subject(mlp.model("abs"), params)}
         measured, as_is = swept(subjects, every)
-        turned, even = family_sweeps.gauges(subjects, measured, given)
-        assert even == ["abs"]
-        found.append((as_is, turned))
+        turned = family_sweeps.gauges(subjects, measured, given)
+        assert all(list(each.network) == ["abs"] for each in turned.values())
+        found.append((as_is, {key: labels.over_draws(each) for key, each in turned.items()}))
     return found
 
 
@@ -215,16 +216,16 @@ def test_signs_of_abs_units_change_what_edits_do_but_no_averaged_result_beyond_i
     for family in GAUGED:
         here, there = (each["averaged", family] for each in (turned, turned_flipped))
         # Two means over draws of signs, each with its own standard error; nothing else differs.
-        error = np.hypot(here.sd["agree"], there.sd["agree"]) / np.sqrt(here.draws)
-        apart = np.abs(here.found.agree - there.found.agree)
+        error = np.hypot(here.agree_sd, there.agree_sd) / np.sqrt(24)
+        apart = np.abs(here.agree - there.agree)
         assert (apart <= 5 * error + 1).all(), family
-        assert np.abs(as_is[family].found.agree[1] - as_is_flipped[family].found.agree[1]).max() > 20, family
+        assert np.abs(as_is[family].agree[1] - as_is_flipped[family].agree[1]).max() > 20, family
 
 
 def test_editing_magnitudes_does_not_depend_on_signs(gauged):
     (_, turned), (_, turned_flipped) = gauged
     for family in GAUGED:
-        here, there = (each["absolute", family].found for each in (turned, turned_flipped))
+        here, there = (each["absolute", family] for each in (turned, turned_flipped))
         np.testing.assert_allclose(here.agree, there.agree, atol=1)
 
 
@@ -233,11 +234,11 @@ def test_a_clip_of_magnitudes_is_a_clip_on_both_sides(trained, train_set):
     subjects = {"abs": Subject(mlp.model("abs"), trained["abs"])}
     measured, as_is = swept(subjects, context(train_set, clip_formula="caption"))
     given = context(train_set, GAUGED, gauges=("absolute",), clip_formula="caption", dose=False)
-    clip = family_sweeps.gauges(subjects, measured, given)[0]["absolute", "clip"]
+    clip = family_sweeps.gauges(subjects, measured, given)["absolute", "clip"]
     shared = np.isin(as_is["clip_both"].fraction, clip.fraction)
     assert shared.sum() >= 4
     here = np.isin(clip.fraction, as_is["clip_both"].fraction)
-    np.testing.assert_array_equal(clip.found.agree[..., here], as_is["clip_both"].found.agree[..., shared])
+    np.testing.assert_array_equal(clip.agree[..., here], as_is["clip_both"].agree[..., shared])
 
 
 def test_random_families_depend_on_the_seeds_number_alone(both, trained, train_set):
@@ -246,8 +247,8 @@ def test_random_families_depend_on_the_seeds_number_alone(both, trained, train_s
     params = jax.tree.map(lambda leaf: leaf[np.array(order)], trained["relu"])
     moved = swept({"relu": Subject(mlp.model("relu"), params)}, context(train_set)._replace(seeds=order))[1]
     for name in ("random_scale", "random_offset", "noise"):
-        np.testing.assert_array_equal(both[name].found.agree[0][order], moved[name].found.agree[0])
-        assert both[name].sd["agree"].max() > 0
+        np.testing.assert_array_equal(both[name].agree[0][order], moved[name].agree[0])
+        assert both[name].agree_sd.max() > 0
 
 
 @pytest.mark.parametrize(
@@ -283,7 +284,7 @@ def test_offsets_with_draws_or_restored_means_depend_on_units_signs_too(both, tr
     """They are not taken in other gauges. Noise, whose sign is as likely as not, depends on them by chance alone."""
     found = swept({"abs": Subject(mlp.model("abs"), flipped(trained["abs"]))}, context(train_set))[1]
     for name, family in ((name, family) for name, family in both.items() if name != "noise"):
-        apart = np.abs(found[name].found.agree[0] - family.found.agree[1])
+        apart = np.abs(found[name].agree[0] - family.agree[1])
         assert (apart.max() > 5) == families.get(name).signed, (name, apart.max())
 
 
@@ -297,7 +298,8 @@ def match(network, params, examples, names, **options):
     given = context(examples, names, matched=WANTED, **options)
     found = {name: swept_all[name] for name in names}
     dosings, unedited = counting.dosings(subjects, given), counting.identities(subjects, given)
-    return matched.match_dose(subjects, measured, found, unedited, given, dosings), found
+    groups = matched.match_dose(subjects, measured, found, unedited, given, dosings)
+    return {name: labels.over_draws(group) for name, group in groups.items()}, found
 
 
 def test_nothing_is_matched_where_nothing_can_be(trained, train_set):
@@ -321,7 +323,7 @@ def test_matched_doses_are_met_on_both_sides_and_never_where_they_are_not_reache
     assert set(groups) == {"matched_offset", "matched_clip_both", "matched_dead_zone", "matched_random_scale"}
     met = 0
     for family, group in groups.items():
-        largest = found[family.removeprefix("matched_")].found.angular.max(axis=(0, 2, 3, 4))
+        largest = found[family.removeprefix("matched_")].dose.max(axis=(0, 2, 3, 4))
         for level in WANTED:
             one = group.sel(level=level)
             known = one.fraction.notnull()

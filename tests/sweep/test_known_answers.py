@@ -15,7 +15,7 @@ from jaxdist.compute import devices, elementwise
 from jaxdist.config import Options, SweepConfig
 from jaxdist.networks import taps
 from jaxdist.perturbations import families
-from jaxdist.sweep import counting, family_sweeps
+from jaxdist.sweep import counting, family_sweeps, labels
 from jaxdist.sweep.counting import Context
 from jaxdist.sweep.waves import Subject
 
@@ -87,11 +87,11 @@ def answers():
         grids = {name: families.coarse_grid(name, 2) for name in FAMILIES}
         swept = family_sweeps.sweep(subjects, measured, given, dosings, grids=grids)
         costs = {}
-        for name, family in swept.items():
+        for name, family in ((name, labels.over_draws(each)) for name, each in swept.items()):
             known = families.get(name)
-            dose, agree = (getattr(family.found, field)[0, :, 0, 0] for field in ("angular", "agree"))
+            dose, agree = (family[variable][0, :, 0, 0].to_numpy() for variable in ("dose", "agree"))
             path = preference.path(
-                family.fraction, dose, 1 - agree / IMAGES[kind], identity=known.identity, side=known.sides[0]
+                family.fraction.to_numpy(), dose, 1 - agree / IMAGES[kind], identity=known.identity, side=known.sides[0]
             )
             costs |= {(name, level): preference.dose_at(path, level) for level in preference.LEVELS}
         found[kind] = [

@@ -33,7 +33,12 @@ def _has_layers(result: xr.DataTree) -> bool:
     return any(group.sizes.get("site", 0) > 1 for group in result.children.values())
 
 
+def _has_metrics(result: xr.DataTree) -> bool:
+    return any("metric" in group.dims for group in result.children.values())
+
+
 KINDS = (
+    Kind("metric_", "Further metrics", _has_metrics),
     Kind("layers", "Tolerance, layer by layer", _has_layers),
     Kind("grid_", "Two edits at once", _has("grid_")),
     Kind("units", "Each unit edited alone", _has("units_")),
