@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # Read when NumPy and PyTorch are imported: on small arrays their threads mostly wait for each other, at full speed, and
 # every core has a worker of its own.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -134,6 +136,16 @@ def optimised() -> Iterator[None]:
     if before:
         jax.clear_caches()
         _set(jax_disable_most_optimizations=True)
+
+
+def traced_at_most(function: Callable[..., Any], times: int) -> Callable[..., Any]:
+    """A function that raises when it is traced more often, as for programs that are made anew."""
+    chex.clear_trace_counter()  # of other functions of the same source
+
+    def plain(*args: Any) -> Any:  # chex reads the source of what it wraps
+        return function(*args)
+
+    return chex.assert_max_traces(plain, n=times)
 
 
 @pytest.fixture

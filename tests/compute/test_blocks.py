@@ -101,7 +101,7 @@ def test_splits_of_shared_arrays_are_measured_as_if_they_lay_alone(digits, train
     mesh, params = devices.make_mesh(jax.devices()[:2]), trained["relu"]
     relu = mlp.model("relu")
     # In the programs of the ranges and of the sweep, which are the same for both splits.
-    once = dataclasses.replace(relu, apply=traced_at_most(relu.apply, 8))
+    once = dataclasses.replace(relu, apply=traced_at_most(relu.apply, 11))
     x = digits.train.images.reshape(len(digits.train.images), -1).astype(np.float32)
     own = {"few": (x[:601], digits.train.labels[:601]), "many": (100 * x, digits.train.labels)}
     together = devices.place_splits(own, mesh)
