@@ -5,6 +5,8 @@ After a change of the notebook: ``jupyter execute --inplace examples/quickstart.
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
 import re
 import subprocess
@@ -69,6 +71,47 @@ def test_the_notebook_is_small_and_was_executed_from_top_to_bottom(committed):
     images = [output for cell in code for output in cell.outputs if "image/png" in output.get("data", {})]
     assert len(images) == 2
     assert (EXAMPLES / "quickstart.ipynb").stat().st_size < 1e6
+
+
+def imported(code: str) -> Iterator[tuple[str, str]]:
+    """The modules of the package that code imports from, each with a name that it takes of it."""
+    tree = ast.parse(code)
+    modules = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == "jaxdist":
+            for alias in node.names:
+                modules[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+                yield node.module, alias.name
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            yield modules[node.value.id], node.attr
+
+
+def missing(code: str) -> list[str]:
+    """The names that code takes of the package's modules and that these do not have."""
+    absent = []
+    for owner, name in imported(code):
+        package, _, last = owner.rpartition(".")
+        try:
+            thing = importlib.import_module(owner)
+        except ImportError:
+            thing = getattr(importlib.import_module(package), last, None)
+        if not hasattr(thing, name):
+            absent.append(f"{owner}.{name}")
+    return absent
+
+
+def test_names_that_the_examples_take_of_the_package_are_there(committed):
+    cells = "\n".join(cell.source for cell in committed.cells if cell.cell_type == "code")
+    notebook = re.sub(r"^%.*$", "", cells, flags=re.MULTILINE)
+    scripts = {path.name: path.read_text(encoding="utf-8") for path in EXAMPLES.glob("*.py")}
+    assert len(scripts) == 4
+    assert not {name: names for name, code in {"notebook": notebook, **scripts}.items() if (names := missing(code))}
+
+
+def test_a_name_that_is_not_there_is_seen():
+    code = "from jaxdist.analysis import tables, verdicts\ntables.points(1)\ntables.gone(1)"
+    assert missing(code) == ["jaxdist.analysis.verdicts", "jaxdist.analysis.tables.gone"]
 
 
 @pytest.mark.slow

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxdist import cli, files, probe
+from jaxdist import cli, config, files, probe
 from jaxdist.compute import devices
 from jaxdist.errors import InputError
 from jaxdist.report import compare, writing
 from jaxdist.report.compare import saving
-from jaxdist.storage import folders, manifests, places, result_files
+from jaxdist.storage import manifests, places, result_files, weights
 
 SMALL = ["--train.seeds=2", "--train.steps=3", "--model.hidden=8"]
 
@@ -330,18 +330,17 @@ def test_an_import_that_was_killed_is_done_again_in_the_same_folder(dosed, tmp_p
     pytest.importorskip("torch", reason="PyTorch is an optional extra: pip install 'jaxdist[torch]'")
     assert cli.main(["export-torch", str(dosed), "--out", str(tmp_path / "torch")]) == 0
     command = ["import-torch", str(tmp_path / "torch"), "--out", str(tmp_path / "again")]
-    for function in ("weights", "configs", "results"):
+    for module, name in ((weights, "save"), (config, "to_toml"), (result_files, "save")):
         with monkeypatch.context() as patch:
-            name = "to_toml" if function == "configs" else "save"
-            whole = getattr(getattr(folders, function), name)
-            killed_before = function != "weights"
+            whole = getattr(module, name)
+            killed_before = module is not weights
 
             def kill(*args, whole=whole, before=killed_before):
                 if not before:
                     whole(*args)
                 raise Killed
 
-            patch.setattr(getattr(folders, function), name, kill)
+            patch.setattr(module, name, kill)
             with pytest.raises(Killed):
                 cli.main(command)
     assert cli.main(command) == 0
