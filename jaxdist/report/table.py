@@ -18,7 +18,7 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from jaxdist.formatting import MISSING, radius, shortened
+from jaxdist.formatting import MISSING, radius, share, shortened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,10 +181,18 @@ def html(table: Table) -> str:
         lines.append(f'<th scope="col"{of}><button type="button">{escape(heading)}</button></th>')
     lines.append("</tr>\n</thead>\n<tbody>")
     for row, texts in zip(table.rows, table.texts, strict=True):
-        keys = [f' data-key="{_sorted_by(_key(value))}"' if of else "" for value, of in zip(row, numeric, strict=True)]
+        keys = [
+            f' data-key="{_sorted_by(_share_of(value) if column.write is share else _key(value))}"' if of else ""
+            for column, value, of in zip(table.columns, row, numeric, strict=True)
+        ]
         cells = [f"<td{of}{key}>{escape(text)}</td>" for of, key, text in zip(kind, keys, texts, strict=True)]
         lines.append("\n".join(["<tr>", *cells, "</tr>"]))
     return "\n".join([*lines, "</tbody>\n</table>"])
+
+
+def _share_of(value: tuple[int, int] | None) -> float | None:
+    """By which a count of some whole is sorted."""
+    return None if value is None else value[0] / value[1] if value[1] else math.nan
 
 
 def _sorted_by(key: float | None) -> str:

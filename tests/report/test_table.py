@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from jaxdist.formatting import MISSING, interval, loss, number, p_value, percent
+from jaxdist.formatting import MISSING, interval, loss, number, p_value, percent, share
 from jaxdist.report import table
 from jaxdist.report.table import Column, Otherwise, Radius, Table
 
@@ -113,6 +113,11 @@ def test_html_is_sorted_by_numbers_with_what_is_missing_last():
     assert read.kinds[0] == [None, "number", "number", "number", "number"]
     ends = Table("", [Column("")], [[Radius(INF, NAN, NAN, 9, "above")], [Radius(-INF, NAN, NAN, -2, "below")]])
     assert [keys for keys in Read(table.html(ends)).keys if keys != [None]] == [["1e+300"], ["-1e+300"]]
+
+
+def test_shares_are_sorted_by_what_they_are_of():
+    shares = Table("", [Column("to end of grid", share)], [[(7, 20)], [(6, 6)], [(0, 0)]])
+    assert [keys for keys in Read(table.html(shares)).keys if keys != [None]] == [["0.35"], ["1.0"], [""]]
 
 
 def test_nothing_in_a_value_is_syntax():
