@@ -114,10 +114,14 @@ def over_draws(group: xr.Dataset) -> xr.Dataset:
     """The means over the draws, where a group has several, with the standard deviations of two counts.
 
     Those are `correct_sd` and `agree_sd` (ddof 1); results of earlier versions hold just that, and stay as they are.
+    A value that is NaN in one draw has no mean, and counts that are missing no deviation.
     """
     if "draw" not in group.dims:
         return group
-    spread = {f"{name}_sd": group[name].std("draw", ddof=1) for name in ("correct", "agree")}
-    return group.map(lambda values: values.mean("draw") if "draw" in values.dims else values, keep_attrs=True).assign(
-        spread
-    )
+    spread = {
+        f"{name}_sd": group[name].std("draw", ddof=1).where(group[name].isel(draw=0) != MISSING)
+        for name in ("correct", "agree")
+    }
+    return group.map(
+        lambda values: values.mean("draw", skipna=False) if "draw" in values.dims else values, keep_attrs=True
+    ).assign(spread)
