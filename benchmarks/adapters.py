@@ -24,7 +24,8 @@ from benchmarks.timing import Contender, Row, Timed, chosen, interleave, largest
 from jaxdist.compute import DATA, Examples, blocks, elementwise, mesh_of, tuning
 from jaxdist.config import SweepConfig
 from jaxdist.formatting import counted
-from jaxdist.networks import adapters, mlp, taps
+from jaxdist.networks import mlp, modules
+from jaxdist.networks.model import Model
 from jaxdist.perturbations import PAPER, edits, get, joined, ranges
 from jaxdist.sweep import ensemble_sweep
 from jaxdist.types import Params
@@ -113,17 +114,17 @@ def make_contenders(images: Images, families: Families) -> dict[str, Contender]:
         {"kernel": jnp.swapaxes(params[name]["weight"], 1, 2), "bias": params[name]["bias"]}
         for name in ("dense0", "dense1")
     )
-    linen = adapters.from_linen(Linen(), {"params": {"hidden": hidden, "head": head}})
-    as_nnx = adapters.from_nnx(NNX(int(images.used.sum()), nnx.Rngs(0)))[0], {"hidden": hidden, "head": head}
+    linen = modules.from_linen(Linen(), {"params": {"hidden": hidden, "head": head}})
+    as_nnx = modules.from_nnx(NNX(int(images.used.sum()), nnx.Rngs(0)))[0], {"hidden": hidden, "head": head}
     return {
         HAND: Contender(hand_written(params, made, examples)),
         "tapped": Contender(_swept(model, params, site, made, examples)),
-        "linen": Contender(_swept(taps.Model(linen[0]), linen[1], "hidden", made, examples)),
-        "nnx": Contender(_swept(taps.Model(as_nnx[0]), as_nnx[1], "hidden", made, examples)),
+        "linen": Contender(_swept(Model(linen[0]), linen[1], "hidden", made, examples)),
+        "nnx": Contender(_swept(Model(as_nnx[0]), as_nnx[1], "hidden", made, examples)),
     }
 
 
-def _swept(model: taps.Model, params: Params, site: str, made: edits.Affine, examples: Examples) -> Run:
+def _swept(model: Model, params: Params, site: str, made: edits.Affine, examples: Examples) -> Run:
     return lambda: np.asarray(ensemble_sweep.sweep(model, params, {site: made}, examples).correct[0])
 
 

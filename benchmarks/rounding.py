@@ -21,7 +21,8 @@ from benchmarks.images import Images
 from benchmarks.jax_contenders import SITE
 from benchmarks.parity import reference_gradient
 from jaxdist.compute import Backend, blocks, products
-from jaxdist.networks import mlp, taps, training
+from jaxdist.networks import mlp, training
+from jaxdist.networks.model import Model
 from jaxdist.types import Params
 
 
@@ -87,7 +88,7 @@ def _of_block(activation: str) -> Callable[[Params, blocks.Block], tuple[Params,
             signs[site] = jnp.sign(value).astype(jnp.int8)
             return value
 
-        watched = taps.Model(lambda p, x, _: model.apply(p, x, tap), unit_axis=0, class_axis=0)
+        watched = Model(lambda p, x, _: model.apply(p, x, tap), unit_axis=0, class_axis=0)
         return training.block_sums(watched, params, part)[0], signs[SITE]
 
     return jax.jit(jax.grad(loss, has_aux=True))

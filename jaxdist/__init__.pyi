@@ -4,10 +4,16 @@ from .experiment import probe as probe
 from .experiment import register as register
 from .experiment import run as run
 from .networks import Model as Model
+from .networks import edit as edit
+from .networks import from_equinox as from_equinox
+from .networks import from_haiku as from_haiku
 from .networks import from_linen as from_linen
 from .networks import from_nnx as from_nnx
+from .networks import read as read
+from .networks import site as site
 from .networks import sites as sites
 from .perturbations import Family as Family
+from .report import plot as plot
 from .report import show as show
 from .storage import load as load
 from .sweep import Metric as Metric

@@ -32,6 +32,8 @@ FAMILIES = {
     "floor": "activations below a fraction p of the range are raised to it",
     "dead_zone": "activations up to a fraction p of the range become 0",
     "clip_both": "no magnitude above a fraction p of the unit's largest passes",
+    "zero": "the value goes a fraction p of the way to 0",
+    "mean": "the value goes a fraction p of the way to the unit's mean over the training images",
 }
 """The families of edits by name, with a sentence on each."""
 

@@ -36,8 +36,11 @@ Params: TypeAlias = Any
 Tap: TypeAlias = "Callable[[str, Array], Array]"
 """Called by a model at each named site with the value there; the model goes on with what it returns."""
 
-Apply: TypeAlias = "Callable[[Params, Array, Tap], Array]"
-"""``apply(params, x[n, ...], tap) -> logits`` on a block of examples; the form of every model."""
+Apply: TypeAlias = "Callable[..., Any]"
+"""``apply(params, x[n, ...])``, or ``apply(params, x[n, ...], tap)``, on a block of examples; the form of every model.
+
+It returns logits, or what `Model.output` picks them of.
+"""
 
 
 class Ranges(NamedTuple):

@@ -10,8 +10,8 @@ import pytest
 import jaxdist
 
 PUBLIC = (
-    "Config", "Family", "InputError", "Metric", "Model", "from_linen", "from_nnx", "load", "probe", "register", "run",
-    "show", "sites",
+    "Config", "Family", "InputError", "Metric", "Model", "edit", "from_equinox", "from_haiku", "from_linen", "from_nnx",
+    "load", "plot", "probe", "read", "register", "run", "show", "site", "sites",
 )  # fmt: skip
 
 

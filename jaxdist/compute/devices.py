@@ -76,15 +76,17 @@ class Examples:
     shares: int = 1  # on each device
 
 
-def place(x: np.ndarray, y: np.ndarray, mesh: Mesh, *, dtype: np.typing.DTypeLike = np.float32) -> Examples:
+def place(x: Any, y: np.ndarray, mesh: Mesh, *, dtype: np.typing.DTypeLike | None = np.float32) -> Examples:
     """Lay inputs [N, ...], stored as `dtype`, and labels [N] out over the mesh, as `place_splits` does of several."""
     return _laid_out({"only": (x, y)}, mesh, dtype)["only"]
 
 
 def place_splits(
-    splits: Mapping[str, tuple[np.ndarray, np.ndarray]], mesh: Mesh, *, dtype: np.typing.DTypeLike = np.float32
+    splits: Mapping[str, tuple[Any, np.ndarray]], mesh: Mesh, *, dtype: np.typing.DTypeLike | None = np.float32
 ) -> dict[str, Examples]:
     """Lay the inputs [N, ...], stored as `dtype`, and labels [N] of several splits out over the mesh.
+
+    Inputs may be a pytree of arrays; without `dtype` each array keeps its own.
 
     On a CPU, where blocks are small, they share their arrays and differ only in where they lie: what is compiled for
     one split serves all. A split of few examples lies by itself, so that the others' blocks need not be as small.
@@ -93,28 +95,46 @@ def place_splits(
       ValueError: if a split has no examples, or not one label for each.
     """
     large = {name for name, (_, y) in splits.items() if len(y) >= LEAST_SHARED * mesh.size}
-    shapes = {np.shape(splits[name][0])[1:] for name in large}
+    shapes = {kind_of(splits[name][0]) for name in large}
     together = large if tuning.current().shares_arrays and len(shapes) == 1 else set()
     shared = _laid_out({name: pair for name, pair in splits.items() if name in together}, mesh, dtype)
     return {name: shared.get(name) or place(*pair, mesh, dtype=dtype) for name, pair in splits.items()}
 
 
+def kind_of(x: Any) -> tuple[Any, ...]:
+    """The structure of inputs, with each array's shape but for the examples, and its type."""
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(x)]
+    return (jax.tree.structure(x), *((leaf.shape[1:], leaf.dtype) for leaf in leaves))
+
+
+def rows(x: Any, which: Any) -> Any:
+    """Some examples of inputs [N, ...], an array or a pytree of them."""
+    return jax.tree.map(lambda leaf: leaf[which], x)
+
+
+def count(x: Any) -> int:
+    """How many examples there are in inputs [N, ...], an array or a pytree of them."""
+    return len(jax.tree.leaves(x)[0])
+
+
 def _laid_out(
-    splits: Mapping[str, tuple[np.ndarray, np.ndarray]], mesh: Mesh, dtype: np.typing.DTypeLike
+    splits: Mapping[str, tuple[Any, np.ndarray]], mesh: Mesh, dtype: np.typing.DTypeLike | None
 ) -> dict[str, Examples]:
     """The splits in shared arrays: on each device its share of the first split, of the second, and so on."""
     for x, y in splits.values():
-        if len(x) != len(y) or not len(x):
-            raise ValueError(
-                f"expected one label for each of at least one example, got {counted(len(x), 'input')} and "
-                f"{counted(len(y), 'label')}"
-            )
+        for leaf in jax.tree.leaves(x):
+            if len(leaf) != len(y) or not len(leaf):
+                raise ValueError(
+                    f"expected one label for each of at least one example, got {counted(len(leaf), 'input')} and "
+                    f"{counted(len(y), 'label')}"
+                )
     if not splits:
         return {}
-    inputs, labels = (
-        _interleaved([np.asarray(pair[k]) for pair in splits.values()], mesh, kind)
-        for k, kind in enumerate((dtype, np.int32))
+    inputs = jax.tree.map(
+        lambda *leaves: _interleaved(list(map(np.asarray, leaves)), mesh, dtype or np.asarray(leaves[0]).dtype),
+        *(x for x, _ in splits.values()),
     )
+    labels = _interleaved([np.asarray(y) for _, y in splits.values()], mesh, np.int32)
     totals = [len(y) for _, y in splits.values()]
     shares, each = [_share(total, mesh) for total in totals], mesh.shape[SEED]
     firsts = np.cumsum([0, *shares]).tolist()

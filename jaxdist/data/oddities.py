@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +17,8 @@ from jaxdist.formatting import counted
 MOST_NAMED = 10
 """Classes that a sentence names one by one; of more it says how many."""
 
-Arrays = tuple[np.ndarray, np.ndarray]
-"""Inputs [N, ...] and labels [N]."""
+Arrays = tuple[Any, np.ndarray]
+"""Inputs [N, ...], or several such arrays by name, and labels [N]."""
 
 
 def notes(
@@ -45,30 +46,32 @@ def notes(
             "classes or more, so give more of them, or the labels that belong to these"
         )
     distinct = {split: count_distinct(inputs) for split, (inputs, _) in splits.items()}
-    if len(x) > 1 and distinct["train"] == 1:
+    if len(y) > 1 and distinct["train"] == 1:
         raise InputError(
-            f"{train_at[0]}: all {len(x):,} {what} are the same, so there is nothing to tell apart; expected different "
+            f"{train_at[0]}: all {len(y):,} {what} are the same, so there is nothing to tell apart; expected different "
             f"{what}, so check where they come from"
         )
-    return (*_repeats(splits, distinct, what), *_constant(x, what), *_classes(splits, classes, what))
+    constant = () if isinstance(x, Mapping) else _constant(x, what)
+    return (*_repeats(splits, distinct, what), *constant, *_classes(splits, classes, what))
 
 
-def count_distinct(x: np.ndarray) -> int:
+def count_distinct(x: Any) -> int:
     """How many of the examples x[N, ...] differ from all before them; counting ends at half of them."""
+    arrays = [np.ascontiguousarray(part) for part in (x.values() if isinstance(x, Mapping) else [x])]
     seen: set[bytes] = set()
-    for row in np.ascontiguousarray(x).reshape(len(x), -1):
+    for row in zip(*(array.reshape(len(array), -1) for array in arrays), strict=True):
         # Of digests, so that the memory does not depend on the size of an example.
-        seen.add(hashlib.blake2b(row.tobytes(), digest_size=16).digest())
-        if 2 * len(seen) >= len(x) and len(seen) > 1:
+        seen.add(hashlib.blake2b(b"".join(part.tobytes() for part in row), digest_size=16).digest())
+        if 2 * len(seen) >= len(arrays[0]) and len(seen) > 1:
             break
     return len(seen)
 
 
 def _repeats(splits: Mapping[str, Arrays], distinct: Mapping[str, int], what: str) -> Iterator[str]:
-    for split, (x, _) in splits.items():
-        if 2 * distinct[split] < len(x):
-            yield f"only {distinct[split]:,} of the {len(x):,} {split} {what} {_is(distinct[split])} distinct"
-        elif len(x) == 1:
+    for split, (_, y) in splits.items():
+        if 2 * distinct[split] < len(y):
+            yield f"only {distinct[split]:,} of the {len(y):,} {split} {what} {_is(distinct[split])} distinct"
+        elif len(y) == 1:
             yield f"{split} is a single example"
 
 

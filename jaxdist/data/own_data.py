@@ -20,8 +20,10 @@ _TOO_LONG = "gG"
 """NumPy's extended precision, which JAX does not have."""
 
 
-def pair(given: Labelled, split: str) -> tuple[np.ndarray, np.ndarray]:
+def pair(given: Labelled, split: str) -> tuple[Any, np.ndarray]:
     """Inputs [N, ...] of the type JAX gives them, and labels as they are, to be checked by `labels`.
+
+    A dictionary of inputs, such as tokens and their mask, stays one.
 
     Raises:
       InputError: for what is no pair of arrays, no input at all, and inputs that are not finite numbers.
@@ -31,13 +33,25 @@ def pair(given: Labelled, split: str) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(
             f"{split}: expected inputs and labels, as ({split}_x, {split}_y), got {type(given).__name__}{count}"
         )
-    x, y = (array(part, f"{split}: the {name}") for part, name in zip(given, ("inputs", "labels"), strict=True))
+    x, y = given
+    if not isinstance(x, Mapping):
+        return _inputs(x, split, "the inputs"), array(y, f"{split}: the labels")
+    made = {name: _inputs(part, split, f"the inputs {name!r}") for name, part in x.items()}
+    sizes = {name: len(part) for name, part in made.items()}
+    if len(set(sizes.values())) != 1:
+        listed = ", ".join(f"{size} of {name!r}" for name, size in sizes.items()) or "none"
+        raise InputError(f"{split}: expected as many examples of each input, got {listed}")
+    return made, array(y, f"{split}: the labels")
+
+
+def _inputs(given: Any, split: str, what: str) -> np.ndarray:
+    x = array(given, f"{split}: {what}")
     if not x.ndim:
         raise InputError(f"{split}: expected inputs [N, ...] of numbers, got {x.dtype} of shape {x.shape}")
-    x = numbers(x, f"{split}: the inputs", finite=True)
+    x = numbers(x, f"{split}: {what}", finite=True)
     if not x.size:
         raise InputError(f"{split}: expected at least one example, with values, got inputs of shape {x.shape}")
-    return x, y
+    return x
 
 
 def array(value: Any, where: str) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import inspect
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax.sharding import Mesh
@@ -25,8 +25,9 @@ from jaxdist.data import Labelled, oddities, own_data
 from jaxdist.errors import InputError
 from jaxdist.experiment import resolving
 from jaxdist.formatting import counted
-from jaxdist.networks import Action, Model, independence, own_networks, sizes, taps, targets_of
-from jaxdist.perturbations import families
+from jaxdist.networks import Action, Model, Output, independence, own_networks, rows, sizes, targets_of
+from jaxdist.networks import model as networks_model
+from jaxdist.perturbations import families, toward_families
 from jaxdist.report import writing
 from jaxdist.storage import folders, manifests, result_files
 from jaxdist.sweep import Context, Subject, metrics, results, study, unedited
@@ -45,6 +46,8 @@ def probe(
     name: str = "network",
     unit_axis: int | None = None,
     class_axis: int | None = None,
+    output: Output | None = None,
+    fractions: Mapping[str, Sequence[float]] | None = None,
     out: str | Path | None = None,
     show: Show | bool | None = None,
     **options: Any,
@@ -52,43 +55,54 @@ def probe(
     """Sweep edits at sites of a network of your own, and return the labelled result of `jaxdist.sweep.results`.
 
     Args:
-      apply: ``apply(params, x[n, ...], tap) -> logits [n, C]``; `jaxdist.from_linen` and `jaxdist.from_nnx` make one.
-      params: its parameters, a pytree of arrays; with `stacked`, those of several seeds, with a leading S.
+      apply: ``apply(params, x[n, ...]) -> logits [n, C]``, in which `jaxdist.site` names values; `jaxdist.from_linen`,
+        `from_nnx`, `from_equinox` and `from_haiku` make one of a module. A third argument that must be given is called
+        as `jaxdist.site`.
+      params: its parameters, a pytree of arrays; with `stacked`, those of several seeds: with a leading S, or a list of
+        each one's.
       train: inputs [N, ...] and labels [N], classes from 0 on, on which the ranges are measured, and counts made.
       test: the same, to count on as well.
-      sites: which values to edit, each by itself and all together; by default those that `post` names.
-      post: what follows a site: its activation, a function, or the name of the site behind it. The paper's ranges are
-        measured there. Without it give ``measured_on="pre"``.
+      sites: which values to edit, each by itself and all together; by default those that `post` names. "mlp" is all
+        calls of a site, "mlp#1" its second, "layers/mlp@3" iteration 3 of the loop around it; "layers/*/up" stands for
+        every site that it matches.
+      post: what follows a site: its activation, a function, or the name of the site after it. The paper's ranges are
+        measured there; without it, on the values themselves (``measured_on="pre"``).
       stacked: intervals are over seeds then; those of one network are over its images, and speak of it only.
       name: of the network, in tables and figures.
       unit_axis, class_axis: of a site's value and of the logits; by default the last.
+      output: picks the logits where apply returns more: a key or an attribute's name, a position, a function.
+      fractions: of families that are swept at others than their grids, increasing.
       show: true for progress on stderr, false for none, or a function that is called with it; by default a terminal
         shows bars, and nothing else anything.
       out: new or empty folder to write the result, tables and figures to, if any.
       options: fields of a config's sections `ranges`, `sweep`, `statistics` and `compute` by their name alone, such as
         ``families=("offset",)``, ``grid=True``, ``rule="quantile"``; `ranges` is short for `rule`. Among `families`
-        and `metrics` may be records of your own, `jaxdist.perturbations.Family` and `jaxdist.sweep.Metric`.
+        and `metrics` may be records of your own, `jaxdist.Family` and `jaxdist.Metric`, or functions: of (value,
+        fraction), and of (outputs, labels).
 
     Raises:
-      InputError: for a site that the network does not reach exactly once, labels or logits that do not fit, training
-        inputs that are all the same, logits of an example that depend on others (`independence.check`), an unknown
+      InputError: for a site that the network does not reach or that cannot be edited, labels or logits that do not
+        fit, training inputs that are all the same, logits of an example that depend on others (`rows`), an unknown
         option, or a range rule that means nothing at a site.
     """
-    chosen = _options(options, test)
-    model = own_networks.model(apply, post, unit_axis, class_axis)
+    model = own_networks.model(apply, post, unit_axis, class_axis, output)
+    chosen = _options(options, test, "post" if model.post else "pre")
     names = tuple(dict(model.post)) if sites is None else sites
-    params, seeds = own_networks.stacked(params, several=stacked)
     given = {"train": own_data.pair(train, "train")}
+    if stacked:
+        params = own_networks.as_stacked(model, params, given["train"][0])
+    params, seeds = own_networks.stacked(params, several=stacked)
     if test is not None:
         given["test"] = own_data.pair(test, "test")
-    images: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    images: dict[str, tuple[Any, np.ndarray]] = {}
     classes = 0
     for split, (x, y) in given.items():
         traced = own_networks.traced(model, params, x, split, several=stacked)
         classes = own_networks.classes(model, *traced)
-        images[split] = x, own_data.labels(y, len(x), classes, split)
+        images[split] = x, own_data.labels(y, devices.count(x), classes, split)
         if split == "train":
-            own_networks.check_sites(model, params, x, names, traced)
+            names = own_networks.expanded(names, traced[0].sites)
+            own_networks.check_sites(model, names, traced)
     odd = oddities.notes(images, classes, what="examples", one_class=True)
     targets = targets_of(names, chosen.sweep.layers)
     # Networks that are not finite are left out, so the mesh is that of the others.
@@ -99,6 +113,7 @@ def probe(
     def measured(show: Show) -> xr.DataTree:
         began = time.perf_counter()
         context = Context(splits, targets, chosen, range(seeds), show, _at_once, classes=classes)
+        context = context._replace(grids=_grids(fractions, chosen.sweep.families))
         with tuning.using(**chosen.compute.together):
             groups = study.study({name: Subject(model, params)}, context)
         attrs = _attrs(chosen, images, time.perf_counter() - began) | results.data_notes(odd)
@@ -118,16 +133,37 @@ def probe(
     return result
 
 
-def _options(given: Mapping[str, Any], test: Labelled | None) -> Options:
-    given = dict(given)
+def _grids(fractions: Mapping[str, Sequence[float]] | None, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The fractions of each family that are given.
+
+    Raises:
+      InputError: for a family that is not swept, and fractions that are no increasing numbers.
+    """
+    grids: dict[str, np.ndarray] = {}
+    for name, given in (fractions or {}).items():
+        if name not in names:
+            raise InputError(f"fractions: expected families that are swept, {', '.join(names)}, got {name!r}")
+        grid = np.asarray(given, np.float64)
+        if grid.ndim != 1 or not grid.size or not np.isfinite(grid).all() or not (np.diff(grid) > 0).all():
+            raise InputError(f"fractions: expected increasing numbers for '{name}', got {given!r}")
+        grids[name] = grid
+    return grids
+
+
+def _options(given: Mapping[str, Any], test: Labelled | None, measured_on: str) -> Options:
+    given = {"measured_on": measured_on, **given}
     if "ranges" in given:
         given["rule"] = given.pop("ranges")
     if "splits" not in given:
         given["splits"] = ("train",) if test is None else ("train", "test")
-    registers: dict[str, Any] = {"families": families.REGISTER, "metrics": metrics.REGISTER}
-    for option, register in registers.items():
+    registers: dict[str, Any] = {
+        "families": (families.REGISTER, toward_families.of_function),
+        "metrics": (metrics.REGISTER, metrics.of_function),
+    }
+    for option, (register, of_function) in registers.items():
         if isinstance(given.get(option), tuple | list):
-            given[option] = [each if isinstance(each, str) else register.add(each).name for each in given[option]]
+            records = [of_function(each) if inspect.isroutine(each) else each for each in given[option]]
+            given[option] = [each if isinstance(each, str) else register.add(each).name for each in records]
     chosen = configs.options_by_name(given, where="probe")
     chosen = dataclasses.replace(chosen, sweep=resolving.named(chosen.sweep))
     if "test" in chosen.sweep.splits and test is None:
@@ -154,34 +190,45 @@ def _at_once(name: str, compute: Callable[[], tuple[Any, ...]]) -> tuple[Any, ..
     return compute()
 
 
-def _placed(images: Mapping[str, tuple[np.ndarray, np.ndarray]], mesh: Mesh) -> dict[str, Examples]:
+def _placed(images: Mapping[str, tuple[Any, np.ndarray]], mesh: Mesh) -> dict[str, Examples]:
     """The splits laid out in shared arrays where they are alike; images of another size or type lie by themselves."""
-    kinds = {(x.shape[1:], x.dtype) for x, _ in images.values()}
-    if len(kinds) == 1:
-        return devices.place_splits(images, mesh, dtype=next(iter(kinds))[1])
-    return {name: devices.place(x, y, mesh, dtype=x.dtype) for name, (x, y) in images.items()}
+    if len({devices.kind_of(x) for x, _ in images.values()}) == 1:
+        return devices.place_splits(images, mesh, dtype=None)
+    return {name: devices.place(x, y, mesh, dtype=None) for name, (x, y) in images.items()}
 
 
 def _refuse_dependent(
     model: Model,
     params: Params,
-    images: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    images: Mapping[str, tuple[Any, np.ndarray]],
     splits: Mapping[str, Examples],
     sites: tuple[str, ...],
     block: int | None,
     finite: Sequence[bool],
 ) -> None:
-    """Look at every network with finite weights, on every split in the blocks that it is swept in."""
+    """Prove by the network's program that examples stay apart, or else look at every network with finite weights.
+
+    These are looked at on every split, in the blocks that they are swept in.
+    """
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
+    verdict = rows.examine(model.logits, one, devices.rows(next(iter(images.values()))[0], slice(0, 1)))
+    if verdict.independent:
+        return
+    if verdict.independent is False:
+        raise InputError(
+            "apply: the logits of an example depend on the other examples of its block, or on its place in it: "
+            f"{verdict}; give the network in evaluation mode, or without what couples examples"
+        )
     networks = [jax.tree.map(lambda leaf, k=k: leaf[k], params) for k, is_finite in enumerate(finite) if is_finite]
     for split, (x, _) in images.items() if networks else ():
-        listed = taps.sites_for_one(model.apply, params, jnp.asarray(x[:1]))
+        listed = networks_model.sites_for_one(model, params, x)
         size = blocks.even_size(splits[split], sizes.of_block(block, listed))
         independence.check_each(model, networks, x, sites, size, split=split)
 
 
-def _attrs(options: Options, images: Mapping[str, tuple[np.ndarray, np.ndarray]], seconds: float) -> dict[str, Any]:
+def _attrs(options: Options, images: Mapping[str, tuple[Any, np.ndarray]], seconds: float) -> dict[str, Any]:
     digest = hashlib.sha256()
-    for part in (array for pair in images.values() for array in pair):
+    for part in jax.tree.leaves([[*pair] for pair in images.values()]):
         digest.update(f"{part.dtype.str}{part.shape}".encode())
         digest.update(np.ascontiguousarray(part).data.cast("B"))
     counts = ", ".join(counted(len(y), f"{name} example") for name, (_, y) in images.items())

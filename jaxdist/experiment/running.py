@@ -23,7 +23,8 @@ from jaxdist.config import Config
 from jaxdist.data import Inputs, load_inputs, refuse_unlike
 from jaxdist.errors import InputError, MeaninglessError, TrainingDivergedError
 from jaxdist.experiment import resolving
-from jaxdist.networks import Metrics, Passed, mlp, models, taps, training
+from jaxdist.networks import Metrics, Passed, mlp, models, training
+from jaxdist.networks import model as networks_model
 from jaxdist.perturbations import ranges
 from jaxdist.report import writing
 from jaxdist.storage import Store, folders, manifests, refuse_other, result_files, transfer, unfinished, weights
@@ -191,7 +192,7 @@ def _refuse_meaningless(config: Config, inputs: Inputs) -> None:
     for name in config.model.activations:
         model = models.model_of(config, name)
         params = jax.eval_shape(lambda whole: mlp.narrow(whole, inputs.used), models.shapes(config, inputs, 1, name))
-        found = taps.sites_for_one(model.apply, params, inputs.splits["train"].x, sites)
+        found = networks_model.sites_for_one(model, params, inputs.splits["train"].x, sites)
         try:
             ranges.check(model, found, sites, config.ranges.measured_on)
             family_sweeps.check(model, models.targets_of(config), resolving.options(config))

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxdist.compute import DATA, Examples, blocks, elementwise, over_networks
+from jaxdist.compute import DATA, Examples, blocks, devices, elementwise, over_networks
 from jaxdist.errors import InputError
-from jaxdist.networks import taps
+from jaxdist.networks import model as networks_model
+from jaxdist.networks.model import Model
 from jaxdist.types import Params
 
 LINEAR = 1e-4
@@ -34,26 +35,19 @@ TINY = 1e-30
 """Stands for a change of nothing, whose error is then 0 or anything but."""
 
 
-def behind(model: taps.Model, site: str, params: Params, x: Array, value: Array) -> Array:
-    """The value behind the activation that follows `site`, were `value` the site's."""
+def after(model: Model, site: str, params: Params, x: Array, value: Array) -> Array:
+    """The value after the activation that follows `site`, were `value` the site's."""
     follows = model.after(site)
     if callable(follows):
         return follows(value)
     assert follows is not None, site
-    found: list[Array] = []
-
-    def keep(after: Array) -> Array:
-        found.append(after)
-        return after
-
-    taps.edit(model.apply, params, x, {site: lambda _: value, follows: keep})
-    return found[0]
+    return networks_model.read(model, params, x, [follows], {site: value})[1][follows]
 
 
-def outgoing(model: taps.Model, site: str, params: Params, x: Array) -> Array:
+def outgoing(model: Model, site: str, params: Params, x: Array) -> Array:
     """The weights [H, C] from each unit's activation to the logits, where the head is linear; `x` is any block."""
-    one = x[:1]
-    value = taps.read(model.apply, params, one, (site,))[1][site]
+    one = devices.rows(x, slice(0, 1))
+    value = networks_model.read(model, params, one, (site,))[1][site]
     # Ones that depend on the value, so that inside a ``shard_map`` they differ between devices as it does: the
     # derivative is then each device's own.
     ones = jnp.where(value > value, value, jnp.ones_like(value))
@@ -61,7 +55,7 @@ def outgoing(model: taps.Model, site: str, params: Params, x: Array) -> Array:
     replaced = follows if isinstance(follows, str) else site
 
     def logits(value: Array) -> Array:
-        return taps.replace(model.apply, params, one, {replaced: value}).reshape(-1)
+        return networks_model.edit(model, params, one, {replaced: value}).reshape(-1)
 
     weights = jax.jacrev(logits)(ones).reshape(-1, value.size).T
     if callable(follows):
@@ -75,15 +69,15 @@ def rise(weights: Array, moved: Array, unit_axis: int, class_axis: int) -> Array
     return jnp.moveaxis(product, 0, class_axis)
 
 
-def departure(model: taps.Model, site: str, params: Params, x: Array) -> Array:
+def departure(model: Model, site: str, params: Params, x: Array) -> Array:
     """The largest error of logits predicted from outgoing weights for rows x[n, ...], relative to their largest change.
 
     Or that of activations predicted unit by unit, where it is larger; NaN where anything is not finite.
     """
     weights = outgoing(model, site, params, x)
-    logits, values = taps.read(model.apply, params, x, (site,))
+    logits, values = networks_model.read(model, params, x, (site,))
     value = values[site]
-    before = behind(model, site, params, x, value)
+    before = after(model, site, params, x, value)
     wide = elementwise.single(value)
     size = jnp.sqrt(jnp.mean(wide * wide))
 
@@ -92,12 +86,14 @@ def departure(model: taps.Model, site: str, params: Params, x: Array) -> Array:
         step, choice = jax.random.split(key)
         apart = scale.astype(wide.dtype) * size * jax.random.normal(step, value.shape, jnp.float32).astype(wide.dtype)
         moved = (wide + apart).astype(value.dtype)
-        after = behind(model, site, params, x, moved)
+        activations = after(model, site, params, x, moved)
         some = jax.random.bernoulli(choice, shape=value.shape)
-        mixed = behind(model, site, params, x, jnp.where(some, moved, value))
-        change = taps.replace(model.apply, params, x, {site: moved}) - logits
-        expected = rise(weights, after - before, model.unit_axis, model.class_axis)
-        return jnp.maximum(_relative(change, expected), _relative(mixed - before, jnp.where(some, after - before, 0)))
+        mixed = after(model, site, params, x, jnp.where(some, moved, value))
+        change = networks_model.edit(model, params, x, {site: moved}) - logits
+        expected = rise(weights, activations - before, model.unit_axis, model.class_axis)
+        return jnp.maximum(
+            _relative(change, expected), _relative(mixed - before, jnp.where(some, activations - before, 0))
+        )
 
     keys = jax.random.split(jax.random.key(0), len(SIZES))
     return lax.map(one, (jnp.asarray(SIZES, jnp.float32), keys)).max()
@@ -107,7 +103,7 @@ def _relative(found: Array, expected: Array) -> Array:
     return jnp.abs(found - expected).max() / jnp.maximum(jnp.abs(found).max(), TINY)
 
 
-def is_linear(model: taps.Model, params: Params, site: str, examples: Examples) -> bool:
+def is_linear(model: Model, params: Params, site: str, examples: Examples) -> bool:
     """Whether all that lies between a site and the logits is its activation, unit by unit, and one linear map.
 
     `params` are stacked (leading S); it must hold for every network. False where the model does not say what follows
@@ -117,13 +113,13 @@ def is_linear(model: taps.Model, params: Params, site: str, examples: Examples) 
       InputError: if the model does not reach the site.
     """
     shape = _shape(model, params, site, examples)
-    if model.after(site) is None or len(shape) != 2 or _shape_behind(model, params, site, examples) != shape:
+    if model.after(site) is None or len(shape) != 2 or _shape_after(model, params, site, examples) != shape:
         return False
     errors = over_networks(Departures(model, site), params, None, examples, size=ROWS)
     return bool((errors < LINEAR).all())
 
 
-def weights(model: taps.Model, params: Params, site: str, examples: Examples) -> np.ndarray:
+def weights(model: Model, params: Params, site: str, examples: Examples) -> np.ndarray:
     """The outgoing weights [S, H, C] of a site with a linear head, for an ensemble.
 
     Raises:
@@ -134,28 +130,28 @@ def weights(model: taps.Model, params: Params, site: str, examples: Examples) ->
     return np.asarray(over_networks(Outgoing(model, site), params, None, examples, size=1))
 
 
-def not_linear(model: taps.Model, site: str) -> str:
+def not_linear(model: Model, site: str) -> str:
     """Say why a site has no linear head."""
     if model.after(site) is None:
         return f"the model does not say what follows it (post={{'{site}': fn}})"
     return "what follows it is not an activation, unit by unit, and one linear map"
 
 
-def _shape(model: taps.Model, params: Params, site: str, examples: Examples) -> tuple[int, ...]:
-    return taps.shape_of(site, taps.sites_for_one(model.apply, params, examples.x, [site]))
+def _shape(model: Model, params: Params, site: str, examples: Examples) -> tuple[int, ...]:
+    return networks_model.sites_for_one(model, params, examples.x, [site]).whole_shape(site, model.unit_axis)
 
 
-def _shape_behind(model: taps.Model, params: Params, site: str, examples: Examples) -> tuple[int, ...]:
+def _shape_after(model: Model, params: Params, site: str, examples: Examples) -> tuple[int, ...]:
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
-    x = jax.ShapeDtypeStruct((1, *examples.x.shape[1:]), examples.x.dtype)
-    return jax.eval_shape(lambda p, b: taps.read_behind(model, p, b, (site,))[2][site], one, x).shape
+    x = networks_model.shapes_of_one(examples.x)
+    return jax.eval_shape(lambda p, b: networks_model.read_after(model, p, b, (site,))[2][site], one, x).shape
 
 
 @dataclasses.dataclass(frozen=True)
 class Departures:
     """How far one network's head is from a linear one, the largest of all devices."""
 
-    model: taps.Model
+    model: Model
     site: str
 
     def __call__(self, params: Params, given: None, examples: Examples, size: int) -> Array:
@@ -167,7 +163,7 @@ class Departures:
 class Outgoing:
     """One network's outgoing weights [H, C], the same on every device of a row up to rounding: those of the first."""
 
-    model: taps.Model
+    model: Model
     site: str
 
     def __call__(self, params: Params, given: None, examples: Examples, size: int) -> Array:

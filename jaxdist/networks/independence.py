@@ -19,9 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxdist.compute import elementwise, tuning
+from jaxdist.compute import devices, elementwise, tuning
 from jaxdist.errors import InputError
-from jaxdist.networks import taps
+from jaxdist.networks import model as networks_model
+from jaxdist.networks.model import Action, Model
 from jaxdist.types import Params
 
 LOOKED_AT = 2048
@@ -78,7 +79,7 @@ class _Network(NamedTuple):
 
 
 def check_each(
-    model: taps.Model, networks: Sequence[Params], x: np.ndarray, sites: tuple[str, ...], size: int, *, split: str
+    model: Model, networks: Sequence[Params], x: np.ndarray, sites: tuple[str, ...], size: int, *, split: str
 ) -> None:
     """Refuse networks of one function as `check` does: the first and the last by all that it looks at.
 
@@ -94,7 +95,7 @@ def check_each(
 
 
 def check(
-    model: taps.Model, params: Params, x: np.ndarray, sites: tuple[str, ...], size: int, *, split: str = "train"
+    model: Model, params: Params, x: np.ndarray, sites: tuple[str, ...], size: int, *, split: str = "train"
 ) -> None:
     """Refuse one network whose logits for an example of x[N, ...] depend on others, in blocks of `size` or fewer.
 
@@ -110,7 +111,7 @@ def check(
 
 
 def _check(
-    model: taps.Model,
+    model: Model,
     params: Params,
     x: np.ndarray,
     sites: tuple[str, ...],
@@ -120,12 +121,12 @@ def _check(
     split: str,
     closely: bool,
 ) -> None:
-    total, params = len(x), jax.tree.map(jnp.asarray, params)
+    total, params = devices.count(x), jax.tree.map(jnp.asarray, params)
     size, rng = min(size, total), np.random.default_rng(0)
     other = _other(size, total)
     ways = (_Way(f"in another order, in blocks of {size}", size), _Way(f"in blocks of {other}", other))
     none = _Edit(np.int32(-1), np.float32(1), np.float32(0), np.False_)
-    measured = np.asarray(_edited(params, x[:size], none, model=model, sites=sites)[1])
+    measured = np.asarray(_edited(params, devices.rows(x, slice(0, size)), none, model=model, sites=sites)[1])
     edits = [none]
     for k, of in enumerate(measured):  # the root mean square of each site's values
         edits += [_Edit(np.int32(k), np.float32(1), of, alike) for alike in (np.False_, np.True_)]
@@ -135,12 +136,12 @@ def _check(
         edits, pairs = [none], pairs[:: max(1, len(pairs) // LEAST_PAIRS)]
     for edit, rows in itertools.product(edits, pairs):
         network = _Network(functools.partial(_logits, model, sites, edit), params, *units)
-        part = x[rows]
+        part = devices.rows(x, rows)
         straight = _in_blocks(network, part, size)
         for way in ways:
             order = rng.permutation(len(rows))
             again = np.empty_like(straight)
-            again[order] = _in_blocks(network, part[order], way.size)
+            again[order] = _in_blocks(network, devices.rows(part, order), way.size)
             dependent = _dependent(network, part, straight, again, other, rng)
             if dependent is not None:
                 edited = f", where site '{sites[edit.site]}' is edited," if edit.site >= 0 else ""
@@ -175,12 +176,13 @@ def _pairs(total: int, size: int, other: int) -> list[np.ndarray]:
 
 def _in_blocks(network: _Network, x: np.ndarray, size: int) -> np.ndarray:
     """Logits [N, C] in consecutive blocks; the last starts early."""
-    size, made = min(size, len(x)), np.empty((len(x), 0), np.float32)
-    for first in range(0, len(x), size):
-        start = min(first, len(x) - size)
-        part = network.logits(network.params, x[start : start + size])
+    total = devices.count(x)
+    size, made = min(size, total), np.empty((total, 0), np.float32)
+    for first in range(0, total, size):
+        start = min(first, total - size)
+        part = network.logits(network.params, devices.rows(x, slice(start, start + size)))
         if not first:
-            made = np.empty((len(x), part.shape[1]), part.dtype)
+            made = np.empty((total, part.shape[1]), part.dtype)
         made[start : start + size] = part
     return made
 
@@ -199,7 +201,7 @@ def _dependent(
     filled = np.resize(rows, -(-len(rows) // size) * size)
 
     def among_few(params: Params) -> np.ndarray:
-        return _in_blocks(network._replace(params=params), x[filled], size)[: len(rows)]
+        return _in_blocks(network._replace(params=params), devices.rows(x, filled), size)[: len(rows)]
 
     unmoved = among_few(network.params)
     for _ in range(DRAWS):
@@ -254,10 +256,10 @@ def _moved(leaf: Array, unit: float, rng: np.random.Generator) -> Array:
     return jnp.asarray((np.asarray(leaf).astype(np.float64) * factor).astype(leaf.dtype))
 
 
-def _rounding(model: taps.Model, params: Params, x: np.ndarray) -> tuple[float, float]:
+def _rounding(model: Model, params: Params, x: np.ndarray) -> tuple[float, float]:
     """The units of the coarsest type of floating-point numbers that the network computes with, and of its logits."""
-    traced = taps.trace(model.apply, params, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)).program
-    values = [var.aval for equation in taps.equations(traced.jaxpr) for var in equation.outvars]
+    traced = networks_model.trace(model, params, networks_model.shapes_of_one(x)).program
+    values = [var.aval for equation in networks_model.equations(traced.jaxpr) for var in equation.outvars]
     types = {getattr(value, "dtype", None) for value in [*values, *jax.tree.leaves(params)]}
     units = [_unit(kind) for kind in types if kind is not None and jnp.issubdtype(kind, jnp.floating)]
     return max(UNITS * _unit(np.float32), *units), _unit(traced.out_avals[0].dtype)
@@ -267,19 +269,17 @@ def _unit(kind: np.typing.DTypeLike) -> float:
     return float(jnp.finfo(kind).eps)  # type: ignore[no-untyped-call]
 
 
-def _logits(model: taps.Model, sites: tuple[str, ...], edit: _Edit, params: Params, x: np.ndarray) -> np.ndarray:
+def _logits(model: Model, sites: tuple[str, ...], edit: _Edit, params: Params, x: np.ndarray) -> np.ndarray:
     return np.asarray(_edited(params, x, edit, model=model, sites=sites)[0])
 
 
 @functools.partial(jax.jit, static_argnames=("model", "sites"))
-def _edited(params: Params, x: Array, edit: _Edit, *, model: taps.Model, sites: tuple[str, ...]) -> tuple[Array, Array]:
+def _edited(params: Params, x: Array, edit: _Edit, *, model: Model, sites: tuple[str, ...]) -> tuple[Array, Array]:
     """Logits [n, C], and the root mean square of each site's unedited value."""
-    sizes = {}
 
-    def acting(k: int, site: str) -> taps.Action:
+    def acting(k: int) -> Action:
         def act(value: Array) -> Array:
             wide = elementwise.single(value)
-            sizes[site] = jnp.sqrt(jnp.mean(wide * wide)).astype(jnp.float32)
             size = jnp.asarray(edit.size).astype(wide.dtype)
             scaled = jnp.asarray(edit.factor).astype(wide.dtype) * wide
             edited = jnp.where(edit.alike, size, jnp.minimum(scaled, size))
@@ -288,6 +288,12 @@ def _edited(params: Params, x: Array, edit: _Edit, *, model: taps.Model, sites: 
         return act
 
     with jax.default_matmul_precision("float32"):
-        logits = taps.edit(model.apply, params, x, {site: acting(k, site) for k, site in enumerate(sites)})
+        logits = networks_model.edit(model, params, x, {site: acting(k) for k, site in enumerate(sites)})
+        values = networks_model.read(model, params, x, sites)[1]
     wide = elementwise.single(jnp.moveaxis(logits, model.class_axis, 1))
-    return wide, jnp.stack([sizes[site] for site in sites])
+    return wide, jnp.stack([_size(values[site]) for site in sites])
+
+
+def _size(value: Array) -> Array:
+    wide = elementwise.single(value)
+    return jnp.sqrt(jnp.mean(wide * wide)).astype(jnp.float32)

@@ -20,7 +20,8 @@ from jax import Array, lax
 
 from jaxdist.compute import products
 from jaxdist.networks import forms
-from jaxdist.networks.taps import Action, Model, identity
+from jaxdist.networks.model import Action, Model
+from jaxdist.networks.site_primitives import site
 from jaxdist.types import Tap
 
 MLPParams: TypeAlias = dict[str, dict[str, Array]]
@@ -74,7 +75,7 @@ def _init_ensemble(key: Array, seeds: Array, sizes: tuple[int, ...], scheme: str
     return lax.map(lambda seed: _init(jax.random.fold_in(key, seed), sizes, scheme, layout), seeds)
 
 
-def apply(params: MLPParams, x: Array, tap: Tap = identity, *, activation: forms.Kind) -> Array:
+def apply(params: MLPParams, x: Array, tap: Tap = site, *, activation: forms.Kind) -> Array:
     """Map inputs x[n, ...] to logits [C, n]; sites are ``dense0/pre``, ``dense0/post``, ``dense1/pre``, ...
 
     The last layer has sites only where something follows it. The inputs may be stored as `products.pack` does, for

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxdist.config import Config
 from jaxdist.data import Inputs
 from jaxdist.networks import forms, mlp, optimizers, paper_weights, targets
-from jaxdist.networks.taps import Model
+from jaxdist.networks.model import Model
 from jaxdist.types import Params
 
 _INIT = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,24 +10,28 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from jaxdist.data import own_data
 from jaxdist.errors import InputError
-from jaxdist.networks import taps
-from jaxdist.networks.taps import Action, Model
-from jaxdist.types import Apply, Params, Tap
+from jaxdist.networks import model as networks_model
+from jaxdist.networks import site_values
+from jaxdist.networks.model import Action, Model, Output, Sites
+from jaxdist.types import Apply, Params
 
 
 class Traced(NamedTuple):
     """What a network has for so many examples: its logits, and its sites in the order in which it reaches them."""
 
     logits: Any  # shape and type
-    sites: tuple[taps.Site, ...]
+    sites: Sites
 
 
 def model(
-    apply: Apply | Model, post: Mapping[str, Action | str] | None, unit_axis: int | None, class_axis: int | None
+    apply: Apply | Model,
+    post: Mapping[str, Action | str] | None,
+    unit_axis: int | None,
+    class_axis: int | None,
+    output: Output | None = None,
 ) -> Model:
     """The model of a function and what is said of it.
 
@@ -39,22 +43,23 @@ def model(
     for site, follows in (post or {}).items():
         if not isinstance(site, str) or not (callable(follows) or isinstance(follows, str)):
             raise InputError(
-                f"post: expected the name of a site with a function, or the name of the site behind it, got "
+                f"post: expected the name of a site with a function, or the name of the site after it, got "
                 f"{site!r}: {follows!r}"
             )
     if not callable(apply) and not isinstance(apply, Model):
         raise InputError(
-            f"apply: expected a function apply(params, x, tap) or a jaxdist.Model, got {type(apply).__name__}; of a "
-            "Flax module from_linen or from_nnx makes one"
+            f"apply: expected a function apply(params, x) or a jaxdist.Model, got {type(apply).__name__}; of a module "
+            "from_linen, from_nnx, from_equinox or from_haiku makes one"
         )
     if not isinstance(apply, Model):
-        made = Model(apply, (), *(-1 if axis is None else axis for axis in (unit_axis, class_axis)))
-    elif unit_axis is not None or class_axis is not None:
-        raise InputError("probe: a Model has axes of its own; leave out unit_axis and class_axis")
+        units, classes = (-1 if axis is None else axis for axis in (unit_axis, class_axis))
+        made = Model(apply, (), units, classes, output)
+    elif unit_axis is not None or class_axis is not None or output is not None:
+        raise InputError("probe: a Model has axes and an output of its own; leave out unit_axis, class_axis and output")
     else:
         made = apply
     axes = (_axis("unit_axis", made.unit_axis), _axis("class_axis", made.class_axis))
-    made = Model(made.apply, tuple({**dict(made.post), **(post or {})}.items()), *axes)
+    made = Model(made.apply, tuple({**dict(made.post), **(post or {})}.items()), axes[0], axes[1], made.output)
     try:
         hash(made)
     except TypeError as error:
@@ -91,16 +96,43 @@ def stacked(params: Params, *, several: bool) -> tuple[Params, int]:
     leading = {values.shape[:1] for values in arrays}
     if several and (len(leading) != 1 or () in leading or (0,) in leading):
         sizes = sorted("no axis" if not size else str(size[0]) for size in leading)
-        listed = isinstance(params, (list, tuple)) and len(params) > 1
         raise InputError(
-            f"params: expected arrays that share a leading seed axis, got leading sizes {', '.join(sizes)}; "
-            + (
-                "of a list of networks give jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)"
-                if listed and len({jax.tree.structure(each) for each in params}) == 1
-                else "for one network leave out stacked=True"
-            )
+            f"params: expected arrays that share a leading seed axis, got leading sizes {', '.join(sizes)}; for one "
+            "network leave out stacked=True"
         )
     return jax.tree.unflatten(tree, arrays), len(arrays[0]) if several else 1
+
+
+def as_stacked(made: Model, params: Params, x: Any) -> Params:
+    """Parameters of several networks, stacked where they are a list of each one's own.
+
+    A list may be one network's layers as well, each stacked; what the function can be traced with decides.
+
+    Raises:
+      InputError: where it can be traced with both.
+    """
+    if not isinstance(params, list) or not params:
+        return params
+    kinds = {(jax.tree.structure(each), tuple(map(np.shape, jax.tree.leaves(each)))) for each in params}
+    if len(kinds) > 1 or not _runs(made, params[0], x):
+        return params
+    if all(np.ndim(leaf) for leaf in jax.tree.leaves(params)) and _runs(
+        made, jax.tree.map(lambda leaf: np.asarray(leaf)[0], params), x
+    ):
+        raise InputError(
+            "params: may be a list of several networks' parameters, or a list of a network's layers, each stacked; of "
+            "several networks give jax.tree.map(lambda *leaves: jnp.stack(leaves), *params), of layers a tuple"
+        )
+    return jax.tree.map(lambda *each: np.stack([own_data.array(leaf, "params") for leaf in each]), *params)
+
+
+def _runs(made: Model, params: Params, x: Any) -> bool:
+    """Whether a network's function can be traced with such parameters."""
+    try:
+        networks_model.trace(made, params, jax.tree.map(lambda leaf: leaf[:1], x))
+    except Exception:  # whatever a function of somebody else's raises
+        return False
+    return True
 
 
 def traced(made: Model, params: Params, x: np.ndarray, split: str, *, several: bool) -> tuple[Traced, Traced]:
@@ -110,49 +142,26 @@ def traced(made: Model, params: Params, x: np.ndarray, split: str, *, several: b
       InputError: for anything but one array of logits, with the way to it.
     """
 
-    def apply(params: Params, x: Array, tap: Tap) -> Array:
-        logits = made.apply(params, x, tap)
-        _refuse_unless_array(logits)
-        return logits
-
     network = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
 
     def of(rows: int) -> Traced:
-        block = jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype)
+        block = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype), x)
         try:
-            sites = taps.trace(apply, network, block)
+            sites = networks_model.trace(made, network, block)
         except InputError as error:
             raise type(error)(str(error)) from None  # without what JAX adds of its own frames
         except Exception as error:
             axis = "each without its leading seed axis" if several else "for several seeds give stacked=True"
+            shapes = [f"{leaf.shape} {leaf.dtype}" for leaf in jax.tree.leaves(block)]
             error.add_note(
-                f"probe ran apply(params, x, tap) on {split} x of shape {block.shape} {block.dtype}; {axis}; of a Flax "
-                "module from_linen or from_nnx makes apply and params"
+                f"probe ran apply(params, x) on {split} x of shape {', '.join(shapes)}; {axis}; of a module "
+                "from_linen, from_nnx, from_equinox or from_haiku makes apply and params"
             )
             raise
-        return Traced(sites.program.out_avals[0], sites)
+        return Traced(sites.traced.outputs, sites)
 
     double = of(2)
     return of(1), double
-
-
-def _refuse_unless_array(logits: object) -> None:
-    if isinstance(logits, (Array, np.ndarray)):
-        return
-    kind, pick = "None" if logits is None else type(logits).__name__, ""
-    fields = getattr(logits, "_fields", None) or (
-        [field.name for field in dataclasses.fields(logits)] if dataclasses.is_dataclass(logits) else []
-    )
-    # What is picked has the logits' usual name, or comes first.
-    if fields:
-        pick = f".{'logits' if 'logits' in fields else fields[0]}"
-    elif isinstance(logits, Mapping) and logits:
-        kind += f" with {', '.join(map(repr, logits))}"
-        pick = f"[{'logits' if 'logits' in logits else next(iter(logits))!r}]"
-    elif isinstance(logits, (tuple, list)) and logits:
-        kind, pick = f"{kind} of {len(logits)}", "[0]"
-    way_out = f"pick them, as by lambda params, x, tap: apply(params, x, tap){pick}" if pick else "return them as one"
-    raise InputError(f"apply: expected logits [n, C] for x[n, ...] as one array, got {kind}; {way_out}")
 
 
 def classes(made: Model, single: Traced, double: Traced) -> int:
@@ -202,33 +211,44 @@ def classes(made: Model, single: Traced, double: Traced) -> int:
     return count
 
 
-def check_sites(
-    made: Model, params: Params, x: np.ndarray, sites: Sequence[str], traced: tuple[Traced, Traced]
-) -> None:
+def expanded(keys: Sequence[str], sites: Sites) -> Sequence[str]:
+    """The keys of sites with each one that matches several names replaced by a key a name.
+
+    Raises:
+      InputError: for a key that means no site.
+    """
+    if isinstance(keys, str) or not all(isinstance(key, str) for key in keys):
+        return keys  # refused by `check_sites`
+    meant = [(key, sites.traced.keys(key)) for key in keys]
+    each = ([key] if len(of) == 1 else [site_values.written(one) for one in of] for key, of in meant)
+    return tuple(itertools.chain(*each))
+
+
+def check_sites(made: Model, sites: Sequence[str], traced: tuple[Traced, Traced]) -> None:
     """Refuse sites that the network does not reach, or that do not have examples and units where they should.
 
     Raises:
       InputError: for the first of them, with what follows it.
     """
-    single, double = ({site.name: site.shape for site in each.sites} for each in traced)
+    single, double = (each.sites for each in traced)
     if isinstance(sites, str) or not sites or not all(isinstance(site, str) for site in sites):
-        listed = ", ".join(single) or "none"
+        listed = ", ".join(single.names) or "none"
         raise InputError(
             f"sites: expected a list of the model's sites, which are {listed}, got {sites!r}; or say what follows them "
             "with post={site: activation}"
         )
-    taps.sites_for_one(made.apply, params, jnp.asarray(x[:1]), sites)
+    networks_model.check(single, sites)
     for site in sites:
-        _check_axes(site, single[site], double[site], made.unit_axis)
-        behind = made.after(site)
-        if isinstance(behind, str):
-            if behind in single and single[behind] != single[site]:
+        _check_axes(site, single.shape(site), double.shape(site), made.unit_axis)
+        after = made.after(site)
+        if isinstance(after, str):
+            if single.whole_shape(after, made.unit_axis) != single.whole_shape(site, made.unit_axis):
                 raise InputError(
-                    f"post: '{behind}' has shape {single[behind]} for one example where '{site}' has {single[site]}; "
-                    "expected the site right behind its activation"
+                    f"post: '{after}' has shape {single.shape(after)} for one example where '{site}' has "
+                    f"{single.shape(site)}; expected the site right after its activation"
                 )
-        elif behind is not None:
-            _check_activation(site, behind, double[site])
+        elif after is not None:
+            _check_activation(site, after, double.shape(site))
 
 
 def _check_axes(site: str, single: tuple[int, ...], double: tuple[int, ...], unit_axis: int) -> None:

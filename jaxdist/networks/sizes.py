@@ -1,7 +1,7 @@
 """How many examples a block has for a model: as many as are fast, and few enough for memory to stay bounded.
 
 What is fast follows from the values that every point of a sweep reads and writes: at the sites, and the logits. What
-bounds memory is the widest value of an example that the model computes anywhere, its inputs included, tapped or not.
+bounds memory is the widest value of an example that the model computes anywhere, its inputs included, at a site or not.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 from jax.extend import core
 
 from jaxdist.compute import blocks
-from jaxdist.networks import taps
+from jaxdist.networks import model
 
 
-def of_block(block: int | None, sites: taps.Sites) -> int:
+def of_block(block: int | None, sites: model.Sites) -> int:
     """Examples a block for a model whose sites were listed for one example.
 
     `block` where it is given, else the default for the widths of the model's values.
@@ -25,9 +26,11 @@ def of_block(block: int | None, sites: taps.Sites) -> int:
         return block
     jaxpr = sites.program.jaxpr
     read = max(1, *(math.prod(site.shape) for site in sites), *map(_size, jaxpr.outvars))
-    *weights, x = jaxpr.invars
     # Weights, which may be cast or turned on the way, are the same for all examples.
-    return blocks.default_size(read, max(read, _size(x), _widest(jaxpr, [False for _ in weights] + [True])))
+    weights = len(jax.tree.leaves(sites.traced.arguments[0]))
+    of_examples = [k >= weights for k in range(len(jaxpr.invars))]
+    inputs = sum(_size(var) for var, is_input in zip(jaxpr.invars, of_examples, strict=True) if is_input)
+    return blocks.default_size(read, max(read, inputs, _widest(jaxpr, of_examples)))
 
 
 def _widest(jaxpr: core.Jaxpr, inputs: Sequence[bool]) -> int:
@@ -38,7 +41,7 @@ def _widest(jaxpr: core.Jaxpr, inputs: Sequence[bool]) -> int:
         if not any(given):
             continue
         depend.update(equation.outvars)
-        inner = [_widest(program, _inner(equation, program, given)) for program in taps.programs(equation)]
+        inner = [_widest(program, _inner(equation, program, given)) for program in model.programs(equation)]
         most = max(most, *map(_size, equation.outvars), *inner)
     return most
 

@@ -33,9 +33,10 @@ from jaxdist.compute import (
 )
 from jaxdist.errors import TrainingDivergedError
 from jaxdist.formatting import counted
-from jaxdist.networks import sizes, taps
+from jaxdist.networks import model as networks_model
+from jaxdist.networks import sizes
+from jaxdist.networks.model import Model
 from jaxdist.networks.optimizers import optimizer as optimizer
-from jaxdist.networks.taps import Model, identity
 from jaxdist.types import AnyArray, Params
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -129,7 +130,7 @@ class Progress:
 
 def block_sums(model: Model, params: Params, part: blocks.Block) -> tuple[Array, Sums]:
     """Summed cross-entropy of one network on one block, to differentiate, and the sums to report."""
-    logits = model.apply(params, part.x, identity)
+    logits = model.logits(params, part.x)
     each = optax.softmax_cross_entropy_with_integer_labels(logits, part.y, axis=model.class_axis)
     loss = jnp.sum(jnp.where(part.valid, each, 0))
     correct = (elementwise.argmax(logits, model.class_axis) == part.y) & part.valid
@@ -231,7 +232,7 @@ def advance(
     step_flops = 6.0 * sum(leaf.size for leaf in leaves) * int(to_host(train_set.total))
     chosen = tuning.current()
     length = _steps_together(step_flops)
-    size = sizes.of_block(block, taps.sites_for_one(model.apply, params, train_set.x))
+    size = sizes.of_block(block, networks_model.sites_for_one(model, params, train_set.x))
     while step <= steps:
         state, measured = _steps(
             state,

@@ -2,6 +2,7 @@ from . import edits as edits
 from . import families as families
 from . import ranges as ranges
 from . import rules as rules
+from . import toward_families as toward_families
 from . import traits as traits
 from .edits import Affine as Affine
 from .edits import Drawn as Drawn

@@ -1,6 +1,6 @@
 """The registry of families of edits: their records by name, and edits of whole ensembles made by them.
 
-A family is one record, `family.Family`. Eleven are built in, each in the file of its like; `register` adds another.
+A family is one record, `family.Family`. Thirteen are built in, each in the file of its like; `register` adds another.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ from jax import Array
 from jaxdist import registry
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError
-from jaxdist.perturbations import edits, erasing_families, moving_families, paper_families, random_families, traits
+from jaxdist.perturbations import (
+    edits,
+    erasing_families,
+    moving_families,
+    paper_families,
+    random_families,
+    toward_families,
+    traits,
+)
 from jaxdist.perturbations.edits import Affine, Edit, Fill, Noise, Then
 from jaxdist.perturbations.family import Circumstances
 from jaxdist.perturbations.family import Family as Family
@@ -44,6 +52,8 @@ _RECORDS = (
     erasing_families.FLOOR,
     erasing_families.DEAD_ZONE,
     erasing_families.CLIP_BOTH,
+    toward_families.ZERO,
+    toward_families.MEAN,
 )
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,23}")
@@ -52,7 +62,7 @@ _STARTS = ("grid_", "units_", "matched_", "snapshots_", "averaged_", "absolute_"
 """Names, and beginnings of names, that other groups of a result have."""
 MOST_LETTERS = 16
 """Of what a family does on a side of no edit."""
-_EDITS: Mapping[Kind, type] = {"affine": Affine, "fill": Fill, "noise": Noise, "restored": Affine}
+_EDITS: Mapping[Kind, type] = {"affine": Affine, "fill": Fill, "noise": Noise, "restored": Affine, "mean": Affine}
 
 
 def check_record(family: Family) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 from jaxdist.perturbations.edits import Edit
 from jaxdist.perturbations.traits import Traits
 
-Kind: TypeAlias = Literal["affine", "fill", "noise", "restored", "other"]
-"""What a family's edits are: `edits.Affine`, `Fill`, `Noise`, `Affine` with the mean logits restored behind it, or a
-pytree of its own."""
+Kind: TypeAlias = Literal["affine", "fill", "noise", "restored", "mean", "other"]
+"""What a family's edits are: `edits.Affine`, `Fill`, `Noise`, `Affine` with the mean logits restored after it, `Affine`
+towards the units' means, or a pytree of its own."""
 
 
 class Option(NamedTuple):

@@ -26,7 +26,8 @@ from jaxdist.compute import (
     to_host,
 )
 from jaxdist.errors import InputError
-from jaxdist.networks import sizes, taps
+from jaxdist.networks import Action, Model, Sites, sizes
+from jaxdist.networks import model as networks_model
 from jaxdist.perturbations import rules
 from jaxdist.perturbations.rules import Rule
 from jaxdist.types import Params, Ranges
@@ -41,7 +42,7 @@ LARGE = (1e2, 1e3)
 """Values that an activation has to pass nearly unchanged if ranges behind it are to mean anything in front of it."""
 
 
-def passes_large_values(action: taps.Action, shape: tuple[int, ...]) -> bool:
+def passes_large_values(action: Action, shape: tuple[int, ...]) -> bool:
     """Whether a function gives large positive values of that shape back nearly unchanged, as relu does."""
     for large in LARGE:
         value = jnp.full(shape, large, jnp.float32)
@@ -51,7 +52,7 @@ def passes_large_values(action: taps.Action, shape: tuple[int, ...]) -> bool:
     return True
 
 
-def _function_behind(model: taps.Model, site: str) -> Callable[[Array], Array] | None:
+def _function_behind(model: Model, site: str) -> Callable[[Array], Array] | None:
     follows = model.after(site)
     return None if isinstance(follows, str) else follows
 
@@ -64,25 +65,25 @@ _SIZES = np.geomspace(1e-3, 1e3, 61).astype(np.float32)
 """Sizes at which an activation is looked at; what it does between them is taken to be alike."""
 
 
-def is_even(model: taps.Model, site: str) -> bool:
+def is_even(model: Model, site: str) -> bool:
     """Whether the activation behind a site is known to give the same for h and -h."""
     function = _function_behind(model, site)
     return function is not None and np.array_equal(_made_of(function, _SIZES), _made_of(function, -_SIZES))
 
 
-def gives_back_positive_values(model: taps.Model, site: str) -> bool:
+def gives_back_positive_values(model: Model, site: str) -> bool:
     """Whether the activation behind a site is known to leave 0 and positive values as they are, as relu and abs do."""
     function, values = _function_behind(model, site), np.append(np.float32(0), _SIZES)
     return function is not None and np.array_equal(_made_of(function, values), values)
 
 
-def is_one_sided(model: taps.Model, site: str) -> bool:
+def is_one_sided(model: Model, site: str) -> bool:
     """Whether what the activation makes of negative values is known to be 0, or what it makes of positive ones."""
     function = _function_behind(model, site)
     return function is not None and (is_even(model, site) or not _made_of(function, -_SIZES).any())
 
 
-def keeps_positive_values(model: taps.Model, site: str) -> bool:
+def keeps_positive_values(model: Model, site: str) -> bool:
     """Whether the activation behind a site is known to make no positive value smaller, as relu does and gelu does not.
 
     A clip at the largest value behind such an activation cuts nothing in front of it.
@@ -91,10 +92,10 @@ def keeps_positive_values(model: taps.Model, site: str) -> bool:
     return function is not None and bool((_made_of(function, _SIZES) >= _SIZES).all())
 
 
-def check(model: taps.Model, found: tuple[taps.Site, ...], sites: tuple[str, ...], measured_on: Side) -> None:
+def check(model: Model, listed: Sites, sites: tuple[str, ...], measured_on: Side) -> None:
     """Refuse ranges behind an activation where they cannot be measured, or mean nothing in front of it.
 
-    `found` are the model's sites, as `taps.sites_for_one` lists them. What another site holds cannot be evaluated by
+    `listed` are the model's sites, as `model.sites_for_one` lists them. What another site holds cannot be evaluated by
     itself, so an activation that is given as a site is accepted.
 
     Raises:
@@ -108,7 +109,7 @@ def check(model: taps.Model, found: tuple[taps.Site, ...], sites: tuple[str, ...
             raise InputError(
                 f"site '{site}': ranges behind the activation need post={{'{site}': fn}}, or measured_on 'pre'"
             )
-        if not isinstance(follows, str) and not passes_large_values(follows, taps.shape_of(site, found)):
+        if not isinstance(follows, str) and not passes_large_values(follows, listed.shape(site)):
             raise InputError(
                 f"site '{site}': its activation changes large values, so ranges behind it say nothing about the values "
                 "in front of it, which are edited; use measured_on 'pre'"
@@ -116,7 +117,7 @@ def check(model: taps.Model, found: tuple[taps.Site, ...], sites: tuple[str, ...
 
 
 def measure(
-    model: taps.Model,
+    model: Model,
     params: Params,
     examples: Examples,
     sites: tuple[str, ...],
@@ -135,8 +136,8 @@ def measure(
     Raises:
       InputError: if the model does not reach a site, `check` refuses the side, or the rule's numbers are out of bounds.
     """
-    found = taps.sites_for_one(model.apply, params, examples.x, sites)
-    check(model, found, sites, measured_on)
+    listed = networks_model.sites_for_one(model, params, examples.x, sites)
+    check(model, listed, sites, measured_on)
     one, x = _shapes_of_one(params, examples)
     shapes = jax.eval_shape(Sides(model, sites, measured_on), one, x)
     images = int(to_host(examples.total))
@@ -154,27 +155,27 @@ def measure(
         params,
         given,
         examples,
-        size=sizes.of_block(block, found),
+        size=sizes.of_block(block, listed),
         precision=precision,
     )
     return measured
 
 
-def _shapes_of_one(params: Params, examples: Examples) -> tuple[Params, jax.ShapeDtypeStruct]:
+def _shapes_of_one(params: Params, examples: Examples) -> tuple[Params, Any]:
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
-    return one, jax.ShapeDtypeStruct((1, *examples.x.shape[1:]), examples.x.dtype)
+    return one, networks_model.shapes_of_one(examples.x)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sides:
     """What is measured of a block, and what decides whether a unit is dead."""
 
-    model: taps.Model
+    model: Model
     sites: tuple[str, ...]
     measured_on: Side
 
     def __call__(self, params: Params, x: Array) -> Values:
-        _, values, behind = taps.read_behind(self.model, params, x, self.sites)
+        _, values, behind = networks_model.read_after(self.model, params, x, self.sites)
         post = self.measured_on == "post"
         return {site: (behind[site] if post else pre, behind.get(site)) for site, pre in values.items()}
 
@@ -265,8 +266,7 @@ class Measured:
         """
         if not wanted:
             return {}
-        x = jax.ShapeDtypeStruct((1, *examples.x.shape[1:]), examples.x.dtype)
-        units = self.sides.units(params, x)  # type: ignore[arg-type]  # only its shape matters
+        units = self.sides.units(params, networks_model.shapes_of_one(examples.x))
 
         def narrow(found: dict[str, Array], shift: Array) -> tuple[dict[str, Array], None]:
             steps = jnp.arange(2**rules.BITS - 1, dtype=jnp.uint32)[:, None, None] << shift

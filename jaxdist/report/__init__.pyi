@@ -9,3 +9,4 @@ from . import table as table
 from . import verdicts as verdicts
 from . import writing as writing
 from .summary import show as show
+from .writing import plot as plot

@@ -14,6 +14,7 @@ from jaxdist import files
 from jaxdist.analysis import breakdowns, dose_tables, dosed, metric_tables, tables
 from jaxdist.compute import hosts
 from jaxdist.config import StatisticsConfig
+from jaxdist.errors import InputError
 from jaxdist.formatting import counted, percent, shortened
 from jaxdist.networks import targets
 from jaxdist.perturbations import PAPER, Traits
@@ -199,6 +200,42 @@ def _further(points: pd.DataFrame, edits: Mapping[str, Traits], remark: str) -> 
                 f"figure1_further{suffix}",
                 pictures.further(shown, edits, title=_title1(points, site, suffix, remark)),
             )
+
+
+def plot(
+    result: xr.DataTree,
+    metric: str = "accuracy",
+    *,
+    site: str | None = None,
+    split: str | None = None,
+    options: StatisticsConfig | None = None,
+) -> Figure:
+    """A metric against the fraction of every family that a result was swept with: a panel each, a line a network.
+
+    Args:
+      metric: accuracy, or another that was swept.
+      site: by default the first; `split`: by default the training images, where they were swept.
+
+    Raises:
+      InputError: for a metric, site or split that the result does not have.
+    """
+    chosen = results.options_of(result).statistics if options is None else options
+    told = metric_tables.told(result)
+    points = tables.points(result, chosen) if metric == "accuracy" else metric_tables.points(result, chosen)
+    if points.empty or (metric != "accuracy" and metric not in told):
+        known = ["accuracy", *told] if not tables.points(result, chosen).empty else ["none"]
+        raise InputError(f"plot: expected a metric of the result, which are {', '.join(known)}, got {metric!r}")
+    site, split = site or str(points.site.iloc[0]), split or tables.main_split(points)
+    for name, wanted in (("site", site), ("split", split)):
+        if wanted not in set(points[name]):
+            raise InputError(
+                f"plot: expected a {name} of the result, {', '.join(points[name].unique())}, got {wanted!r}"
+            )
+    shown = points[(points.site == site) & (points.split == split)]
+    edits, title = results.families_of(result), f"{shortened(site, 30)}, {split} images"
+    if metric == "accuracy":
+        return pictures.further(shown, edits, title=title)
+    return pictures.metric(shown[shown.metric == metric], told[metric], edits, title=title)
 
 
 def _metrics(

@@ -13,7 +13,8 @@ import numpy as np
 
 from jaxdist.compute import Examples
 from jaxdist.errors import InputError
-from jaxdist.networks import heads, taps
+from jaxdist.networks import Model, heads
+from jaxdist.networks import model as networks_model
 from jaxdist.sweep.kernel import Watch
 from jaxdist.sweep.moments import Moments
 from jaxdist.types import Params, Values
@@ -38,7 +39,7 @@ class Weights(NamedTuple):
     """Whether they are the outgoing weights; else all are 1."""
 
 
-def watch(model: taps.Model, site: str) -> Watch:
+def watch(model: Model, site: str) -> Watch:
     """Where the activations behind a site are: the site's own values where the model does not say what follows it."""
     follows = model.after(site)
     if follows is None:
@@ -46,7 +47,7 @@ def watch(model: taps.Model, site: str) -> Watch:
     return Watch(follows) if isinstance(follows, str) else Watch(site, follows)
 
 
-def weights(model: taps.Model, params: Params, site: str, watch: Watch, examples: Examples) -> Weights:
+def weights(model: Model, params: Params, site: str, watch: Watch, examples: Examples) -> Weights:
     """Squared norms of the outgoing weights of a site's units, for stacked parameters.
 
     Ones where the site does not reach the logits through an activation and one linear map (`heads.is_linear`).
@@ -54,8 +55,7 @@ def weights(model: taps.Model, params: Params, site: str, watch: Watch, examples
     try:
         found = heads.weights(model, params, site, examples).astype(np.float64)
     except InputError:  # the head is not linear
-        found_sites = taps.sites_for_one(model.apply, params, examples.x, [watch.site])
-        units = taps.shape_of(watch.site, found_sites)[model.unit_axis]
+        units = networks_model.sites_for_one(model, params, examples.x, [watch.site]).shape(watch.site)[model.unit_axis]
         return Weights(np.ones((jax.tree.leaves(params)[0].shape[0], units)), outgoing=False)
     centred = found - found.mean(-1, keepdims=True)  # what all classes get alike decides nothing
     return Weights((centred**2).sum(-1), outgoing=True)

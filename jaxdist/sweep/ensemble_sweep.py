@@ -21,7 +21,8 @@ from jaxdist.compute import (
     over_networks,
     tuning,
 )
-from jaxdist.networks import sizes, taps
+from jaxdist.networks import Model, Sites, sizes
+from jaxdist.networks import model as networks_model
 from jaxdist.perturbations import Edit, Noise
 from jaxdist.sweep import averages, moments
 from jaxdist.sweep.kernel import Counts, Measures, Sums, Watch, block_sums, equal, predictor
@@ -33,7 +34,7 @@ Edited: TypeAlias = tuple[Params, Mapping[str, Edit]]
 
 
 def sweep(
-    model: taps.Model,
+    model: Model,
     params: Params,
     edits: Mapping[str, Edit],
     examples: Examples,
@@ -50,7 +51,7 @@ def sweep(
     Memory does not grow with N or P beyond the edits and the counts.
 
     Raises:
-      InputError: if a site cannot be edited (`taps.check`).
+      InputError: if a site cannot be edited (`model.check`).
       ValueError: if there are no edits, or their leaves do not fit the ensemble and the site.
     """
     counted: Sums = sums(model, params, edits, examples, precision=precision, block=block)
@@ -58,7 +59,7 @@ def sweep(
 
 
 def sums(
-    model: taps.Model,
+    model: Model,
     params: Params,
     edits: Mapping[str, Edit],
     examples: Examples,
@@ -73,22 +74,21 @@ def sums(
 
     Or what `each` makes of those of some networks after the other, one axis longer.
     """
-    found = taps.sites_for_one(model.apply, params, examples.x, (*edits, *([watch.site] if watch else [])))
-    order = [site.name for site in found]
+    sites = networks_model.sites_for_one(model, params, examples.x, (*edits, *([watch.site] if watch else [])))
     if not edits:
         raise ValueError("edits: expected at least one site, got none")
     seeds = jax.tree.leaves(params)[0].shape[0]
     for site, edit in edits.items():
-        check_edit(model, found, site, edit, seeds)
-    measure = Counting(model, tuple(sorted(edits, key=order.index)), watch, tuning.current().points, metrics)
+        check_edit(model, sites, site, edit, seeds)
+    measure = Counting(model, tuple(edits), watch, tuning.current().points, metrics)
     work = jax.tree.leaves(dict(edits))[0].shape[1] * examples.y.shape[0]
-    size = sizes.of_block(block, found)
+    size = sizes.of_block(block, sites)
     return over_networks(measure, params, dict(edits), examples, size=size, precision=precision, work=work, each=each)
 
 
-def check_edit(model: taps.Model, found: tuple[taps.Site, ...], site: str, edit: Edit, seeds: int) -> None:
-    """Raise `ValueError` for leaves that do not fit the ensemble and the site, one of those found."""
-    shape = taps.shape_of(site, found)
+def check_edit(model: Model, sites: Sites, site: str, edit: Edit, seeds: int) -> None:
+    """Raise `ValueError` for leaves that do not fit the ensemble and one of the model's sites."""
+    shape = sites.shape(site)
     units = shape[model.unit_axis % len(shape)]  # the logits may have fewer axes than other sites
     # The numbers of draws, and keys, are no unit's.
     for leaf in (edit.sd,) if isinstance(edit, Noise) else jax.tree.leaves(edit):
@@ -100,7 +100,7 @@ def check_edit(model: taps.Model, found: tuple[taps.Site, ...], site: str, edit:
 class Counting(Reducer):
     """The counts of one network at every point, the moments of what is watched, and metrics."""
 
-    model: taps.Model
+    model: Model
     sites: tuple[str, ...]
     watch: Watch | None
     together: int
@@ -157,17 +157,17 @@ def _merged(first: Sums, second: Sums) -> Sums:
     return Sums(counts, None, Measures(*(averages.merged(one, other) for one, other in both)))
 
 
-def _units(model: taps.Model, watch: Watch, params: Params, x: Array) -> int:
+def _units(model: Model, watch: Watch, params: Params, x: Array) -> int:
     """How many units the watched activations have."""
 
     def activations(params: Params, x: Array) -> Array:
-        return watch.value(taps.read(model.apply, params, x, (watch.site,))[1][watch.site])
+        return watch.value(networks_model.read(model, params, x, (watch.site,))[1][watch.site])
 
     return jax.eval_shape(activations, params, x).shape[model.unit_axis]
 
 
 def matches(
-    model: taps.Model, first: Edited, second: Edited, examples: tuple[Examples, Examples], *, block: int | None = None
+    model: Model, first: Edited, second: Edited, examples: tuple[Examples, Examples], *, block: int | None = None
 ) -> np.ndarray:
     """Count the images [S, P] to which two ensembles, each with its own edits, give the same class at each point.
 
@@ -175,18 +175,19 @@ def matches(
     the same images in its own scaling, laid out on one mesh; float32 throughout.
     """
     both = dataclasses.replace(examples[0], x=(examples[0].x, examples[1].x))
-    found = taps.sites_for_one(model.apply, first[0], examples[0].x, first[1])
-    sites = tuple(site.name for site in found if site.name in first[1])
+    sites = networks_model.sites_for_one(model, first[0], examples[0].x, first[1])
     work = jax.tree.leaves(dict(first[1]))[0].shape[1] * examples[0].y.shape[0]
-    size = sizes.of_block(block, found)
-    return np.asarray(over_networks(Matching(model, sites), (first, second), None, both, size=size, work=work))
+    size = sizes.of_block(block, sites)
+    return np.asarray(
+        over_networks(Matching(model, tuple(first[1])), (first, second), None, both, size=size, work=work)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Matching(Reducer):
     """The images [P] to which two networks, each with its own edits, give the same class at each point."""
 
-    model: taps.Model
+    model: Model
     sites: tuple[str, ...]
 
     def init(self, params: tuple[Edited, Edited], given: None, x: Any) -> Array:

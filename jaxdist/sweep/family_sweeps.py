@@ -13,9 +13,10 @@ import xarray as xr
 from jaxdist.config import Options
 from jaxdist.errors import InputError
 from jaxdist.formatting import listed
-from jaxdist.networks import Targets, taps
+from jaxdist.networks import Model, Targets
+from jaxdist.networks import model as networks_model
 from jaxdist.perturbations import Affine, Edit, Gauge, edits, families, ranges
-from jaxdist.sweep import counting, labels, restored
+from jaxdist.sweep import counting, labels, means, restored
 from jaxdist.sweep.counting import Context, Dosings
 from jaxdist.sweep.waves import Subject
 from jaxdist.types import Ranges
@@ -120,9 +121,9 @@ def _as_made(task: Task) -> dict[str, xr.Dataset]:
 def _restored(task: Task) -> dict[str, xr.Dataset]:
     def made(name: str, target: str) -> dict[str, Edit]:
         found: dict[str, Edit] = task.made(name, target)
-        return found | {taps.LOGITS: restored.undone(_moved(task, name, target, found))}
+        return found | {networks_model.LOGITS: restored.undone(_moved(task, name, target, found))}
 
-    extended = {name: s._replace(model=taps.with_logits(s.model)) for name, s in task.subjects.items()}
+    extended = {name: s._replace(model=networks_model.with_logits(s.model)) for name, s in task.subjects.items()}
     return task.parted(task._replace(subjects=extended).counted(made))
 
 
@@ -138,12 +139,29 @@ def _moved(task: Task, name: str, target: str, found: Mapping[str, Edit]) -> np.
     return restored.moved(model, params, found, train, block=block, each=wave)
 
 
+def _to_means(task: Task) -> dict[str, xr.Dataset]:
+    context, sites = task.context, tuple(task.context.sites)
+    targets = {
+        name: means.measure(s.model, s.params, context.splits["train"], sites, block=context.options.compute.block)
+        for name, s in task.subjects.items()
+    }
+
+    def made(name: str, target: str) -> dict[str, Edit]:
+        built: dict[str, Affine] = task.made(name, target)
+        return {
+            site: edit._replace(offset=(1 - edit.scale) * targets[name][site][:, None]) for site, edit in built.items()
+        }
+
+    return task.parted(task.counted(made))
+
+
 _KINDS: dict[families.Kind, Callable[[Task], dict[str, xr.Dataset]]] = {
     "affine": _as_made,
     "fill": _fill,
     "noise": _as_made,
     "other": _as_made,
     "restored": _restored,
+    "mean": _to_means,
 }
 
 
@@ -204,7 +222,7 @@ def _averaged(task: Task) -> Callable[[str, str], dict[str, Edit]]:
     return lambda name, target: {site: site_edits(name, site) for site in task.context.targets[target]}
 
 
-def check(model: taps.Model, targets: Targets, options: Options) -> None:
+def check(model: Model, targets: Targets, options: Options) -> None:
     """Refuse options that mean nothing for a model, before anything is measured of it.
 
     Raises:
@@ -224,7 +242,7 @@ def check(model: taps.Model, targets: Targets, options: Options) -> None:
         raise InputError("sweep.dose: doses are of one site's edits; use sweep.layers 'each' or 'both'")
 
 
-def _behind(model: taps.Model, site: str, measured_on: str, names: Sequence[str]) -> tuple[str, Any]:
+def _behind(model: Model, site: str, measured_on: str, names: Sequence[str]) -> tuple[str, Any]:
     """The site at which activations are edited, and the function that gives them where they are at no site.
 
     Some families, by their `names`, want it.

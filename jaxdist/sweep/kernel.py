@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxdist.compute import blocks, elementwise
-from jaxdist.networks import layouts, taps
+from jaxdist.networks import Action, Model, layouts
+from jaxdist.networks import model as networks_model
 from jaxdist.perturbations import Drawn, Edit
 from jaxdist.sweep import averages, metrics, moments
 from jaxdist.sweep.averages import Averages
@@ -69,7 +70,7 @@ class Predictor(NamedTuple):
 
 
 def predictor(
-    model: taps.Model,
+    model: Model,
     sites: tuple[str, ...],
     params: Params,
     part: blocks.Block,
@@ -78,21 +79,22 @@ def predictor(
 ) -> Predictor:
     """What one network makes of one block, given the edits of all points, leaves [P, H], and what is watched.
 
-    The earliest site's value is replaced, not recomputed; later sites are edited as the point reaches them.
+    What no edit changes is computed once; a point computes the rest.
     """
-    axis, watched = model.unit_axis, [watch.site] if watch else []
-    drawing = {site: edit for site in sites if isinstance(edit := edits[site], Drawn)}
-    logits, values = taps.read(model.apply, params, part.x, dict.fromkeys([sites[0], *drawing, *watched]))
-    drawn = {site: edit.draw(values[site], part.number, axis) for site, edit in drawing.items()}
+    axis = model.unit_axis
+    cut = networks_model.cut(
+        model, params, part.x, [*sites, *([watch.site] if watch and watch.site not in sites else [])]
+    )
+    residuals = cut.before(params, part.x)
+    drawn = _drawn(model, params, part, edits, sites)
 
     def logits_and_after(point: Mapping[str, Edit]) -> tuple[Array, Array | None]:
         seen: list[Array] = []
 
-        def action(site: str) -> taps.Action:
+        def action(site: str) -> Action:
             def act(value: Array) -> Array:
-                value = values[site] if site == sites[0] else value
                 edit = point.get(site)
-                if isinstance(edit, Drawn):
+                if site in drawn and isinstance(edit, Drawn):
                     value = edit.apply_drawn(value, drawn[site], axis)
                 elif edit is not None:
                     value = edit.apply(value, part.number, axis)
@@ -102,15 +104,33 @@ def predictor(
 
             return act
 
-        actions = {site: action(site) for site in dict.fromkeys([*sites, *watched])}
-        edited = taps.edit(model.apply, params, part.x, actions)
-        return edited, seen[0] if seen else None
+        logits = cut.after(residuals, {site: action(site) for site in cut.marks})
+        return logits, seen[0] if seen else None
 
-    return Predictor(logits, watch.value(values[watch.site]) if watch else None, logits_and_after)
+    logits, before = logits_and_after({})
+    return Predictor(logits, before, logits_and_after)
+
+
+def _drawn(
+    model: Model, params: Params, part: blocks.Block, edits: Mapping[str, Edit], sites: tuple[str, ...]
+) -> dict[str, Array]:
+    """The random numbers of edits whose points share them, by site.
+
+    Those of a site in a loop, or of several calls, are drawn where they act: in each iteration and call the same.
+    """
+    drawing = {site: edit for site in sites if isinstance(edit := edits[site], Drawn)}
+    if not drawing:
+        return {}
+    listed = networks_model.trace(model, params, part.x)
+    single = {
+        site: edit for site, edit in drawing.items() if len(listed.of(site)) == 1 and not listed.of(site)[0].loops
+    }
+    values = networks_model.read(model, params, part.x, single)[1]
+    return {site: edit.draw(values[site], part.number, model.unit_axis) for site, edit in single.items()}
 
 
 def block_sums(
-    model: taps.Model,
+    model: Model,
     sites: tuple[str, ...],
     params: Params,
     edits: Mapping[str, Edit],

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -128,6 +129,18 @@ REGISTER = registry.Register(
     "metric", Metric, "jaxdist.sweep.Metric", _RECORDS, registry.METRICS, check_record, function="of"
 )
 """All metrics that are known in this process, but for those that every sweep counts."""
+
+
+def of_function(function: Callable[..., Array]) -> Metric:
+    """The metric of a function of (outputs[n, C], labels[n]), or (outputs, labels, unedited), with its name."""
+    name = getattr(function, "__name__", type(function).__name__).lower().strip("_<>")
+    text = (function.__doc__ or "").strip().partition("\n")[0] or f"what {name} makes of outputs and labels"
+    required = [
+        each
+        for each in inspect.signature(function).parameters.values()
+        if each.default is each.empty and each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+    ]
+    return Metric(name=name, text=text, of=function, compares=len(required) > 2)
 
 
 def chosen(names: Sequence[str] | None) -> tuple[Metric, ...]:

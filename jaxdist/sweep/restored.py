@@ -19,7 +19,8 @@ from jaxdist.compute import (
     elementwise,
     over_networks,
 )
-from jaxdist.networks import sizes, taps
+from jaxdist.networks import Model, sizes
+from jaxdist.networks import model as networks_model
 from jaxdist.perturbations import Affine, Edit
 from jaxdist.sweep.kernel import predictor
 from jaxdist.types import Params
@@ -29,11 +30,11 @@ from jaxdist.types import Params
 class MeanMoves(Reducer):
     """How far edits move each class's mean logit of one network, [P, C]."""
 
-    model: taps.Model
+    model: Model
     sites: tuple[str, ...]
 
     def init(self, params: Params, given: Mapping[str, Edit], x: Array) -> Array:
-        logits = jax.eval_shape(lambda p, x: self.model.apply(p, x, taps.identity), params, x)
+        logits = jax.eval_shape(self.model.logits, params, x)
         return jnp.zeros((jax.tree.leaves(given)[0].shape[0], logits.shape[self.model.class_axis]), jnp.float32)
 
     def update(self, state: Array, params: Params, given: Mapping[str, Edit], block: blocks.Block) -> Array:
@@ -52,7 +53,7 @@ class MeanMoves(Reducer):
 
 
 def moved(
-    model: taps.Model,
+    model: Model,
     params: Params,
     edits: Mapping[str, Edit],
     examples: Examples,
@@ -65,8 +66,8 @@ def moved(
 
     It raises as `ensemble_sweep.sweep` does.
     """
-    found = taps.sites_for_one(model.apply, params, examples.x, edits)
-    measure = MeanMoves(model, tuple(site.name for site in found if site.name in edits))
+    found = networks_model.sites_for_one(model, params, examples.x, edits)
+    measure = MeanMoves(model, tuple(edits))
     work = jax.tree.leaves(dict(edits))[0].shape[1] * examples.y.shape[0]
     size = sizes.of_block(block, found)
     moves = over_networks(measure, params, dict(edits), examples, size=size, precision=precision, work=work, each=each)
@@ -74,7 +75,7 @@ def moved(
 
 
 def undone(moved: np.ndarray) -> Affine:
-    """The edit of the logits, at `taps.LOGITS` of the model `taps.with_logits`, that takes moves [S, P, C] back."""
+    """The edit of the logits, at `model.LOGITS` of a `model.with_logits`, that takes moves [S, P, C] back."""
     back = -moved
     infinite = np.full_like(back, np.inf)
     return Affine(*map(jnp.asarray, (np.ones_like(back), back, -infinite, infinite)))

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxdist.compute import Examples, Reducer, blocks, elementwise, over_networks
-from jaxdist.networks import sizes, taps
+from jaxdist.networks import Model, sizes
+from jaxdist.networks import model as networks_model
 from jaxdist.types import AnyArray, Params
 
 
@@ -44,9 +45,11 @@ def margins(logits: Array, labels: Array) -> Array:
     return jnp.where(label, logits, 0).sum(0) - jnp.where(label, -jnp.inf, logits).max(0)
 
 
-def block_margin(model: taps.Model, site: str, params: Params, edit: Small, part: blocks.Block) -> Array:
+def block_margin(model: Model, site: str, params: Params, edit: Small, part: blocks.Block) -> Array:
     """The sum of one network's margins over a block's valid examples."""
-    logits = taps.edit(model.apply, params, part.x, {site: functools.partial(edit.apply, unit_axis=model.unit_axis)})
+    logits = networks_model.edit(
+        model, params, part.x, {site: functools.partial(edit.apply, unit_axis=model.unit_axis)}
+    )
     each = margins(elementwise.single(jnp.moveaxis(logits, model.class_axis, 0)), part.y)
     return jnp.where(part.valid, each, 0).astype(jnp.float32).sum()
 
@@ -55,11 +58,13 @@ def block_margin(model: taps.Model, site: str, params: Params, edit: Small, part
 class Slopes(Reducer):
     """One network's mean margin and its derivatives."""
 
-    model: taps.Model
+    model: Model
     site: str
 
     def init(self, params: Params, given: None, x: Array) -> Sensitivity:
-        value = jax.eval_shape(lambda p, x: taps.read(self.model.apply, p, x, (self.site,))[1][self.site], params, x)
+        value = jax.eval_shape(
+            lambda p, x: networks_model.read(self.model, p, x, (self.site,))[1][self.site], params, x
+        )
         none = jnp.zeros(value.shape[self.model.unit_axis], jnp.float32)
         return Sensitivity(none, none, jnp.float32(0))
 
@@ -75,7 +80,7 @@ class Slopes(Reducer):
 
 
 def measure(
-    model: taps.Model,
+    model: Model,
     params: Params,
     examples: Examples,
     site: str,
@@ -90,7 +95,7 @@ def measure(
     Raises:
       InputError: if the model does not reach the site exactly once.
     """
-    found = taps.sites_for_one(model.apply, params, examples.x, [site])
+    found = networks_model.sites_for_one(model, params, examples.x, [site])
     size = sizes.of_block(block, found)
     measured: Sensitivity = over_networks(Slopes(model, site), params, None, examples, size=size, precision=precision)
     return measured

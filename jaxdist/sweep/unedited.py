@@ -11,7 +11,8 @@ import numpy as np
 from jax import Array
 
 from jaxdist.compute import Examples, Reducer, blocks, elementwise, over_networks
-from jaxdist.networks import sizes, taps
+from jaxdist.networks import Model, sizes
+from jaxdist.networks import model as networks_model
 from jaxdist.types import AnyArray, Params
 
 
@@ -24,12 +25,12 @@ class Unedited(NamedTuple):
     labels: AnyArray  # [C] whose label is the class
 
 
-def block_counts(model: taps.Model, params: Params, part: blocks.Block) -> Unedited:
+def block_counts(model: Model, params: Params, part: blocks.Block) -> Unedited:
     """Count one block of examples for one network.
 
     A logit of -inf is a class that the network rules out; NaN, and a largest logit that is infinite, say nothing.
     """
-    logits = model.apply(params, part.x, taps.identity)
+    logits = model.logits(params, part.x)
     largest = jnp.max(logits, model.class_axis)  # NaN wherever one is
     finite = jnp.isfinite(largest)
     none = jnp.zeros(logits.shape[model.class_axis], jnp.int32)
@@ -47,10 +48,10 @@ def block_counts(model: taps.Model, params: Params, part: blocks.Block) -> Unedi
 class Classes(Reducer):
     """The classes that one network gives."""
 
-    model: taps.Model
+    model: Model
 
     def init(self, params: Params, given: None, x: Array) -> Unedited:
-        logits = jax.eval_shape(lambda p, x: self.model.apply(p, x, taps.identity), params, x)
+        logits = jax.eval_shape(self.model.logits, params, x)
         by_class = jnp.zeros(logits.shape[self.model.class_axis], jnp.int32)
         return Unedited(jnp.int32(0), by_class, jnp.int32(0), by_class)
 
@@ -59,10 +60,10 @@ class Classes(Reducer):
 
 
 def measure(
-    model: taps.Model, params: Params, examples: Examples, *, precision: str = "float32", block: int | None = None
+    model: Model, params: Params, examples: Examples, *, precision: str = "float32", block: int | None = None
 ) -> Unedited:
     """Count an ensemble's classes (stacked parameters, leading S) over all examples, and fetch the counts."""
-    size = sizes.of_block(block, taps.sites_for_one(model.apply, params, examples.x))
+    size = sizes.of_block(block, networks_model.sites_for_one(model, params, examples.x))
     found = over_networks(Classes(model), params, None, examples, size=size, precision=precision)
     return found._replace(labels=found.labels[0])
 

@@ -23,7 +23,8 @@ from jaxdist.compute import (
     over_networks,
 )
 from jaxdist.errors import InputError
-from jaxdist.networks import heads, sizes, taps
+from jaxdist.networks import Model, heads, sizes
+from jaxdist.networks import model as networks_model
 from jaxdist.perturbations import Edit
 from jaxdist.sweep.ensemble_sweep import check_edit
 from jaxdist.sweep.kernel import Counts, equal, wanted
@@ -33,7 +34,7 @@ Head = Literal["auto", "linear", "full"]
 
 
 def sweep(
-    model: taps.Model,
+    model: Model,
     params: Params,
     site: str,
     edits: Edit,
@@ -58,7 +59,7 @@ def sweep(
       InputError: if the model does not reach the site exactly once, or `head` is 'linear' and the site's is not.
       ValueError: if the edits' leaves do not fit the ensemble and the site.
     """
-    found = taps.sites_for_one(model.apply, params, examples.x, [site])
+    found = networks_model.sites_for_one(model, params, examples.x, [site])
     seeds = jax.tree.leaves(params)[0].shape[0]
     check_edit(model, found, site, edits, seeds)
     linear = head != "full" and heads.is_linear(model, params, site, examples)
@@ -70,32 +71,32 @@ def sweep(
 
 
 def block_counts(
-    model: taps.Model, site: str, params: Params, edits: Edit, part: blocks.Block, weights: Array | None
+    model: Model, site: str, params: Params, edits: Edit, part: blocks.Block, weights: Array | None
 ) -> Counts:
     """Count one block of examples for one network at every point and unit; edit leaves [P, H].
 
     With outgoing weights [H, C] the logits are updated by rank one.
     """
-    logits, values = taps.read(model.apply, params, part.x, (site,))
-    value = values[site]
+    cut = networks_model.cut(model, params, part.x, [site])
+    residuals = cut.before(params, part.x)
+    logits = cut.after(residuals, {})
     unedited = elementwise.argmax(logits, model.class_axis)
     expected = wanted(unedited, part)
 
-    def edited(edit: Edit) -> Array:
-        return edit.apply(value, part.number, model.unit_axis)
-
     def full(edit: Edit) -> Array:
-        changed, axis = edited(edit), model.unit_axis % value.ndim
-
         def unit(j: Array) -> Array:
-            alone = jnp.where(lax.broadcasted_iota(jnp.int32, value.shape, axis) == j, changed, value)
-            found = taps.replace(model.apply, params, part.x, {site: alone})
-            return equal(elementwise.argmax(found, model.class_axis)[None], expected)
+            def alone(value: Array) -> Array:
+                changed, axis = edit.apply(value, part.number, model.unit_axis), model.unit_axis % value.ndim
+                return jnp.where(lax.broadcasted_iota(jnp.int32, value.shape, axis) == j, changed, value)
 
-        return lax.map(unit, jnp.arange(value.shape[axis]))
+            edited = cut.after(residuals, {site: alone})
+            return equal(elementwise.argmax(edited, model.class_axis)[None], expected)
+
+        return lax.map(unit, jnp.arange(jax.tree.leaves(edit)[0].shape[-1]))
 
     def update(edit: Edit) -> Array:
-        moved = heads.behind(model, site, params, part.x, edited(edit)) - before
+        edited = edit.apply(value, part.number, model.unit_axis)
+        moved = heads.after(model, site, params, part.x, edited) - before
 
         def unit(of: tuple[Array, Array]) -> Array:
             outgoing, rise = of
@@ -104,7 +105,8 @@ def block_counts(
         return lax.map(unit, (weights, jnp.moveaxis(moved, model.unit_axis, 0)))
 
     if weights is not None:
-        before = heads.behind(model, site, params, part.x, value)
+        value = networks_model.read(model, params, part.x, (site,))[1][site]
+        before = heads.after(model, site, params, part.x, value)
         rows = jnp.moveaxis(logits, model.class_axis, 0)
     counts = lax.map(full if weights is None else update, edits)
     correct, agree, kept = jnp.moveaxis(counts, -1, 0)
@@ -115,7 +117,7 @@ def block_counts(
 class Single:
     """The counts of one network with one unit of a site edited at a time."""
 
-    model: taps.Model
+    model: Model
     site: str
     linear: bool
 
@@ -128,7 +130,7 @@ class Single:
 
 @dataclasses.dataclass(frozen=True)
 class _Units(Reducer):
-    model: taps.Model
+    model: Model
     site: str
 
     def init(self, params: Params, given: tuple[Edit, Array | None], x: Array) -> Counts:

@@ -28,7 +28,7 @@ class TestDoses:
         keys = ["network", "seed", "site", "split", "family", "gauge", "fraction"]
         assert not frame.duplicated(keys).any()
         assert list(frame.columns) == [*keys, "dose", "rms", "rms_plain", "flips", "flips_sd", "drop"]
-        points = sum(result[name].sizes["fraction"] for name in families.ALL)
+        points = sum(result[name].sizes["fraction"] for name in dose_support.FAMILIES)
         assert (frame.gauge == "as_is").sum() == 2 * 6 * 2 * points
         assert set(frame[frame.gauge != "as_is"].network) == {"abs"}
         row = frame[(frame.family == "floor") & (frame.network == "abs") & (frame.seed == 3) & (frame.split == "test")]
@@ -45,7 +45,7 @@ class TestDoses:
 
     def test_missing_seeds_and_the_site_of_all_have_no_doses(self):
         given = made_up(sites=("dense0/pre", "all"))
-        for family in families.ALL:
+        for family in dose_support.FAMILIES:
             group = given[family].to_dataset()
             seed = group.seed == 2
             for name in ("correct", "agree", "kept"):
@@ -213,7 +213,7 @@ def test_what_is_lacking_is_named_and_the_command_keeps_what_is_there():
     command = dosed.command(given, "runs/x")
     assert command.startswith("jaxdist sweep runs/x --sweep.families scale,clip,offset,")
     assert command.endswith("--sweep.dose true")
-    assert set(command.split()[4].split(",")) == set(families.ALL)
+    assert set(command.split()[4].split(",")) == set(dose_support.FAMILIES)
     assert dosed.lacking(results_support.made_up()) == list(dosed.NEEDED)
 
 
@@ -238,7 +238,7 @@ def test_a_network_measured_from_python_is_to_be_probed_again():
 def test_frames_have_their_columns_also_without_rows(kept):
     """As where the one family with doses is the literal offset, which edits at every fraction."""
     whole = dose_tables.compare(made_up(), OPTIONS)
-    given = made_up(left_out=tuple(name for name in families.ALL if name != kept))
+    given = made_up(left_out=tuple(name for name in dose_support.FAMILIES if name != kept))
     del given[kept].attrs["identity"]
     found = dose_tables.compare(given, OPTIONS)
     for name in ("costs", "equal", "robust"):
@@ -248,7 +248,7 @@ def test_frames_have_their_columns_also_without_rows(kept):
 
 def test_every_side_of_every_family_has_its_words_and_they_are_short():
     words = [family.outward(side) for family in families.ALL.values() for side in family.sides]
-    assert len(set(words)) == len(words) == 15
+    assert len(set(words)) == len(words) == 17
     assert max(map(len, words)) <= families.MOST_LETTERS == 16
 
 
@@ -328,7 +328,7 @@ class TestToleranceOfFlips:
 
 def test_points_have_the_smallest_margin_of_flips():
     frame = tables.points(made_up({"relu": DISTANCE}), OPTIONS)
-    assert len(frame) == sum(len(dose_support.grid(name)) for name in families.ALL) * 2
+    assert len(frame) == sum(len(dose_support.grid(name)) for name in dose_support.FAMILIES) * 2
     upper = statistics.upper_bound(np.array([[0.1], [0.2], [0.4]]), 0.95)
     assert upper > 0.7 / 3
     known = frame.flips_smallest_margin.notna()

@@ -16,7 +16,8 @@ from jaxdist.compute import backends, devices, ensemble, products, tuning
 from jaxdist.config import Config, DataConfig, SweepConfig
 from jaxdist.errors import InputError
 from jaxdist.experiment import running
-from jaxdist.networks import mlp, taps, training
+from jaxdist.networks import mlp, training
+from jaxdist.networks import model as networks_model
 from jaxdist.perturbations import edits, families, ranges
 from jaxdist.sweep import ensemble_sweep, kernel
 
@@ -166,7 +167,7 @@ def test_preactivations_by_digits_are_the_same_bits_on_any_devices_in_any_blocks
 
         def run(params, x):
             def block(x):
-                return taps.read(model.apply, params, x, (SITE,))[1][SITE]
+                return networks_model.read(model, params, x, (SITE,))[1][SITE]
 
             return jax.lax.map(block, x.reshape(-1, size, x.shape[1]))
 

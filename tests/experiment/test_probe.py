@@ -200,10 +200,13 @@ def test_the_files_of_a_probe_are_read_and_reported_again(network, images, tmp_p
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"sites": ["nowhere"]}, "site 'nowhere': the model never reaches it; its sites are hidden, logits"),
+        ({"sites": ["nowhere"]}, "site 'nowhere': the network has no such site; its sites are hidden, logits"),
         ({"sites": "hidden"}, "sites: expected a list of the model's sites, which are hidden, logits, got"),
         ({"post": {}}, "sites: expected a list of the model's sites, which are hidden, logits, got"),
-        ({"sites": ["hidden"], "post": {}}, "site 'hidden': ranges behind the activation need post="),
+        (
+            {"sites": ["hidden"], "post": {}, "measured_on": "post"},
+            "site 'hidden': ranges behind the activation need post=",
+        ),
         ({"post": {"hidden": jnp.tanh}}, "its activation changes large values.*use measured_on 'pre'"),
         ({"familys": ("clip",)}, "probe: unknown option 'familys'; did you mean 'families'"),
         ({"margin": -1}, "statistics.margin: expected a number above 0"),
@@ -261,7 +264,10 @@ def test_examples_that_depend_on_each_other_are_refused(network, images):
     def normalised(params, x, tap):
         return plain(params, x - x.mean(0, keepdims=True), tap)
 
-    with pytest.raises(InputError, match="depend on the other examples of its block, as with batch statistics"):
+    with pytest.raises(
+        InputError,
+        match=r"depend on the other .*: reduce_sum works along the batch axis, in .*test_probe.py",
+    ):
         jaxdist.probe(normalised, network, train=images[0], post={"hidden": jax.nn.relu})
 
 
@@ -343,7 +349,7 @@ def test_where_a_site_has_positions_doses_are_unweighted_and_over_all_of_them(im
         after = np.maximum(a, low + float(found.fraction[k]) * (high - low))
         cos = (a * after).sum() / np.sqrt((a * a).sum() * (after * after).sum())
         np.testing.assert_allclose(found[k], np.sqrt(max(0, 1 - cos**2)), atol=1e-5)
-    noise = result["noise"].dose.squeeze().to_numpy()
+    noise = results.over_draws(result["noise"].to_dataset()).dose.squeeze().to_numpy()
     assert (np.diff(noise) > 0).all()
     assert 0.5 < noise[-1] < 1
 
@@ -356,3 +362,130 @@ def test_a_verdict_on_one_network_says_that_tests_are_over_seeds(network, images
     shown = capsys.readouterr().out
     assert "one seed, and tests are over seeds" in " ".join(shown.split())
     assert max(map(len, shown.splitlines())) <= 80
+
+
+# Sites, families, metrics and fractions as a user gives them.
+
+
+def mlp_of(params, x):
+    h = jaxdist.site("layers/0", x @ params["w"])
+    h = jaxdist.site("layers/1", jax.nn.relu(h) @ params["u"])
+    return {"logits": jax.nn.relu(h) @ params["v"], "hidden": h}
+
+
+def squared(value, fraction):
+    """The value goes to its square."""
+    return value + fraction * (value**2 - value)
+
+
+def margin(outputs, labels):
+    """The largest output of another class than the label's."""
+    return jnp.where(jnp.arange(outputs.shape[1])[None] == labels[:, None], -jnp.inf, outputs).max(1)
+
+
+@pytest.fixture(scope="module")
+def given():
+    rng = np.random.default_rng(3)
+    sizes = {"w": (6, 8), "u": (8, 8), "v": (8, 3)}
+    params = {name: rng.normal(size=shape).astype(np.float32) for name, shape in sizes.items()}
+    return params, rng.normal(size=(200, 6)).astype(np.float32), np.arange(200) % 3
+
+
+def by_hand(params, x, change, layer):
+    h = x @ params["w"]
+    h = change(h) if layer == 0 else h
+    h = np.maximum(h, 0) @ params["u"]
+    h = change(h) if layer == 1 else h
+    return np.maximum(h, 0) @ params["v"]
+
+
+def test_sites_alone_families_of_functions_and_metrics_of_functions_are_measured(given):
+    params, x, y = given
+    result = jaxdist.probe(
+        mlp_of,
+        params,
+        train=(x, y),
+        sites=["layers/*"],
+        families=("zero", "mean", squared),
+        metrics=(margin, "cross_entropy"),
+        fractions={"zero": [0, 0.25, 1]},
+        output="logits",
+        layers="each",
+    )
+    assert list(result["zero"].site.data) == ["layers/0", "layers/1"]
+    assert list(result["zero"].fraction.data) == [0, 0.25, 1]
+    changes = {
+        "zero": lambda p: lambda h: (1 - p) * h,
+        "mean": lambda p: lambda h: h + p * (h.mean(0) - h),
+        "squared": lambda p: lambda h: h + p * (h**2 - h),
+    }
+    for family, change in changes.items():
+        group = result[family].to_dataset().squeeze(["network", "seed", "split"])
+        for p in group.fraction.to_numpy():
+            for layer in (0, 1):
+                logits = by_hand(params, x, change(np.float32(p)), layer)
+                here = group.sel(fraction=p, site=f"layers/{layer}")
+                assert abs(int(here.correct) - int((logits.argmax(1) == y).sum())) <= 1, (family, p, layer)
+                other = np.where(np.arange(3)[None] == y[:, None], -np.inf, logits).max(1)
+                np.testing.assert_allclose(
+                    here.metric_mean.sel(metric="margin"), other.mean(), rtol=1e-4, atol=1e-4, err_msg=f"{family} {p}"
+                )
+    # A unit that is nothing but its mean is the same for all examples.
+    last = result["mean"].to_dataset().squeeze().sel(site="layers/1", fraction=1)
+    assert float(last.metric_sd.sel(metric="margin")) < 5
+
+
+def test_a_result_is_drawn_in_one_call(given):
+    params, x, y = given
+    options = {"train": (x, y), "sites": ["layers/0"], "output": "logits", "metrics": ("cross_entropy",)}
+    result = jaxdist.probe(mlp_of, params, families=("scale", "zero"), **options)
+    for metric, label in (("accuracy", "Accuracy (%)"), ("cross_entropy", "Cross entropy (nats)")):
+        axes = jaxdist.plot(result, metric).axes
+        assert [ax.get_title(loc="left") for ax in axes] == ["Scale", "Zero"]
+        assert axes[0].get_ylabel() == label
+    for wrong, message in (
+        ({"metric": "kl"}, "plot: expected a metric of the result, which are accuracy, cross_entropy, got 'kl'"),
+        ({"site": "layers/1"}, "plot: expected a site of the result, layers/0, got 'layers/1'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            jaxdist.plot(result, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fractions": {"clip": [0.1, 0.2]}}, "fractions: expected families that are swept, zero, got 'clip'"),
+        ({"fractions": {"zero": [0.2, 0.1]}}, "fractions: expected increasing numbers for 'zero'"),
+        ({"output": "scores"}, "output: apply returns a dict .* which has no 'scores'"),
+        ({"sites": ["layers/*/up"]}, r"site 'layers/\*/up'"),
+        ({"families": ("zeroo",)}, 'sweep.families: expected one of .*got "zeroo"'),
+    ],
+)
+def test_what_a_user_gives_wrongly_is_refused_in_a_sentence(options, message, given):
+    params, x, y = given
+    arguments = {"train": (x, y), "sites": ["layers/0"], "families": ("zero",), "output": "logits", **options}
+    with pytest.raises(InputError, match=message) as error:
+        jaxdist.probe(mlp_of, params, **arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_inputs_may_be_several_arrays_by_name(given):
+    params, x, y = given
+    mask = np.arange(200) % 2
+
+    def masked(params, inputs):
+        kept = inputs["values"] * inputs["mask"][:, None].astype(jnp.float32)
+        return mlp_of(params, kept)["logits"]
+
+    options = {"sites": ["layers/0"], "families": ("scale", "zero", "noise"), "test": None}
+    several = jaxdist.probe(masked, params, train=({"values": x, "mask": mask}, y), **options)
+    single = jaxdist.probe(
+        lambda params, x: mlp_of(params, x)["logits"],
+        params,
+        train=(x * mask[:, None].astype(np.float32), y),
+        **options,
+    )
+    for family in ("scale", "zero", "noise"):
+        np.testing.assert_array_equal(several[family].correct, single[family].correct)
+    with pytest.raises(InputError, match="train: expected as many examples of each input, got 200 of 'values', 199 of"):
+        jaxdist.probe(masked, params, train=({"values": x, "mask": mask[1:]}, y), sites=["layers/0"])

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from jaxdist.errors import InputError
-from jaxdist.networks import activations, forms, mlp, taps, training
+from jaxdist.networks import activations, forms, mlp, training
+from jaxdist.networks import model as networks_model
 from jaxdist.networks.activations import Activation
 from jaxdist.perturbations import ranges
 from tests import oracle
@@ -103,7 +104,7 @@ def test_prelu_has_one_slope_a_layer_that_training_moves(train_set):
     # The activation of each layer is the one with its own learned slope.
     x = np.asarray(train_set.x)[:20]
     one, of_one = (jax.tree.map(lambda leaf: leaf[1], tree) for tree in (trained, to_numpy(trained)))
-    _, _, behind = taps.read_behind(model, one, x, ["dense0/pre", "dense1/pre"])
+    _, _, behind = networks_model.read_after(model, one, x, ["dense0/pre", "dense1/pre"])
     for k in range(2):
         pre = oracle.preactivations(of_one, "prelu", x.astype(np.float64), k)
         expected = np.where(pre > 0, pre, slopes[k, 1] * pre)

@@ -11,7 +11,8 @@ import pytest
 
 import jaxdist
 from jaxdist.config import SweepConfig
-from jaxdist.networks import flax_mlp, mlp, taps, training
+from jaxdist.networks import flax_mlp, mlp, training
+from jaxdist.networks.model import Model
 from jaxdist.perturbations import families, ranges
 from jaxdist.sweep import ensemble_sweep
 
@@ -37,7 +38,7 @@ def test_it_is_swept_to_the_same_counts_as_the_function(activation, trained, tra
     apply, stacked = jaxdist.from_linen(
         flax_mlp.Perceptron((24,), 10, FUNCTIONS[activation]), flax_mlp.variables(params)
     )
-    flax = taps.Model(apply, post=(("dense0", FUNCTIONS[activation]),))
+    flax = Model(apply, post=(("dense0", FUNCTIONS[activation]),))
     grids = {name: families.get(name).grid()[::6] for name in families.PAPER}
 
     def counted(model, weights, site):
@@ -56,6 +57,6 @@ def test_it_learns_what_the_function_learns(train_set):
     apply, stacked = jaxdist.from_linen(flax_mlp.Perceptron((24,), 10), flax_mlp.variables(start))
     options = {"steps": 20, "optimizer": optax.sgd(0.01)}
     ours = training.train(mlp.model("relu"), start, train_set, train_set, **options)
-    theirs = training.train(taps.Model(apply), stacked, train_set, train_set, **options)
+    theirs = training.train(Model(apply), stacked, train_set, train_set, **options)
     np.testing.assert_allclose(ours.metrics.loss, theirs.metrics.loss, rtol=1e-3)
     chex.assert_trees_all_close(flax_mlp.params(theirs.params), ours.params, rtol=1e-2, atol=1e-3)

@@ -14,7 +14,9 @@ from flax import nnx
 
 from jaxdist.compute import devices
 from jaxdist.config import SweepConfig
-from jaxdist.networks import adapters, taps
+from jaxdist.networks import model as networks_model
+from jaxdist.networks import modules
+from jaxdist.networks.model import Model
 from jaxdist.perturbations import edits, families, ranges
 from jaxdist.sweep import ensemble_sweep
 from tests import oracle
@@ -116,7 +118,7 @@ def fit(apply, params, x, y):
     optimizer = optax.sgd(0.1, momentum=0.9)
 
     def loss(params):
-        return optax.softmax_cross_entropy_with_integer_labels(apply(params, x, taps.identity), y).mean()
+        return optax.softmax_cross_entropy_with_integer_labels(apply(params, x), y).mean()
 
     def step(carry, _):
         params, state = carry
@@ -140,7 +142,7 @@ def two_seeds(shapes):
 
 def drawn(module, x):
     """A Linen module as a model function, and two seeds of it, not trained."""
-    return adapters.from_linen(module, two_seeds(jax.eval_shape(module.init, jax.random.key(0), x[:1])))
+    return modules.from_linen(module, two_seeds(jax.eval_shape(module.init, jax.random.key(0), x[:1])))
 
 
 def first(examples):
@@ -165,7 +167,7 @@ def linen_cnn(train_set):
 def nnx_cnn(linen_cnn):
     """The same weights in the NNX network."""
     layers = linen_cnn[1]["params"]
-    apply, _ = adapters.from_nnx(NNXCNN(nnx.Rngs(0)))
+    apply, _ = modules.from_nnx(NNXCNN(nnx.Rngs(0)))
     params = {"convolutions": {0: layers["Conv_0"], 1: layers["Conv_1"]}, "head": layers["Dense_0"]}
     return apply, params, nnx_cnn_by_hand
 
@@ -195,7 +197,7 @@ AFTER = {
 def test_ranges_and_counts_at_every_site_equal_a_forward_pass_by_hand(name, train_set, request):
     apply, params, by_hand = request.getfixturevalue(name)
     after, (x, y) = AFTER[name], first(train_set)
-    model = taps.Model(apply, post=tuple(after.items()))
+    model = Model(apply, post=tuple(after.items()))
     measured = ranges.measure(model, params, train_set, tuple(after))
     by_hand = jax.jit(by_hand)
     networks = [jax.tree.map(lambda leaf, k=k: leaf[k], params) for k in range(2)]
@@ -231,7 +233,7 @@ def test_an_edit_of_channels_holds_at_every_position(train_set):
     apply, params = drawn(LinenCNN(), x)
     one = jax.tree.map(lambda leaf: leaf[0], params)
     channels = edits.unedited(6)._replace(offset=jnp.arange(6.0))
-    _, values = taps.read(apply, one, x, ["Conv_0"])
+    _, values = networks_model.read(Model(apply), one, x, ["Conv_0"])
     assert values["Conv_0"].shape == (9, 8, 8, 6)
     moved = channels.apply(values["Conv_0"], jnp.arange(9), -1)
     np.testing.assert_allclose(moved - values["Conv_0"], np.broadcast_to(np.arange(6.0), (9, 8, 8, 6)), atol=1e-4)
@@ -251,7 +253,7 @@ def test_whole_numbers_as_inputs_stay_whole_numbers(digits):
     examples = devices.place(images, digits.train.labels[:301], mesh, dtype=images.dtype)
     assert examples.x.dtype == jnp.int32
     apply, params = drawn(Tokens(), jnp.asarray(images))
-    model = taps.Model(apply, post=(("Dense_0", jax.nn.relu),))
+    model = Model(apply, post=(("Dense_0", jax.nn.relu),))
     measured = ranges.measure(model, params, examples, ("Dense_0",))["Dense_0"]
     made = {"Dense_0": families.joined(measured, {"scale": [0.0, 1.0]}, SweepConfig())}
     counts = ensemble_sweep.sweep(model, params, made, examples)

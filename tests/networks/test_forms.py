@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jaxdist.errors import InputError
-from jaxdist.networks import forms, mlp, taps, training
+from jaxdist.networks import forms, mlp, training
+from jaxdist.networks import model as networks_model
 from jaxdist.storage.torch import perceptrons
 from tests import oracle
 
@@ -19,7 +20,7 @@ def test_the_sites_of_the_logits_are_named_only_where_something_follows_them():
     for name in forms.names():
         model = mlp.model(name)
         params = jax.eval_shape(lambda name=name: mlp.init(jax.random.key(0), (6, 5, 3), activation=name))
-        found = [site.name for site in taps.sites(model.apply, params, jax.ShapeDtypeStruct((2, 6), jnp.float32))]
+        found = [site.name for site in networks_model.trace(model, params, jax.ShapeDtypeStruct((2, 6), jnp.float32))]
         logits = ["dense1/pre", "dense1/post"] if name in oracle.FORMS else []
         assert found == ["dense0/pre", "dense0/post", *logits]
         assert (model.after("dense1/pre") is not None) == (name in oracle.FORMS)

@@ -10,10 +10,12 @@ import pytest
 import jaxdist
 from jaxdist.compute import tuning
 from jaxdist.errors import InputError
-from jaxdist.networks import independence, taps
+from jaxdist.networks import independence
+from jaxdist.networks.model import Model
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 16)).astype(np.float32)
+PROVED = "the logits of an example depend on .* cumsum works along the batch axis"
 REFUSED = "the logits of an example depend on the other examples of its block, as with batch statistics"
 
 
@@ -116,7 +118,7 @@ DEPENDENT = {
 
 
 def check(apply, params, x, size, *, sites=("h",), dtype=np.float32, **axes):
-    independence.check(taps.Model(apply, **axes), [w.astype(dtype) for w in params], x, sites, size)
+    independence.check(Model(apply, **axes), [w.astype(dtype) for w in params], x, sites, size)
 
 
 @pytest.mark.parametrize("size", [150, 64, 1])
@@ -195,7 +197,7 @@ def test_rounding_inside_is_that_of_the_coarsest_type():
         (plain, DENSE, (32 * single, single)),
         (plain, [w.astype(jnp.bfloat16) for w in DENSE], (half, half)),
     ):
-        assert independence._rounding(taps.Model(apply), params, X) == expected
+        assert independence._rounding(Model(apply), params, X) == expected
     check(mixed, EXPERTS, X, 300)
 
 
@@ -214,7 +216,7 @@ def test_only_a_pair_of_blocks_is_looked_at_a_time(monkeypatch):
     for size in (1, 16, 64, 384, 4096):
         looked.clear()
         independence.check(
-            taps.Model(lambda p, x, tap: tap("h", x * p) @ jnp.ones((1, 2))), jnp.ones(()), many, ("h",), size
+            Model(lambda p, x, tap: tap("h", x * p) @ jnp.ones((1, 2))), jnp.ones(()), many, ("h",), size
         )
         assert max(looked) <= max(2 * size, tuning.current().tile)
         rows = independence._pairs(len(many), size, independence._other(size, len(many)))
@@ -230,16 +232,16 @@ def test_only_a_pair_of_blocks_is_looked_at_a_time(monkeypatch):
 @pytest.mark.parametrize("block", [1024, 1])
 def test_a_probe_refuses_experts_of_limited_capacity_in_blocks_of_any_size(block):
     apply, params = DEPENDENT["experts of a quarter"]
-    with pytest.raises(InputError, match=REFUSED):
+    with pytest.raises(InputError, match=PROVED):
         jaxdist.probe(apply, params, train=(X, np.zeros(300, int)), sites=["h"], measured_on="pre", block=block)
 
 
 def test_a_probe_looks_at_the_test_images_and_at_every_network():
     def apply(params, x, tap):
-        """Only where the fifth weight says so, and only of examples with a mark, batch statistics."""
+        """Only where the fifth weight says so, and only of examples with a mark, a neighbour's logits."""
         logits = plain(params[:2], x, tap)
         marked = (x[:, :1] > 50) | (params[2] > 0)
-        return jnp.where(marked, logits - logits.mean(0, keepdims=True), logits)
+        return jnp.where(marked, logits - jnp.roll(logits, 1, 0), logits)  # of which nothing is proved
 
     labels, marked = np.zeros(300, int), X + 100
     given = {"train": (X, labels), "sites": ["h"], "measured_on": "pre", "families": ("clip",)}
@@ -276,4 +278,6 @@ def test_examples_that_depend_on_each_other_only_where_values_are_scaled_are_see
     largest = np.abs(x @ params[0]).max(1)
     assert ((largest > 0.02) & (largest < 20)).all(), "unedited, none is beyond"
     with pytest.raises(InputError, match=f"{REFUSED}.* where site 'h' is edited"):
-        jaxdist.probe(apply, params, train=(x, np.arange(300) % 3), sites=["h"], measured_on="pre", families=("scale",))
+        independence.check(Model(apply), params, x, ("h",), 64)
+    with pytest.raises(InputError, match=PROVED):
+        jaxdist.probe(apply, params, train=(x, np.arange(300) % 3), sites=["h"], families=("scale",))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdist.networks import forms, mlp, taps
+from jaxdist.networks import forms, mlp
 from tests import oracle
 from tests.conftest import to_numpy
 
@@ -30,7 +30,7 @@ def test_forward_equals_numpy(name, sizes):
         expected = -np.maximum(expected, 0) if name == "relu2_neg" else expected
     else:
         expected = oracle.logits(one, name, oracle.hidden(one, x.astype(np.float64)))
-    logits = jax.jit(mlp.model(name, len(sizes) - 2).apply, static_argnums=2)(params, jnp.asarray(x), taps.identity)
+    logits = jax.jit(mlp.model(name, len(sizes) - 2).logits)(params, jnp.asarray(x))
     np.testing.assert_allclose(logits.T, expected, rtol=1e-5, atol=1e-5)
 
 

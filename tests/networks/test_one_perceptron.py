@@ -11,7 +11,8 @@ import pytest
 from flax import nnx
 
 from jaxdist.config import SweepConfig
-from jaxdist.networks import adapters, mlp, taps
+from jaxdist.networks import mlp, modules
+from jaxdist.networks.model import Model
 from jaxdist.perturbations import families, ranges
 from jaxdist.sweep import ensemble_sweep
 from tests.conftest import traced_at_most
@@ -58,12 +59,12 @@ def as_flax(params):
 
 def in_linen(params):
     hidden, head = as_flax(params)
-    return *adapters.from_linen(LinenMLP(), {"params": {"Dense_0": hidden, "Dense_1": head}}), "Dense_0"
+    return *modules.from_linen(LinenMLP(), {"params": {"Dense_0": hidden, "Dense_1": head}}), "Dense_0"
 
 
 def in_nnx(params):
     hidden, head = as_flax(params)
-    apply, _ = adapters.from_nnx(NNXMLP(nnx.Rngs(0)))
+    apply, _ = modules.from_nnx(NNXMLP(nnx.Rngs(0)))
     return apply, {"hidden": hidden, "head": head}, "hidden"
 
 
@@ -104,7 +105,7 @@ def ours(trained, train_set):
 def test_the_same_perceptron_in_any_form_has_the_same_counts_at_all_points(form, ours, trained, train_set):
     apply, params, site = FORMS[form](trained["relu"])
     grids = {name: families.get(name).grid() for name in FAMILIES}
-    measured, counts = counts_at(taps.Model(apply, post=((site, jax.nn.relu),)), params, train_set, site, grids)
+    measured, counts = counts_at(Model(apply, post=((site, jax.nn.relu),)), params, train_set, site, grids)
     chex.assert_trees_all_close(measured, ours[0], rtol=1e-5, atol=1e-4)
     for found, expected in zip(counts, ours[1], strict=True):
         assert found.shape == expected.shape
@@ -118,7 +119,7 @@ def test_a_second_use_with_an_equal_module_compiles_nothing(form, trained, train
 
     def run():
         apply, params, site = FORMS[form](trained["relu"])
-        model = taps.Model(apply, post=((site, relu),))
+        model = Model(apply, post=((site, relu),))
         return apply, counts_at(model, params, train_set, site, {"scale": [0.5], "clip": [0.5]})[1]
 
     first, counts = run()

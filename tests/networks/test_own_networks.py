@@ -13,7 +13,8 @@ import pytest
 
 import jaxdist
 from jaxdist.errors import InputError
-from jaxdist.networks import own_networks, taps
+from jaxdist.networks import own_networks
+from jaxdist.networks.model import Model
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(70, 16)).astype(np.float32)
@@ -42,18 +43,18 @@ class Scores:
 
 Named = collections.namedtuple("Named", "loss logits")
 
-PICK = r"apply: expected logits .* as one array, got {}; pick them, as by .*apply\(params, x, tap\){}$"
+PICK = r"apply: expected logits .* as one array, got a {}; pick them by output={}$"
 OUTPUTS = {
-    "a dictionary": (lambda z: {"loss": 0.0, "logits": z}, PICK.format("dict with 'loss', 'logits'", r"\['logits'\]")),
-    "other names": (lambda z: {"out": z, "aux": z}, PICK.format("dict with 'out', 'aux'", r"\['out'\]")),
-    "a tuple": (lambda z: (z, 0.0), PICK.format("tuple of 2", r"\[0\]")),
-    "a list": (lambda z: [z], PICK.format("list of 1", r"\[0\]")),
-    "a dataclass": (lambda z: Output(0.0, z), PICK.format("Output", r"\.logits")),
-    "another dataclass": (lambda z: Scores(z), PICK.format("Scores", r"\.scores")),
-    "a named tuple": (lambda z: Named(0.0, z), PICK.format("Named", r"\.logits")),
+    "a dictionary": (lambda z: {"loss": 0.0, "logits": z}, PICK.format("dict with 'loss', 'logits'", "'logits'")),
+    "other names": (lambda z: {"out": z, "aux": z}, PICK.format("dict with 'out', 'aux'", "'out'")),
+    "a tuple": (lambda z: (z, 0.0), PICK.format("tuple of 2", "0")),
+    "a list": (lambda z: [z], PICK.format("list of 1", "0")),
+    "a dataclass": (lambda z: Output(0.0, z), PICK.format("Output", "'logits'")),
+    "another dataclass": (lambda z: Scores(z), PICK.format("Scores", "'scores'")),
+    "a named tuple": (lambda z: Named(0.0, z), PICK.format("Named", "'logits'")),
     "nothing": (lambda z: None, "as one array, got None; return them as one$"),
-    "a number": (lambda z: 3.0, "as one array, got float; return them as one$"),
-    "an empty tuple": (lambda z: (), r"as one array, got tuple; return them as one$"),
+    "a number": (lambda z: 3.0, "as one array, got a float; return them as one$"),
+    "an empty tuple": (lambda z: (), r"as one array, got a tuple; return them as one$"),
     "integers": (
         lambda z: z.astype(jnp.int32),
         r"of floating-point numbers of 16 bits or more, got int32; return them as such",
@@ -145,8 +146,11 @@ SITES = {
         lambda h, tap: h + tap("h", h.sum(0, keepdims=True)),
         r"'h': its value has shape \(1, 8\) for two examples, and with unit_axis -1 its axis 0 is that of examples",
     ),
-    "a pair": (lambda h, tap: tap("h", (h, h))[0], "tap: expected a site's name and one array, .* got 'h' and a tuple"),
-    "no name": (lambda h, tap: tap(1, h), "tap: expected a site's name and one array, .* got a int and a "),
+    "a pair": (
+        lambda h, tap: tap("h", (h, h))[0],
+        r"site 'h': the network has no such site; its sites are h\[0\], h\[1\]",
+    ),
+    "no name": (lambda h, tap: tap(1, h), r"site: expected a site's name, as in site\('hidden', value\), got 1"),
 }
 
 
@@ -210,7 +214,7 @@ def test_an_axis_of_classes_that_is_none_is_refused(axis, sentence):
     with pytest.raises(InputError, match=sentence):
         scale(logits, class_axis=axis)
     with pytest.raises(InputError, match=sentence):
-        scale(taps.Model(logits, class_axis=axis))
+        scale(Model(logits, class_axis=axis))
 
 
 def test_classes_first_are_counted_as_classes_last():
@@ -227,7 +231,7 @@ POST = {
     "a sum": (lambda h: h.sum(), r"post: what follows 'h' makes float32 of shape \(\)"),
     "complex": (lambda h: jax.lax.complex(h, h), "post: what follows 'h' makes complex64"),
     "a pair": (lambda h: (h, h), "post: what follows 'h' makes"),
-    "a number": (3, "post: expected the name of a site with a function, or the name of the site behind it, got 'h': 3"),
+    "a number": (3, "post: expected the name of a site with a function, or the name of the site after it, got 'h': 3"),
     "nothing": (None, "post: expected the name of a site with a function, .* got 'h': None"),
 }
 
@@ -240,7 +244,7 @@ def test_what_follows_a_site_is_an_activation_or_refused(follows, sentence):
 
 @pytest.mark.parametrize("apply", [None, "logits", 3, PARAMS])
 def test_what_is_no_function_is_refused(apply):
-    with pytest.raises(InputError, match=r"apply: expected a function apply\(params, x, tap\) or a jaxdist.Model, got"):
+    with pytest.raises(InputError, match=r"apply: expected a function apply\(params, x\) or a jaxdist.Model, got"):
         scale(apply)
 
 
@@ -285,17 +289,33 @@ def test_parameters_that_are_no_numbers_are_named(leaf, sentence):
         scale(logits, {**PARAMS, "more": leaf})
 
 
-def test_a_list_of_seeds_gets_the_way_to_stack_it_which_works():
-    sentence = r"of a list of networks give jax\.tree\.map\(lambda \*leaves: jnp\.stack\(leaves\), \*params\)$"
+def test_a_list_of_seeds_is_stacked():
     networks = [PARAMS, jax.tree.map(lambda leaf: 2 * leaf, PARAMS)]
-    for given in (networks, tuple(networks)):
-        with pytest.raises(InputError, match=sentence):
-            scale(logits, given, stacked=True)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *networks)
-    np.testing.assert_array_equal(scale(logits, stacked, stacked=True)[0], scale(logits))
+    counts = scale(logits, stacked, stacked=True)
+    np.testing.assert_array_equal(counts[0], scale(logits))
+    np.testing.assert_array_equal(scale(logits, networks, stacked=True), counts)
     with pytest.raises(InputError, match="leading seed axis, got leading sizes 0; for one network leave out stacked"):
         scale(logits, jax.tree.map(lambda leaf: leaf[None][:0], PARAMS), stacked=True)
     assert own_networks.stacked(stacked, several=True)[1] == 2
+
+
+def test_a_list_of_one_networks_layers_is_no_list_of_networks():
+    layers = [RNG.normal(size=(16, 16)).astype(np.float32) / 4 for _ in range(2)]
+    stacked = [np.stack([layer, -layer, 2 * layer]) for layer in layers]
+
+    def apply(params, x):
+        first, second = params
+        return jaxdist.site("h", jnp.tanh(x @ first)) @ second[:, :4]
+
+    counts = scale(apply, stacked, stacked=True)
+    assert counts.shape[0] == 3
+    np.testing.assert_array_equal(counts[0], scale(apply, layers))
+    # With as many networks as layers either could be meant.
+    two = [layer[:2] for layer in stacked]
+    with pytest.raises(InputError, match="may be a list of several networks' parameters, or a list of a network's lay"):
+        scale(apply, two, stacked=True)
+    np.testing.assert_array_equal(scale(apply, tuple(two), stacked=True), counts[:2])
 
 
 @pytest.mark.parametrize("block", [None, 1, 7, 10**30, np.int64(16)])

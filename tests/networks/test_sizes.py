@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 
 from jaxdist.compute import blocks, elementwise, products, tuning
-from jaxdist.networks import mlp, sizes, taps
+from jaxdist.networks import mlp, sizes
+from jaxdist.networks import model as networks_model
+from jaxdist.networks.model import Model
 from jaxdist.sweep import kernel
 
 
 def size(apply, shapes, inputs, block=None, dtype=np.float32):
     """The block of a model of so many inputs, from the shapes of one network's weights; nothing is computed."""
     params = [jax.ShapeDtypeStruct((3, *shape), np.float32) for shape in shapes]
-    model = apply if isinstance(apply, taps.Model) else taps.Model(apply)
-    sites = taps.sites_for_one(model.apply, params, jax.ShapeDtypeStruct((5, *inputs), dtype))
+    model = apply if isinstance(apply, Model) else Model(apply)
+    sites = networks_model.sites_for_one(model, params, jax.ShapeDtypeStruct((5, *inputs), dtype))
     return sizes.of_block(block, sites)
 
 
@@ -46,7 +48,7 @@ def test_the_papers_networks_have_blocks_by_their_hidden_layer(activation, netwo
         kinds |= {np.uint8: 784, np.int8: products._width(784)}
     for dtype, inputs in kinds.items():
         x = jax.ShapeDtypeStruct((60000, inputs), dtype)
-        sites = taps.sites_for_one(model.apply, params, x)
+        sites = networks_model.sites_for_one(model, params, x)
         with tuning.using(networks=networks):
             together = networks * (1 if backend == "cpu" else 32)
             expected = max(64, (3 * 2**14 if backend == "cpu" else 2**28) // together // 128 // 64 * 64)
@@ -61,7 +63,7 @@ def test_logits_count_as_wide_as_they_are(classes, backend):
     assert examples * classes <= max(values, min(64 * classes, most))
     assert examples >= min(values // classes // 64 * 64, most // classes)
     # And classes that come first.
-    turned = taps.Model(lambda p, x, tap: (jax.nn.relu(tap("h", p[0].T @ x.T)).T @ p[1]).T, unit_axis=0, class_axis=0)
+    turned = Model(lambda p, x, tap: (jax.nn.relu(tap("h", p[0].T @ x.T)).T @ p[1]).T, unit_axis=0, class_axis=0)
     assert size(turned, [(64, 8), (8, classes)], (64,)) == examples
 
 
@@ -80,7 +82,7 @@ def within_transformations(params, x, tap):
     """What is wide is within a scan within a jit."""
 
     def twice(x):
-        return jax.lax.scan(lambda z, _: (z + feature_maps(params, x, taps.identity), None), z, length=2)[0]
+        return jax.lax.scan(lambda z, _: (z + feature_maps(params, x, lambda _, value: value), None), z, length=2)[0]
 
     z = tap("h", x.mean((1, 2))[:, None] * params[0][None]) @ params[1]
     return jax.jit(twice)(x)

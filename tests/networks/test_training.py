@@ -12,7 +12,8 @@ import optax
 import pytest
 
 from jaxdist.errors import TrainingDivergedError
-from jaxdist.networks import mlp, taps, training
+from jaxdist.networks import mlp, training
+from jaxdist.networks.model import Model
 from tests.conftest import place, to_numpy, traced_at_most
 
 KEY = jax.random.key(11)
@@ -25,7 +26,7 @@ def ensemble(seeds=2):
 
 def train(activation="relu", *, params=None, examples, steps=5, optimizer=None, **kwargs):
     optimizer = optimizer or training.optimizer("sgd", 0.01)
-    model = activation if isinstance(activation, taps.Model) else mlp.model(activation)
+    model = activation if isinstance(activation, Model) else mlp.model(activation)
     return training.train(model, params or ensemble(), examples, examples, steps=steps, optimizer=optimizer, **kwargs)[
         :2
     ]
@@ -75,7 +76,7 @@ def test_metrics_belong_to_the_weights_after_as_many_updates(train_set, digits):
     assert metrics.loss.shape == metrics.train_accuracy.shape == metrics.test_accuracy.shape == (8, 2)
     x, y = np.asarray(test_set.x)[:200], np.asarray(test_set.y)[:200]
     for seed in range(2):
-        logits = model.apply(jax.tree.map(lambda leaf, k=seed: leaf[k], params), x, taps.identity)
+        logits = model.logits(jax.tree.map(lambda leaf, k=seed: leaf[k], params), x)
         assert metrics.test_accuracy[-1, seed] == pytest.approx((np.asarray(logits).argmax(axis=0) == y).mean())
     _, shorter, _ = training.train(model, ensemble(), train_set, test_set, steps=3, optimizer=optimizer)
     for long, short in zip(metrics, shorter, strict=True):
@@ -117,7 +118,7 @@ def test_any_optax_optimiser_trains_and_adam_is_optax_adam(train_set):
     x, y = jnp.asarray(np.asarray(train_set.x)[:301]), np.asarray(train_set.y)[:301]
 
     def loss(p):
-        logits = mlp.model("relu").apply(p, x, taps.identity)
+        logits = mlp.model("relu").logits(p, x)
         return optax.softmax_cross_entropy_with_integer_labels(logits.T, y).mean()
 
     plain = optax.adam(0.003)

@@ -9,7 +9,9 @@ import pytest
 
 from jaxdist import config
 from jaxdist.errors import InputError
-from jaxdist.networks import mlp, taps
+from jaxdist.networks import mlp
+from jaxdist.networks import model as networks_model
+from jaxdist.networks.model import Model
 from jaxdist.perturbations import ranges, rules
 from jaxdist.perturbations.rules import Rule
 from jaxdist.sweep import results
@@ -60,7 +62,7 @@ def test_every_layer_is_measured_in_one_pass(train_set):
 
 
 def test_a_site_without_a_declared_activation_is_measured_in_front_of_it_alone(trained, train_set):
-    model = taps.Model(mlp.model("relu").apply, unit_axis=0, class_axis=0)
+    model = Model(mlp.model("relu").apply, unit_axis=0, class_axis=0)
     with pytest.raises(
         InputError, match=r"ranges behind the activation need post=\{'dense0/pre': fn\}, or measured_on 'pre'"
     ):
@@ -111,7 +113,7 @@ def read_whole(params, x, tap):
 def test_blocks_and_devices_give_the_same_range(rule, digits):
     """To the bit for quantiles, which are counted."""
     params = np.random.default_rng(0).integers(-3, 4, (2, 64, 6)).astype(np.float32)
-    model = taps.Model(read_whole)
+    model = Model(read_whole)
     found = [
         ranges.measure(model, params, place(digits, 301, used), ("h",), measured_on="pre", rule=rule, block=block)["h"]
         for used, block in ((1, None), (2, None), (2, 100))
@@ -139,7 +141,7 @@ def with_positions(params, x, tap):
 def test_a_range_is_over_examples_and_positions(rule, digits):
     params = np.array([[1.0, -2.0, 0.5]], np.float32)
     examples = place(digits, 70, 2)
-    found = ranges.measure(taps.Model(with_positions), params, examples, ("h",), measured_on="pre", rule=rule)["h"]
+    found = ranges.measure(Model(with_positions), params, examples, ("h",), measured_on="pre", rule=rule)["h"]
     value = np.asarray(examples.x, np.float64)[:70].reshape(-1, 1) * params[0].astype(np.float64)
     low, high = (value.min(0), value.max(0)) if rule.kind == "minmax" else expected(rule, value)
     np.testing.assert_allclose((found.low[0], found.high[0]), (low, high), rtol=1e-5)
@@ -154,7 +156,7 @@ def test_the_spread_of_values_far_from_zero_is_not_lost(digits):
     examples = place(digits, 301, 2)
     rule = Rule("sd", deviations=1.0)
     shift = np.full((1, 4), 1e5, np.float32)
-    found = ranges.measure(taps.Model(far), shift, examples, ("h",), measured_on="pre", rule=rule, block=64)["h"]
+    found = ranges.measure(Model(far), shift, examples, ("h",), measured_on="pre", rule=rule, block=64)["h"]
     sd = np.asarray(examples.x, np.float64)[:301].reshape(301, -1)[:, 20:24].std(axis=0)
     # A float32 near 1e5 resolves 1/128.
     np.testing.assert_allclose((found.high[0] - found.low[0]) / 2, sd, atol=0.01)
@@ -190,8 +192,8 @@ def test_keys_keep_the_order_of_values():
 def test_ranges_behind_an_activation_need_one_that_passes_large_values(fn, passes):
     """Of plain functions, by what they give; the 24 units are on the first axis."""
     assert ranges.passes_large_values(fn, (24, 1)) == passes
-    model = taps.Model(mlp.model("relu").apply, ((SITE, fn),), unit_axis=0, class_axis=0)
-    found = (taps.Site(SITE, (24, 1)),)
+    model = Model(mlp.model("relu").apply, ((SITE, fn),), unit_axis=0, class_axis=0)
+    found = networks_model.trace(mlp.model("relu"), mlp.init(jax.random.key(0), (64, 24, 10)), jnp.ones((1, 64)))
     ranges.check(model, found, (SITE,), "pre")
     if passes:
         ranges.check(model, found, (SITE,), "post")
@@ -203,7 +205,7 @@ def test_ranges_behind_an_activation_need_one_that_passes_large_values(fn, passe
 
 
 def test_an_activation_given_as_a_site_is_accepted(trained, train_set):
-    model = taps.Model(mlp.model("relu").apply, ((SITE, "dense0/post"),), unit_axis=0, class_axis=0)
+    model = Model(mlp.model("relu").apply, ((SITE, "dense0/post"),), unit_axis=0, class_axis=0)
     for a, b in zip(
         ranges.measure(model, trained["relu"], train_set, (SITE,))[SITE],
         ranges.measure(mlp.model("relu"), trained["relu"], train_set, (SITE,))[SITE],

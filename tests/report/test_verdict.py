@@ -197,7 +197,7 @@ class TestFiles:
         assert set(frame.gauge) == {"as_is", "averaged", "absolute"}
 
     def test_a_family_that_edits_everywhere_alone_is_reported_too(self, tmp_path, monkeypatch):
-        given = made_up(left_out=tuple(name for name in families.ALL if name != "offset"))
+        given = made_up(left_out=tuple(name for name in dose_support.FAMILIES if name != "offset"))
         del given["offset"].attrs["identity"]
         monkeypatch.setattr(writing.figures, "save", lambda *_: [])
         writing.write(given, OPTIONS, tmp_path)
@@ -222,7 +222,9 @@ class TestFiles:
 def small(**options):
     """What a verdict is made of and no more, which is written and read in less time."""
     needed = ("clip", "offset", "noise", "floor", "dead_zone", "clip_both")
-    return made_up({"relu": DISTANCE}, left_out=tuple(name for name in families.ALL if name not in needed), **options)
+    return made_up(
+        {"relu": DISTANCE}, left_out=tuple(name for name in dose_support.FAMILIES if name not in needed), **options
+    )
 
 
 @pytest.fixture

@@ -13,7 +13,9 @@ import pytest
 from jaxdist.compute import blocks, devices, ensemble, tuning
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError
-from jaxdist.networks import mlp, taps
+from jaxdist.networks import mlp
+from jaxdist.networks import model as networks_model
+from jaxdist.networks.model import Model
 from jaxdist.perturbations import edits, families, ranges
 from jaxdist.sweep import ensemble_sweep, kernel
 from jaxdist.types import Ranges
@@ -174,14 +176,14 @@ class CountingModel:
 
 def test_a_sweep_is_one_trace_and_a_second_one_compiles_nothing(trained, train_set):
     counting = CountingModel()
-    model = taps.Model(counting, mlp.model("relu").post, unit_axis=0, class_axis=0)
+    model = Model(counting, mlp.model("relu").post, unit_axis=0, class_axis=0)
     made = some_edits(325, 24)
     ensemble_sweep.sweep(model, trained["relu"], made, train_set)
-    # To list the sites, to read the site, to look for narrow products, for the points: not once a point, seed or block.
-    assert counting.traces == 4
+    # To list the sites, and for the program: not once a point, seed or block.
+    assert counting.traces == 2
     other = jax.tree.map(lambda leaf: leaf * 1.5, trained["relu"])
     ensemble_sweep.sweep(model, other, jax.tree.map(lambda leaf: leaf + 0.5, made), train_set)
-    assert counting.traces == 5  # only the listing of the sites
+    assert counting.traces == 3  # only the listing of the sites
 
 
 def test_memory_grows_neither_with_examples_nor_with_points():
@@ -218,7 +220,7 @@ def test_only_what_follows_the_site_is_computed_for_a_point():
     x, value = jnp.ones((250, 784)), jnp.ones((128, 250))
 
     def head(params, x, value):
-        return taps.edit(model.apply, params, x, {SITE: lambda _: value})
+        return networks_model.edit(model, params, x, {SITE: lambda _: value})
 
     flops = jax.jit(head).lower(params, x, value).compile().cost_analysis()["flops"]
     assert 2 * 250 * 128 * 10 <= flops < 1.3 * 2 * 250 * 128 * 10
@@ -236,7 +238,7 @@ def test_any_function_of_the_model_form_is_swept_even_around_the_site(train_set)
     shapes = {"a": (64, 16), "b": (16, 12), "c": (64, 12), "d": (12, 10)}
     params = {k: rng.normal(size=(2, *shape)).astype(np.float32) for k, shape in shapes.items()}
     flat = dataclasses.replace(train_set, x=jax.jit(lambda x: x.reshape(len(x), -1))(train_set.x))
-    model = taps.Model(skip_connection, post=(("hidden", jax.nn.relu), ("late", jax.nn.relu)))
+    model = Model(skip_connection, post=(("hidden", jax.nn.relu), ("late", jax.nn.relu)))
     scales = np.array([0.2, 1.0, 3.0])
     made = {}
     for site, units in (("late", 12), ("hidden", 16)):
@@ -260,7 +262,7 @@ def test_a_layout_with_examples_first_gives_the_same_counts(trained, train_set):
         h = tap("dense0/pre", x.reshape(len(x), -1) @ first["weight"].T + first["bias"][None])
         return jnp.maximum(h, 0) @ second["weight"].T + second["bias"][None]
 
-    model = taps.Model(examples_first, post=(("dense0/pre", jax.nn.relu),))
+    model = Model(examples_first, post=(("dense0/pre", jax.nn.relu),))
     ours, _ = swept(mlp.model("relu"), trained["relu"], train_set)
     theirs, _ = swept(model, trained["relu"], train_set)
     assert max(int(jnp.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True)) <= 1
@@ -270,7 +272,7 @@ def test_a_site_that_is_not_there_is_refused_with_the_list_of_sites(trained, tra
     made = {"dense1/pre": some_edits(2, 24)[SITE]}
     with pytest.raises(
         InputError,
-        match=r"'dense1/pre': the model never reaches it; its sites are dense0/pre, dense0/post; did you mean",
+        match=r"'dense1/pre': the network has no such site; did you mean 'dense0/pre'.; its sites are dense0/pre",
     ):
         ensemble_sweep.sweep(mlp.model("relu"), trained["relu"], made, train_set)
 

@@ -83,6 +83,8 @@ def edited(network, family, p, h, draw, images):
         "random_offset": lambda: h * (high - sign(key, h) * p * r) / np.where(dead, 1, high) + sign(key, h) * p * r,
         "random_scale": lambda: h * np.exp(p * np.float64(jax.random.normal(wrapped(key), h.shape[1:]))),
         "noise": lambda: h + p * r * normal(key, images, h.shape[1]),
+        "zero": lambda: (1 - p) * h,
+        "mean": lambda: h + p * (h.mean(0) - h),
     }[family]()
     return np.where(dead, h, new), "pre"
 

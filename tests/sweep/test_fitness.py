@@ -18,7 +18,8 @@ from jaxdist.analysis import breakdowns, dose_tables, tables
 from jaxdist.compute import devices
 from jaxdist.compute.progress import silent
 from jaxdist.errors import InputError
-from jaxdist.networks import taps, targets
+from jaxdist.networks import targets
+from jaxdist.networks.model import Model
 from jaxdist.report import documents, markdown, summary, verdicts, writing
 from jaxdist.storage import result_files
 from jaxdist.sweep import counting, fitness, results, study, unedited
@@ -169,7 +170,7 @@ def _studied(ensembles, images):
     options = config.options_by_name(
         {"families": ("scale", "clip", "offset"), "dose": True, "units": True, "splits": ("train",)}, where="test"
     )
-    model = taps.Model(apply, (("h", jax.nn.relu),))
+    model = Model(apply, (("h", jax.nn.relu),))
     seeds = len(next(iter(ensembles.values()))["w"])
     splits = devices.place_splits({"train": images}, devices.make_mesh(seeds=seeds))
     subjects = {name: Subject(model, params) for name, params in ensembles.items()}
@@ -275,7 +276,7 @@ class TestDefinition:
     def test_counts_are_those_of_numpy_whatever_the_blocks(self, block, networks, images):
         x, y = images
         examples = devices.place(x, y, devices.make_mesh(seeds=7))
-        counts = unedited.measure(taps.Model(apply), changed(networks, 3, w=np.nan), examples, block=block)
+        counts = unedited.measure(Model(apply), changed(networks, 3, w=np.nan), examples, block=block)
         hidden = np.maximum(np.einsum("nd,sdh->snh", x.astype(float), networks["w"]) + networks["b"][:, None], 0)
         classes = np.einsum("snh,shc->snc", hidden, networks["v"]).argmax(-1)
         fine = np.arange(7) != 3

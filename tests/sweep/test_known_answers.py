@@ -13,7 +13,7 @@ from scipy import stats
 from jaxdist.analysis import preference
 from jaxdist.compute import devices, elementwise
 from jaxdist.config import Options, SweepConfig
-from jaxdist.networks import taps
+from jaxdist.networks.model import Model
 from jaxdist.perturbations import families
 from jaxdist.sweep import counting, family_sweeps, labels
 from jaxdist.sweep.counting import Context
@@ -80,7 +80,7 @@ def answers():
         given = Context(
             {"train": examples}, {SITE: (SITE,)}, options, range(count), nothing, lambda _, compute: compute()
         )
-        model = taps.Model(network, post=((SITE, elementwise.relu),))
+        model = Model(network, post=((SITE, elementwise.relu),))
         subjects = {"net": Subject(model, networks(kind, count, rng))}
         measured = {"net": counting.measure_ranges(subjects["net"], given, "net")}
         dosings = counting.dosings(subjects, given)

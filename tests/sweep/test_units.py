@@ -12,7 +12,8 @@ import pytest
 from jaxdist.compute import devices, ensemble, tuning
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError
-from jaxdist.networks import heads, mlp, taps
+from jaxdist.networks import heads, mlp
+from jaxdist.networks.model import Model
 from jaxdist.perturbations import edits, families
 from jaxdist.sweep import units
 from jaxdist.types import Ranges
@@ -125,7 +126,7 @@ def around_params():
 
 @pytest.mark.parametrize("follows", [jax.nn.softplus, "a"], ids=["function", "site"])
 def test_a_path_around_the_site_leaves_the_head_linear(follows, around_params, train_set):
-    model = taps.Model(around, (("h", follows),))
+    model = Model(around, (("h", follows),))
     np.testing.assert_allclose(
         heads.weights(model, around_params, "h", train_set), around_params["out"], rtol=1e-5, atol=1e-6
     )
@@ -154,20 +155,20 @@ def test_a_path_around_the_site_leaves_the_head_linear(follows, around_params, t
     ids=["activation on the logits", "soft cap", "normalised", "gated by the input", "slightly bent"],
 )
 def test_what_is_not_one_linear_map_is_found_out(head, around_params, train_set):
-    model = taps.Model(functools.partial(around, head=head), (("h", jax.nn.softplus),))
+    model = Model(functools.partial(around, head=head), (("h", jax.nn.softplus),))
     assert not heads.is_linear(model, around_params, "h", train_set)
 
 
 def test_an_activation_that_mixes_units_or_is_not_the_models_has_no_linear_head(around_params, train_set):
     softmax = functools.partial(around, activation=jax.nn.softmax)
     for follows in (jax.nn.softmax, "a"):
-        assert not heads.is_linear(taps.Model(softmax, (("h", follows),)), around_params, "h", train_set)
-    assert not heads.is_linear(taps.Model(around, (("h", jax.nn.relu),)), around_params, "h", train_set)
-    assert not heads.is_linear(taps.Model(around), around_params, "h", train_set)
+        assert not heads.is_linear(Model(softmax, (("h", follows),)), around_params, "h", train_set)
+    assert not heads.is_linear(Model(around, (("h", jax.nn.relu),)), around_params, "h", train_set)
+    assert not heads.is_linear(Model(around), around_params, "h", train_set)
     with pytest.raises(InputError, match="does not say what follows it"):
-        units.sweep(taps.Model(around), around_params, "h", some_edits(24), train_set, head="linear")
-    with pytest.raises(InputError, match="'g': the model never reaches it; its sites are h, a"):
-        heads.is_linear(taps.Model(around), around_params, "g", train_set)
+        units.sweep(Model(around), around_params, "h", some_edits(24), train_set, head="linear")
+    with pytest.raises(InputError, match="'g': the network has no such site; its sites are h, a"):
+        heads.is_linear(Model(around), around_params, "g", train_set)
 
 
 def test_units_follow_the_policy_of_dead_ones(trained, train_set):

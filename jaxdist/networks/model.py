@@ -1,0 +1,292 @@
+"""A network whose named values can be read and edited, with the layout of its values: what everything measures.
+
+Values that are read have examples on their first axis, or on the second where units are on the first. A site in a loop
+has a value for each iteration, and one that is called several times a value for each call: these lie along axes of
+their own after that of examples, and an edit acts on each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.extend import core
+
+from jaxdist.errors import InputError
+from jaxdist.networks import site_splits, site_values
+from jaxdist.networks.site_primitives import site
+from jaxdist.networks.site_programs import Action as Action
+from jaxdist.networks.site_splits import Split
+from jaxdist.networks.site_values import Site, Traced
+from jaxdist.types import Apply, Params
+
+Output = str | int | Callable[[Any], Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A network's function with the layout of its values; hashable, so that equal models share compiled programs.
+
+    `post` says what follows a site, where something needs the value after it: the activation as a function, or the
+    name of the site that holds it. The axes are those of units in a site's value and of classes in the logits; the
+    defaults are Flax's ([n, ..., H] and [n, C]). Where the function returns more than logits, `output` picks them: a
+    key or an attribute's name, a position, or a function.
+    """
+
+    apply: Apply
+    post: tuple[tuple[str, Action | str], ...] = ()
+    unit_axis: int = -1
+    class_axis: int = -1
+    output: Output | None = None
+
+    def after(self, name: str) -> Action | str | None:
+        """What follows a site, if the model says so: a function, or a site."""
+        return dict(self.post).get(name)
+
+    def logits(self, params: Params, x: Any) -> Array:
+        """The logits of a block, without any edit.
+
+        Raises:
+          InputError: if the function does not return them as one array, and `output` does not pick one.
+        """
+        returned = self.apply(params, x, site) if site_values.takes_tap(self.apply) else self.apply(params, x)
+        picked = _picked(returned, self.output)
+        _refuse_unless_array(picked, self.output)
+        return picked
+
+
+def _picked(returned: Any, output: Output | None) -> Any:
+    if output is None:
+        return returned
+    if callable(output):
+        return output(returned)
+    try:
+        return getattr(returned, output) if isinstance(output, str) and hasattr(returned, output) else returned[output]
+    except (LookupError, TypeError):
+        raise InputError(
+            f"output: apply returns {_kind(returned)[0]}, which has no {output!r}; name what holds the logits, or give "
+            "a function that picks them"
+        ) from None
+
+
+def _kind(returned: object) -> tuple[str, str]:
+    """What was returned, in words, and what would pick an array of it."""
+    kind, pick = "None" if returned is None else f"a {type(returned).__name__}", ""
+    fields = getattr(returned, "_fields", None) or (
+        [field.name for field in dataclasses.fields(returned)] if dataclasses.is_dataclass(returned) else []
+    )
+    # What is picked has the logits' usual name, or comes first.
+    if fields:
+        pick = repr("logits" if "logits" in fields else fields[0])
+    elif isinstance(returned, Mapping) and returned:
+        kind += f" with {', '.join(map(repr, returned))}"
+        pick = repr("logits" if "logits" in returned else next(iter(returned)))
+    elif isinstance(returned, (tuple, list)) and returned:
+        kind, pick = f"{kind} of {len(returned)}", "0"
+    return kind, pick
+
+
+def _refuse_unless_array(logits: object, output: Output | None) -> None:
+    if isinstance(logits, (Array, np.ndarray)):
+        return
+    kind, pick = _kind(logits)
+    what = "apply" if output is None else f"output={output!r}"
+    way_out = f"pick them by output={pick}" if pick and output is None else "give a function for output that picks them"
+    if output is None and not pick:
+        way_out = "return them as one"
+    raise InputError(f"{what}: expected logits [n, C] for x[n, ...] as one array, got {kind}; {way_out}")
+
+
+LOGITS = "\0logits"
+"""The site of the logits of a model `with_logits`; no model's own can have this name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _WithLogits:
+    model: Model
+
+    def __call__(self, params: Params, x: Any) -> Array:
+        inner, axis = self.model.class_axis, self.model.unit_axis % 2
+        logits = jnp.moveaxis(self.model.logits(params, x), inner, axis)
+        return jnp.moveaxis(site(LOGITS, logits), axis, inner)
+
+
+def with_logits(model: Model) -> Model:
+    """The same model with its logits as a further site, whose units are the classes."""
+    return dataclasses.replace(model, apply=_WithLogits(model), output=None)
+
+
+class Sites(tuple[Site, ...]):
+    """A model's sites in the order of its program, a call each, with the `traced` network that they are of."""
+
+    traced: Traced
+
+    @property
+    def program(self) -> core.ClosedJaxpr:
+        """What the network computes."""
+        return self.traced.program
+
+    @property
+    def names(self) -> list[str]:
+        """Their names, each once."""
+        return list(dict.fromkeys(each.name for each in self))
+
+    def of(self, key: str) -> list[Site]:
+        """The calls that a key means, of one name.
+
+        Raises:
+          InputError: if it means none, or sites of several names.
+        """
+        resolved = self.traced.keys(key)
+        if len(resolved) > 1:
+            raise InputError(
+                f"site '{key}': means {len(resolved)} sites, {', '.join(each.name for each in resolved)}; name each"
+            )
+        (meant,) = resolved
+        calls = [each for each in self.traced.every_site if each.name == meant.name]
+        return [each for each in calls if meant.call in (None, each.call)]
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """The shape of the value that an edit at a key acts on: that of each of its calls and iterations."""
+        return self.of(key)[0].shape
+
+    def whole_shape(self, key: str, unit_axis: int) -> tuple[int, ...]:
+        """The shape of what `read` gives at a key."""
+        calls = self.of(key)
+        iterated = () if self.traced.keys(key)[0].iteration is not None else calls[0].loops
+        more = ((len(calls),) if len(calls) > 1 else ()) + tuple(length or 1 for length in iterated)
+        shape, place = calls[0].shape, _after_rows(len(calls[0].shape), unit_axis)
+        return (*shape[:place], *more, *shape[place:])
+
+
+def _after_rows(ndim: int, unit_axis: int) -> int:
+    """The axis after that of examples."""
+    return 2 if ndim > 1 and unit_axis % ndim == 0 else 1
+
+
+def trace(model: Model, params: Params, x: Any) -> Sites:
+    """List a model's sites for one network's parameters and a block; both may be shapes; nothing is computed."""
+    traced = site_values.trace(model.logits, params, x)
+    listed = Sites(traced.sites)
+    listed.traced = traced
+    return listed
+
+
+def shapes_of_one(x: Any) -> Any:
+    """The shapes and types of one example [1, ...] of inputs, an array or a pytree of them."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), x)
+
+
+def sites_for_one(model: Model, params: Params, x: Any, keys: Iterable[str] = ()) -> Sites:
+    """List the sites for one example of stacked parameters (leading S), and refuse those `keys` that cannot be edited.
+
+    Raises:
+      InputError: as `check` does.
+    """
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
+    sites = trace(model, one, shapes_of_one(x))
+    check(sites, keys)
+    return sites
+
+
+def check(sites: Sites, keys: Iterable[str]) -> None:
+    """Refuse keys whose values cannot be edited.
+
+    Raises:
+      InputError: if a site is not reached or out of reach, if calls differ in shape, if its values are not of
+        floating-point numbers, or if the logits do not depend on it.
+    """
+    for key in keys:
+        calls = sites.of(key)
+        if len({each.shape for each in calls}) > 1 or len({each.loops for each in calls}) > 1:
+            shapes = ", ".join(dict.fromkeys(str(each.shape) for each in calls))
+            raise InputError(
+                f"site '{key}': its {len(calls)} calls have values of different shapes or loops, {shapes}; name one "
+                f"call, as '{key}#0'"
+            )
+        (shape, dtype) = calls[0].shape, calls[0].dtype
+        if not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize < 2:
+            raise InputError(
+                f"site '{key}': its value is of {dtype}, where edits need floating-point numbers of 16 bits or more; "
+                f"take a site whose value is of such, as before the step that makes {dtype} of it"
+            )
+        if not math.prod(shape):
+            raise InputError(
+                f"site '{key}': its value has shape {shape}, so there is nothing to edit; take a site with at least "
+                "one unit"
+            )
+        site_splits.split(sites.traced, [key])
+
+
+def cut(model: Model, params: Params, x: Any, keys: Sequence[str]) -> Split:
+    """A model's program for such arguments, cut at the sites that edits are of; raises as `site_splits.split` does."""
+    return site_splits.split(site_values.trace(model.logits, params, x), keys)
+
+
+def edit(model: Model, params: Params, x: Any, edits: Mapping[str, site_values.Edit]) -> Array:
+    """The logits with each named site's values passed through a function, or replaced by an array.
+
+    Raises:
+      InputError: while tracing, if a site is not reached, or an edit changes a value's shape or type.
+    """
+    logits: Array = site_values.edit(model.logits, params, x, edits)
+    return logits
+
+
+def read(
+    model: Model, params: Params, x: Any, keys: Iterable[str], edits: Mapping[str, site_values.Edit] | None = None
+) -> tuple[Array, dict[str, Array]]:
+    """The logits and the values at the named sites, perhaps with others edited; raises as `edit` does."""
+    keys = tuple(dict.fromkeys(keys))
+    sites = trace(model, params, x)
+    logits, values = sites.traced.evaluate(params, x, edits or {}, keys)
+    written = {key: site_values.written(sites.traced.keys(key)[0]) for key in keys}
+    return logits, {key: _laid_out(values[written[key]], sites, key, model.unit_axis) for key in keys}
+
+
+def _laid_out(value: Any, sites: Sites, key: str, unit_axis: int) -> Array:
+    """The values of all calls and iterations in one array, as the module says."""
+    calls = sites.of(key)
+    iterated = 0 if sites.traced.keys(key)[0].iteration is not None else len(calls[0].loops)
+    place = _after_rows(len(calls[0].shape), unit_axis)
+    each = [
+        jnp.moveaxis(one, range(iterated), range(place, place + iterated))
+        for one in (value if isinstance(value, tuple) else (value,))
+    ]
+    return each[0] if len(each) == 1 else jnp.stack(each, place)
+
+
+def read_after(
+    model: Model, params: Params, x: Any, keys: Iterable[str]
+) -> tuple[Array, dict[str, Array], dict[str, Array]]:
+    """The logits, the values at the named sites, and those after the activations that follow them.
+
+    A site is missing from the last where the model does not say what follows it. Raises as `edit` does.
+    """
+    keys = tuple(keys)
+    after = {key: follows for key in keys if (follows := model.after(key)) is not None}
+    elsewhere = [follows for follows in after.values() if isinstance(follows, str)]
+    logits, values = read(model, params, x, [*keys, *elsewhere])
+    results = {
+        key: values[follows] if isinstance(follows, str) else follows(values[key]) for key, follows in after.items()
+    }
+    return logits, {key: values[key] for key in keys}, results
+
+
+def programs(equation: core.JaxprEqn) -> Iterable[core.Jaxpr]:
+    """The programs within an equation: what it calls, repeats or chooses from."""
+    return core.jaxprs_in_params(equation.params)
+
+
+def equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
+    """All equations of a traced program, each followed by those of the programs within it."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for program in programs(equation):
+            yield from equations(program)

@@ -1,0 +1,93 @@
+"""Families that lead a value towards another one, v + p (target - v): as it is at p = 0, the target alone at p = 1."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxdist.perturbations import edits
+from jaxdist.perturbations.edits import Affine
+from jaxdist.perturbations.family import Family
+from jaxdist.registry import FAMILIES
+from jaxdist.types import AnyArray, Ranges
+
+
+def grid() -> np.ndarray:
+    """21 fractions from 0 to 1."""
+    return np.linspace(0, 1, 21)
+
+
+def toward(fraction: AnyArray, target: AnyArray) -> Affine:
+    """The edit that leads units towards targets [..., H] by a fraction of the way that broadcasts with them."""
+    fraction = jnp.asarray(fraction, jnp.float32)
+    infinite = jnp.full(jnp.broadcast_shapes(fraction.shape, jnp.shape(target)), jnp.inf)
+    return Affine(
+        *(jnp.broadcast_to(leaf, infinite.shape) for leaf in (1 - fraction, fraction * target, -infinite, infinite))
+    )
+
+
+def towards_zero(ranges: Ranges, fraction: Array) -> Affine:
+    """Every value times 1 - p."""
+    return edits.unedited(ranges.low.size)._replace(scale=jnp.full_like(ranges.low, 1 - fraction))
+
+
+ZERO = Family(
+    name="zero",
+    text=FAMILIES["zero"],
+    edit=towards_zero,
+    grid=grid,
+    above="zeroed by",
+    few=(0.5, 1.0),
+    unit="value",
+    label="zero: towards 0",
+    effect="scale",
+    dash="dashed",
+)
+
+MEAN = Family(
+    name="mean",
+    text=FAMILIES["mean"],
+    edit=towards_zero,  # the means, which are no part of the ranges, are added where the sweep has measured them
+    grid=grid,
+    above="averaged by",
+    kind="mean",
+    few=(0.5, 1.0),
+    unit="value",
+    label="mean: towards the unit's mean",
+    effect="other",
+    dash="dashed",
+)
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["fraction"], meta_fields=["function"])
+@dataclasses.dataclass(frozen=True)
+class ByFunction:
+    """What a function makes of a value and a fraction, which is the same for all units; leaf [H]."""
+
+    fraction: Array
+    function: Callable[[Array, Array], Array]
+
+    def apply(self, value: Array, example_index: Array, unit_axis: int) -> Array:
+        """Apply to a value, whose type it keeps."""
+        return jnp.asarray(self.function(value, self.fraction[0].astype(value.dtype))).astype(value.dtype)
+
+
+def of_function(function: Callable[[Array, Array], Array]) -> Family:
+    """The family of a function of (value, fraction): 21 fractions from 0, where it should edit nothing, to 1.
+
+    Its name is the function's.
+    """
+    name = getattr(function, "__name__", type(function).__name__).lower().strip("_<>")
+
+    def edit(ranges: Ranges, fraction: Array) -> ByFunction:
+        return ByFunction(jnp.full_like(ranges.low, fraction), function)
+
+    edit.__module__, edit.__qualname__ = function.__module__, getattr(function, "__qualname__", name)
+    text = (function.__doc__ or "").strip().partition("\n")[0] or f"what the function {name} makes of a value and p"
+    return Family(name=name, text=text, edit=edit, grid=grid, above=f"{name[:13]} by", kind="other", few=(0.5, 1.0))
