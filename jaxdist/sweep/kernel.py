@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxdist.compute import blocks, elementwise
-from jaxdist.networks import Action, Model, layouts
+from jaxdist.networks import Action, Model, Sites, layouts
 from jaxdist.networks import model as networks_model
 from jaxdist.perturbations import Drawn, Edit
 from jaxdist.sweep import averages, metrics, moments
@@ -22,6 +22,10 @@ from jaxdist.sweep.averages import Averages
 from jaxdist.sweep.metric import Metric
 from jaxdist.sweep.moments import Moments
 from jaxdist.types import AnyArray, Params
+
+
+PLAIN = frozenset({"jit", "pjit", "closed_call", "core_call"})
+"""Primitives whose programs are evaluated where they are called, so that a value within them can be handed out."""
 
 
 class Counts(NamedTuple):
@@ -79,11 +83,14 @@ def predictor(
 ) -> Predictor:
     """What one network makes of one block, given the edits of all points, leaves [P, H], and what is watched.
 
-    What no edit changes is computed once; a point computes the rest.
+    What no edit changes is computed once; a point computes the rest. Where the watched site has several calls, or lies
+    in a loop and the like, a point computes the whole network: the activations of all calls and iterations are watched,
+    with what edits of earlier ones have made of them.
     """
     axis = model.unit_axis
+    several = watch is not None and _is_several(networks_model.trace(model, params, part.x), watch.site)
     cut = networks_model.cut(
-        model, params, part.x, [*sites, *([watch.site] if watch and watch.site not in sites else [])]
+        model, params, part.x, [*sites, *([watch.site] if watch and not several and watch.site not in sites else [])]
     )
     residuals = cut.before(params, part.x)
     drawn = _drawn(model, params, part, edits, sites)
@@ -98,17 +105,27 @@ def predictor(
                     value = edit.apply_drawn(value, drawn[site], axis)
                 elif edit is not None:
                     value = edit.apply(value, part.number, axis)
-                if watch and site == watch.site:
+                if watch and site == watch.site and not several:
                     seen.append(watch.value(value))
                 return value
 
             return act
 
-        logits = cut.after(residuals, {site: action(site) for site in cut.marks})
+        actions = {site: action(site) for site in cut.marks}
+        if watch and several:
+            logits, values = networks_model.read(model, params, part.x, [watch.site], actions)
+            return logits, watch.value(values[watch.site])
+        logits = cut.after(residuals, actions)
         return logits, seen[0] if seen else None
 
     logits, before = logits_and_after({})
     return Predictor(logits, before, logits_and_after)
+
+
+def _is_several(sites: Sites, site: str) -> bool:
+    """Whether a site's values are several arrays, or are made within a program that hands out no array but its own."""
+    calls = sites.of(site)
+    return len(calls) > 1 or any(not PLAIN.issuperset(call.inside) for call in calls)
 
 
 def _drawn(
