@@ -65,8 +65,8 @@ def probe(
       sites: which values to edit, each by itself and all together; by default those that `post` names. "mlp" is all
         calls of a site, "mlp#1" its second, "layers/mlp@3" iteration 3 of the loop around it; "layers/*/up" stands for
         every site that it matches.
-      post: what follows a site: its activation, a function, or the name of the site after it. The paper's ranges are
-        measured there; without it, on the values themselves (``measured_on="pre"``).
+      post: what follows a site: its activation, a function, or the name of the site after it, by the same keys as in
+        `sites`. The paper's ranges are measured there; without it, on the values themselves (``measured_on="pre"``).
       stacked: intervals are over seeds then; those of one network are over its images, and speak of it only.
       name: of the network, in tables and figures.
       unit_axis, class_axis: of a site's value and of the logits; by default the last.
@@ -87,7 +87,6 @@ def probe(
     """
     model = own_networks.model(apply, post, unit_axis, class_axis, output)
     chosen = _options(options, test, "post" if model.post else "pre")
-    names = tuple(dict(model.post)) if sites is None else sites
     given = {"train": own_data.pair(train, "train")}
     if stacked:
         params = own_networks.as_stacked(model, params, given["train"][0])
@@ -95,16 +94,20 @@ def probe(
     if test is not None:
         given["test"] = own_data.pair(test, "test")
     images: dict[str, tuple[Any, np.ndarray]] = {}
+    names: Sequence[str] = ()
     classes = 0
     for split, (x, y) in given.items():
         traced = own_networks.traced(model, params, x, split, several=stacked)
         classes = own_networks.classes(model, *traced)
         images[split] = x, own_data.labels(y, devices.count(x), classes, split)
         if split == "train":
-            names = own_networks.expanded(names, traced[0].sites)
+            model = own_networks.with_post_of_each(model, traced[0].sites)
+            names = own_networks.expanded(tuple(dict(model.post)) if sites is None else sites, traced[0].sites)
             own_networks.check_sites(model, names, traced)
     odd = oddities.notes(images, classes, what="examples", one_class=True)
     targets = targets_of(names, chosen.sweep.layers)
+    for together in targets.values():
+        networks_model.check_together(traced[0].sites, together)
     # Networks that are not finite are left out, so the mesh is that of the others.
     finite = [not array for array in unedited.not_finite_weights(params)]
     splits = _placed(images, devices.make_mesh(seeds=sum(finite) or seeds))
@@ -208,9 +211,16 @@ def _refuse_dependent(
 ) -> None:
     """Prove by the network's program that examples stay apart, or else look at every network with finite weights.
 
+    First of all, sites have to hold all examples of a block.
+
     These are looked at on every split, in the blocks that they are swept in.
     """
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
+    for split, (x, _) in images.items():
+        listed = networks_model.trace(model, one, networks_model.shapes_of_one(x))
+        size = blocks.even_size(splits[split], sizes.of_block(block, listed))
+        x_block = jax.tree.map(lambda leaf, size=size: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), x)
+        own_networks.check_block(model, sites, listed, one, x_block)
     verdict = rows.examine(model.logits, one, devices.rows(next(iter(images.values()))[0], slice(0, 1)))
     if verdict.independent:
         return

@@ -2,7 +2,8 @@
 
 Values that are read have examples on their first axis, or on the second where units are on the first. A site in a loop
 has a value for each iteration, and one that is called several times a value for each call: these lie along axes of
-their own after that of examples, and an edit acts on each.
+their own, after that of examples where the model's axis of units is counted from the last, at the end where it is
+counted from the first. An edit acts on each.
 """
 
 from __future__ import annotations
@@ -161,13 +162,25 @@ class Sites(tuple[Site, ...]):
         calls = self.of(key)
         iterated = () if self.traced.keys(key)[0].iteration is not None else calls[0].loops
         more = ((len(calls),) if len(calls) > 1 else ()) + tuple(length or 1 for length in iterated)
-        shape, place = calls[0].shape, _after_rows(len(calls[0].shape), unit_axis)
+        shape = calls[0].shape
+        place = _further_axis(key, len(shape), unit_axis) if more else 0
         return (*shape[:place], *more, *shape[place:])
 
 
-def _after_rows(ndim: int, unit_axis: int) -> int:
-    """The axis after that of examples."""
-    return 2 if ndim > 1 and unit_axis % ndim == 0 else 1
+def _further_axis(key: str, ndim: int, unit_axis: int) -> int:
+    """Where further axes go into a value at a site, so that `unit_axis` stays the axis of its units.
+
+    Raises:
+      InputError: if there is no such place.
+    """
+    if unit_axis >= 0:
+        return ndim
+    if ndim + unit_axis > 0:
+        return 1
+    raise InputError(
+        f"site '{key}': unit_axis {unit_axis} is the first of {ndim} axes, where a site of several calls or iterations "
+        "needs an axis that is counted from the first; give unit_axis 0"
+    )
 
 
 def trace(model: Model, params: Params, x: Any) -> Sites:
@@ -224,6 +237,11 @@ def check(sites: Sites, keys: Iterable[str]) -> None:
         site_splits.split(sites.traced, [key])
 
 
+def check_together(sites: Sites, keys: Sequence[str]) -> None:
+    """Refuse keys that cannot be edited at once; raises as `site_splits.split` does."""
+    site_splits.split(sites.traced, keys)
+
+
 def cut(model: Model, params: Params, x: Any, keys: Sequence[str]) -> Split:
     """A model's program for such arguments, cut at the sites that edits are of; raises as `site_splits.split` does."""
     return site_splits.split(site_values.trace(model.logits, params, x), keys)
@@ -254,7 +272,9 @@ def _laid_out(value: Any, sites: Sites, key: str, unit_axis: int) -> Array:
     """The values of all calls and iterations in one array, as the module says."""
     calls = sites.of(key)
     iterated = 0 if sites.traced.keys(key)[0].iteration is not None else len(calls[0].loops)
-    place = _after_rows(len(calls[0].shape), unit_axis)
+    if len(calls) == 1 and not iterated:
+        return value
+    place = _further_axis(key, len(calls[0].shape), unit_axis)
     each = [
         jnp.moveaxis(one, range(iterated), range(place, place + iterated))
         for one in (value if isinstance(value, tuple) else (value,))

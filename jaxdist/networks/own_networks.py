@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import operator
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 
 from jaxdist.data import own_data
 from jaxdist.errors import InputError
+from jaxdist.formatting import counted
 from jaxdist.networks import model as networks_model
 from jaxdist.networks import site_values
 from jaxdist.networks.model import Action, Model, Output, Sites
@@ -224,6 +226,24 @@ def expanded(keys: Sequence[str], sites: Sites) -> Sequence[str]:
     return tuple(itertools.chain(*each))
 
 
+def with_post_of_each(made: Model, sites: Sites) -> Model:
+    """The model with each key of `post` that matches several names replaced by a key a name.
+
+    Raises:
+      InputError: for such a key that means no site, or with one site that follows several.
+    """
+    post: dict[str, Action | str] = {}
+    for key, follows in made.post:
+        names = expanded([key], sites) if "*" in key and key not in sites.names else [key]
+        if len(names) > 1 and isinstance(follows, str):
+            raise InputError(
+                f"post: '{key}' means {len(names)} sites, {', '.join(names)}, of which '{follows}' cannot follow each; "
+                "name each with its own"
+            )
+        post |= dict.fromkeys(names, follows)
+    return dataclasses.replace(made, post=tuple(post.items()))
+
+
 def check_sites(made: Model, sites: Sequence[str], traced: tuple[Traced, Traced]) -> None:
     """Refuse sites that the network does not reach, or that do not have examples and units where they should.
 
@@ -242,13 +262,41 @@ def check_sites(made: Model, sites: Sequence[str], traced: tuple[Traced, Traced]
         _check_axes(site, single.shape(site), double.shape(site), made.unit_axis)
         after = made.after(site)
         if isinstance(after, str):
-            if single.whole_shape(after, made.unit_axis) != single.whole_shape(site, made.unit_axis):
+            shapes = [single.whole_shape(key, made.unit_axis) for key in (after, site)]
+            if shapes[0] != shapes[1]:
                 raise InputError(
-                    f"post: '{after}' has shape {single.shape(after)} for one example where '{site}' has "
-                    f"{single.shape(site)}; expected the site right after its activation"
+                    f"post: '{after}' has shape {shapes[0]} for one example where '{site}' has {shapes[1]}, calls and "
+                    "iterations among these; expected the site right after its activation, in the same of them"
                 )
         elif after is not None:
             _check_activation(site, after, double.shape(site))
+
+
+def check_block(made: Model, sites: Sequence[str], traced: Sites, params: Params, x: Any) -> None:
+    """Refuse sites in loops or of several calls that do not have all examples of a block in each of them.
+
+    Args:
+      traced: the network's sites for one example.
+      params: of one network; they and the block `x` may be shapes.
+
+    Raises:
+      InputError: as where the network goes over a block of its own examples by ``jax.lax.map``.
+    """
+    several = [site for site in sites if len(calls := traced.of(site)) > 1 or calls[0].loops]
+    if not several:
+        return
+    whole, rows = networks_model.trace(made, params, x), jax.tree.leaves(x)[0].shape[0]
+    for site in several:
+        alone = traced.of(site)
+        calls = [each for each in whole.traced.every_site if each.name == alone[0].name]
+        shape = calls[0].shape
+        examples = 1 if made.unit_axis % len(shape) == 0 else 0
+        if alone[0].calls != len(calls) or any(each.shape[examples] != rows for each in calls):
+            raise InputError(
+                f"site '{site}': of a block of {counted(rows, 'example')} its values have shape {shape} in each of its "
+                "calls and iterations, so the network takes the block apart, as jax.lax.map with a batch_size does; "
+                "give a function that computes the block as a whole, since a sweep cuts blocks itself"
+            )
 
 
 def _check_axes(site: str, single: tuple[int, ...], double: tuple[int, ...], unit_axis: int) -> None:

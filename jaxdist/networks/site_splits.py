@@ -112,7 +112,10 @@ def split(traced: site_values.Traced, keys: Iterable[str]) -> Split:
         marked[text] = tuple(f"\0{text} {k}" for k in range(len(wanted)))
         for key, mark in zip(wanted, marked[text], strict=True):
             if key in actions:
-                raise InputError(f"split: '{text}' names a value that another key names; give each value one key")
+                raise InputError(
+                    f"site '{text}': another key names a value that it names; of sites that are edited together name "
+                    "each value once"
+                )
             actions[key] = _marking(mark)
     inner = traced.program.jaxpr
 

@@ -158,7 +158,21 @@ def measure(
         size=sizes.of_block(block, listed),
         precision=precision,
     )
+    for site in sites:
+        _refuse_without_values(model, listed, site, measured[site])
     return measured
+
+
+def _refuse_without_values(model: Model, listed: Sites, site: str, measured: Ranges) -> None:
+    """Refuse ranges of a site whose values are NaN because a branch around it is not taken."""
+    follows = model.after(site)
+    calls = [*listed.of(site), *(listed.of(follows) if isinstance(follows, str) else ())]
+    if any("cond" in call.inside for call in calls) and np.isnan([measured.low, measured.high]).any():
+        raise InputError(
+            f"site '{site}': it lies in a branch of jax.lax.cond or switch that is not always taken, where it has no "
+            "values, so that its ranges are undefined; name a call ('#1') or an iteration ('@0') that is taken, or a "
+            "site outside of the branches"
+        )
 
 
 def _shapes_of_one(params: Params, examples: Examples) -> tuple[Params, Any]:
@@ -250,7 +264,9 @@ class Measured:
         result = {}
         for site, (whole, idle) in found.items():
             if self.kind == "quantile":
-                low, high = quantiles[site]
+                # Among sorted values NaN would count as the largest.
+                undefined = jnp.isnan(whole.low) | jnp.isnan(whole.high)
+                low, high = (jnp.where(undefined, jnp.nan, quantile) for quantile in quantiles[site])
             elif isinstance(whole, rules.Moments):
                 around = self.deviations * jnp.sqrt(whole.squares / whole.number.astype(jnp.float32))
                 low, high = whole.mean - around, whole.mean + around

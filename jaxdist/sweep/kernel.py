@@ -23,7 +23,6 @@ from jaxdist.sweep.metric import Metric
 from jaxdist.sweep.moments import Moments
 from jaxdist.types import AnyArray, Params
 
-
 PLAIN = frozenset({"jit", "pjit", "closed_call", "core_call"})
 """Primitives whose programs are evaluated where they are called, so that a value within them can be handed out."""
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxdist.compute import Examples, Reducer, blocks, elementwise, over_networks
+from jaxdist.errors import InputError
 from jaxdist.networks import Model, sizes
 from jaxdist.networks import model as networks_model
 from jaxdist.types import AnyArray, Params
@@ -79,6 +80,35 @@ class Slopes(Reducer):
         return jax.tree.map(lambda leaf: leaf / total.astype(jnp.float32), state)
 
 
+def check(model: Model, params: Params, examples: Examples, site: str) -> None:
+    """Refuse a site through which the logits cannot be differentiated, for stacked parameters; nothing is computed.
+
+    Raises:
+      InputError: as where a while loop comes after it, or where `model.check` refuses it.
+    """
+    sites = networks_model.sites_for_one(model, params, examples.x, [site])
+    none = jnp.zeros(sites.shape(site)[model.unit_axis], jnp.float32)
+
+    def slope(params: Params, x: Array) -> Small:
+        def total(edit: Small) -> Array:
+            act = functools.partial(edit.apply, unit_axis=model.unit_axis)
+            return networks_model.edit(model, params, x, {site: act}).sum()
+
+        return jax.grad(total)(Small(none, none))
+
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
+    try:
+        jax.eval_shape(slope, one, jax.ShapeDtypeStruct((1, *examples.x.shape[1:]), examples.x.dtype))
+    except InputError:
+        raise
+    except (ValueError, TypeError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
+        raise InputError(
+            f"site '{site}': the sensitivity needs derivatives of the logits by its values, which JAX cannot take "
+            f"({reason}); leave sensitivity out, or take a site after that"
+        ) from error
+
+
 def measure(
     model: Model,
     params: Params,
@@ -92,9 +122,12 @@ def measure(
 
     A site with positions has one offset and one log-scale a unit: the derivatives sum over positions.
 
+    Of one with several calls or iterations they sum over these as well, each edited alike.
+
     Raises:
-      InputError: if the model does not reach the site exactly once.
+      InputError: if the model does not reach the site, or `check` refuses it.
     """
+    check(model, params, examples, site)
     found = networks_model.sites_for_one(model, params, examples.x, [site])
     size = sizes.of_block(block, found)
     measured: Sensitivity = over_networks(Slopes(model, site), params, None, examples, size=size, precision=precision)

@@ -42,11 +42,13 @@ def study(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr.Dat
     ask for. Networks that are not finite are in the first alone.
 
     Raises:
-      InputError: if a model does not reach a site, a rule or formula means nothing for a network, or all of a network's
-        seeds are not finite.
+      InputError: if a model does not reach a site or has no derivatives that are asked for, a rule or formula means
+        nothing for a network, or all of a network's seeds are not finite.
     """
     for subject in subjects.values():
         family_sweeps.check(subject.model, context.targets, context.options)
+        for target in context.single if context.options.sweep.sensitivity else ():
+            sensitivity.check(subject.model, subject.params, context.splits["train"], *context.targets[target])
     counted = unedited_group(subjects, context.splits, context.seeds, context.options.compute.block)
     fit = fit_subjects(subjects, context, counted)
     measured = _measured(fit.subjects, fit.context)

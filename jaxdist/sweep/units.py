@@ -56,7 +56,7 @@ def sweep(
       H together beyond the counts.
 
     Raises:
-      InputError: if the model does not reach the site exactly once, or `head` is 'linear' and the site's is not.
+      InputError: if the model does not reach the site, or `head` is 'linear' and the site's is not.
       ValueError: if the edits' leaves do not fit the ensemble and the site.
     """
     found = networks_model.sites_for_one(model, params, examples.x, [site])

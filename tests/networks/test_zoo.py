@@ -226,7 +226,9 @@ def test_resnet_of_flaxmodels():
     apply, params = jaxdist.from_linen(module, variables, train=False)
     names = listed(apply, params, IMAGES)
     assert len(names) == 49
-    assert names[2:7] == [f"BasicBlock_0/{part}_{k}" for k in (0, 1) for part in ("Conv", "BatchNorm")] + ["BasicBlock_0"]
+    assert names[2:7] == [f"BasicBlock_0/{part}_{k}" for k in (0, 1) for part in ("Conv", "BatchNorm")] + [
+        "BasicBlock_0"
+    ]
     for path in ("Conv_0", "BasicBlock_3/BatchNorm_1", "BasicBlock_6"):
         assert_edits(apply, params, IMAGES, {path: uneven}, linen_by_hand(module, path, train=False))
 
@@ -284,9 +286,7 @@ def test_resnet_of_haiku():
     assert len(names) == 36
     assert (names[0], names[-1]) == ("res_net/~/initial_conv", "res_net")
     for name in ("res_net/~/initial_batchnorm", "res_net/~/block_group_1/~/block_0", "res_net/~/logits"):
-        assert_edits(
-            apply, params, IMAGES, {name: uneven}, haiku_by_hand(haiku, transformed, name, is_training=False)
-        )
+        assert_edits(apply, params, IMAGES, {name: uneven}, haiku_by_hand(haiku, transformed, name, is_training=False))
 
 
 # Equinox.
