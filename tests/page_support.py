@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import itertools
 import re
@@ -49,6 +50,8 @@ SKIPPED = {
     ("docs/variants.md", "jaxdist train configs/paper-as-described.toml"): HOURS,
 }
 """Why blocks are not run, by their page and how they begin."""
+OPTIONAL = {("docs/own-networks.md", "import equinox"): "equinox"}
+"""Packages that an installation may be without, by the blocks that need them, which are then not run."""
 
 _SHELL = ("|", ">", "&&")
 _PROGRESS = re.compile(r"^(train|sweep|report)\b.*\bin \d+ s\b")
@@ -66,7 +69,10 @@ class Block(NamedTuple):
     @property
     def skipped(self) -> str | None:
         """Why it is not run, if it is not."""
-        return next((why for (page, begin), why in SKIPPED.items() if self.begins(page, begin)), None)
+        absent = {
+            block: f"it needs {package}" for block, package in OPTIONAL.items() if not importlib.util.find_spec(package)
+        }
+        return next((why for (page, begin), why in (SKIPPED | absent).items() if self.begins(page, begin)), None)
 
     def begins(self, page: str, text: str) -> bool:
         return self.page == page and self.text.startswith(text)

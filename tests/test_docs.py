@@ -12,7 +12,7 @@ from jaxdist import config as configs
 from jaxdist.cli import parser
 from jaxdist.report import figures, gallery
 from tests import page_support
-from tests.page_support import ROOT, SKIPPED
+from tests.page_support import OPTIONAL, ROOT, SKIPPED
 
 PAGES = [page for page in page_support.pages() if page_support.to_run(page)]
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
@@ -47,9 +47,17 @@ def test_the_pages_that_say_most_have_blocks_that_run():
     assert {"README.md", "docs/tutorial.md", "docs/own-networks.md", "docs/how-to/own-family.md"} <= set(PAGES)
 
 
-@pytest.mark.parametrize(("page", "begin"), SKIPPED)
+@pytest.mark.parametrize(("page", "begin"), [*SKIPPED, *OPTIONAL])
 def test_what_is_not_run_is_still_there(page, begin):
-    assert any(block.begins(page, begin) for block in page_support.blocks(page)), SKIPPED[page, begin]
+    assert any(block.begins(page, begin) for block in page_support.blocks(page)), (page, begin)
+
+
+def test_blocks_of_packages_that_are_absent_are_left_out(monkeypatch):
+    (page, begin), package = next(iter(OPTIONAL.items()))
+    (block,) = (block for block in page_support.blocks(page) if block.begins(page, begin))
+    monkeypatch.setattr(page_support.importlib.util, "find_spec", lambda name: None if name == package else name)
+    assert block.skipped == f"it needs {package}"
+    assert block not in [each for each, _ in page_support.to_run(page)]
 
 
 @pytest.mark.parametrize("page", page_support.pages())

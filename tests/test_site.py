@@ -78,7 +78,7 @@ def test_the_reference_has_what_a_user_of_python_meets(site, built):
     text = "".join(page.text for path, page in built.items() if path.parent == site / "reference")
     for name in (
         "jaxdist.experiment.probes.probe",
-        "jaxdist.networks.Model",
+        "jaxdist.networks.model.Model",
         "jaxdist.sweep.ensemble_sweep.sweep",
         "jaxdist.analysis.statistics.corrected",
     ):

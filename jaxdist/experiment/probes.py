@@ -62,9 +62,9 @@ def probe(
         each one's.
       train: inputs [N, ...] and labels [N], classes from 0 on, on which the ranges are measured, and counts made.
       test: the same, to count on as well.
-      sites: which values to edit, each by itself and all together; by default those that `post` names. "mlp" is all
-        calls of a site, "mlp#1" its second, "layers/mlp@3" iteration 3 of the loop around it; "layers/*/up" stands for
-        every site that it matches.
+      sites: which values to edit, each by itself and all together; by default those that `post` names. ``mlp`` is
+        all calls of a site, ``mlp#1`` its second, ``layers/mlp@3`` iteration 3 of the loop around it; ``layers/*/up``
+        stands for every site that it matches.
       post: what follows a site: its activation, a function, or the name of the site after it, by the same keys as in
         `sites`. The paper's ranges are measured there; without it, on the values themselves (``measured_on="pre"``).
       stacked: intervals are over seeds then; those of one network are over its images, and speak of it only.

@@ -259,6 +259,11 @@ def check_sites(made: Model, sites: Sequence[str], traced: tuple[Traced, Traced]
         )
     networks_model.check(single, sites)
     for site in sites:
+        if single.of(site)[0].loops != double.of(site)[0].loops:
+            raise InputError(
+                f"site '{site}': it lies within a loop over the examples, as of jax.lax.map, where its value has no "
+                "axis of them; use jax.vmap instead, or name a value outside of the loop"
+            )
         _check_axes(site, single.shape(site), double.shape(site), made.unit_axis)
         after = made.after(site)
         if isinstance(after, str):
@@ -302,14 +307,14 @@ def check_block(made: Model, sites: Sequence[str], traced: Sites, params: Params
 def _check_axes(site: str, single: tuple[int, ...], double: tuple[int, ...], unit_axis: int) -> None:
     problem = None
     if len(double) < 2:
-        problem = "expected an axis of examples and one of units; pass tap value[:, None] where there is one unit"
+        problem = "expected an axis of examples and one of units; name value[:, None] where there is one unit"
     elif not -len(double) <= unit_axis < len(double):
         problem = f"it has no axis {unit_axis}; the last, -1, is the default"
     else:
         rows = 1 if unit_axis % len(double) == 0 else 0
         if (single[rows], double[rows]) != (1, 2) or single[unit_axis] != double[unit_axis]:
             problem = f"with unit_axis {unit_axis} its axis {rows} is that of examples, one entry each; " + (
-                "where units come last, leave unit_axis out" if unit_axis != -1 else "pass the tap such a value"
+                "where units come last, leave unit_axis out" if unit_axis != -1 else "name such a value"
             )
     if problem:
         raise InputError(f"site '{site}': its value has shape {double} for two examples, and {problem}")

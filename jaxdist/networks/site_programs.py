@@ -27,12 +27,12 @@ Action: TypeAlias = Callable[[Array], Array]
 
 
 class Key(NamedTuple):
+    """A site's value: of one call of its name, or all (None); in one iteration of the loops around it, or all."""
+
     name: str
     call: int | None
     iteration: tuple[int, ...] | None
 
-
-"""A site's value: of one call of its name, or all (None); in one iteration of the loops around it, or all."""
 
 Atom: TypeAlias = core.Var | core.Literal
 Environment: TypeAlias = dict[core.Var, Any]

@@ -113,8 +113,8 @@ def split(traced: site_values.Traced, keys: Iterable[str]) -> Split:
         for key, mark in zip(wanted, marked[text], strict=True):
             if key in actions:
                 raise InputError(
-                    f"site '{text}': another key names a value that it names; of sites that are edited together name "
-                    "each value once"
+                    f"site '{text}': names a value that another key names, which cannot both be edited at once; give "
+                    "each value one key, or edit each by itself, as probe does with layers='each'"
                 )
             actions[key] = _marking(mark)
     inner = traced.program.jaxpr

@@ -132,7 +132,7 @@ SITES = {
     ),
     "no axis of units": (
         lambda h, tap: tap("h", h.sum(1))[:, None] * h,
-        r"'h': .* \(2,\) .* pass tap value\[:, None\]",
+        r"'h': .* \(2,\) .* name value\[:, None\]",
     ),
     "no axis at all": (
         lambda h, tap: tap("h", h.sum()) * h,
@@ -145,6 +145,10 @@ SITES = {
     "a sum over examples": (
         lambda h, tap: h + tap("h", h.sum(0, keepdims=True)),
         r"'h': its value has shape \(1, 8\) for two examples, and with unit_axis -1 its axis 0 is that of examples",
+    ),
+    "a loop over the examples": (
+        lambda h, tap: jax.lax.map(lambda row: tap("h", row), h),
+        r"site 'h': it lies within a loop over the examples, as of jax.lax.map, .*; use jax.vmap instead",
     ),
     "a pair": (
         lambda h, tap: tap("h", (h, h))[0],
