@@ -20,6 +20,7 @@ from jax import Array
 from jax.extend import core
 
 from jaxdist.errors import InputError
+from jaxdist.formatting import counted
 from jaxdist.networks import site_splits, site_values
 from jaxdist.networks.site_primitives import site
 from jaxdist.networks.site_programs import Action as Action
@@ -146,9 +147,8 @@ class Sites(tuple[Site, ...]):
         """
         resolved = self.traced.keys(key)
         if len(resolved) > 1:
-            raise InputError(
-                f"site '{key}': means {len(resolved)} sites, {', '.join(each.name for each in resolved)}; name each"
-            )
+            names = ", ".join(each.name for each in resolved)
+            raise InputError(f"site '{key}': means {counted(len(resolved), 'site')}, {names}; name each")
         (meant,) = resolved
         calls = [each for each in self.traced.every_site if each.name == meant.name]
         return [each for each in calls if meant.call in (None, each.call)]

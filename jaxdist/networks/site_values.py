@@ -166,8 +166,9 @@ class Traced:
         """The output with the named values edited, and the values read.
 
         Edits that are of the same value act in the order in which they are given. The values have the keys of their
-        names, such as ``layers/0/up`` for ``layers/*/up``; of a name with several calls they are a tuple. Those of a scan
-        are stacked in front, iteration by iteration; those of a branch that was not taken are NaN, or 0 as integers.
+        names, such as ``layers/0/up`` for ``layers/*/up``; of a name with several calls they are a tuple. Those of a
+        scan are stacked in front, iteration by iteration; those of a branch that was not taken are NaN, or 0 as
+        integers.
 
         Raises:
           InputError: for a key without a site, and an edit that changes the shape or the type.

@@ -114,7 +114,7 @@ def _problem(metric: Metric) -> str:
         try:
             made = jax.eval_shape(metric.of, outputs, labels, *([outputs] if metric.compares else []))
         except Exception as error:
-            given = f"outputs {list(shape)} and labels {list(shape[:1])}"
+            given = f"outputs {list(shape)}, labels {list(shape[:1])}"
             return f"of: raises {type(error).__name__} for {given}: {str(error).partition(chr(10))[0]}"
         for part in made if isinstance(made, tuple) else (made,):
             if getattr(part, "shape", None) != shape[:1]:

@@ -332,7 +332,7 @@ def test_splits_are_refused_where_they_mean_nothing():
         split(trace(dead, PARAMS, X), ["layer0", "aside"])
     with pytest.raises(InputError, match="expected the name of at least one site, got none"):
         split(trace(layers, PARAMS, X), [])
-    with pytest.raises(InputError, match="site 'layer1': another key names a value"):
+    with pytest.raises(InputError, match="site 'layer1': names a value that another key names"):
         split(trace(layers, PARAMS, X), ["layer*", "layer1"])
     cut = split(trace(layers, PARAMS, X), ["layer0"])
     known = cut.before(PARAMS, X)
