@@ -237,8 +237,8 @@ def with_post_of_each(made: Model, sites: Sites) -> Model:
         names = expanded([key], sites) if "*" in key and key not in sites.names else [key]
         if len(names) > 1 and isinstance(follows, str):
             raise InputError(
-                f"post: '{key}' means {len(names)} sites, {', '.join(names)}, of which '{follows}' cannot follow each; "
-                "name each with its own"
+                f"post: '{key}' means {counted(len(names), 'site')}, {', '.join(names)}, of which '{follows}' cannot "
+                "follow each; name each with its own"
             )
         post |= dict.fromkeys(names, follows)
     return dataclasses.replace(made, post=tuple(post.items()))

@@ -98,7 +98,7 @@ def check(model: Model, params: Params, examples: Examples, site: str) -> None:
 
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
     try:
-        jax.eval_shape(slope, one, jax.ShapeDtypeStruct((1, *examples.x.shape[1:]), examples.x.dtype))
+        jax.eval_shape(slope, one, networks_model.shapes_of_one(examples.x))
     except InputError:
         raise
     except (ValueError, TypeError, NotImplementedError) as error:
