@@ -1,4 +1,4 @@
-"""What it costs to reach a site by name: the same perceptron swept through taps and through Flax, beside plain JAX."""
+"""What it costs to reach a site by name: the same perceptron swept by named sites and through Flax, beside plain JAX."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ from benchmarks.timing import Contender, Row, Timed, chosen, interleave, largest
 from jaxdist.compute import DATA, Examples, blocks, elementwise, mesh_of, tuning
 from jaxdist.config import SweepConfig
 from jaxdist.formatting import counted
-from jaxdist.networks import mlp, modules
-from jaxdist.networks.model import Model
+from jaxdist.networks import Model, from_linen, from_nnx, mlp
 from jaxdist.perturbations import PAPER, edits, get, joined, ranges
 from jaxdist.sweep import ensemble_sweep
 from jaxdist.types import Params
@@ -114,8 +113,8 @@ def make_contenders(images: Images, families: Families) -> dict[str, Contender]:
         {"kernel": jnp.swapaxes(params[name]["weight"], 1, 2), "bias": params[name]["bias"]}
         for name in ("dense0", "dense1")
     )
-    linen = modules.from_linen(Linen(), {"params": {"hidden": hidden, "head": head}})
-    as_nnx = modules.from_nnx(NNX(int(images.used.sum()), nnx.Rngs(0)))[0], {"hidden": hidden, "head": head}
+    linen = from_linen(Linen(), {"params": {"hidden": hidden, "head": head}})
+    as_nnx = from_nnx(NNX(int(images.used.sum()), nnx.Rngs(0)))[0], {"hidden": hidden, "head": head}
     return {
         HAND: Contender(hand_written(params, made, examples)),
         "tapped": Contender(_swept(model, params, site, made, examples)),

@@ -21,8 +21,7 @@ from benchmarks.images import Images
 from benchmarks.jax_contenders import SITE
 from benchmarks.parity import reference_gradient
 from jaxdist.compute import Backend, blocks, products
-from jaxdist.networks import mlp, training
-from jaxdist.networks.model import Model
+from jaxdist.networks import Model, mlp, training
 from jaxdist.types import Params
 
 
