@@ -1,4 +1,4 @@
-"""What it costs to reach a site by name: the same perceptron swept by named sites and through Flax, beside plain JAX."""
+"""What it costs to reach a site by name: the same perceptron swept by sites and through Flax, beside plain JAX."""
 
 from __future__ import annotations
 
