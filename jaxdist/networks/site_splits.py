@@ -111,7 +111,7 @@ def split(traced: site_values.Traced, keys: Iterable[str]) -> Split:
         wanted = [single for key in traced.keys(text) for single in _calls(key, traced)]
         marked[text] = tuple(f"\0{text} {k}" for k in range(len(wanted)))
         for key, mark in zip(wanted, marked[text], strict=True):
-            if key in actions:
+            if any(_share(key, other) for other in actions):
                 raise InputError(
                     f"site '{text}': names a value that another key names, which cannot both be edited at once; give "
                     "each value one key, or edit each by itself, as probe does with layers='each'"
@@ -125,6 +125,15 @@ def split(traced: site_values.Traced, keys: Iterable[str]) -> Split:
     shapes = [site_values.shape_of(site_programs.aval_of(var)) for var in inner.invars]
     program = jax.make_jaxpr(flat)(*shapes)
     return _cut(traced, program, marked)
+
+
+def _share(first: Key, second: Key) -> bool:
+    """Whether two keys mean a value in common."""
+    same = [
+        one is None or other is None or one == other
+        for one, other in ((first.call, second.call), (first.iteration, second.iteration))
+    ]
+    return first.name == second.name and all(same)
 
 
 def _calls(key: Key, traced: site_values.Traced) -> list[Key]:

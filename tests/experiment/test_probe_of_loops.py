@@ -143,9 +143,12 @@ def test_post_of_several_sites_by_one_key():
         probed(layered, sites=None, post={"layers/*/up": "layers/0/up"})
 
 
-def test_sites_that_share_a_value_are_refused_before_anything_is_measured():
-    with pytest.raises(InputError, match="site 'up#1': another key names a value that it names; of sites that are"):
-        probed(shared, sites=["up", "up#1"])
+@pytest.mark.parametrize(
+    ("apply", "keys"), [(shared, ["up", "up#1"]), (scanned, ["up", "up@1"]), (scanned, ["up#0", "up"])]
+)
+def test_sites_that_share_a_value_are_refused_before_anything_is_measured(apply, keys):
+    with pytest.raises(InputError, match=f"site '{keys[1]}': another key names a value that it names; of sites that"):
+        probed(apply, sites=keys)
 
 
 def test_networks_that_take_blocks_apart_are_refused():
