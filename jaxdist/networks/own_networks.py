@@ -278,7 +278,7 @@ def check_sites(made: Model, sites: Sequence[str], traced: tuple[Traced, Traced]
 
 
 def check_block(made: Model, sites: Sequence[str], traced: Sites, params: Params, x: Any) -> None:
-    """Refuse sites in loops or of several calls that do not have all examples of a block in each of them.
+    """Refuse sites whose calls and iterations do not each have all examples of a block.
 
     Args:
       traced: the network's sites for one example.
@@ -287,11 +287,8 @@ def check_block(made: Model, sites: Sequence[str], traced: Sites, params: Params
     Raises:
       InputError: as where the network goes over a block of its own examples by ``jax.lax.map``.
     """
-    several = [site for site in sites if len(calls := traced.of(site)) > 1 or calls[0].loops]
-    if not several:
-        return
     whole, rows = networks_model.trace(made, params, x), jax.tree.leaves(x)[0].shape[0]
-    for site in several:
+    for site in sites:
         alone = traced.of(site)
         calls = [each for each in whole.traced.every_site if each.name == alone[0].name]
         shape = calls[0].shape
