@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxdist.errors import InputError
 from jaxdist.perturbations import edits
 from jaxdist.perturbations.edits import Affine
 from jaxdist.perturbations.family import Family
@@ -82,8 +83,17 @@ def of_function(function: Callable[[Array, Array], Array]) -> Family:
     """The family of a function of (value, fraction): 21 fractions from 0, where it should edit nothing, to 1.
 
     Its name is the function's.
+
+    Raises:
+      InputError: if it edits at fraction 0.
     """
     name = getattr(function, "__name__", type(function).__name__).lower().strip("_<>")
+    values = jnp.linspace(-3, 3, 12, dtype=jnp.float32).reshape(3, 4)
+    if not np.array_equal(ByFunction(jnp.zeros(4), function).apply(values, jnp.arange(3), -1), values):
+        raise InputError(
+            f"family '{name}': changes values at fraction 0, where a family of a function leaves them as they are; give "
+            "a jaxdist.Family, which says where it edits nothing"
+        )
 
     def edit(ranges: Ranges, fraction: Array) -> ByFunction:
         return ByFunction(jnp.full_like(ranges.low, fraction), function)

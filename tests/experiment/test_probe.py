@@ -467,6 +467,15 @@ def test_what_a_user_gives_wrongly_is_refused_in_a_sentence(options, message, gi
     assert "\n" not in str(error.value)
 
 
+def test_a_function_that_edits_at_fraction_0_is_no_family(given):
+    def halved(value, fraction):
+        return value / 2 + fraction
+
+    params, x, y = given
+    with pytest.raises(InputError, match="family 'halved': changes values at fraction 0"):
+        jaxdist.probe(mlp_of, params, train=(x, y), sites=["layers/0"], families=(halved,), output="logits")
+
+
 def test_inputs_may_be_several_arrays_by_name(given):
     params, x, y = given
     mask = np.arange(200) % 2
