@@ -91,7 +91,7 @@ def of_function(function: Callable[[Array, Array], Array]) -> Family:
     values = jnp.linspace(-3, 3, 12, dtype=jnp.float32).reshape(3, 4)
     if not np.array_equal(ByFunction(jnp.zeros(4), function).apply(values, jnp.arange(3), -1), values):
         raise InputError(
-            f"family '{name}': changes values at fraction 0, where a family of a function leaves them as they are; give "
+            f"family '{name}': changes values at fraction 0, where that of a function leaves them as they are; give "
             "a jaxdist.Family, which says where it edits nothing"
         )
 
