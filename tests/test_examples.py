@@ -105,7 +105,7 @@ def test_names_that_the_examples_take_of_the_package_are_there(committed):
     cells = "\n".join(cell.source for cell in committed.cells if cell.cell_type == "code")
     notebook = re.sub(r"^%.*$", "", cells, flags=re.MULTILINE)
     scripts = {path.name: path.read_text(encoding="utf-8") for path in EXAMPLES.glob("*.py")}
-    assert len(scripts) == 4
+    assert len(scripts) == 5
     assert not {name: names for name, code in {"notebook": notebook, **scripts}.items() if (names := missing(code))}
 
 
