@@ -178,7 +178,7 @@ def _further_axis(key: str, ndim: int, unit_axis: int) -> int:
     if ndim + unit_axis > 0:
         return 1
     raise InputError(
-        f"site '{key}': unit_axis {unit_axis} is the first of {ndim} axes, where a site of several calls or iterations "
+        f"site '{key}': unit_axis {unit_axis} is the first of its axes, where a site of several calls or iterations "
         "needs an axis that is counted from the first; give unit_axis 0"
     )
 

@@ -295,9 +295,9 @@ def check_block(made: Model, sites: Sequence[str], traced: Sites, params: Params
         examples = 1 if made.unit_axis % len(shape) == 0 else 0
         if alone[0].calls != len(calls) or any(each.shape[examples] != rows for each in calls):
             raise InputError(
-                f"site '{site}': of a block of {counted(rows, 'example')} its values have shape {shape} in each of its "
-                "calls and iterations, so the network takes the block apart, as jax.lax.map with a batch_size does; "
-                "give a function that computes the block as a whole, since a sweep cuts blocks itself"
+                f"site '{site}': its values have shape {shape} in each of its calls and iterations, for a block of "
+                f"{counted(rows, 'example')}, so the network takes the block apart, as jax.lax.map with a batch_size "
+                "does; give a function that computes the block as a whole, since a sweep cuts blocks itself"
             )
 
 
