@@ -49,36 +49,36 @@ def _groups(result: xr.DataTree) -> Iterator[tuple[Traits, xr.Dataset]]:
 
 
 def _frame(group: xr.Dataset, place: Mapping[str, str], options: StatisticsConfig) -> pd.DataFrame | None:
-    here = group.sel({axis: label for axis, label in place.items() if axis != "family"})
-    here = here.isel(seed=here.correct.to_numpy()[:, 0] != results.MISSING)
-    seeds = here.sizes["seed"]
+    curve = group.sel({axis: label for axis, label in place.items() if axis != "family"})
+    curve = curve.isel(seed=curve.correct.to_numpy()[:, 0] != results.MISSING)
+    seeds = curve.sizes["seed"]
     if seeds == 0:
         return None
-    unedited = here.metric_unedited.to_numpy()
+    unedited = curve.metric_unedited.to_numpy()
     columns = {
-        "fraction": here.fraction.to_numpy(),
-        "unedited_point": here.fraction.to_numpy() == here.attrs.get("identity"),
+        "fraction": curve.fraction.to_numpy(),
+        "unedited_point": curve.fraction.to_numpy() == curve.attrs.get("identity"),
         "seeds": seeds,
-        **_spread(here, "metric_mean", "metric_sd", ("mean", "low", "high"), options),
-        "sd": here.metric_sd.to_numpy().mean(axis=0),
+        **_spread(curve, "metric_mean", "metric_sd", ("mean", "low", "high"), options),
+        "sd": curve.metric_sd.to_numpy().mean(axis=0),
         "unedited": unedited.mean(),
-        **_spread(here, "metric_change", "metric_change_sd", ("change", "change_low", "change_high"), options),
+        **_spread(curve, "metric_change", "metric_change_sd", ("change", "change_low", "change_high"), options),
         "over": "seeds" if seeds > 1 else "images",
     }
     return pd.DataFrame({**place, **columns})
 
 
 def _spread(
-    here: xr.Dataset, mean: str, sd: str, names: tuple[str, str, str], options: StatisticsConfig
+    curve: xr.Dataset, mean: str, sd: str, names: tuple[str, str, str], options: StatisticsConfig
 ) -> dict[str, Values]:
     """A mean with its interval at every point, over seeds or over the examples of a single network."""
-    values = here[mean].to_numpy().astype(np.float64)
+    values = curve[mean].to_numpy().astype(np.float64)
     if len(values) > 1:
         middle, low, high, _ = statistics.mean_interval(values, options.confidence)
         return dict(zip(names, (middle, low, high), strict=True))
-    count, weight = int(here.total), float(here.metric_weight[0])
+    count, weight = int(curve.total), float(curve.metric_weight[0])
     half = np.full(values.shape[1], np.nan)
     if weight == count and count > 1:
-        error = here[sd].to_numpy()[0] / np.sqrt(count - 1)
+        error = curve[sd].to_numpy()[0] / np.sqrt(count - 1)
         half = float(stats.t.ppf((1 + options.confidence) / 2, count - 1)) * error
     return dict(zip(names, (values[0], values[0] - half, values[0] + half), strict=True))

@@ -202,8 +202,8 @@ def sites_for_one(model: Model, params: Params, x: Any, keys: Iterable[str] = ()
     Raises:
       InputError: as `check` does.
     """
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
-    sites = trace(model, one, shapes_of_one(x))
+    network = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
+    sites = trace(model, network, shapes_of_one(x))
     check(sites, keys)
     return sites
 
@@ -276,8 +276,8 @@ def _laid_out(value: Any, sites: Sites, key: str, unit_axis: int) -> Array:
         return value
     place = _further_axis(key, len(calls[0].shape), unit_axis)
     each = [
-        jnp.moveaxis(one, range(iterated), range(place, place + iterated))
-        for one in (value if isinstance(value, tuple) else (value,))
+        jnp.moveaxis(call, range(iterated), range(place, place + iterated))
+        for call in (value if isinstance(value, tuple) else (value,))
     ]
     return each[0] if len(each) == 1 else jnp.stack(each, place)
 

@@ -232,7 +232,7 @@ def from_nnx(module: nnx.Module, **call: Any) -> tuple[Function, Params]:
     if not isinstance(module, nnx.Module):
         raise InputError(_not_a_module("from_nnx", "flax.nnx.Module", module))
     copy = nnx.clone(module)
-    copy.eval()  # type: ignore[no-untyped-call]
+    copy.eval()  # type: ignore[no-untyped-call]  # flax has no types for it
     nnx.pop(copy, (nnx.Intermediate, nnx.Perturbation))  # of earlier calls
     bridged = False
     methods = {(nnx.Module, "sow"): None, (nnx.Module, "perturb"): None}
@@ -245,7 +245,7 @@ def from_nnx(module: nnx.Module, **call: Any) -> tuple[Function, Params]:
             bridged = True
         else:
             object.__setattr__(part, _NNX_PATH, "/".join(map(str, path)))
-    graphdef, random, state = nnx.split(copy, nnx.RngState, ...)  # type: ignore[misc]
+    graphdef, random, state = nnx.split(copy, nnx.RngState, ...)  # type: ignore[misc]  # typed for two parts
     name = type(module).__name__
     return (
         _NNXFunction(_Static(graphdef), _call(call), name, tuple(methods), bridged, nnx.to_pure_dict(random), {}),

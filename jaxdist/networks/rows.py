@@ -59,7 +59,7 @@ def examine(apply: Callable[..., Any], params: Params, x: Any) -> Verdict:
         block = jax.tree.map(lambda leaf, n=number: _with_length(leaf, n), x)
         try:
             programs.append(site_values.trace(apply, params, block))
-        except Exception as error:
+        except Exception as error:  # whatever a function of somebody else's raises
             reason = f"the network cannot be traced for {counted(number, 'example')} ({type(error).__name__})"
             return Verdict(None, reason)
     count = len(jax.tree.leaves(params))
@@ -167,7 +167,7 @@ class _Search:
         if name == "reshape" and isinstance(states[0], ByExample):
             return [reshaped(eqn, states[0], self.number)]
         if all(isinstance(state, Fixed) for state in states):
-            return fixed_outputs(eqn, states)  # type: ignore[arg-type]
+            return fixed_outputs(eqn, states)  # type: ignore[arg-type]  # all are Fixed, as just seen
         return [moved_by(eqn, states)] * len(eqn.outvars)
 
     def _scan(self, eqn: core.JaxprEqn, states: list[State], path: _Path) -> list[State]:

@@ -256,7 +256,7 @@ def trace(apply: Callable[..., Any], params: Params, x: Any) -> Traced:
             )
     except InputError:
         raise
-    except Exception as error:
+    except Exception as error:  # a function's own, raised again
         error.add_note(
             f"sites ran apply(params, x{', tap' if with_tap else ''}) on x of shape "
             f"{jax.tree.map(lambda leaf: leaf.shape, arguments[1])}; params are one network's: of several seeds that "

@@ -16,21 +16,12 @@ from jaxdist.perturbations import edits
 from jaxdist.perturbations.edits import Affine
 from jaxdist.perturbations.family import Family
 from jaxdist.registry import FAMILIES
-from jaxdist.types import AnyArray, Ranges
+from jaxdist.types import Ranges
 
 
 def grid() -> np.ndarray:
     """21 fractions from 0 to 1."""
     return np.linspace(0, 1, 21)
-
-
-def toward(fraction: AnyArray, target: AnyArray) -> Affine:
-    """The edit that leads units towards targets [..., H] by a fraction of the way that broadcasts with them."""
-    fraction = jnp.asarray(fraction, jnp.float32)
-    infinite = jnp.full(jnp.broadcast_shapes(fraction.shape, jnp.shape(target)), jnp.inf)
-    return Affine(
-        *(jnp.broadcast_to(leaf, infinite.shape) for leaf in (1 - fraction, fraction * target, -infinite, infinite))
-    )
 
 
 def towards_zero(ranges: Ranges, fraction: Array) -> Affine:

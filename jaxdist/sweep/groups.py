@@ -111,11 +111,11 @@ def snapshots(
 
     def of_networks(family: str) -> Iterator[xr.Dataset]:
         for name in steps:
-            one = swept[name].get(family, like[family]).assign_coords(network=[name])
-            one = labels.parted(one.drop_vars("seed"), "seed", ("seed", "threshold"), len(thresholds))
-            one = one.assign_coords({**coords, "threshold": list(thresholds)})
+            network = swept[name].get(family, like[family]).assign_coords(network=[name])
+            network = labels.parted(network.drop_vars("seed"), "seed", ("seed", "threshold"), len(thresholds))
+            network = network.assign_coords({**coords, "threshold": list(thresholds)})
             there = when.sel(network=[name]) >= 0
-            yield blanked(one, there if swept[name] else xr.zeros_like(there))
+            yield blanked(network, there if swept[name] else xr.zeros_like(there))
 
     groups = {}
     for family, identity in identities.items():

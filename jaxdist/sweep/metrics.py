@@ -113,7 +113,7 @@ def _problem(metric: Metric) -> str:
         outputs, labels = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape[:1], jnp.int32)
         try:
             made = jax.eval_shape(metric.of, outputs, labels, *([outputs] if metric.compares else []))
-        except Exception as error:
+        except Exception as error:  # whatever a function of somebody else's raises
             given = f"outputs {list(shape)}, labels {list(shape[:1])}"
             return f"of: raises {type(error).__name__} for {given}: {str(error).partition(chr(10))[0]}"
         for part in made if isinstance(made, tuple) else (made,):
