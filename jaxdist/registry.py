@@ -64,6 +64,8 @@ OPTIMIZERS = {
 
 _REFERENCE = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
 
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
 
 def is_reference(text: str) -> bool:
     """Whether a text is of the form "package.module:name".
@@ -213,6 +215,22 @@ class Register(Generic[R]):
     def knows(self, reference: str) -> bool:
         """Whether what a config names is known here already, without an import."""
         return reference in self.records or reference in self.references
+
+
+def check_name(record: object, kind: type, expected: str, noun: str, most: int) -> None:
+    """Refuse what is no record of a kind, publicly called `expected`, or has no name of at most `most` letters.
+
+    Raises:
+      InputError: in one sentence.
+    """
+    if not isinstance(record, kind):
+        raise InputError(f"register: expected a {expected}, got {kind_of(record)}")
+    name = getattr(record, "name", None)
+    if not isinstance(name, str) or len(name) > most or not _NAME.fullmatch(name):
+        raise InputError(
+            f"{noun} {name!r}: expected a name of at most {most} small letters, digits and underscores, with a letter "
+            "first"
+        )
 
 
 def kind_of(value: object) -> str:

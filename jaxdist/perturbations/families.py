@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
@@ -56,7 +55,6 @@ _RECORDS = (
     toward_families.MEAN,
 )
 
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,23}")
 _TAKEN = ("training", "ranges", "unedited", "sensitivity", "radii")
 _STARTS = ("grid_", "units_", "matched_", "snapshots_", "averaged_", "absolute_")
 """Names, and beginnings of names, that other groups of a result have."""
@@ -67,13 +65,7 @@ _EDITS: Mapping[Kind, type] = {"affine": Affine, "fill": Fill, "noise": Noise, "
 
 def check_record(family: Family) -> None:
     """Refuse a record that cannot be used; raises `InputError` that starts with the family's name."""
-    if not isinstance(family, Family):
-        raise InputError(f"register: expected a jaxdist.perturbations.Family, got {registry.kind_of(family)}")
-    if not isinstance(family.name, str) or not _NAME.fullmatch(family.name):
-        raise InputError(
-            f"family {family.name!r}: expected a name of at most 24 small letters, digits and underscores, with a "
-            "letter first"
-        )
+    registry.check_name(family, Family, "jaxdist.perturbations.Family", "family", 24)
     if family.name in _TAKEN or family.name.startswith(_STARTS):
         raise InputError(f"family '{family.name}': is what another group of a result is called; give it another name")
     problem = _problem(family)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import re
 from collections.abc import Callable, Sequence
 
 import jax
@@ -16,7 +15,6 @@ from jaxdist.compute import blocks
 from jaxdist.errors import InputError
 from jaxdist.sweep.metric import Metric
 
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _CHECKED = ((5, 3), (6, 4))
 """Examples and outputs of the shapes that a record's function is tried on."""
 
@@ -85,13 +83,7 @@ _RECORDS = (
 
 def check_record(metric: Metric) -> None:
     """Refuse a record that cannot be used; raises `InputError` that starts with the metric's name."""
-    if not isinstance(metric, Metric):
-        raise InputError(f"register: expected a jaxdist.sweep.Metric, got {registry.kind_of(metric)}")
-    if not isinstance(metric.name, str) or not _NAME.fullmatch(metric.name):
-        raise InputError(
-            f"metric {metric.name!r}: expected a name of at most 32 small letters, digits and underscores, with a "
-            "letter first"
-        )
+    registry.check_name(metric, Metric, "jaxdist.sweep.Metric", "metric", 32)
     if metric.name in registry.COUNTED:
         raise InputError(f"metric '{metric.name}': is one that every sweep counts; give yours another name")
     problem = _problem(metric)
