@@ -206,14 +206,14 @@ def export_run(run: Path, out: Path) -> list[Path]:
     config = results.config_of(result)
     for network in config.model.activations:
         perceptrons.refuse_other_layers(network, str(run))
-    torch = checkpoints.require_torch("exporting to PyTorch")
-    out = folders.new(dataclasses.replace(config, out=str(out)))
     networks, seeds = folders.load_networks(config, run), results.seeds_of(result)
     for network, params in networks.items():
         if any(len(leaf) != len(seeds) for layer in params.values() for leaf in layer.values()):
             raise InputError(
                 f"{folders.weights_path(run, network)}: expected the weights of {counted(len(seeds), 'seed')}"
             )
+    torch = checkpoints.require_torch("exporting to PyTorch")
+    out = folders.new(dataclasses.replace(config, out=str(out)))
     with files.folder_aside(out) as folder:
         for network, params in networks.items():
             (folder / network).mkdir()
