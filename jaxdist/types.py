@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from jax import Array
+    from jaxtyping import Bool, Float
 
 AnyArray: TypeAlias = "Array | np.ndarray"
 """An array that may be on a device or already on the host."""
@@ -46,7 +47,7 @@ It returns logits, or what `Model.output` picks them of.
 class Ranges(NamedTuple):
     """Per-unit statistics of a site over the training images; arrays of shape [H], or [S, H] for an ensemble."""
 
-    low: AnyArray
-    high: AnyArray
-    dead: AnyArray
-    """bool: the activation is 0 for every training image."""
+    low: Float[AnyArray, "*S H"]
+    high: Float[AnyArray, "*S H"]
+    dead: Bool[AnyArray, "*S H"]
+    """The activation is 0 for every training image."""

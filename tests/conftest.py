@@ -16,10 +16,16 @@ import chex
 import jax
 import numpy as np
 import pytest
+from jaxtyping import install_import_hook
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+from tests.shape_support import shapes_only
+
+# Shapes in signatures are checked in whatever tests call.
+install_import_hook("jaxdist", f"{shapes_only.__module__}.{shapes_only.__name__}")
 
 # The number of devices must be set before anything uses JAX, so these imports come after it.
 from jaxdist import data, registry

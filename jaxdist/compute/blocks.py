@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import PartitionSpec
+from jaxtyping import Bool, Num
 
 from jaxdist.compute import tuning
 from jaxdist.compute.devices import DATA, SEED, Examples
@@ -100,7 +101,7 @@ def specs(examples: Examples) -> Examples:
     return dataclasses.replace(examples, x=split, y=split, first=whole, total=whole)
 
 
-def rows_of(valid: Array, value: Array, unit_axis: int) -> Array:
+def rows_of(valid: Bool[Array, " n"], value: Num[Array, "..."], unit_axis: int) -> Bool[Array, "..."]:
     """Which entries of a value [n, ..., H] or [H, n, ...] to count, given which rows [n]; to broadcast along it."""
     axis = 1 if unit_axis % value.ndim == 0 else 0
     return jnp.expand_dims(valid, tuple(k for k in range(value.ndim) if k != axis))

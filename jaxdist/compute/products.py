@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jaxtyping import Float32, Num, UInt8
 
 from jaxdist.errors import InputError
 
@@ -49,7 +50,7 @@ MOST_TERMS = (2**31 - 1) // (128 * 255)
 """Terms a 32-bit sum of digits times pixels holds in any case: 65,793 inputs, or examples a block."""
 
 
-def as_pixels(x: np.ndarray) -> np.ndarray:
+def as_pixels(x: Num[np.ndarray, "N D"]) -> UInt8[np.ndarray, "N D"]:
     """Return inputs as uint8; raises `InputError` if they are not integers 0..255, as exact products need."""
     pixels = np.clip(np.nan_to_num(x), 0, 255).astype(np.uint8)
     wrong = pixels != x
@@ -61,7 +62,7 @@ def as_pixels(x: np.ndarray) -> np.ndarray:
     return pixels
 
 
-def pack(pixels: np.ndarray, backend: Backend) -> np.ndarray:
+def pack(pixels: UInt8[np.ndarray, "N D"], backend: Backend) -> Num[np.ndarray, "N stored"]:
     """Store pixels [N, D], uint8, as `backend` multiplies them.
 
     Digits take int8 [N, D'] with D' a multiple of the tile: pixels less 128, a column of ones, zeros. The ones make
@@ -83,7 +84,7 @@ def _width(inputs: int) -> int:
     return -(-(inputs + 1) // _TILE) * _TILE
 
 
-def product(weight: Array, x: Array) -> Array:
+def product(weight: Float32[Array, "H D"], x: Num[Array, "n stored"]) -> Float32[Array, "H n"]:
     """Multiply weights [H, D] with a block of inputs [n, D], stored as by `pack`, to float32 [H, n]; differentiable.
 
     Raises:

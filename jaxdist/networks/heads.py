@@ -9,11 +9,13 @@ the activation with some units moved and with all: one that mixes units is not k
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jaxtyping import Float
 
 from jaxdist.compute import DATA, Examples, blocks, devices, elementwise, over_networks
 from jaxdist.errors import InputError
@@ -35,7 +37,7 @@ TINY = 1e-30
 """Stands for a change of nothing, whose error is then 0 or anything but."""
 
 
-def after(model: Model, site: str, params: Params, x: Array, value: Array) -> Array:
+def after(model: Model, site: str, params: Params, x: Any, value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """The value after the activation that follows `site`, were `value` the site's."""
     follows = model.after(site)
     if callable(follows):
@@ -44,7 +46,7 @@ def after(model: Model, site: str, params: Params, x: Array, value: Array) -> Ar
     return networks_model.read(model, params, x, [follows], {site: value})[1][follows]
 
 
-def outgoing(model: Model, site: str, params: Params, x: Array) -> Array:
+def outgoing(model: Model, site: str, params: Params, x: Any) -> Float[Array, "H C"]:
     """The weights [H, C] from each unit's activation to the logits, where the head is linear; `x` is any block."""
     one = devices.rows(x, slice(0, 1))
     value = networks_model.read(model, params, one, (site,))[1][site]
@@ -63,13 +65,15 @@ def outgoing(model: Model, site: str, params: Params, x: Array) -> Array:
     return weights
 
 
-def rise(weights: Array, moved: Array, unit_axis: int, class_axis: int) -> Array:
+def rise(
+    weights: Float[Array, "H C"], moved: Float[Array, "_ _"], unit_axis: int, class_axis: int
+) -> Float[Array, "_ _"]:
     """How far logits rise, in their layout, where the activations move by so much, [n, H] or [H, n]."""
     product = jnp.einsum("hc,hn->cn", weights, jnp.moveaxis(moved, unit_axis, 0))
     return jnp.moveaxis(product, 0, class_axis)
 
 
-def departure(model: Model, site: str, params: Params, x: Array) -> Array:
+def departure(model: Model, site: str, params: Params, x: Any) -> Float[Array, ""]:
     """The largest error of logits predicted from outgoing weights for rows x[n, ...], relative to their largest change.
 
     Or that of activations predicted unit by unit, where it is larger; NaN where anything is not finite.
@@ -119,7 +123,7 @@ def is_linear(model: Model, params: Params, site: str, examples: Examples) -> bo
     return bool((errors < LINEAR).all())
 
 
-def weights(model: Model, params: Params, site: str, examples: Examples) -> np.ndarray:
+def weights(model: Model, params: Params, site: str, examples: Examples) -> Float[np.ndarray, "S H C"]:
     """The outgoing weights [S, H, C] of a site with a linear head, for an ensemble.
 
     Raises:

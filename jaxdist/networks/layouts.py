@@ -18,12 +18,10 @@ from jax import lax
 from jax.extend import core
 
 from jaxdist.compute import tuning
+from jaxdist.networks.site_programs import CALLS, REMAT, Environment, as_it_is, called, read_atom
 
 NARROW, LEAST_ROWS = 24, 32
 """Columns up to which, and rows from which, a product gains by it on a CPU."""
-
-CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
-"""Calls that are looked into, with the parameter that holds what they call."""
 
 _NAMES = """
     abs add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy cos cosh div eq erf
@@ -36,7 +34,6 @@ ELEMENTWISE = frozenset(_NAMES.split())
 _SAME = tuple((one, one) for one in lax.Precision)
 """Precisions that do not tell the two sides of a product apart. Others, as of an algorithm, are left alone."""
 
-Values = dict[core.Var, Any]
 Result = TypeVar("Result")
 
 
@@ -49,14 +46,14 @@ def turned(fn: Callable[[Any], Result], like: Any) -> Callable[[Any], Result]:
     if not tuning.current().turns_products:
         return fn
     traced, returned = jax.make_jaxpr(fn, return_shape=True)(like)
-    flat = jax.make_jaxpr(lambda *arguments: _inlined(traced, arguments))(*jax.tree.leaves(like))
+    flat = jax.make_jaxpr(lambda *arguments: _inlined(traced.jaxpr, traced.consts, arguments))(*jax.tree.leaves(like))
     constant, eqns = _split(flat.jaxpr)
     roots, inside = _plan(eqns, flat.jaxpr)
     if not roots or flat.effects:
         return fn
-    known: Values = dict(zip(flat.jaxpr.constvars, flat.consts, strict=True))
+    known: Environment = dict(zip(flat.jaxpr.constvars, flat.consts, strict=True))
     for eqn in constant:
-        known.update(zip(eqn.outvars, _results(eqn, [_read(atom, known) for atom in eqn.invars]), strict=True))
+        known.update(zip(eqn.outvars, as_it_is(eqn, [read_atom(known, atom) for atom in eqn.invars]), strict=True))
     used = {atom for k in inside for atom in eqns[k].invars if isinstance(atom, core.Var) and atom in known}
     known_transposes = {var: jnp.swapaxes(known[var], 0, 1) for var in used if len(_shape(var)) == 2}
 
@@ -66,7 +63,7 @@ def turned(fn: Callable[[Any], Result], like: Any) -> Callable[[Any], Result]:
         for k, eqn in enumerate(eqns):
             if k not in inside:
                 values.update(
-                    zip(eqn.outvars, _results(eqn, [_read(atom, values) for atom in eqn.invars]), strict=True)
+                    zip(eqn.outvars, as_it_is(eqn, [read_atom(values, atom) for atom in eqn.invars]), strict=True)
                 )
                 continue
             (out,) = eqn.outvars
@@ -74,27 +71,27 @@ def turned(fn: Callable[[Any], Result], like: Any) -> Callable[[Any], Result]:
             if k in roots:
                 # Without the barrier XLA would turn the product back.
                 values[out] = jnp.swapaxes(lax.optimization_barrier(transposes[out]), 0, 1)
-        found = [_read(atom, values) for atom in flat.jaxpr.outvars]
+        found = [read_atom(values, atom) for atom in flat.jaxpr.outvars]
         result: Result = jax.tree.unflatten(jax.tree.structure(returned), found)
         return result
 
     return run
 
 
-def _inlined(closed: core.ClosedJaxpr, arguments: Sequence[Any]) -> list[Any]:
+def _inlined(jaxpr: core.Jaxpr, consts: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
     """What a traced function returns, its inner calls looked into."""
-    values: Values = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
-    values.update(zip(closed.jaxpr.invars, arguments, strict=True))
-    for eqn in closed.jaxpr.eqns:
-        operands = [_read(atom, values) for atom in eqn.invars]
-        inner = eqn.params.get(CALLS.get(eqn.primitive.name, ""))
-        if isinstance(inner, core.ClosedJaxpr):
+    values: Environment = dict(zip(jaxpr.constvars, consts, strict=True))
+    values.update(zip(jaxpr.invars, arguments, strict=True))
+    for eqn in jaxpr.eqns:
+        operands = [read_atom(values, atom) for atom in eqn.invars]
+        if eqn.primitive.name in CALLS - REMAT:
+            inner, consts = called(eqn)
             with eqn.ctx.manager:
-                results = _inlined(inner, operands)
+                results = _inlined(inner, consts, operands)
         else:
-            results = _results(eqn, operands)
+            results = as_it_is(eqn, operands)
         values.update(zip(eqn.outvars, results, strict=True))
-    return [_read(atom, values) for atom in closed.jaxpr.outvars]
+    return [read_atom(values, atom) for atom in jaxpr.outvars]
 
 
 def _split(jaxpr: core.Jaxpr) -> tuple[list[core.JaxprEqn], list[core.JaxprEqn]]:
@@ -190,10 +187,10 @@ def _sides(eqn: core.JaxprEqn) -> Iterator[Any]:
     return (atom for atom in rows if isinstance(atom, core.Var) and len(_shape(atom)) == 2)
 
 
-def _transpose(eqn: core.JaxprEqn, values: Values, transposes: Values) -> Any:
+def _transpose(eqn: core.JaxprEqn, values: Environment, transposes: Environment) -> Any:
     """The transpose of what an equation gives, from those of its matrices and of the values that lead to it."""
     operands = [
-        transposes[atom] if isinstance(atom, core.Var) and len(_shape(atom)) == 2 else _read(atom, values)
+        transposes[atom] if isinstance(atom, core.Var) and len(_shape(atom)) == 2 else read_atom(values, atom)
         for atom in eqn.invars
     ]
     out = _shape(eqn.outvars[0])[::-1]
@@ -207,21 +204,10 @@ def _transpose(eqn: core.JaxprEqn, values: Values, transposes: Values) -> Any:
             )
         if eqn.primitive.name == "reshape":
             return lax.reshape(operands[0], out)
-    (result,) = _results(eqn, operands)
+    (result,) = as_it_is(eqn, operands)
     return result
 
 
 def _shape(atom: core.Var | core.Literal) -> tuple[int, ...]:
     shape: tuple[int, ...] = getattr(atom.aval, "shape", ())
     return shape
-
-
-def _read(atom: core.Var | core.Literal, values: Mapping[core.Var, Any]) -> Any:
-    return atom.val if isinstance(atom, core.Literal) else values[atom]
-
-
-def _results(eqn: core.JaxprEqn, operands: Sequence[Any]) -> list[Any]:
-    # The context has what was set when the equation was traced, such as how random bits are made.
-    with eqn.ctx.manager:
-        found = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
-    return found if eqn.primitive.multiple_results else [found]

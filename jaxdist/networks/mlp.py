@@ -17,18 +17,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jaxtyping import Bool, Float, Int, Key, Num
 
 from jaxdist.compute import products
 from jaxdist.networks import forms
 from jaxdist.networks.model import Action, Model
 from jaxdist.networks.site_primitives import site
-from jaxdist.types import Tap
+from jaxdist.types import AnyArray, Tap
 
 MLPParams: TypeAlias = dict[str, dict[str, Array]]
 """Each layer's arrays by name; stacked ones have a leading S."""
 
 
-def init(key: Array, sizes: Sequence[int], scheme: str = "pytorch", activation: forms.Kind = "relu") -> MLPParams:
+def init(
+    key: Key[Array, ""], sizes: Sequence[int], scheme: str = "pytorch", activation: forms.Kind = "relu"
+) -> MLPParams:
     """Draw the parameters of one network with layer widths `sizes` = (D, H, ..., C).
 
     `pytorch` is torch.nn.Linear's default, weights and biases both U(-1/sqrt(fan_in), 1/sqrt(fan_in)); the other
@@ -39,8 +42,8 @@ def init(key: Array, sizes: Sequence[int], scheme: str = "pytorch", activation: 
 
 
 def init_ensemble(
-    key: Array,
-    seeds: Sequence[int] | Array,
+    key: Key[Array, ""],
+    seeds: Sequence[int] | Int[Array, " S"],
     sizes: Sequence[int],
     scheme: str = "pytorch",
     activation: forms.Kind = "relu",
@@ -75,7 +78,7 @@ def _init_ensemble(key: Array, seeds: Array, sizes: tuple[int, ...], scheme: str
     return lax.map(lambda seed: _init(jax.random.fold_in(key, seed), sizes, scheme, layout), seeds)
 
 
-def apply(params: MLPParams, x: Array, tap: Tap = site, *, activation: forms.Kind) -> Array:
+def apply(params: MLPParams, x: Num[AnyArray, "n ..."], tap: Tap = site, *, activation: forms.Kind) -> Float[Array, "C n"]:
     """Map inputs x[n, ...] to logits [C, n]; sites are ``dense0/pre``, ``dense0/post``, ``dense1/pre``, ...
 
     The last layer has sites only where something follows it. The inputs may be stored as `products.pack` does, for
@@ -93,7 +96,7 @@ def apply(params: MLPParams, x: Array, tap: Tap = site, *, activation: forms.Kin
     return -value if form.sign < 0 else value
 
 
-def narrow(params: MLPParams, used: np.ndarray) -> MLPParams:
+def narrow(params: MLPParams, used: Bool[np.ndarray, " D"]) -> MLPParams:
     """Keep the first layer's weights of the inputs in `used` [D] (bool), whatever axes lead the parameters.
 
     Exact where the other inputs are zero for every example: they add nothing and their weights have no gradient.
@@ -101,7 +104,7 @@ def narrow(params: MLPParams, used: np.ndarray) -> MLPParams:
     return params | {"dense0": params["dense0"] | {"weight": params["dense0"]["weight"][..., used]}}
 
 
-def widen(params: MLPParams, used: np.ndarray, initial: MLPParams) -> MLPParams:
+def widen(params: MLPParams, used: Bool[np.ndarray, " D"], initial: MLPParams) -> MLPParams:
     """Undo `narrow`: the weights of inputs that are not used stay as in `initial`."""
     weight = jnp.asarray(initial["dense0"]["weight"]).at[..., used].set(params["dense0"]["weight"])
     return params | {"dense0": params["dense0"] | {"weight": weight}}

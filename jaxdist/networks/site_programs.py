@@ -169,7 +169,7 @@ def _run_equations(eqns: Sequence[core.JaxprEqn], environment: Environment, job:
     for eqn in eqns:
         operands = [read_atom(environment, atom) for atom in eqn.invars]
         if not job.touches(eqn):
-            results = _as_it_is(eqn, operands)
+            results = as_it_is(eqn, operands)
         else:
             rule = _RULES.get(eqn.primitive.name)
             if rule is None:  # `sites` refuses such a site; a program that is given directly gets here
@@ -188,7 +188,8 @@ def within(primitive: str) -> str:
     return f"it lies within a {primitive}, which is not looked into; take a site outside of it"
 
 
-def _as_it_is(eqn: core.JaxprEqn, operands: Sequence[Any]) -> list[Any]:
+def as_it_is(eqn: core.JaxprEqn, operands: Sequence[Any]) -> list[Any]:
+    """The results of an equation, executed as it was traced."""
     if eqn.primitive is site_p:
         return [operands[0]]
     if eqn.primitive is tangent_p:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
 from jaxdist.perturbations import edits
 from jaxdist.perturbations.edits import Affine, Fill
@@ -17,24 +18,24 @@ from jaxdist.types import Ranges
 _grid = upward(0.005, 0.98, 24)
 
 
-def floor(ranges: Ranges, fraction: Array) -> Fill:
+def floor(ranges: Ranges, fraction: Float[Array, ""]) -> Fill:
     """No activation below a fraction p of the unit's range: smaller ones are raised to it."""
     threshold = _threshold(ranges, fraction)
     return Fill(threshold, threshold)
 
 
-def dead_zone(ranges: Ranges, fraction: Array) -> Fill:
+def dead_zone(ranges: Ranges, fraction: Float[Array, ""]) -> Fill:
     """Activations up to a fraction p of the unit's range become 0."""
     threshold = _threshold(ranges, fraction)
     return Fill(threshold, jnp.zeros_like(threshold))
 
 
-def _threshold(ranges: Ranges, fraction: Array) -> Array:
+def _threshold(ranges: Ranges, fraction: Float[Array, ""]) -> Float[Array, " H"]:
     """What small values are at most; none are at a fraction of 0."""
     return jnp.where(fraction <= 0, -jnp.inf, within(ranges, fraction))
 
 
-def clip_both(ranges: Ranges, fraction: Array) -> Affine:
+def clip_both(ranges: Ranges, fraction: Float[Array, ""]) -> Affine:
     """Clip on both sides: no magnitude above a fraction p of the unit's largest passes, whatever the unit's sign."""
     largest = jnp.maximum(jnp.abs(ranges.low), jnp.abs(ranges.high))
     bound = jnp.where(jnp.isinf(fraction), fraction, fraction * largest)

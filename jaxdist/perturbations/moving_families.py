@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Float32, UInt32
 
 from jaxdist.perturbations import edits
 from jaxdist.perturbations.edits import Affine
@@ -15,17 +16,17 @@ from jaxdist.registry import FAMILIES
 from jaxdist.types import Ranges
 
 
-def shifted(ranges: Ranges, fraction: Array) -> Affine:
+def shifted(ranges: Ranges, fraction: Float[Array, ""]) -> Affine:
     """Offset with slope 1: the preactivation moves by p*r."""
     return edits.unedited(ranges.low.size)._replace(offset=fraction * (ranges.high - ranges.low))
 
 
-def random_offset(ranges: Ranges, fraction: Array, reading: str, key: Array) -> Affine:
+def random_offset(ranges: Ranges, fraction: Float[Array, ""], reading: str, key: UInt32[Array, "..."]) -> Affine:
     """The offset, up or down at random for each unit."""
     return offset(ranges, fraction * signs(key, ranges.low.size), reading)
 
 
-def signs(key: Array, units: int) -> Array:
+def signs(key: UInt32[Array, "..."], units: int) -> Float32[Array, " H"]:
     """A random sign a unit, [H] of +-1, from the data of a key."""
     # Of a float32 probability, so that the draws are the same where JAX has 64 bits.
     return jnp.where(jax.random.bernoulli(jax.random.wrap_key_data(key), jnp.float32(0.5), (units,)), 1.0, -1.0).astype(

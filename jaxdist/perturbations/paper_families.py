@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
 from jaxdist.perturbations import edits
 from jaxdist.perturbations.edits import Affine
@@ -25,12 +26,12 @@ NEAR = (-0.5, -0.1, 0.1, 0.5)
 """Fractions of the same at which gauges are compared."""
 
 
-def scaled(ranges: Ranges, fraction: Array) -> Affine:
+def scaled(ranges: Ranges, fraction: Float[Array, ""]) -> Affine:
     """Intensity scale: every preactivation times p."""
     return edits.unedited(ranges.low.size)._replace(scale=jnp.full_like(ranges.low, fraction))
 
 
-def clipped(ranges: Ranges, fraction: Array, reading: str) -> Affine:
+def clipped(ranges: Ranges, fraction: Float[Array, ""], reading: str) -> Affine:
     """Intensity clip: nothing above a fraction p of the unit's range passes.
 
     The code's ``low + p*r`` is written from the upper end, so that p = 1 clips at exactly the largest value.
@@ -45,12 +46,12 @@ def clipped(ranges: Ranges, fraction: Array, reading: str) -> Affine:
     return edits.unedited(low.size)._replace(high=jnp.where(jnp.isinf(fraction), fraction, ceiling))
 
 
-def within(ranges: Ranges, fraction: Array) -> AnyArray:
+def within(ranges: Ranges, fraction: Float[Array, ""]) -> Float[AnyArray, " H"]:
     """low + p*r, exactly `high` at p = 1."""
     return ranges.high - (1 - fraction) * (ranges.high - ranges.low)
 
 
-def offset(ranges: Ranges, fraction: Array, reading: str) -> Affine:
+def offset(ranges: Ranges, fraction: Float[Array, "*H"], reading: str) -> Affine:
     """Distance offset: the preactivation moves by p*r, so that the decision boundary moves by -p*r over the slope.
 
     The code's slope (high - p*r)/high keeps h = high where it is; it is 0/0 for a unit whose largest value is 0.

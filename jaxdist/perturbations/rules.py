@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jaxtyping import Bool, Float, Float32, Int32, UInt32
 
 from jaxdist.compute import blocks
 from jaxdist.config import RangesConfig
@@ -40,19 +41,19 @@ def rule_of(options: RangesConfig) -> Rule:
 class Extremes(NamedTuple):
     """Smallest and largest value of each unit, [H]."""
 
-    low: Array
-    high: Array
+    low: Float32[Array, " H"]
+    high: Float32[Array, " H"]
 
 
 class Moments(NamedTuple):
     """`number` of values a unit, their mean [H], and the sum of squared differences from it [H]."""
 
-    number: Array
-    mean: Array
-    squares: Array
+    number: Int32[Array, ""]
+    mean: Float32[Array, " H"]
+    squares: Float32[Array, " H"]
 
 
-def extremes(value: Array, valid: Array, unit_axis: int) -> Extremes:
+def extremes(value: Float[Array, "..."], valid: Bool[Array, " n"], unit_axis: int) -> Extremes:
     """Extremes of one block's values [n, ..., H] or [H, n, ...] over the rows that are `valid` [n]."""
     value, axes, rows = value.astype(jnp.float32), others(value, unit_axis), blocks.rows_of(valid, value, unit_axis)
     return Extremes(value.min(axes, where=rows, initial=jnp.inf), value.max(axes, where=rows, initial=-jnp.inf))
@@ -63,7 +64,7 @@ def wider(a: Extremes, b: Extremes) -> Extremes:
     return Extremes(jnp.minimum(a.low, b.low), jnp.maximum(a.high, b.high))
 
 
-def moments(value: Array, valid: Array, unit_axis: int) -> Moments:
+def moments(value: Float[Array, "..."], valid: Bool[Array, " n"], unit_axis: int) -> Moments:
     """Moments of one block's values [n, ..., H] or [H, n, ...] over the rows that are `valid` [n]."""
     value, axes = value.astype(jnp.float32), others(value, unit_axis)
     rows = blocks.rows_of(valid, value, unit_axis)
@@ -81,24 +82,24 @@ def pooled(a: Moments, b: Moments) -> Moments:
     return Moments(count, a.mean + apart * share, squares)
 
 
-def others(value: Array, unit_axis: int) -> tuple[int, ...]:
+def others(value: Float[Array, "..."], unit_axis: int) -> tuple[int, ...]:
     """Every axis of a value but the unit axis."""
     return tuple(axis for axis in range(value.ndim) if axis != unit_axis % value.ndim)
 
 
-def ordered(value: Array) -> Array:
+def ordered(value: Float[Array, "*shape"]) -> UInt32[Array, "*shape"]:
     """Map float32 values to uint32 keys in the same order: equal counts below, so equal quantiles."""
     bits = lax.bitcast_convert_type(value.astype(jnp.float32), jnp.uint32)
     return jnp.where(bits >> 31 == 1, ~bits, bits | np.uint32(1 << 31))
 
 
-def unordered(keys: Array) -> Array:
+def unordered(keys: UInt32[Array, "*shape"]) -> Float32[Array, "*shape"]:
     """Undo `ordered`."""
     bits = jnp.where(keys >> 31 == 1, keys ^ np.uint32(1 << 31), ~keys)
     return lax.bitcast_convert_type(bits, jnp.float32)
 
 
-def ranks(count: int, quantile: float) -> np.ndarray:
+def ranks(count: int, quantile: float) -> Int32[np.ndarray, 2]:
     """Positions [2], from 1, of the quantiles q and 1 - q among `count` sorted values: NumPy's method inverted_cdf."""
     positions = np.ceil(count * np.array([quantile, 1 - quantile]) - 1)
     return np.maximum(positions, 0).astype(np.int32) + np.int32(1)
@@ -125,7 +126,9 @@ def empty(kind: str, units: int) -> Extremes | Moments:
     return Extremes(jnp.full(units, jnp.inf, jnp.float32), jnp.full(units, -jnp.inf, jnp.float32))
 
 
-def at_most(value: Array, thresholds: Array, valid: Array, unit_axis: int) -> Array:
+def at_most(
+    value: Float[Array, "..."], thresholds: UInt32[Array, "K 2 H"], valid: Bool[Array, " n"], unit_axis: int
+) -> Int32[Array, "K 2 H"]:
     """Count the valid values whose keys are at most each threshold [K, 2, H], for each unit."""
     keys, axes, rows = ordered(value), others(value, unit_axis), blocks.rows_of(valid, value, unit_axis)
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
+from jaxtyping import Bool, Float, Float32
 
 from jaxdist.compute import tuning
 from jaxdist.types import AnyArray
@@ -22,10 +23,10 @@ TINY = 1e-30
 class Moments(NamedTuple):
     """Sums over images and positions, float32, of an ensemble's units at every point."""
 
-    factor: AnyArray  # [S, P] c, the same for all units
-    rest: AnyArray  # [S, P, H] of (a' - c*a)^2
-    overlap: AnyArray  # [S, P, H] of a*(a' - c*a)
-    power: AnyArray  # [S, H] of a^2
+    factor: Float32[AnyArray, "*S P"]  # c, the same for all units
+    rest: Float32[AnyArray, "*S P H"]  # of (a' - c*a)^2
+    overlap: Float32[AnyArray, "*S P H"]  # of a*(a' - c*a)
+    power: Float32[AnyArray, "*S H"]  # of a^2
 
 
 def none(points: int, units: int) -> Moments:
@@ -34,7 +35,13 @@ def none(points: int, units: int) -> Moments:
     return Moments(jnp.zeros(points, jnp.float32), zeros, zeros, jnp.zeros(units, jnp.float32))
 
 
-def of_point(before: Array, after: Array, factor: Array, rows: Array, unit_axis: int) -> tuple[Array, Array]:
+def of_point(
+    before: Float[Array, "*shape"],
+    after: Float[Array, "*shape"],
+    factor: Float32[Array, ""],
+    rows: Float32[Array, "..."],
+    unit_axis: int,
+) -> tuple[Float32[Array, " H"], Float32[Array, " H"]]:
     """`rest` and `overlap` [H] of one point on a block; `rows` broadcasts, 0 for examples that do not count."""
     axis = 1 if unit_axis % before.ndim == 0 else 0
     size = before.shape[axis]
@@ -53,7 +60,7 @@ def of_point(before: Array, after: Array, factor: Array, rows: Array, unit_axis:
     return _sum(rest, unit_axis), _sum(overlap, unit_axis)
 
 
-def of_block(before: Array, rows: Array, unit_axis: int) -> Array:
+def of_block(before: Float[Array, "..."], rows: Float32[Array, "..."], unit_axis: int) -> Float32[Array, " H"]:
     """`power` [H] of a block."""
     return _sum(before * before * rows, unit_axis)
 
@@ -78,7 +85,7 @@ def merged(first: Moments, second: Moments) -> Moments:
     return Moments(factor, *map(jnp.add, about(first)[1:], about(second)[1:]))
 
 
-def added(so_far: Moments, found: Moments, counted: Array) -> Moments:
+def added(so_far: Moments, found: Moments, counted: Bool[Array, ""]) -> Moments:
     """Add a block's moments of one network; a rehearsal's only choose the factors, the nearest to its edits."""
     nearest = found.overlap.sum(-1) / jnp.maximum(found.power.sum(), TINY)
     factor = jnp.where(counted, so_far.factor, so_far.factor + nearest)

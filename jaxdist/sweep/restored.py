@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jaxtyping import Float, Float32
 
 from jaxdist.compute import (
     Each,
@@ -61,7 +62,7 @@ def moved(
     precision: str = "float32",
     block: int | None = None,
     each: Each = at_once,
-) -> np.ndarray:
+) -> Float32[np.ndarray, "S P C"]:
     """How far `edits`, leaves [S, P, H], move each class's mean logit over the examples, [S, P, C].
 
     It raises as `ensemble_sweep.sweep` does.
@@ -74,7 +75,7 @@ def moved(
     return np.asarray(moves)
 
 
-def undone(moved: np.ndarray) -> Affine:
+def undone(moved: Float[np.ndarray, "S P C"]) -> Affine:
     """The edit of the logits, at `model.LOGITS` of a `model.with_logits`, that takes moves [S, P, C] back."""
     back = -moved
     infinite = np.full_like(back, np.inf)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jaxtyping import Float, Float32, Int
 
 from jaxdist.compute import Examples, Reducer, blocks, elementwise, over_networks
 from jaxdist.errors import InputError
@@ -20,18 +21,18 @@ from jaxdist.types import AnyArray, Params
 class Sensitivity(NamedTuple):
     """The mean logit margin and its derivatives; the edit is ``exp(l) * h + t``, at l = t = 0."""
 
-    offset: AnyArray  # [S, H] by each unit's t: logits per unit of the site's value
-    log_scale: AnyArray  # [S, H] by each unit's l: logits per unit of the scale's logarithm
-    margin: AnyArray  # [S] the logit of the label less the largest other, mean over the examples
+    offset: Float32[AnyArray, "*S H"]  # by each unit's t: logits per unit of the site's value
+    log_scale: Float32[AnyArray, "*S H"]  # by each unit's l: logits per unit of the scale's logarithm
+    margin: Float32[AnyArray, "*S"]  # the logit of the label less the largest other, mean over the examples
 
 
 class Small(NamedTuple):
     """Offset and log-scale of each unit, [H]."""
 
-    offset: Array
-    log_scale: Array
+    offset: Float32[Array, " H"]
+    log_scale: Float32[Array, " H"]
 
-    def apply(self, value: Array, unit_axis: int) -> Array:
+    def apply(self, value: Float[Array, "*shape"], unit_axis: int) -> Float[Array, "*shape"]:
         """Edit a value whose axis `unit_axis` has H entries."""
         others = [axis for axis in range(value.ndim) if axis != unit_axis % value.ndim]
         offset, log_scale = (jnp.expand_dims(leaf, others) for leaf in self)
@@ -40,13 +41,13 @@ class Small(NamedTuple):
         return edited.astype(value.dtype)
 
 
-def margins(logits: Array, labels: Array) -> Array:
+def margins(logits: Float[Array, "C n"], labels: Int[Array, " n"]) -> Float[Array, " n"]:
     """The logit [C, n] of each label less the largest other, [n]."""
     label = lax.broadcasted_iota(jnp.int32, logits.shape, 0) == labels[None]
     return jnp.where(label, logits, 0).sum(0) - jnp.where(label, -jnp.inf, logits).max(0)
 
 
-def block_margin(model: Model, site: str, params: Params, edit: Small, part: blocks.Block) -> Array:
+def block_margin(model: Model, site: str, params: Params, edit: Small, part: blocks.Block) -> Float32[Array, ""]:
     """The sum of one network's margins over a block's valid examples."""
     logits = networks_model.edit(
         model, params, part.x, {site: functools.partial(edit.apply, unit_axis=model.unit_axis)}

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Int32
 
 from jaxdist.compute import Examples, Reducer, blocks, elementwise, over_networks
 from jaxdist.networks import Model, sizes
@@ -19,10 +20,10 @@ from jaxdist.types import AnyArray, Params
 class Unedited(NamedTuple):
     """Numbers of examples, int32."""
 
-    correct: AnyArray  # [S] whose largest logit is their label's
-    predicted: AnyArray  # [S, C] whose largest logit is that of the class
-    not_finite: AnyArray  # [S] whose largest logit is no finite number; they count for no class
-    labels: AnyArray  # [C] whose label is the class
+    correct: Int32[AnyArray, "*S"]  # whose largest logit is their label's
+    predicted: Int32[AnyArray, "*S C"]  # whose largest logit is that of the class
+    not_finite: Int32[AnyArray, "*S"]  # whose largest logit is no finite number; they count for no class
+    labels: Int32[AnyArray, "*S C"]  # whose label is the class
 
 
 def block_counts(model: Model, params: Params, part: blocks.Block) -> Unedited:
