@@ -24,8 +24,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 from tests.shape_support import shapes_only
 
-# Shapes in signatures are checked in whatever tests call.
-install_import_hook("jaxdist", f"{shapes_only.__module__}.{shapes_only.__name__}")
+# Shapes in signatures are checked in whatever tests call, in the modules that state any.
+PACKAGE = Path(__file__).parents[1] / "jaxdist"
+STATING = [path for path in PACKAGE.rglob("*.py") if "from jaxtyping import" in path.read_text()]
+install_import_hook(
+    [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in STATING],
+    f"{shapes_only.__module__}.{shapes_only.__name__}",
+)
 
 # The number of devices must be set before anything uses JAX, so these imports come after it.
 from jaxdist import data, registry
@@ -34,6 +39,7 @@ from jaxdist.compute.devices import Examples
 from jaxdist.config import DataConfig
 from jaxdist.networks import mlp, training
 from jaxdist.perturbations import families
+from jaxdist.report import figures
 from jaxdist.sweep import metrics
 from jaxdist.types import Params
 
@@ -115,17 +121,23 @@ def _set(**options: object) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _compile_little(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Share compiled programs between a session's tests, workers and commands, and do not polish them.
+def _draw_little() -> Iterator[None]:
+    """Write figures without PDF, whose fonts take half of all the time of drawing; tests/report has those with it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "FORMATS", ("svg", "png"))
+        yield
 
-    Compiling takes most of the time of nearly all tests, which run each program once, on little data. Where rounding
-    or real sizes matter, tests use `optimised`. With JAX_DISABLE_MOST_OPTIMIZATIONS=0 all do, and with
-    JAX_COMPILATION_CACHE_DIR what one session has compiled serves the next.
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_little(request: pytest.FixtureRequest) -> None:
+    """Share compiled programs between tests, workers, commands and sessions, and do not polish them.
+
+    Compiling takes most of the time of many tests, which run each program once, on little data. Where rounding or real
+    sizes matter, tests use `optimised`. With JAX_DISABLE_MOST_OPTIMIZATIONS=0 all do.
     """
-    base = tmp_path_factory.getbasetemp()
-    shared_by_workers = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    kept = request.config.cache.mkdir("xla")
     _set(
-        jax_compilation_cache_dir=os.environ.get("JAX_COMPILATION_CACHE_DIR", str(shared_by_workers / "xla")),
+        jax_compilation_cache_dir=os.environ.get("JAX_COMPILATION_CACHE_DIR", str(kept)),
         jax_persistent_cache_min_compile_time_secs=0.0,
         jax_disable_most_optimizations=os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") != "0",
     )

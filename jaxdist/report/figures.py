@@ -7,7 +7,7 @@ in their dash, so that the figure can be read in grey. Source of panels, limits 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import cycle
 from pathlib import Path
@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
@@ -28,6 +30,12 @@ from jaxdist.formatting import TWO_SEEDS
 
 if TYPE_CHECKING:
     import pandas as pd
+
+FORMATS: tuple[str, ...] = ("svg", "png", "pdf")
+"""In which figures are written."""
+
+DOTS = 200
+"""Dots an inch of PNG, and of what is an image within the others."""
 
 Values: TypeAlias = npt.NDArray[np.floating[Any]]
 
@@ -214,29 +222,41 @@ def settle(figure: Figure) -> Figure:
     return figure
 
 
-def save(figure: Figure, folder: str | Path, stem: str, formats: Sequence[str] = ("svg", "png", "pdf")) -> list[Path]:
+def save(figure: Figure, folder: str | Path, stem: str, formats: Sequence[str] | None = None) -> list[Path]:
     """Write ``folder/stem.format`` for every format and return the paths; equal figures give equal bytes.
 
     Each file is written aside and renamed, so that a reader never sees half of one. PNG has 200 dots an inch. SVG text
     becomes paths: the figure then looks the same where its font is missing, at the price of not being searchable, which
     the PDF is.
 
+    Args:
+      figure: laid out, as `settle` leaves it.
+      formats: some of `FORMATS`; by default all of them.
+
     Raises:
-        InputError: a format other than svg, png or pdf.
+      InputError: a format other than svg, png or pdf.
     """
-    undated: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {}, "pdf": {"CreationDate": None}}
-    for kind in formats:
-        if kind not in undated:
-            raise InputError(f"formats: expected svg, png or pdf, got {kind!r}{nearest(kind, undated)}")
+    for kind in FORMATS if formats is None else formats:
+        if kind not in _PRINTERS:
+            raise InputError(f"formats: expected svg, png or pdf, got {kind!r}{nearest(kind, _PRINTERS)}")
     folder = Path(folder)
     paths = []
     own: dict[str, Any] = {"svg.fonttype": "path", "svg.hashsalt": "jaxdist", "pdf.fonttype": 42}
-    for kind in formats:
+    for kind in FORMATS if formats is None else formats:
         path = folder / f"{stem}.{kind}"
         with files.aside(path) as temporary, matplotlib.style.context(["default", own]):
-            figure.savefig(temporary, format=kind, dpi=200, metadata=undated[kind])
+            # Not by savefig, which draws a figure once more before each format, for sizes that are settled here.
+            figure.set_dpi(DOTS)
+            _PRINTERS[kind](figure, temporary)
         paths.append(path)
     return paths
+
+
+_PRINTERS: dict[str, Callable[[Figure, Path], None]] = {
+    "svg": lambda figure, path: FigureCanvasSVG(figure).print_svg(path, metadata={"Date": None}),
+    "png": lambda figure, path: FigureCanvasAgg(figure).print_png(path),
+    "pdf": lambda figure, path: FigureCanvasPdf(figure).print_pdf(path, metadata={"CreationDate": None}),
+}
 
 
 def _compose(

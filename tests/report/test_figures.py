@@ -237,7 +237,7 @@ class TestSinglePanels:
 class TestSave:
     def test_same_bytes_every_time(self, curves, tmp_path):
         figure = figures.distance_figure(curves)
-        first = [path.read_bytes() for path in figures.save(figure, tmp_path / "one", "f")]
+        first = [path.read_bytes() for path in figures.save(figure, tmp_path / "one", "f", ("svg", "png", "pdf"))]
         again = [path.read_bytes() for path in figures.save(figure, tmp_path / "one", "f", ("pdf", "png", "svg"))]
         # Settings of the user's own neither enter the figure nor its file.
         with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "black", "savefig.bbox": "tight"}):
