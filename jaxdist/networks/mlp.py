@@ -78,7 +78,9 @@ def _init_ensemble(key: Array, seeds: Array, sizes: tuple[int, ...], scheme: str
     return lax.map(lambda seed: _init(jax.random.fold_in(key, seed), sizes, scheme, layout), seeds)
 
 
-def apply(params: MLPParams, x: Num[AnyArray, "n ..."], tap: Tap = site, *, activation: forms.Kind) -> Float[Array, "C n"]:
+def apply(
+    params: MLPParams, x: Num[AnyArray, "n ..."], tap: Tap = site, *, activation: forms.Kind
+) -> Float[Array, "C n"]:
     """Map inputs x[n, ...] to logits [C, n]; sites are ``dense0/pre``, ``dense0/post``, ``dense1/pre``, ...
 
     The last layer has sites only where something follows it. The inputs may be stored as `products.pack` does, for

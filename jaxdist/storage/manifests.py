@@ -129,8 +129,9 @@ def _sum_of(document: object) -> str:
 
 
 def content_of(path: Path) -> Content:
-    """What a file holds now."""
-    return Content(path.stat().st_size, files.digest(path))
+    """What a file holds now; opened once, as another may take its place meanwhile, of another size."""
+    with path.open("rb") as file:
+        return Content(os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def check(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 import threading
@@ -106,6 +107,20 @@ def test_threads_take_turns_too_and_a_reader_never_sees_half_of_a_change(run):
     assert not refused
     assert names(run) == {*BASIS, "comparisons/a.md", places.MANIFEST}
     assert set(manifests.read(run).files) == {*BASIS, "comparisons/a.md"}
+
+
+def test_a_files_size_and_digest_are_those_of_one_content(run, monkeypatch):
+    path, whole = run / BASIS[0], hashlib.file_digest
+    before = manifests.content_of(path)
+
+    def replaced_meanwhile(file, name):
+        files.write_text(path, "longer than what was there before")
+        return whole(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", replaced_meanwhile)
+    assert manifests.content_of(path) == before
+    monkeypatch.undo()
+    assert manifests.content_of(path).size == path.stat().st_size != before.size
 
 
 def test_recording_within_recording_waits_for_nobody(run, monkeypatch):
