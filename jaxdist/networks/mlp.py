@@ -87,7 +87,7 @@ def apply(
     exact products in the first layer.
     """
     form = forms.of(activation)
-    value = x.reshape(len(x), -1)
+    value = jnp.asarray(x).reshape(len(x), -1)
     for k, (layer, act) in enumerate(form.layers(len(params))):
         here = params[f"dense{k}"]
         # Only the inputs are not feature-major.

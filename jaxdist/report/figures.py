@@ -7,7 +7,7 @@ in their dash, so that the figure can be read in grey. Source of panels, limits 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import cycle
 from pathlib import Path
@@ -237,8 +237,8 @@ def save(figure: Figure, folder: str | Path, stem: str, formats: Sequence[str] |
       InputError: a format other than svg, png or pdf.
     """
     for kind in FORMATS if formats is None else formats:
-        if kind not in _PRINTERS:
-            raise InputError(f"formats: expected svg, png or pdf, got {kind!r}{nearest(kind, _PRINTERS)}")
+        if kind not in _CANVASES:
+            raise InputError(f"formats: expected svg, png or pdf, got {kind!r}{nearest(kind, _CANVASES)}")
     folder = Path(folder)
     paths = []
     own: dict[str, Any] = {"svg.fonttype": "path", "svg.hashsalt": "jaxdist", "pdf.fonttype": 42}
@@ -247,16 +247,13 @@ def save(figure: Figure, folder: str | Path, stem: str, formats: Sequence[str] |
         with files.aside(path) as temporary, matplotlib.style.context(["default", own]):
             # Not by savefig, which draws a figure once more before each format, for sizes that are settled here.
             figure.set_dpi(DOTS)
-            _PRINTERS[kind](figure, temporary)
+            getattr(_CANVASES[kind](figure), f"print_{kind}")(temporary, metadata=_UNDATED[kind])
         paths.append(path)
     return paths
 
 
-_PRINTERS: dict[str, Callable[[Figure, Path], None]] = {
-    "svg": lambda figure, path: FigureCanvasSVG(figure).print_svg(path, metadata={"Date": None}),
-    "png": lambda figure, path: FigureCanvasAgg(figure).print_png(path),
-    "pdf": lambda figure, path: FigureCanvasPdf(figure).print_pdf(path, metadata={"CreationDate": None}),
-}
+_CANVASES: dict[str, Any] = {"svg": FigureCanvasSVG, "png": FigureCanvasAgg, "pdf": FigureCanvasPdf}
+_UNDATED: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {}, "pdf": {"CreationDate": None}}
 
 
 def _compose(
