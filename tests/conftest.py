@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -93,22 +94,62 @@ LONGEST = (
 )
 
 
+LONG = Path(__file__).with_name("long.txt")
+"""The test functions that take more than `MOMENT`, all their cases together, as `pytest --record-long` measured."""
+
+MOMENT = 1.5
+"""Seconds."""
+
+QUICK = "not slow and not long"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--record-long`` lists further long tests; to begin anew, empty the list and record until nothing is added."""
+    parser.addoption("--record-long", action="store_true", help=f"add to {LONG.name} the tests that take long")
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Plain ``pytest`` leaves out the tests that are marked slow; of what is named, all are run."""
+    """Plain ``pytest`` leaves out the tests that are marked slow or long; of what is named, all are run."""
     # Workers are given paths, and this option with them.
     named = config.args_source is not pytest.Config.ArgsSource.TESTPATHS
     if not (named or config.option.markexpr or config.option.keyword):
-        config.option.markexpr = "not slow"
+        config.option.markexpr = QUICK
+    if config.option.record_long and "PYTEST_XDIST_WORKER" not in os.environ:
+        config.pluginmanager.register(Durations())
+
+
+class Durations:
+    """Adds up how long the functions of a session's tests take."""
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.seconds[_function(report.nodeid)] += report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        # Only added to: what the list has may wait for a fixture that another test has paid for now.
+        long = {name for name, seconds in self.seconds.items() if seconds > MOMENT}
+        LONG.write_text("".join(f"{name}\n" for name in sorted(long.union(LONG.read_text().splitlines()))))
+
+
+def _function(node: str) -> str:
+    return node.partition("[")[0]
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
     """Say what is left out, and how it is run."""
-    left_out = config.option.markexpr == "not slow"
-    return "left out: what takes long; 'pytest tests jaxdist' runs everything" if left_out else None
+    words = "left out: what takes long; -m 'not slow' leaves out less, 'pytest tests jaxdist' nothing"
+    return words if config.option.markexpr == QUICK else None
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first; all others keep their order."""
+    """Mark the tests that are long, and put the longest files first; all others keep their order."""
+    long = set(LONG.read_text().splitlines())
+    for item in items:
+        if _function(item.nodeid) in long:
+            item.add_marker("long")
     place_of = {name: k for k, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place_of.get(item.path.stem, len(LONGEST)))
 

@@ -24,6 +24,7 @@ from jax import Array, lax
 from jaxtyping import Float32, Num, UInt8
 
 from jaxdist.errors import InputError
+from jaxdist.types import AnyArray
 
 Backend = Literal["float32", "bfloat16", "digits"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
@@ -84,7 +85,7 @@ def _width(inputs: int) -> int:
     return -(-(inputs + 1) // _TILE) * _TILE
 
 
-def product(weight: Float32[Array, "H D"], x: Num[Array, "n stored"]) -> Float32[Array, "H n"]:
+def product(weight: Float32[AnyArray, "H D"], x: Num[AnyArray, "n stored"]) -> Float32[Array, "H n"]:
     """Multiply weights [H, D] with a block of inputs [n, D], stored as by `pack`, to float32 [H, n]; differentiable.
 
     Raises:
@@ -99,7 +100,7 @@ def product(weight: Float32[Array, "H D"], x: Num[Array, "n stored"]) -> Float32
         return _by_digits(weight, x)
     if x.dtype == jnp.uint8:
         return _by_bfloat16(weight, x)
-    return _dot(weight, x, over_examples=False)
+    return _dot(jnp.asarray(weight), jnp.asarray(x), over_examples=False)
 
 
 def _dot(values: Array, x: Array, *, over_examples: bool, to: type | None = None) -> Array:

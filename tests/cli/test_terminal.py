@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -75,6 +76,7 @@ class TestProgress:
         console = self.terminal()
         with progress.shown(console) as show:
             show("train relu_l2_neg", 0, 5000, "")
+            time.sleep(0.05)  # so that the rate has no more digits than there is room for
             show("train relu_l2_neg", 5000, 5000, "loss 0.0698, test 90.32 %")
         last = screen(console.file.getvalue()).splitlines()[-1]
         assert re.search(r"5000/5000 +\d+/s in 0:0\d loss 0\.0698, test 90\.32 %", last)
