@@ -25,7 +25,7 @@ from jaxdist.data import Labelled, oddities, own_data
 from jaxdist.errors import InputError
 from jaxdist.experiment import resolving
 from jaxdist.formatting import counted
-from jaxdist.networks import Action, Model, Output, independence, own_networks, rows, sizes, targets_of
+from jaxdist.networks import Action, Model, Output, independence, or_a_module, own_networks, rows, sizes, targets_of
 from jaxdist.networks import model as networks_model
 from jaxdist.perturbations import families, toward_families
 from jaxdist.report import writing
@@ -34,6 +34,7 @@ from jaxdist.sweep import Context, Subject, metrics, results, study, unedited
 from jaxdist.types import Apply, Params
 
 
+@or_a_module
 def probe(
     apply: Apply | Model,
     params: Params,
@@ -57,7 +58,7 @@ def probe(
     Args:
       apply: ``apply(params, x[n, ...]) -> logits [n, C]``, in which `jaxdist.site` names values; `jaxdist.from_linen`,
         `from_nnx`, `from_equinox` and `from_haiku` make one of a module. A third argument that must be given is called
-        as `jaxdist.site`.
+        as `jaxdist.site`. Or a module of NNX or Equinox alone, without `params`, which it holds.
       params: its parameters, a pytree of arrays; with `stacked`, those of several seeds: with a leading S, or a list of
         each one's.
       train: inputs [N, ...] and labels [N], classes from 0 on, on which the ranges are measured, and counts made.

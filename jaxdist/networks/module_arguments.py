@@ -1,0 +1,68 @@
+"""Functions of (apply, params, ...) that take a module, which holds its parameters, in place of the two."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from flax import linen, nnx
+
+from jaxdist.errors import InputError
+from jaxdist.networks import modules, site_values
+
+Result = TypeVar("Result")
+
+
+def or_a_module(function: Callable[..., Result]) -> Callable[..., Result]:
+    """Let a function of (apply, params, ...) be called as (module, ...), with a module of Flax NNX or Equinox.
+
+    It is turned into the two by `modules.from_nnx` or `modules.from_equinox`, without options of its call.
+
+    Raises:
+      InputError: for an NNX module with parameters beside it, and a module of Linen, which holds none.
+    """
+    signature = inspect.signature(function)
+    name = function.__name__
+
+    @functools.wraps(function)
+    def with_parameters(*given: Any, **options: Any) -> Result:
+        module = given[0] if given else options.get(next(iter(signature.parameters)))
+        if isinstance(module, linen.Module):
+            raise InputError(
+                f"{name}: a Linen module does not hold its parameters; give the two that "
+                "jaxdist.from_linen(module, variables) makes of it"
+            )
+        complete = _fits(signature, given, options)
+        if complete and isinstance(module, nnx.Module):
+            raise InputError(
+                f"{name}: {type(module).__name__} holds its parameters; leave params out, as in {name}(module, ...)"
+            )
+        make = None if complete or not given else _maker(module)
+        # What lacks an argument is left to Python to say.
+        return function(*given, **options) if make is None else function(*make(module), *given[1:], **options)
+
+    return with_parameters
+
+
+def _fits(signature: inspect.Signature, given: tuple[Any, ...], options: dict[str, Any]) -> bool:
+    try:
+        signature.bind(*given, **options)
+    except TypeError:
+        return False
+    return True
+
+
+def _maker(module: object) -> Callable[[Any], tuple[Any, Any]] | None:
+    """What makes a function and parameters of a module that holds its parameters; None of anything else."""
+    if isinstance(module, nnx.Module):
+        return modules.from_nnx
+    equinox = sys.modules.get("equinox")  # without it nobody has a module of it
+    return modules.from_equinox if equinox is not None and isinstance(module, equinox.Module) else None
+
+
+sites = or_a_module(site_values.sites)
+read = or_a_module(site_values.read)
+edit = or_a_module(site_values.edit)
