@@ -34,6 +34,9 @@ FAMILIES = {
     "clip_both": "no magnitude above a fraction p of the unit's largest passes",
     "zero": "the value goes a fraction p of the way to 0",
     "mean": "the value goes a fraction p of the way to the unit's mean over the training images",
+    "mean_position": "the same to the unit's mean at that position, and in that call and iteration",
+    "resample": "the value goes a fraction p of the way to that of another image of the split, drawn at random",
+    "patch": "the value goes a fraction p of the way to that of the source which probe is given",
 }
 """The families of edits by name, with a sentence on each."""
 

@@ -6,6 +6,7 @@ The mathematics elsewhere sees one block; this is the only place that knows how 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -39,6 +40,8 @@ class Block(NamedTuple):
     number: Array  # [n] position in the whole split, the same whatever the blocks and devices
     valid: Array  # [n] bool
     counted: Array  # [] bool: False where the block is a rehearsal
+    source: Any = None  # [n, ...] other inputs that go with these, where the examples have any
+    rows: Callable[[Array], Any] | None = None  # inputs of the split at any positions [n], on whatever device they lie
 
 
 def even_size(examples: Examples, size: int, *, rehearse: bool = False) -> int:
@@ -63,6 +66,7 @@ def fold(
     size = even_size(examples, size, rehearse=rehearse)
     shares = examples.shares
     share = -(-examples.total // (lax.axis_size(DATA) * shares))
+    rows = functools.partial(_rows, examples, share)
 
     def of_share(number: Array) -> Carry:
         before = number * share
@@ -72,18 +76,32 @@ def fold(
             position = start + jnp.arange(size, dtype=start.dtype)
             whole = (lax.axis_index(DATA) * shares + number) * share + position
             first = examples.first + before + start
-            block = Block(
-                jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, first, size), examples.x),
-                lax.dynamic_slice_in_dim(examples.y, first, size),
-                whole,
-                (k >= 0) & (position >= k * size) & (whole < examples.total),
-                k >= 0,
+            x, y, source = jax.tree.map(
+                lambda leaf: lax.dynamic_slice_in_dim(leaf, first, size), (examples.x, examples.y, examples.source)
             )
+            valid = (k >= 0) & (position >= k * size) & (whole < examples.total)
+            block = Block(x, y, whole, valid, k >= 0, source, rows)
             return step(carry, block)
 
         return lax.fori_loop(-1 if rehearse else 0, -(-share // size), body, varying(init, (SEED, DATA)))
 
     return lax.map(of_share, jnp.arange(shares, dtype=examples.first.dtype))
+
+
+def _rows(examples: Examples, share: Array, positions: Array) -> Any:
+    """The inputs at some positions [n] of the whole split; all devices that share it ask for as many at once."""
+    devices, each = lax.axis_size(DATA), share * examples.shares
+    holder, place = positions // each, positions % each + examples.first
+    if devices == 1:
+        return jax.tree.map(lambda leaf: leaf[place], examples.x)
+    asked = lax.all_gather(place, DATA)
+
+    def fetched(leaf: Array) -> Array:
+        # Each device sends every other what it has at the places which that one asks for, [devices, n, ...].
+        sent = lax.all_to_all(leaf[asked], DATA, 0, 0)
+        return sent[holder, jnp.arange(len(positions))]
+
+    return jax.tree.map(fetched, examples.x)
 
 
 def some(examples: Examples, most: int) -> Any:
@@ -98,7 +116,7 @@ def specs(examples: Examples) -> Examples:
     """How `Examples` enter a ``shard_map``: split over the data axis."""
     split: Any = PartitionSpec(DATA)
     whole: Any = PartitionSpec()
-    return dataclasses.replace(examples, x=split, y=split, first=whole, total=whole)
+    return dataclasses.replace(examples, x=split, y=split, first=whole, total=whole, source=split)
 
 
 def rows_of(valid: Bool[Array, " n"], value: Num[Array, "..."], unit_axis: int) -> Bool[Array, "..."]:

@@ -57,7 +57,9 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, seeds: int = 1) -> Me
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["x", "y", "first", "total"], meta_fields=["least", "shares"]
+    jax.tree_util.register_dataclass,
+    data_fields=["x", "y", "first", "total", "source"],
+    meta_fields=["least", "shares"],
 )
 @dataclasses.dataclass(frozen=True)
 class Examples:
@@ -74,6 +76,7 @@ class Examples:
     total: Array  # [] int32, the number of real examples N
     least: int  # rows of the smallest share in these arrays, which no block exceeds
     shares: int = 1  # on each device
+    source: Any = None  # other inputs, one for each example, laid out as x, whose values edits may put in place of x's
 
 
 def place(x: Any, y: np.ndarray, mesh: Mesh, *, dtype: np.typing.DTypeLike | None = np.float32) -> Examples:

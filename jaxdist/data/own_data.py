@@ -44,6 +44,43 @@ def pair(given: Labelled, split: str) -> tuple[Any, np.ndarray]:
     return made, array(y, f"{split}: the labels")
 
 
+def sources(given: Any, splits: Mapping[str, Any]) -> dict[str, Any]:
+    """Other inputs that go with those of each split [N, ...]: one for each example, or [1, ...], which stands for all.
+
+    Raises:
+      InputError: for inputs of another shape, type or structure, and where a split has none.
+    """
+    by_split = given
+    if not (isinstance(given, Mapping) and set(given) <= {"train", "test"} and given):
+        by_split = dict.fromkeys(splits, given)
+    missing = [split for split in splits if split not in by_split]
+    if missing:
+        raise InputError(f"source: expected inputs for {' and '.join(splits)}, got none for {missing[0]}")
+    made = {}
+    for split, x in splits.items():
+        where = "source" if by_split is not given else f"source['{split}']"
+        other = by_split[split]
+        wanted, got = jax.tree.structure(x), jax.tree.structure(other) if isinstance(x, Mapping) else None
+        if got is not None and got != wanted:
+            raise InputError(f"{where}: expected inputs named as those of {split}, {wanted}, got {got}")
+        leaves = jax.tree.leaves(other) if isinstance(x, Mapping) else [other]
+        made[split] = jax.tree.unflatten(
+            wanted, [_like(leaf, like, where, split) for leaf, like in zip(leaves, jax.tree.leaves(x), strict=True)]
+        )
+    return made
+
+
+def _like(given: Any, x: np.ndarray, where: str, split: str) -> np.ndarray:
+    other = _inputs(given, where, "the inputs")
+    if other.shape[1:] != x.shape[1:] or len(other) not in (1, len(x)) or other.dtype != x.dtype:
+        raise InputError(
+            f"{where}: expected inputs like those of {split}, {x.dtype} of shape {x.shape}, or 1 in place of "
+            f"{len(x)}, got {other.dtype} of shape {other.shape}"
+            + ("; give source={'train': ..., 'test': ...} where splits differ" if where == "source" else "")
+        )
+    return np.broadcast_to(other, x.shape)
+
+
 def _inputs(given: Any, split: str, what: str) -> np.ndarray:
     x = array(given, f"{split}: {what}")
     if not x.ndim:

@@ -49,6 +49,7 @@ def probe(
     class_axis: int | None = None,
     output: Output | None = None,
     fractions: Mapping[str, Sequence[float]] | None = None,
+    source: Any = None,
     out: str | Path | None = None,
     show: Show | bool | None = None,
     **options: Any,
@@ -73,6 +74,8 @@ def probe(
       unit_axis, class_axis: of a site's value and of the logits; by default the last.
       output: picks the logits where apply returns more: a key or an attribute's name, a position, a function.
       fractions: of families that are swept at others than their grids, increasing.
+      source: inputs [N, ...], one for each training example, or [1, ...], whose values the family `patch` puts in place
+        of the examples' own; of two splits {"train": ..., "test": ...}, unless one stands for all.
       show: true for progress on stderr, false for none, or a function that is called with it; by default a terminal
         shows bars, and nothing else anything.
       out: new or empty folder to write the result, tables and figures to, if any.
@@ -111,7 +114,8 @@ def probe(
         networks_model.check_together(traced[0].sites, together)
     # Networks that are not finite are left out, so the mesh is that of the others.
     finite = [not array for array in unedited.not_finite_weights(params)]
-    splits = _placed(images, devices.make_mesh(seeds=sum(finite) or seeds))
+    sources = None if source is None else own_data.sources(source, {split: x for split, (x, _) in images.items()})
+    splits = _placed(images, devices.make_mesh(seeds=sum(finite) or seeds), sources)
     _refuse_dependent(model, params, images, splits, tuple(names), chosen.compute.block, finite)
 
     def measured(show: Show) -> xr.DataTree:
@@ -194,8 +198,16 @@ def _at_once(name: str, compute: Callable[[], tuple[Any, ...]]) -> tuple[Any, ..
     return compute()
 
 
-def _placed(images: Mapping[str, tuple[Any, np.ndarray]], mesh: Mesh) -> dict[str, Examples]:
-    """The splits laid out in shared arrays where they are alike; images of another size or type lie by themselves."""
+def _placed(
+    images: Mapping[str, tuple[Any, np.ndarray]], mesh: Mesh, sources: Mapping[str, Any] | None = None
+) -> dict[str, Examples]:
+    """The splits laid out in shared arrays where they are alike; images of another size or type lie by themselves.
+
+    With `sources` each example's lies beside it.
+    """
+    if sources is not None:
+        both = _placed({split: ((x, sources[split]), y) for split, (x, y) in images.items()}, mesh)
+        return {split: dataclasses.replace(each, x=each.x[0], source=each.x[1]) for split, each in both.items()}
     if len({devices.kind_of(x) for x, _ in images.values()}) == 1:
         return devices.place_splits(images, mesh, dtype=None)
     return {name: devices.place(x, y, mesh, dtype=None) for name, (x, y) in images.items()}

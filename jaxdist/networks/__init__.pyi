@@ -17,6 +17,7 @@ from .flax_mlp import Perceptron as Perceptron
 from .model import Action as Action
 from .model import Model as Model
 from .model import Output as Output
+from .model import Placed as Placed
 from .model import Sites as Sites
 from .module_arguments import edit as edit
 from .module_arguments import or_a_module as or_a_module

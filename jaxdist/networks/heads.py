@@ -94,7 +94,7 @@ def departure(model: Model, site: str, params: Params, x: Any) -> Float[Array, "
         some = jax.random.bernoulli(choice, shape=value.shape)
         mixed = after(model, site, params, x, jnp.where(some, moved, value))
         change = networks_model.edit(model, params, x, {site: moved}) - logits
-        expected = rise(weights, activations - before, model.unit_axis, model.class_axis)
+        expected = rise(weights, activations - before, model.axis_of(site), model.class_axis)
         return jnp.maximum(
             _relative(change, expected), _relative(mixed - before, jnp.where(some, activations - before, 0))
         )
@@ -142,7 +142,7 @@ def not_linear(model: Model, site: str) -> str:
 
 
 def _shape(model: Model, params: Params, site: str, examples: Examples) -> tuple[int, ...]:
-    return networks_model.sites_for_one(model, params, examples.x, [site]).whole_shape(site, model.unit_axis)
+    return networks_model.sites_for_one(model, params, examples.x, [site]).whole_shape(site, model.axis_of(site))
 
 
 def _shape_after(model: Model, params: Params, site: str, examples: Examples) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +24,10 @@ from jaxdist.formatting import counted
 from jaxdist.networks import site_splits, site_values
 from jaxdist.networks.site_primitives import site
 from jaxdist.networks.site_programs import Action as Action
+from jaxdist.networks.site_programs import Placed as Placed
 from jaxdist.networks.site_splits import Split
 from jaxdist.networks.site_values import Site, Traced
+from jaxdist.registry import kind_of
 from jaxdist.types import Apply, Params
 
 Output = str | int | Callable[[Any], Array]
@@ -37,8 +39,9 @@ class Model:
 
     `post` says what follows a site, where something needs the value after it: the activation as a function, or the
     name of the site that holds it. The axes are those of units in a site's value and of classes in the logits; the
-    defaults are Flax's ([n, ..., H] and [n, C]). Where the function returns more than logits, `output` picks them: a
-    key or an attribute's name, a position, or a function.
+    defaults are Flax's ([n, ..., H] and [n, C]); `axes` names sites whose units are on another axis than the rest's.
+    Where the function returns more than logits, `output` picks them: a key or an attribute's name, a position, or a
+    function.
     """
 
     apply: Apply
@@ -46,10 +49,20 @@ class Model:
     unit_axis: int = -1
     class_axis: int = -1
     output: Output | None = None
+    axes: tuple[tuple[str, int], ...] = ()
 
-    def after(self, name: str) -> Action | str | None:
-        """What follows a site, if the model says so: a function, or a site."""
-        return dict(self.post).get(name)
+    def after(self, key: str) -> Action | str | None:
+        """What follows the values of a key, if the model says so: a function, or a site in the same call of it."""
+        follows, own = of_key(dict(self.post), key), site_values.parsed(key)
+        if not isinstance(follows, str) or key in dict(self.post) or follows == own.name:
+            return follows
+        other = site_values.parsed(follows)
+        return site_values.written(own._replace(name=other.name) if other[1:] == (None, None) else other)
+
+    def axis_of(self, key: str) -> int:
+        """The axis of the units in a site's value."""
+        axis = of_key(dict(self.axes), key)
+        return self.unit_axis if axis is None else axis
 
     def logits(self, params: Params, x: Any) -> Array:
         """The logits of a block, without any edit.
@@ -61,6 +74,22 @@ class Model:
         picked = _picked(returned, self.output)
         _refuse_unless_array(picked, self.output)
         return picked
+
+
+T = TypeVar("T")
+
+
+def of_key(given: Mapping[str, T], key: str) -> T | None:
+    """What is given for a key, or for one that means its values among others: of ``mlp#1`` also what is for ``mlp``."""
+    if key in given:
+        return given[key]
+    own = site_values.parsed(key)
+    for text, value in given.items():
+        other = site_values.parsed(text)
+        parts = ((other.call, own.call), (other.iteration, own.iteration))
+        if other.name == own.name and all(part in (None, wanted) for part, wanted in parts):
+            return value
+    return None
 
 
 def _picked(returned: Any, output: Output | None) -> Any:
@@ -79,7 +108,7 @@ def _picked(returned: Any, output: Output | None) -> Any:
 
 def _kind(returned: object) -> tuple[str, str]:
     """What was returned, in words, and what would pick an array of it."""
-    kind, pick = "None" if returned is None else f"a {type(returned).__name__}", ""
+    kind, pick = "None" if returned is None else kind_of(returned), ""
     fields = getattr(returned, "_fields", None) or (
         [field.name for field in dataclasses.fields(returned)] if dataclasses.is_dataclass(returned) else []
     )
@@ -114,7 +143,7 @@ class _WithLogits:
     model: Model
 
     def __call__(self, params: Params, x: Any) -> Array:
-        inner, axis = self.model.class_axis, self.model.unit_axis % 2
+        inner, axis = self.model.class_axis, self.model.axis_of(LOGITS) % 2
         logits = jnp.moveaxis(self.model.logits(params, x), inner, axis)
         return jnp.moveaxis(site(LOGITS, logits), axis, inner)
 
@@ -258,14 +287,26 @@ def edit(model: Model, params: Params, x: Any, edits: Mapping[str, site_values.E
 
 
 def read(
-    model: Model, params: Params, x: Any, keys: Iterable[str], edits: Mapping[str, site_values.Edit] | None = None
+    model: Model,
+    params: Params,
+    x: Any,
+    keys: Iterable[str],
+    edits: Mapping[str, site_values.Edit | Placed] | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """The logits and the values at the named sites, perhaps with others edited; raises as `edit` does."""
     keys = tuple(dict.fromkeys(keys))
     sites = trace(model, params, x)
     logits, values = sites.traced.evaluate(params, x, edits or {}, keys)
     written = {key: site_values.written(sites.traced.keys(key)[0]) for key in keys}
-    return logits, {key: _laid_out(values[written[key]], sites, key, model.unit_axis) for key in keys}
+    return logits, {key: _laid_out(values[written[key]], sites, key, model.axis_of(key)) for key in keys}
+
+
+def read_each(model: Model, params: Params, x: Any, keys: Sequence[str]) -> dict[str, tuple[Array, ...]]:
+    """The values at the named sites as the program has them: of each call one, with the iterations of loops in front."""
+    traced = site_values.trace(model.logits, params, x)
+    values = traced.evaluate(params, x, {}, keys)[1]
+    each = {key: values[site_values.written(traced.keys(key)[0])] for key in keys}
+    return {key: value if isinstance(value, tuple) else (value,) for key, value in each.items()}
 
 
 def _laid_out(value: Any, sites: Sites, key: str, unit_axis: int) -> Array:

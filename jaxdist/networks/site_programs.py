@@ -34,6 +34,14 @@ class Key(NamedTuple):
     iteration: tuple[int, ...] | None
 
 
+@dataclasses.dataclass(frozen=True)
+class Placed:
+    """An edit that is another one in each call and iteration of what its key means."""
+
+    at: Callable[[int | None, tuple[Any, ...]], Action]
+    """The action in a call, None where it is not known which, and in an iteration of each loop around it."""
+
+
 Atom: TypeAlias = core.Var | core.Literal
 Environment: TypeAlias = dict[core.Var, Any]
 Values: TypeAlias = dict[tuple[str, int], Any]
@@ -93,7 +101,7 @@ def marks_within(
 class Job:
     """The sites whose values are read, and those that are edited, in this order."""
 
-    actions: Sequence[tuple[Key, Action]] = ()
+    actions: Sequence[tuple[Key, Action | Placed]] = ()
     reads: Sequence[Key] = ()
     cut: bool = False  # scans are cut at an iteration that is named, which is then in no loop
 
@@ -203,17 +211,20 @@ def as_it_is(eqn: core.JaxprEqn, operands: Sequence[Any]) -> list[Any]:
 # Sites.
 
 
-def act(name: str, action: Action, value: Array) -> Array:
-    """The edited value.
+def act(text: str, action: Action, value: Array) -> Array:
+    """The edited value of a key.
 
     Raises:
       InputError: if the action changes its shape or type.
     """
     edited = jnp.asarray(action(value))
     if (edited.shape, edited.dtype) != (value.shape, value.dtype):
+        way_out = "cast the result, as with .astype(value.dtype)"
+        if edited.shape != value.shape:
+            way_out = "give values of that shape"
         raise InputError(
-            f"site '{name}': expected its action to keep the shape {value.shape} and {value.dtype}, got "
-            f"{edited.shape} and {edited.dtype}; cast the result, as with .astype(value.dtype)"
+            f"site '{text}': expected its action to keep the shape {value.shape} and {value.dtype}, got "
+            f"{edited.shape} and {edited.dtype}; {way_out}"
         )
     # A weak type, as that of a Python number, would change the type of a loop's carry.
     return lax.convert_element_type(edited, value.dtype) if getattr(edited, "weak_type", False) else edited
@@ -221,18 +232,19 @@ def act(name: str, action: Action, value: Array) -> Array:
 
 def _edited(value: Array, name: str, call: int | None, job: Job, place: _Place) -> Array:
     """The value after all actions for this call, or for all calls where it is None."""
-    for key, action in job.actions:
+    for key, given in job.actions:
         if key.name != name or (call is not None and key.call not in (None, call)):
             continue
+        action = given.at(call if key.call is None else 0, place.iterations) if isinstance(given, Placed) else given
         if key.iteration is None:
-            value = act(name, action, value)
+            value = action(value)
             continue
         same = [at == wanted for at, wanted in zip(place.iterations, key.iteration, strict=True)]
         certain = [flag for flag in same if isinstance(flag, bool)]
         open_ = [flag for flag in same if not isinstance(flag, bool)]
         if not all(certain):
             continue
-        edited = act(name, action, value)
+        edited = action(value)
         for flag in open_:
             edited = jnp.where(flag, edited, value)
         value = edited
@@ -311,9 +323,11 @@ def _call(eqn: core.JaxprEqn, operands: Sequence[Any], job: Job, place: _Place) 
 
 
 def _asked(job: Job, *programs: core.Jaxpr) -> bool:
-    """Whether an action is for some iterations alone, so that they must be counted."""
+    """Whether an action depends on the iteration, so that they must be counted."""
     names = set().union(*(job.calls(program) for program in programs))
-    return any(key.iteration is not None and key.name in names for key in job.edited)
+    return any(
+        (key.iteration is not None or isinstance(action, Placed)) and key.name in names for key, action in job.actions
+    )
 
 
 def _scan(eqn: core.JaxprEqn, operands: Sequence[Any], job: Job, place: _Place) -> _Results:

@@ -20,7 +20,7 @@ from jax.extend import core
 from jaxdist.errors import InputError
 from jaxdist.networks import site_programs, site_values
 from jaxdist.networks.site_primitives import site_p
-from jaxdist.networks.site_programs import Action, Atom, Environment, Job, Key
+from jaxdist.networks.site_programs import Action, Atom, Environment, Job, Key, Placed
 from jaxdist.types import Params
 
 
@@ -55,19 +55,21 @@ class Split:
         site_programs.run_equations(self.first, environment, Job())
         return [environment[var] for var in self.needed]
 
-    def after(self, residuals: Sequence[Any], edits: Mapping[str, site_values.Edit]) -> Any:
+    def after(self, residuals: Sequence[Any], edits: Mapping[str, site_values.Edit | Placed]) -> Any:
         """Evaluate the rest with these edits, by the keys at which the program is cut; returns the network's output.
 
         Raises:
           InputError: for another key, and an edit that changes the shape or the type.
         """
-        actions: list[tuple[Key, Action]] = []
+        actions: list[tuple[Key, Action | Placed]] = []
         for text, edit in edits.items():
             if text not in self.marks:
                 cut_at = site_values.listed_names(list(self.marks))
                 raise InputError(f"site '{text}': the program is cut at {cut_at}; name it there as well")
-            action = functools.partial(site_programs.act, text, site_values.action_of(edit))
-            actions.extend((Key(mark, None, None), action) for mark in self.marks[text])
+            action = site_values.action_of(text, edit)
+            marks = self.marks[text]
+            each = [_of_call(action, k) if len(marks) > 1 else action for k in range(len(marks))]
+            actions.extend((Key(mark, None, None), of_mark) for mark, of_mark in zip(marks, each, strict=True))
         environment: Environment = dict(zip(self.needed, residuals, strict=True))
         site_programs.run_equations(self.second, environment, Job(actions))
         return self.traced.output([site_programs.read_atom(environment, atom) for atom in self.jaxpr.outvars])
@@ -94,6 +96,10 @@ class Split:
                 arrays = tuple(site_programs.read_atom(environment, atom) for atom in atoms)
                 within_reach[text] = arrays[0] if len(arrays) == 1 else arrays
         return within_reach
+
+
+def _of_call(action: Action | Placed, call: int) -> Action | Placed:
+    return Placed(lambda _, iterations: action.at(call, iterations)) if isinstance(action, Placed) else action
 
 
 def split(traced: site_values.Traced, keys: Iterable[str]) -> Split:

@@ -39,7 +39,7 @@ from jaxdist.formatting import counted
 from jaxdist.networks import site_programs
 from jaxdist.networks.site_primitives import site as site
 from jaxdist.networks.site_primitives import site_p, tangent_p
-from jaxdist.networks.site_programs import Action, Key
+from jaxdist.networks.site_programs import Action, Key, Placed
 from jaxdist.types import Params
 
 Edit: TypeAlias = Action | Array | np.ndarray
@@ -161,7 +161,7 @@ class Traced:
         return _resolved(text, self, to_read=to_read)
 
     def evaluate(
-        self, params: Params, x: Any, edits: Mapping[str, Edit], keys: Iterable[str] = ()
+        self, params: Params, x: Any, edits: Mapping[str, Edit | Placed], keys: Iterable[str] = ()
     ) -> tuple[Any, dict[str, Any]]:
         """The output with the named values edited, and the values read.
 
@@ -173,7 +173,7 @@ class Traced:
         Raises:
           InputError: for a key without a site, and an edit that changes the shape or the type.
         """
-        actions = [(key, action_of(edit)) for text, edit in edits.items() for key in self.keys(text)]
+        actions = [(key, action_of(text, edit)) for text, edit in edits.items() for key in self.keys(text)]
         wanted = {text: self.keys(text, to_read=True) for text in keys}
         reads = tuple(dict.fromkeys(key for each in wanted.values() for key in each))
         job = site_programs.Job(actions, reads)
@@ -329,9 +329,12 @@ def edit(apply: Callable[..., Any], params: Params, x: Any, edits: Mapping[str, 
     return trace(apply, params, x).evaluate(params, x, edits)[0]
 
 
-def action_of(edit: Edit) -> Action:
-    """The function of an edit; an array takes the place of the value."""
-    return edit if callable(edit) else lambda _: jnp.asarray(edit)
+def action_of(text: str, edit: Edit | Placed) -> Action | Placed:
+    """What an edit of a key does, checked: a function, also where an array takes the place of the value."""
+    if isinstance(edit, Placed):
+        return Placed(lambda call, iterations: functools.partial(site_programs.act, text, edit.at(call, iterations)))
+    action = edit if callable(edit) else lambda _: jnp.asarray(edit)
+    return functools.partial(site_programs.act, text, action)
 
 
 # Keys.

@@ -8,6 +8,10 @@ from .edits import Affine as Affine
 from .edits import Drawn as Drawn
 from .edits import Edit as Edit
 from .edits import Noise as Noise
+from .edits import Target as Target
+from .edits import Toward as Toward
+from .edits import of_points as of_points
+from .edits import other_examples as other_examples
 from .families import PAPER as PAPER
 from .families import Gauge as Gauge
 from .families import get as get

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,9 @@ from jaxdist.compute import elementwise
 from jaxdist.types import AnyArray
 
 SomeEdit = TypeVar("SomeEdit")
+
+Target: TypeAlias = Literal["example", "source", "mean"]
+"""Where a value is led that its own network does not tell: see `Toward`."""
 
 
 class Edit(Protocol):
@@ -151,6 +154,60 @@ class Noise:
         return (wide + sd * normal.astype(sd.dtype)).astype(value.dtype)
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["fraction", "key", "which", "shared"],
+    meta_fields=["of", "draws"],
+)
+@dataclasses.dataclass(frozen=True)
+class Toward:
+    """``v + p * (target - v)``, where the sweep finds the target; p is the `fraction` [H] of each unit.
+
+    `of` says what the target is: the site's value of another "example" of the split, that of the "source" which goes
+    with the example, or its "mean" over the training examples, at each position. Which other example is drawn: stacked
+    points are those of one draw after another, P / `draws` each; `which` [] is a point's draw and `key` [2] the data of
+    that draw's key. All sites of a network take the values of the same example.
+    """
+
+    fraction: Array
+    key: Array
+    which: Array
+    of: Target
+    draws: int = 1
+    shared: Any = None
+    """What points have in common, once the sweep knows it: [draws, N] of examples, or each call's mean."""
+
+    def toward(self, value: Array, target: Array, unit_axis: int) -> Array:
+        """The edited value, given its target, which has one example or as many as the value."""
+        wide, (fraction,) = _alike(value, (self.fraction,), unit_axis)
+        # As it is at 0 and the target alone at 1, to the bit.
+        return ((1 - fraction) * wide + fraction * target.astype(wide.dtype)).astype(value.dtype)
+
+    def sparing(self, spared: AnyArray) -> Toward:
+        """The same edit, but none of the units that are `spared` [H]."""
+        return dataclasses.replace(self, fraction=jnp.where(spared, 0, self.fraction))
+
+
+def of_points(edit: Any) -> Any:
+    """An edit's leaves that have an entry for each point [P], without what points have in common."""
+    return dataclasses.replace(edit, shared=None) if isinstance(edit, Toward) else edit
+
+
+@functools.partial(jax.jit, static_argnames="count")
+def other_examples(keys: AnyArray, *, count: int) -> Array:
+    """Of `count` examples another one for each, by the data of keys [..., 2]; int32 [..., count].
+
+    It is a random permutation of a single cycle: the examples are put in a random order, each followed by the next.
+    """
+
+    def one(key: Array) -> Array:
+        order = jax.random.permutation(jax.random.wrap_key_data(key), jnp.arange(count, dtype=jnp.int32))
+        return jnp.zeros(count, jnp.int32).at[order].set(jnp.roll(order, -1))
+
+    flat = jnp.asarray(keys).reshape(-1, 2)
+    return jax.vmap(one)(flat).reshape(*keys.shape[:-1], count)
+
+
 class Sparing(NamedTuple):
     """Any other edit, but none of the units that are `spared` [H]."""
 
@@ -165,7 +222,7 @@ class Sparing(NamedTuple):
 
 def sparing(edit: Edit, spared: AnyArray) -> Edit:
     """An edit of one point that leaves the units that are `spared` [H] as they are."""
-    if isinstance(edit, Affine | Fill | Noise):
+    if isinstance(edit, Affine | Fill | Noise | Toward):
         return edit.sparing(spared)
     return Sparing(edit, jnp.asarray(spared))
 

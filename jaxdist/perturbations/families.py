@@ -1,6 +1,6 @@
 """The registry of families of edits: their records by name, and edits of whole ensembles made by them.
 
-A family is one record, `family.Family`. Thirteen are built in, each in the file of its like; `register` adds another.
+A family is one record, `family.Family`. Sixteen are built in, each in the file of its like; `register` adds another.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jaxdist.perturbations import (
     toward_families,
     traits,
 )
-from jaxdist.perturbations.edits import Affine, Edit, Fill, Noise, Then
+from jaxdist.perturbations.edits import Affine, Edit, Fill, Noise, Then, Toward
 from jaxdist.perturbations.family import Circumstances
 from jaxdist.perturbations.family import Family as Family
 from jaxdist.perturbations.family import Kind as Kind
@@ -53,6 +53,9 @@ _RECORDS = (
     erasing_families.CLIP_BOTH,
     toward_families.ZERO,
     toward_families.MEAN,
+    toward_families.MEAN_POSITION,
+    toward_families.RESAMPLE,
+    toward_families.PATCH,
 )
 
 _TAKEN = ("training", "ranges", "unedited", "sensitivity", "radii")
@@ -60,7 +63,9 @@ _STARTS = ("grid_", "units_", "matched_", "snapshots_", "averaged_", "absolute_"
 """Names, and beginnings of names, that other groups of a result have."""
 MOST_LETTERS = 16
 """Of what a family does on a side of no edit."""
-_EDITS: Mapping[Kind, type] = {"affine": Affine, "fill": Fill, "noise": Noise, "restored": Affine, "mean": Affine}
+_EDITS: Mapping[Kind, type] = {
+    "affine": Affine, "fill": Fill, "noise": Noise, "restored": Affine, "mean": Affine, "toward": Toward
+}  # fmt: skip
 
 
 def check_record(family: Family) -> None:
@@ -106,17 +111,14 @@ def _problem(family: Family) -> str:
 def _problem_of_edit(family: Family) -> str:
     """What is wrong with the edit that a record's function gives, by its shapes."""
     units = 3
-    ranges = jax.eval_shape(lambda: Ranges(jnp.zeros(units), jnp.ones(units), jnp.zeros(units, bool)))
-    keys = (jax.ShapeDtypeStruct((2,), jnp.uint32),) if family.random else ()
-    reading = family.option.otherwise if family.option else ""
     try:
-        made = jax.eval_shape(
-            lambda *given: _one_point(family, reading, *given), ranges, jax.ShapeDtypeStruct((), jnp.float32), *keys
-        )
+        made = _shape_of_edit(family, units)
         expected = _EDITS.get(family.kind)
         if expected is not None and not isinstance(made, expected):
             other = "; give kind='other' for edits of your own" if hasattr(made, "apply") else ""
             return f"edit: expected a {expected.__name__} for kind {family.kind!r}, got {registry.kind_of(made)}{other}"
+        if isinstance(made, Toward):
+            return ""
         if not hasattr(made, "apply"):
             return f"edit: expected a pytree with a method apply, got {registry.kind_of(made)}"
         value, index = jax.ShapeDtypeStruct((4, units), jnp.float32), jax.ShapeDtypeStruct((4,), jnp.int32)
@@ -126,6 +128,21 @@ def _problem_of_edit(family: Family) -> str:
     if getattr(edited, "shape", None) != value.shape:
         return f"edit: expected apply to keep the value's shape {value.shape}, got {getattr(edited, 'shape', edited)}"
     return ""
+
+
+def _shape_of_edit(family: Family, units: int = 1) -> Any:
+    """What a record's function gives for ranges of so many units, without numbers."""
+    ranges = jax.eval_shape(lambda: Ranges(jnp.zeros(units), jnp.ones(units), jnp.zeros(units, bool)))
+    keys = (jax.ShapeDtypeStruct((2,), jnp.uint32),) if family.random else ()
+    reading = family.option.otherwise if family.option else ""
+    fraction = jax.ShapeDtypeStruct((), jnp.float32)
+    return jax.eval_shape(lambda *given: _one_point(family, reading, *given), ranges, fraction, *keys)
+
+
+def target_of(name: str) -> edits.Target | None:
+    """What a family leads values towards that is not known from ranges, if anything."""
+    known = get(name)
+    return _shape_of_edit(known).of if known.kind == "toward" else None
 
 
 def coarse_grid(family: str, step: int = 5) -> np.ndarray:
@@ -248,7 +265,7 @@ def build(
         reading=reading_of(family, options),
         spare=options.dead_units == "identity",
     )
-    if isinstance(made, Noise) and keys is not None:
+    if isinstance(made, Noise | Toward) and keys is not None:
         draws = np.shape(keys)[-2]
         of_points = jnp.repeat(jnp.arange(draws, dtype=jnp.int32), made.which.shape[-1] // draws)
         which = jnp.broadcast_to(of_points, made.which.shape)

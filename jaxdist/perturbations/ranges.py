@@ -142,7 +142,7 @@ def measure(
     shapes = jax.eval_shape(Sides(model, sites, measured_on), one, x)
     images = int(to_host(examples.total))
     counts = {
-        site: images * (math.prod(measured.shape) // measured.shape[model.unit_axis])
+        site: images * (math.prod(measured.shape) // measured.shape[model.axis_of(site)])
         for site, (measured, _) in shapes.items()
     }
     rules.check(rule, counts)
@@ -196,7 +196,7 @@ class Sides:
     def units(self, params: Params, x: Array) -> dict[str, int]:
         """How many units each site has."""
         shapes = jax.eval_shape(self, params, x)
-        return {site: measured.shape[self.model.unit_axis] for site, (measured, _) in shapes.items()}
+        return {site: measured.shape[self.model.axis_of(site)] for site, (measured, _) in shapes.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,9 +214,9 @@ class Summary(Reducer):
 
     def update(self, state: dict[str, Any], params: Params, given: Any, block: blocks.Block) -> dict[str, Any]:
         summary: Callable[..., Any] = rules.moments if self.kind == "sd" else rules.extremes
-        axis, result = self.sides.model.unit_axis, {}
+        result = {}
         for site, (measured, post) in self.sides(params, block.x).items():
-            so_far, idle = state[site]
+            (so_far, idle), axis = state[site], self.sides.model.axis_of(site)
             if post is not None:
                 counted = blocks.rows_of(block.valid, post, axis)
                 idle = idle & ((post == 0) | ~counted).all(rules.others(post, axis))
@@ -243,9 +243,9 @@ class AtMost(Reducer):
     def update(
         self, state: dict[str, Array], params: Params, given: dict[str, Array], block: blocks.Block
     ) -> dict[str, Array]:
-        values, axis = self.sides(params, block.x), self.sides.model.unit_axis
+        values, model = self.sides(params, block.x), self.sides.model
         return {
-            site: counts + rules.at_most(values[site][0], given[site], block.valid, axis)
+            site: counts + rules.at_most(values[site][0], given[site], block.valid, model.axis_of(site))
             for site, counts in state.items()
         }
 

@@ -13,7 +13,7 @@ from jax import Array
 
 from jaxdist.errors import InputError
 from jaxdist.perturbations import edits
-from jaxdist.perturbations.edits import Affine
+from jaxdist.perturbations.edits import Affine, Toward
 from jaxdist.perturbations.family import Family
 from jaxdist.registry import FAMILIES
 from jaxdist.types import Ranges
@@ -54,6 +54,56 @@ MEAN = Family(
     label="mean: towards the unit's mean",
     effect="other",
     dash="dashed",
+)
+
+
+def toward(of: edits.Target, ranges: Ranges, fraction: Array, key: Array | None = None) -> Toward:
+    """The edit that leads every unit a fraction of the way to what `of` names."""
+    drawn = jnp.zeros(2, jnp.uint32) if key is None else key
+    return Toward(jnp.full_like(ranges.low, fraction), drawn, jnp.int32(0), of)
+
+
+RESAMPLE = Family(
+    name="resample",
+    text=FAMILIES["resample"],
+    edit=functools.partial(toward, "example"),
+    grid=grid,
+    above="resampled by",
+    kind="toward",
+    random=True,
+    few=(0.5, 1.0),
+    unit="value",
+    label="resample: towards another example",
+    effect="control",
+    dash="dashed",
+)
+
+PATCH = Family(
+    name="patch",
+    text=FAMILIES["patch"],
+    edit=functools.partial(toward, "source"),
+    grid=grid,
+    above="patched by",
+    kind="toward",
+    few=(0.5, 1.0),
+    unit="value",
+    label="patch: towards the source",
+    effect="other",
+    dash="mixed",
+)
+
+MEAN_POSITION = Family(
+    name="mean_position",
+    text=FAMILIES["mean_position"],
+    edit=functools.partial(toward, "mean"),
+    grid=grid,
+    above="averaged by",
+    kind="toward",
+    few=(0.5, 1.0),
+    unit="value",
+    label="mean position: towards each position's mean",
+    effect="other",
+    dash="dotted",
 )
 
 

@@ -55,7 +55,8 @@ def weights(model: Model, params: Params, site: str, watch: Watch, examples: Exa
     try:
         found = heads.weights(model, params, site, examples).astype(np.float64)
     except InputError:  # the head is not linear
-        units = networks_model.sites_for_one(model, params, examples.x, [watch.site]).shape(watch.site)[model.unit_axis]
+        sites = networks_model.sites_for_one(model, params, examples.x, [watch.site])
+        units = sites.shape(watch.site)[model.axis_of(watch.site)]
         return Weights(np.ones((jax.tree.leaves(params)[0].shape[0], units)), outgoing=False)
     centred = found - found.mean(-1, keepdims=True)  # what all classes get alike decides nothing
     return Weights((centred**2).sum(-1), outgoing=True)

@@ -19,11 +19,13 @@ from jaxdist.compute import (
     blocks,
     elementwise,
     over_networks,
+    to_host,
     tuning,
 )
+from jaxdist.errors import InputError
 from jaxdist.networks import Model, Sites, sizes
 from jaxdist.networks import model as networks_model
-from jaxdist.perturbations import Edit, Noise
+from jaxdist.perturbations import Edit, Noise, Toward, other_examples
 from jaxdist.sweep import averages, moments
 from jaxdist.sweep.kernel import Counts, Measures, Sums, Watch, block_sums, equal, predictor
 from jaxdist.sweep.metric import Metric
@@ -80,6 +82,7 @@ def sums(
     seeds = jax.tree.leaves(params)[0].shape[0]
     for site, edit in edits.items():
         check_edit(model, sites, site, edit, seeds)
+    edits = _aimed(edits, sites, examples)
     measure = Counting(model, tuple(edits), watch, tuning.current().points, metrics)
     work = jax.tree.leaves(dict(edits))[0].shape[1] * examples.y.shape[0]
     size = sizes.of_block(block, sites)
@@ -89,11 +92,51 @@ def sums(
 def check_edit(model: Model, sites: Sites, site: str, edit: Edit, seeds: int) -> None:
     """Raise `ValueError` for leaves that do not fit the ensemble and one of the model's sites."""
     shape = sites.shape(site)
-    units = shape[model.unit_axis % len(shape)]  # the logits may have fewer axes than other sites
+    units = shape[model.axis_of(site) % len(shape)]  # the logits may have fewer axes than other sites
     # The numbers of draws, and keys, are no unit's.
-    for leaf in (edit.sd,) if isinstance(edit, Noise) else jax.tree.leaves(edit):
+    own = (edit.sd,) if isinstance(edit, Noise) else (edit.fraction,) if isinstance(edit, Toward) else None
+    for leaf in jax.tree.leaves(edit) if own is None else own:
         if leaf.ndim != 3 or (leaf.shape[0], leaf.shape[2]) != (seeds, units):
             raise ValueError(f"edits of site '{site}': expected leaves [{seeds}, P, {units}], got {list(leaf.shape)}")
+
+
+def _aimed(edits: Mapping[str, Edit], sites: Sites, examples: Examples) -> dict[str, Edit]:
+    """The edits, with what those that lead to a network's own values need to find them.
+
+    Raises:
+      InputError: without other examples, or a source, and for means of other positions than these examples have.
+    """
+    aimed = {site: edit for site, edit in edits.items() if isinstance(edit, Toward)}
+    others: dict[str, Edit] = {}
+    for site, edit in aimed.items():
+        if edit.of == "source" and examples.source is None:
+            raise InputError(f"site '{site}': {NO_SOURCE}")
+        if edit.of == "mean":
+            for mean in edit.shared:
+                if mean.shape[-len(sites.shape(site)) :] != sites.shape(site):
+                    raise InputError(
+                        f"site '{site}': the means of each position are of training examples, which have values of "
+                        f"shape {mean.shape[-len(sites.shape(site)) :]}, where these have {sites.shape(site)}; use "
+                        "the family 'mean', or examples of one size"
+                    )
+        if edit.of == "example":
+            count = int(to_host(examples.total))
+            if count == 1:
+                raise InputError(f"site '{site}': {NO_OTHER}")
+            keys = np.asarray(edit.key)[:, :: edit.key.shape[1] // edit.draws]
+            others[site] = dataclasses.replace(edit, shared=other_examples(keys, count=count))
+            if not np.array_equal(edit.key, next(iter(aimed.values())).key):
+                raise ValueError("edits: expected the same keys at each site, so that one other example is drawn")
+    return {**edits, **others}
+
+
+NO_SOURCE = (
+    "there is no source whose values could take its values' place; give probe source=x, inputs like those of train, "
+    "and leave such families as 'patch' out of a config"
+)
+NO_OTHER = (
+    "values of another example need a split of at least two, and this one has 1 example; give more, or another family"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +206,7 @@ def _units(model: Model, watch: Watch, params: Params, x: Array) -> int:
     def activations(params: Params, x: Array) -> Array:
         return watch.value(networks_model.read(model, params, x, (watch.site,))[1][watch.site])
 
-    return jax.eval_shape(activations, params, x).shape[model.unit_axis]
+    return jax.eval_shape(activations, params, x).shape[model.axis_of(watch.site)]
 
 
 def matches(

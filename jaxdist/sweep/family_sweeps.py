@@ -10,13 +10,14 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import xarray as xr
 
+from jaxdist.compute import Examples
 from jaxdist.config import Options
 from jaxdist.errors import InputError
 from jaxdist.formatting import listed
 from jaxdist.networks import Model, Targets
 from jaxdist.networks import model as networks_model
 from jaxdist.perturbations import Affine, Edit, Gauge, edits, families, ranges
-from jaxdist.sweep import counting, labels, means, restored
+from jaxdist.sweep import counting, ensemble_sweep, labels, means, restored
 from jaxdist.sweep.counting import Context, Dosings
 from jaxdist.sweep.waves import Subject
 from jaxdist.types import Ranges
@@ -52,7 +53,9 @@ class Task(NamedTuple):
         """One family's edits at a site of one network."""
         grid = (self.own or {}).get((family, name, target), self.grids[family])
         draws = families.draws_of(family, self.context.options.sweep.draws)
-        keys = families.keys(f"{family} {site}", self.context.drawn, draws) if families.get(family).random else None
+        # Values of one other example are taken at all sites.
+        purpose = family if families.get(family).kind == "toward" else f"{family} {site}"
+        keys = families.keys(purpose, self.context.drawn, draws) if families.get(family).random else None
         return families.build(family, self.measured[name][site], grid, self.context.options.sweep, keys)
 
     def counted(self, made: Callable[[str, str], Mapping[str, Edit]]) -> xr.Dataset:
@@ -88,8 +91,9 @@ def sweep(
     found: dict[str, xr.Dataset] = {}
     for kind, names in by_kind(list(wanted)).items():
         # Edits of unlike forms cannot run concatenated.
-        for together in [[name] for name in names] if kind == "other" else [names]:
-            label = job if kind == "affine" else f"{job} {together[0] if kind == 'other' else kind}"
+        unlike = kind in ("toward", "other")
+        for together in [[name] for name in names] if unlike else [names]:
+            label = job if kind == "affine" else f"{job} {together[0] if unlike else kind}"
             some = {name: wanted[name] for name in together}
             found |= _KINDS[kind](Task(some, subjects, measured, context, dosings, label, own))
     return {name: found[name] for name in wanted}
@@ -155,6 +159,24 @@ def _to_means(task: Task) -> dict[str, xr.Dataset]:
     return task.parted(task.counted(made))
 
 
+def _toward(task: Task) -> dict[str, xr.Dataset]:
+    (family,), context = task.grids, task.context
+    if families.target_of(family) != "mean":
+        return _as_made(task)
+    targets = {
+        name: means.of_positions(
+            s.model, s.params, context.splits["train"], tuple(context.sites), block=context.options.compute.block
+        )
+        for name, s in task.subjects.items()
+    }
+
+    def made(name: str, target: str) -> dict[str, Edit]:
+        built: dict[str, Any] = task.made(name, target)
+        return {site: dataclasses.replace(edit, shared=targets[name][site]) for site, edit in built.items()}
+
+    return task.parted(task.counted(made))
+
+
 _KINDS: dict[families.Kind, Callable[[Task], dict[str, xr.Dataset]]] = {
     "affine": _as_made,
     "fill": _fill,
@@ -162,6 +184,7 @@ _KINDS: dict[families.Kind, Callable[[Task], dict[str, xr.Dataset]]] = {
     "other": _as_made,
     "restored": _restored,
     "mean": _to_means,
+    "toward": _toward,
 }
 
 
@@ -222,14 +245,22 @@ def _averaged(task: Task) -> Callable[[str, str], dict[str, Edit]]:
     return lambda name, target: {site: site_edits(name, site) for site in task.context.targets[target]}
 
 
-def check(model: Model, targets: Targets, options: Options) -> None:
+def check(model: Model, targets: Targets, options: Options, splits: Mapping[str, Examples] | None = None) -> None:
     """Refuse options that mean nothing for a model, before anything is measured of it.
 
     Raises:
-      InputError: for families that erase values behind an activation that does not allow it, a gauge that needs other
-        ranges, or doses where sites are only edited together.
+      InputError: for families that erase values behind an activation that does not allow it, or take values of a source
+        or of another example where the `splits` have none; for a gauge that needs other ranges, or doses where sites
+        are only edited together.
     """
     swept = options.sweep
+    for name in swept.families:
+        target, counted = families.target_of(name), {split: (splits or {}).get(split) for split in swept.splits}
+        if target == "source" and any(examples is None or examples.source is None for examples in counted.values()):
+            raise InputError(f"family '{name}': {ensemble_sweep.NO_SOURCE}")
+        for split, examples in counted.items():
+            if target == "example" and examples is not None and int(examples.total) == 1:
+                raise InputError(f"family '{name}', {split} examples: {ensemble_sweep.NO_OTHER}")
     filling = [name for name in swept.families if families.get(name).kind == "fill"]
     for site in dict.fromkeys(itertools.chain(*targets.values())) if filling else ():
         _behind(model, site, options.ranges.measured_on, filling)

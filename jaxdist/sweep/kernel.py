@@ -5,6 +5,7 @@ A site's value is computed once a block; each point then runs only what comes af
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,9 +15,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxdist.compute import blocks, elementwise
-from jaxdist.networks import Action, Model, Sites, layouts
+from jaxdist.errors import InputError
+from jaxdist.networks import Action, Model, Placed, Sites, layouts
 from jaxdist.networks import model as networks_model
-from jaxdist.perturbations import Drawn, Edit
+from jaxdist.perturbations import Drawn, Edit, Target, Toward, of_points
 from jaxdist.sweep import averages, metrics, moments
 from jaxdist.sweep.averages import Averages
 from jaxdist.sweep.metric import Metric
@@ -86,21 +88,25 @@ def predictor(
     in a loop and the like, a point computes the whole network: the activations of all calls and iterations are watched,
     with what edits of earlier ones have made of them.
     """
-    axis = model.unit_axis
     several = watch is not None and _is_several(networks_model.trace(model, params, part.x), watch.site)
     cut = networks_model.cut(
         model, params, part.x, [*sites, *([watch.site] if watch and not several and watch.site not in sites else [])]
     )
     residuals = cut.before(params, part.x)
     drawn = _drawn(model, params, part, edits, sites)
+    targets = _targets(model, params, part, edits)
 
     def logits_and_after(point: Mapping[str, Edit]) -> tuple[Array, Array | None]:
         seen: list[Array] = []
 
-        def action(site: str) -> Action:
+        def action(site: str, toward: Callable[[Array], Array] | None = None) -> Action:
+            axis = model.axis_of(site)
+
             def act(value: Array) -> Array:
                 edit = point.get(site)
-                if site in drawn and isinstance(edit, Drawn):
+                if isinstance(edit, Toward) and toward is not None:
+                    value = edit.toward(value, toward(value), axis)
+                elif site in drawn and isinstance(edit, Drawn):
                     value = edit.apply_drawn(value, drawn[site], axis)
                 elif edit is not None:
                     value = edit.apply(value, part.number, axis)
@@ -110,7 +116,16 @@ def predictor(
 
             return act
 
-        actions = {site: action(site) for site in cut.marks}
+        def placed(site: str, which: Array) -> Placed:
+            def at(call: int | None, iterations: tuple[Any, ...]) -> Action:
+                return action(site, functools.partial(_picked, site, targets[site], which, call, iterations))
+
+            return Placed(at)
+
+        actions = {
+            site: placed(site, edit.which) if isinstance(edit := point.get(site), Toward) else action(site)
+            for site in cut.marks
+        }
         if watch and several:
             logits, values = networks_model.read(model, params, part.x, [watch.site], actions)
             return logits, watch.value(values[watch.site])
@@ -125,6 +140,54 @@ def _is_several(sites: Sites, site: str) -> bool:
     """Whether a site's values are several arrays, or are made within a program that hands out no array but its own."""
     calls = sites.of(site)
     return len(calls) > 1 or any(not PLAIN.issuperset(call.inside) for call in calls)
+
+
+def _targets(
+    model: Model, params: Params, part: blocks.Block, edits: Mapping[str, Edit]
+) -> dict[str, tuple[Array, ...]]:
+    """What values are led towards, by site: of each call [draws, ...], iterations of loops in front of the value's axes.
+
+    Those of other examples come from the unedited network on these, of which the part before the sites is left.
+    """
+    aimed = {site: edit for site, edit in edits.items() if isinstance(edit, Toward)}
+    targets = {site: edit.shared for site, edit in aimed.items() if edit.of == "mean"}
+
+    def read(x: Any, of: Target) -> dict[str, tuple[Array, ...]]:
+        return networks_model.read_each(model, params, x, [site for site, edit in aimed.items() if edit.of == of])
+
+    orders = [edit.shared for edit in aimed.values() if edit.of == "example"]
+    if orders:
+        rows = part.rows
+        assert rows is not None
+        number = jnp.minimum(part.number, orders[0].shape[-1] - 1)  # rows that are not valid may lie behind the end
+        targets |= lax.map(lambda order: read(rows(order[number]), "example"), orders[0])
+    if any(edit.of == "source" for edit in aimed.values()):
+        targets |= jax.tree.map(lambda value: value[None], read(part.source, "source"))
+    return targets
+
+
+def _picked(
+    site: str,
+    targets: tuple[Array, ...],
+    which: Array,
+    call: int | None,
+    iterations: tuple[Any, ...],
+    value: Array,
+) -> Array:
+    """The target [n, ...] of a value in one call and iteration, of those of a draw.
+
+    Raises:
+      InputError: where it is not known which call it is.
+    """
+    if call is None and len(targets) > 1:
+        raise InputError(
+            f"site '{site}': the network differentiates itself through it and calls it several times, so what of "
+            "another input belongs to each call is not known; take another site, or a family such as 'mean'"
+        )
+    target = lax.dynamic_index_in_dim(targets[0 if len(targets) == 1 else call or 0], which, keepdims=False)
+    for number in iterations[: target.ndim - value.ndim]:
+        target = lax.dynamic_index_in_dim(target, number, keepdims=False)
+    return target
 
 
 def _drawn(
@@ -142,7 +205,7 @@ def _drawn(
         site: edit for site, edit in drawing.items() if len(listed.of(site)) == 1 and not listed.of(site)[0].loops
     }
     values = networks_model.read(model, params, part.x, single)[1]
-    return {site: edit.draw(values[site], part.number, model.unit_axis) for site, edit in single.items()}
+    return {site: edit.draw(values[site], part.number, model.axis_of(site)) for site, edit in single.items()}
 
 
 def block_sums(
@@ -165,11 +228,13 @@ def block_sums(
     logits, before, logits_and_after = predictor(model, sites, params, part, edits, watch)
     unedited = elementwise.argmax(logits, model.class_axis)
     chex.assert_equal_shape([unedited, part.y, part.valid, part.number])
-    chex.assert_tree_shape_prefix(edits, jax.tree.leaves(edits)[0].shape[:1])
+    each = {site: of_points(edit) for site, edit in edits.items()}
+    chex.assert_tree_shape_prefix(each, jax.tree.leaves(each)[0].shape[:1])
     expected = wanted(unedited, part)
     # A rehearsal's moments are of all rows.
     all_or_valid = part.valid | ~part.counted
-    rows = None if before is None else blocks.rows_of(all_or_valid, before, model.unit_axis).astype(jnp.float32)
+    axis = model.axis_of(watch.site) if watch else 0
+    rows = None if before is None else blocks.rows_of(all_or_valid, before, axis).astype(jnp.float32)
 
     if measured:
         outputs = jnp.moveaxis(logits, model.class_axis, -1)
@@ -185,16 +250,16 @@ def block_sums(
         counts = equal(elementwise.argmax(edited, model.class_axis)[None], expected)
         compared = None
         if before is not None and after is not None and factor is not None and rows is not None:
-            compared = moments.of_point(before, after, factor, rows, model.unit_axis)
+            compared = moments.of_point(before, after, factor, rows, axis)
         return counts, compared, measures(edited) if measured else None
 
-    points = (edits, factors)
+    points = (each, factors)
     one = layouts.turned(point, jax.tree.map(lambda leaf: leaf[0], points))
     counts, compared, averaged = lax.map(one, points, batch_size=together if together > 1 else None)
     correct, agree, kept = counts.T
     sums = Sums(Counts(correct, agree, kept, equal(unedited, expected[0])), None)
     if before is not None and factors is not None and rows is not None:
-        of_all = moments.of_block(before, rows, model.unit_axis)
+        of_all = moments.of_block(before, rows, axis)
         sums = sums._replace(moments=Moments(factors, compared[0], compared[1], of_all))
     if measured:
         sums = sums._replace(measures=Measures(averaged[0], averaged[1], averages.of_values(numbers, weights)))

@@ -50,7 +50,7 @@ def margins(logits: Float[Array, "C n"], labels: Int[Array, " n"]) -> Float[Arra
 def block_margin(model: Model, site: str, params: Params, edit: Small, part: blocks.Block) -> Float32[Array, ""]:
     """The sum of one network's margins over a block's valid examples."""
     logits = networks_model.edit(
-        model, params, part.x, {site: functools.partial(edit.apply, unit_axis=model.unit_axis)}
+        model, params, part.x, {site: functools.partial(edit.apply, unit_axis=model.axis_of(site))}
     )
     each = margins(elementwise.single(jnp.moveaxis(logits, model.class_axis, 0)), part.y)
     return jnp.where(part.valid, each, 0).astype(jnp.float32).sum()
@@ -67,7 +67,7 @@ class Slopes(Reducer):
         value = jax.eval_shape(
             lambda p, x: networks_model.read(self.model, p, x, (self.site,))[1][self.site], params, x
         )
-        none = jnp.zeros(value.shape[self.model.unit_axis], jnp.float32)
+        none = jnp.zeros(value.shape[self.model.axis_of(self.site)], jnp.float32)
         return Sensitivity(none, none, jnp.float32(0))
 
     def update(self, state: Sensitivity, params: Params, given: None, block: blocks.Block) -> Sensitivity:
@@ -88,11 +88,11 @@ def check(model: Model, params: Params, examples: Examples, site: str) -> None:
       InputError: as where a while loop comes after it, or where `model.check` refuses it.
     """
     sites = networks_model.sites_for_one(model, params, examples.x, [site])
-    none = jnp.zeros(sites.shape(site)[model.unit_axis], jnp.float32)
+    none = jnp.zeros(sites.shape(site)[model.axis_of(site)], jnp.float32)
 
     def slope(params: Params, x: Array) -> Small:
         def total(edit: Small) -> Array:
-            act = functools.partial(edit.apply, unit_axis=model.unit_axis)
+            act = functools.partial(edit.apply, unit_axis=model.axis_of(site))
             return networks_model.edit(model, params, x, {site: act}).sum()
 
         return jax.grad(total)(Small(none, none))

@@ -46,7 +46,7 @@ def study(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr.Dat
         nothing for a network, or all of a network's seeds are not finite.
     """
     for subject in subjects.values():
-        family_sweeps.check(subject.model, context.targets, context.options)
+        family_sweeps.check(subject.model, context.targets, context.options, context.splits)
         for target in context.single if context.options.sweep.sensitivity else ():
             sensitivity.check(subject.model, subject.params, context.splits["train"], *context.targets[target])
     counted = unedited_group(subjects, context.splits, context.seeds, context.options.compute.block)

@@ -86,7 +86,7 @@ def block_counts(
     def full(edit: Edit) -> Array:
         def unit(j: Array) -> Array:
             def alone(value: Array) -> Array:
-                changed, axis = edit.apply(value, part.number, model.unit_axis), model.unit_axis % value.ndim
+                changed, axis = edit.apply(value, part.number, model.axis_of(site)), model.axis_of(site) % value.ndim
                 return jnp.where(lax.broadcasted_iota(jnp.int32, value.shape, axis) == j, changed, value)
 
             edited = cut.after(residuals, {site: alone})
@@ -95,14 +95,14 @@ def block_counts(
         return lax.map(unit, jnp.arange(jax.tree.leaves(edit)[0].shape[-1]))
 
     def update(edit: Edit) -> Array:
-        edited = edit.apply(value, part.number, model.unit_axis)
+        edited = edit.apply(value, part.number, model.axis_of(site))
         moved = heads.after(model, site, params, part.x, edited) - before
 
         def unit(of: tuple[Array, Array]) -> Array:
             outgoing, rise = of
             return equal(elementwise.argmax(rows + outgoing[:, None] * rise[None], 0)[None], expected)
 
-        return lax.map(unit, (weights, jnp.moveaxis(moved, model.unit_axis, 0)))
+        return lax.map(unit, (weights, jnp.moveaxis(moved, model.axis_of(site), 0)))
 
     if weights is not None:
         value = networks_model.read(model, params, part.x, (site,))[1][site]
