@@ -50,23 +50,21 @@ def sources(given: Any, splits: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       InputError: for inputs of another shape, type or structure, and where a split has none.
     """
-    by_split = given
-    if not (isinstance(given, Mapping) and set(given) <= {"train", "test"} and given):
-        by_split = dict.fromkeys(splits, given)
+    of_splits = isinstance(given, Mapping) and {*given} <= {"train", "test"}
+    by_split: Mapping[str, Any] = given if of_splits else dict.fromkeys(splits, given)
     missing = [split for split in splits if split not in by_split]
     if missing:
         raise InputError(f"source: expected inputs for {' and '.join(splits)}, got none for {missing[0]}")
-    made = {}
+    made: dict[str, Any] = {}
     for split, x in splits.items():
-        where = "source" if by_split is not given else f"source['{split}']"
-        other = by_split[split]
-        wanted, got = jax.tree.structure(x), jax.tree.structure(other) if isinstance(x, Mapping) else None
-        if got is not None and got != wanted:
-            raise InputError(f"{where}: expected inputs named as those of {split}, {wanted}, got {got}")
-        leaves = jax.tree.leaves(other) if isinstance(x, Mapping) else [other]
-        made[split] = jax.tree.unflatten(
-            wanted, [_like(leaf, like, where, split) for leaf, like in zip(leaves, jax.tree.leaves(x), strict=True)]
-        )
+        where, other = f"source['{split}']" if of_splits else "source", by_split[split]
+        if not isinstance(x, Mapping):
+            made[split] = _like(other, x, where, split)
+            continue
+        if not isinstance(other, Mapping) or {*other} != {*x}:
+            got = ", ".join(map(str, other)) if isinstance(other, Mapping) else type(other).__name__
+            raise InputError(f"{where}: expected inputs named as those of {split}, {', '.join(x)}, got {got}")
+        made[split] = {name: _like(other[name], part, where, split) for name, part in x.items()}
     return made
 
 

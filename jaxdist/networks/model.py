@@ -302,7 +302,7 @@ def read(
 
 
 def read_each(model: Model, params: Params, x: Any, keys: Sequence[str]) -> dict[str, tuple[Array, ...]]:
-    """The values at the named sites as the program has them: of each call one, with the iterations of loops in front."""
+    """The values at the named sites as the program has them: one of each call, iterations of loops in front."""
     traced = site_values.trace(model.logits, params, x)
     values = traced.evaluate(params, x, {}, keys)[1]
     each = {key: values[site_values.written(traced.keys(key)[0])] for key in keys}

@@ -10,7 +10,6 @@ Semi-private parts of JAX: ``jax.extend.core``.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

@@ -177,6 +177,10 @@ class Toward:
     shared: Any = None
     """What points have in common, once the sweep knows it: [draws, N] of examples, or each call's mean."""
 
+    def apply(self, value: Array, example_index: Array, unit_axis: int) -> Array:
+        """Not known from the value alone; raises `TypeError`."""
+        raise TypeError("Toward: only a sweep knows the targets; use toward(value, target, unit_axis)")
+
     def toward(self, value: Array, target: Array, unit_axis: int) -> Array:
         """The edited value, given its target, which has one example or as many as the value."""
         wide, (fraction,) = _alike(value, (self.fraction,), unit_axis)

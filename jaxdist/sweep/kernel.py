@@ -145,7 +145,7 @@ def _is_several(sites: Sites, site: str) -> bool:
 def _targets(
     model: Model, params: Params, part: blocks.Block, edits: Mapping[str, Edit]
 ) -> dict[str, tuple[Array, ...]]:
-    """What values are led towards, by site: of each call [draws, ...], iterations of loops in front of the value's axes.
+    """What values are led towards, by site: of each call [draws, ...], iterations in front of the value's axes.
 
     Those of other examples come from the unedited network on these, of which the part before the sites is left.
     """

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxdist.analysis import breakdowns
+from jaxdist.compute import devices, mesh_of, to_host
 from jaxdist.config import Options, RangesConfig, SweepConfig
 from jaxdist.errors import InputError
 from jaxdist.networks import mlp
-from jaxdist.perturbations import families
+from jaxdist.perturbations import edits, families
 from jaxdist.sweep import counting, family_sweeps, labels, matched, results
 from jaxdist.sweep.counting import Context
 from jaxdist.sweep.waves import Subject
@@ -24,6 +27,18 @@ pytestmark = pytest.mark.usefixtures("optimised")  # what the oracle is held aga
 SITE = "dense0/pre"
 CONTROLS = tuple(name for name in families.ALL if name not in families.PAPER)
 DRAWS = 3
+
+
+def with_source(digits, devices_used=2):
+    """The first 301 training digits, whose sources are the same in the opposite order."""
+    examples = place(digits, 301, devices_used)
+    x, mesh = np.asarray(to_host(examples.x))[:301], mesh_of(examples)
+    return dataclasses.replace(examples, source=devices.place(x[::-1], np.zeros(301), mesh).x)
+
+
+@pytest.fixture(scope="module")
+def sourced(digits):
+    return with_source(digits)
 
 
 def at_once(name, compute):
@@ -57,9 +72,9 @@ def subjects(trained):
 
 
 @pytest.fixture(scope="module")
-def both(subjects, train_set):
+def both(subjects, sourced):
     """Both networks under every family; tests that sweep others under all of them compile nothing more."""
-    return swept(subjects, context(train_set))[1]
+    return swept(subjects, context(sourced))[1]
 
 
 def unit_ranges(network, h):
@@ -71,7 +86,8 @@ def edited(network, family, p, h, draw, images):
     """Preactivations, or activations behind an edit of those, in float64: the formulas once more."""
     low, high, dead = unit_ranges(network, h)
     r, a = high - low, oracle.activate(network, {}, h)
-    key = families.keys(f"{family} {SITE}", [draw["seed"]], DRAWS)[0, draw["draw"]] if draw else None
+    purpose = family if family == "resample" else f"{family} {SITE}"
+    key = families.keys(purpose, [draw["seed"]], DRAWS)[0, draw["draw"]] if draw else None
     if family in ("floor", "dead_zone"):
         tau = low + p * r
         small = (a <= tau) & (p > 0) & ~dead
@@ -85,6 +101,9 @@ def edited(network, family, p, h, draw, images):
         "noise": lambda: h + p * r * normal(key, images, h.shape[1]),
         "zero": lambda: (1 - p) * h,
         "mean": lambda: h + p * (h.mean(0) - h),
+        "mean_position": lambda: h + p * (h.mean(0) - h),
+        "resample": lambda: h + p * (h[edits.other_examples(key, count=len(h))] - h),
+        "patch": lambda: h + p * (h[::-1] - h),
     }[family]()
     return np.where(dead, h, new), "pre"
 
@@ -163,7 +182,8 @@ def test_no_edit_has_no_dose_and_no_flip(both):
 @pytest.mark.slow
 def test_doses_do_not_depend_on_devices(both, trained, digits):
     alone = {"relu": Subject(mlp.model("relu"), trained["relu"])}
-    single = swept(alone, context(place(digits, 301, devices_used=1), ("noise", "floor", "clip")))[1]
+    names = ("noise", "floor", "clip", "resample", "patch", "mean_position")
+    single = swept(alone, context(with_source(digits, devices_used=1), names))[1]
     for name, found in single.items():
         np.testing.assert_allclose(found.dose[0], both[name].dose[0], atol=2e-6)
         np.testing.assert_allclose(found.agree[0], both[name].agree[0], atol=1)
@@ -174,7 +194,7 @@ def times(layer, factors):
     return {name: leaf * (factors[..., None] if leaf.ndim == 3 else factors) for name, leaf in layer.items()}
 
 
-def test_rescaling_a_relu_unit_changes_no_dose_and_no_flip(both, trained, train_set):
+def test_rescaling_a_relu_unit_changes_no_dose_and_no_flip(both, trained, sourced):
     """(w, b) -> c(w, b), v -> v/c leaves a ReLU network as it is, and every edit by its own units' ranges too."""
     factors = jnp.asarray(np.random.default_rng(0).uniform(0.3, 3, (3, 24)), jnp.float32)
     params = trained["relu"]
@@ -182,7 +202,7 @@ def test_rescaling_a_relu_unit_changes_no_dose_and_no_flip(both, trained, train_
         name: leaf * (factors[..., None] if leaf.ndim == 3 else factors) for name, leaf in params["dense0"].items()
     }
     rescaled = {"dense0": first, "dense1": params["dense1"] | {"weight": params["dense1"]["weight"] / factors[:, None]}}
-    found = swept({"relu": Subject(mlp.model("relu"), rescaled)}, context(train_set))[1]
+    found = swept({"relu": Subject(mlp.model("relu"), rescaled)}, context(sourced))[1]
     for name, family in both.items():
         np.testing.assert_allclose(found[name].dose[0], family.dose[0], atol=1e-5, err_msg=name)
         np.testing.assert_allclose(found[name].agree[0], family.agree[0], atol=2, err_msg=name)
@@ -198,10 +218,10 @@ GAUGED = ("clip", "offset", "shift")
 
 
 @pytest.fixture(scope="module")
-def gauged(trained, train_set):
+def gauged(trained, sourced):
     """The gauges of the networks as trained, and of the Abs network with some units' signs changed."""
-    given = context(train_set, GAUGED, gauges=("as_is", "averaged", "absolute"), draws=24, dose=False)
-    every = context(train_set)
+    given = context(sourced, GAUGED, gauges=("as_is", "averaged", "absolute"), draws=24, dose=False)
+    every = context(sourced)
     found = []
     for params in (trained["abs"], flipped(trained["abs"])):
         subjects = {"relu": Subject(mlp.model("relu"), trained["relu"]), "abs": Subject(mlp.model("abs"), params)}
@@ -231,11 +251,11 @@ def test_editing_magnitudes_does_not_depend_on_signs(gauged):
         np.testing.assert_allclose(here.agree, there.agree, atol=1)
 
 
-def test_a_clip_of_magnitudes_is_a_clip_on_both_sides(trained, train_set):
+def test_a_clip_of_magnitudes_is_a_clip_on_both_sides(trained, sourced):
     """Where the clip is a fraction of the largest value, as the paper's caption has it."""
     subjects = {"abs": Subject(mlp.model("abs"), trained["abs"])}
-    measured, as_is = swept(subjects, context(train_set, clip_formula="caption"))
-    given = context(train_set, GAUGED, gauges=("absolute",), clip_formula="caption", dose=False)
+    measured, as_is = swept(subjects, context(sourced, clip_formula="caption"))
+    given = context(sourced, GAUGED, gauges=("absolute",), clip_formula="caption", dose=False)
     clip = family_sweeps.gauges(subjects, measured, given)["absolute", "clip"]
     shared = np.isin(as_is["clip_both"].fraction, clip.fraction)
     assert shared.sum() >= 4
@@ -243,12 +263,12 @@ def test_a_clip_of_magnitudes_is_a_clip_on_both_sides(trained, train_set):
     np.testing.assert_array_equal(clip.agree[..., here], as_is["clip_both"].agree[..., shared])
 
 
-def test_random_families_depend_on_the_seeds_number_alone(both, trained, train_set):
+def test_random_families_depend_on_the_seeds_number_alone(both, trained, sourced):
     """Not on its place among the others."""
     order = [2, 0, 1]
     params = jax.tree.map(lambda leaf: leaf[np.array(order)], trained["relu"])
-    moved = swept({"relu": Subject(mlp.model("relu"), params)}, context(train_set)._replace(seeds=order))[1]
-    for name in ("random_scale", "random_offset", "noise"):
+    moved = swept({"relu": Subject(mlp.model("relu"), params)}, context(sourced)._replace(seeds=order))[1]
+    for name in ("random_scale", "random_offset", "noise", "resample"):
         np.testing.assert_array_equal(both[name].agree[0][order], moved[name].agree[0])
         assert both[name].agree_sd.max() > 0
 
@@ -260,31 +280,32 @@ def test_random_families_depend_on_the_seeds_number_alone(both, trained, train_s
         ("gelu", {"names": ("floor",)}, "is not one that gives back 0 and positive values"),
         ("elu", {"names": ("dead_zone",)}, "is not one that gives back 0 and positive values"),
         ("leaky_relu", {"names": ("floor",)}, "is not one that gives back 0 and positive values"),
+        ("relu", {"names": ("clip", "patch")}, "family 'patch': there is no source .* give probe source=x"),
         ("abs", {"names": ("clip",), "gauges": ("absolute",), "measured_on": "pre"}, "'absolute' edits magnitudes"),
     ],
 )
-def test_what_means_nothing_for_a_model_is_refused_in_a_sentence(network, options, message, train_set):
-    given = context(train_set, **options)
+def test_what_means_nothing_for_a_model_is_refused_in_a_sentence(network, options, message, sourced):
+    given = context(sourced, **options)
     with pytest.raises(InputError, match=message):
         family_sweeps.check(mlp.model(network), given.targets, given.options)
 
 
-def test_doses_of_sites_that_are_only_edited_together_are_refused(train_set):
-    given = context(train_set)
+def test_doses_of_sites_that_are_only_edited_together_are_refused(sourced):
+    given = context(sourced, ("clip",))
     with pytest.raises(InputError, match=r"doses are of one site's edits; use sweep.layers 'each'"):
         family_sweeps.check(mlp.model("relu", 2), {"all": (SITE, "dense1/pre")}, given.options)
 
 
-def test_activations_that_are_negative_are_not_erased_as_small(train_set):
+def test_activations_that_are_negative_are_not_erased_as_small(sourced):
     low, high = np.array([-0.5, 0.0]), np.array([1.0, 1.0])
     with pytest.raises(InputError, match="needs activations that are never negative"):
         families.check("floor", Ranges(low, high, np.array([False, False])), SweepConfig())
     families.check("floor", Ranges(low, high, np.array([True, False])), SweepConfig())
 
 
-def test_offsets_with_draws_or_restored_means_depend_on_units_signs_too(both, trained, train_set):
+def test_offsets_with_draws_or_restored_means_depend_on_units_signs_too(both, trained, sourced):
     """They are not taken in other gauges. Noise, whose sign is as likely as not, depends on them by chance alone."""
-    found = swept({"abs": Subject(mlp.model("abs"), flipped(trained["abs"]))}, context(train_set))[1]
+    found = swept({"abs": Subject(mlp.model("abs"), flipped(trained["abs"]))}, context(sourced))[1]
     for name, family in ((name, family) for name, family in both.items() if name != "noise"):
         apart = np.abs(found[name].agree[0] - family.agree[1])
         assert (apart.max() > 5) == families.get(name).signed, (name, apart.max())
@@ -304,24 +325,24 @@ def match(network, params, examples, names, **options):
     return {name: labels.over_draws(group) for name, group in groups.items()}, found
 
 
-def test_nothing_is_matched_where_nothing_can_be(trained, train_set):
+def test_nothing_is_matched_where_nothing_can_be(trained, sourced):
     for names, options in ((("scale",), {}), (("offset",), {"offset_formula": "literal"})):
-        assert match("relu", trained["relu"], train_set, names, **options)[0] == {}
+        assert match("relu", trained["relu"], sourced, names, **options)[0] == {}
 
 
 @pytest.mark.slow
-def test_networks_without_a_dose_are_never_matched(trained, train_set):
+def test_networks_without_a_dose_are_never_matched(trained, sourced):
     params = jax.tree.map(jnp.array, trained["abs"])
     params["dense0"]["weight"] = params["dense0"]["weight"].at[0, 5].set(0.0)
     params["dense0"]["bias"] = params["dense0"]["bias"].at[0, 5].set(0.0)
-    group = match("abs", params, train_set, ("offset",), dead_units="nan")[0]["matched_offset"]
+    group = match("abs", params, sourced, ("offset",), dead_units="nan")[0]["matched_offset"]
     assert group.fraction.isel(seed=0).isnull().all()
     assert group.fraction.sel(level=0.2).isel(seed=slice(1, 3)).notnull().any("side").all()
 
 
 @pytest.mark.slow
-def test_matched_doses_are_met_on_both_sides_and_never_where_they_are_not_reached(trained, train_set):
-    groups, found = match("relu", trained["relu"], train_set, MATCHED)
+def test_matched_doses_are_met_on_both_sides_and_never_where_they_are_not_reached(trained, sourced):
+    groups, found = match("relu", trained["relu"], sourced, MATCHED)
     assert set(groups) == {"matched_offset", "matched_clip_both", "matched_dead_zone", "matched_random_scale"}
     met = 0
     for family, group in groups.items():
