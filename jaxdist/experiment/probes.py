@@ -25,7 +25,19 @@ from jaxdist.data import Labelled, oddities, own_data
 from jaxdist.errors import InputError
 from jaxdist.experiment import resolving
 from jaxdist.formatting import counted
-from jaxdist.networks import Action, Model, Output, independence, or_a_module, own_networks, rows, sizes, targets_of
+from jaxdist.networks import (
+    Action,
+    Model,
+    Output,
+    Where,
+    independence,
+    or_a_module,
+    own_networks,
+    rows,
+    site_parts,
+    sizes,
+    targets_of,
+)
 from jaxdist.networks import model as networks_model
 from jaxdist.perturbations import families, toward_families
 from jaxdist.report import writing
@@ -45,7 +57,8 @@ def probe(
     post: Mapping[str, Action | str] | None = None,
     stacked: bool = False,
     name: str = "network",
-    unit_axis: int | None = None,
+    unit_axis: int | Mapping[str, int] | None = None,
+    only: Mapping[str, Where | Sequence[Where]] | None = None,
     class_axis: int | None = None,
     output: Output | None = None,
     fractions: Mapping[str, Sequence[float]] | None = None,
@@ -71,7 +84,10 @@ def probe(
         `sites`. The paper's ranges are measured there; without it, on the values themselves (``measured_on="pre"``).
       stacked: intervals are over seeds then; those of one network are over its images, and speak of it only.
       name: of the network, in tables and figures.
-      unit_axis, class_axis: of a site's value and of the logits; by default the last.
+      unit_axis, class_axis: of a site's value and of the logits; by default the last. Where the units of some sites are
+        on another axis, ``unit_axis={"blocks/*/attention": -2}``.
+      only: edits some units, positions or channels and leaves the rest of a value as it is: by site the indices along
+        axes, ``{"attention": {-2: [0, 3], 1: 4}}``, or a list of such parts. Each part is a site of the result.
       output: picks the logits where apply returns more: a key or an attribute's name, a position, a function.
       fractions: of families that are swept at others than their grids, increasing.
       source: inputs [N, ...], one for each training example, or [1, ...], whose values the family `patch` puts in place
@@ -108,6 +124,13 @@ def probe(
             model = own_networks.with_post_of_each(model, traced[0].sites)
             names = own_networks.expanded(tuple(dict(model.post)) if sites is None else sites, traced[0].sites)
             own_networks.check_sites(model, names, traced)
+            if only is not None:
+                apart = chosen.sweep.layers == "each"
+                for keys in targets_of(names, chosen.sweep.layers).values():
+                    networks_model.check_together(traced[0].sites, keys)
+                model, names = site_parts.with_parts(model, names, only, traced[0].sites, together=not apart)
+                traced = own_networks.traced(model, params, x, split, several=stacked)
+                own_networks.check_sites(model, names, traced)
     odd = oddities.notes(images, classes, what="examples", one_class=True)
     targets = targets_of(names, chosen.sweep.layers)
     for together in targets.values():

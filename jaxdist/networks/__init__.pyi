@@ -9,6 +9,7 @@ from . import models as models
 from . import optimizers as optimizers
 from . import own_networks as own_networks
 from . import rows as rows
+from . import site_parts as site_parts
 from . import sizes as sizes
 from . import targets as targets
 from . import training as training
@@ -27,6 +28,7 @@ from .modules import from_equinox as from_equinox
 from .modules import from_haiku as from_haiku
 from .modules import from_linen as from_linen
 from .modules import from_nnx as from_nnx
+from .site_parts import Where as Where
 from .site_primitives import site as site
 from .targets import Targets as Targets
 from .targets import targets_of as targets_of

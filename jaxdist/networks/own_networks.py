@@ -31,7 +31,7 @@ class Traced(NamedTuple):
 def model(
     apply: Apply | Model,
     post: Mapping[str, Action | str] | None,
-    unit_axis: int | None,
+    unit_axis: int | Mapping[str, int] | None,
     class_axis: int | None,
     output: Output | None = None,
 ) -> Model:
@@ -54,14 +54,18 @@ def model(
             "from_linen, from_nnx, from_equinox or from_haiku makes one"
         )
     if not isinstance(apply, Model):
-        units, classes = (-1 if axis is None else axis for axis in (unit_axis, class_axis))
-        made = Model(apply, (), units, classes, output)
+        by_site = unit_axis if isinstance(unit_axis, Mapping) else {}
+        units: Any = -1 if unit_axis is None or by_site is unit_axis else unit_axis  # `_axis` sees to it
+        of_sites = tuple((site, _axis(f"unit_axis of {site!r}", axis)) for site, axis in by_site.items())
+        made = Model(apply, (), units, -1 if class_axis is None else class_axis, output, of_sites)
     elif unit_axis is not None or class_axis is not None or output is not None:
         raise InputError("probe: a Model has axes and an output of its own; leave out unit_axis, class_axis and output")
     else:
         made = apply
     axes = (_axis("unit_axis", made.unit_axis), _axis("class_axis", made.class_axis))
-    made = Model(made.apply, tuple({**dict(made.post), **(post or {})}.items()), axes[0], axes[1], made.output)
+    made = dataclasses.replace(
+        made, post=tuple({**dict(made.post), **(post or {})}.items()), unit_axis=axes[0], class_axis=axes[1]
+    )
     try:
         hash(made)
     except TypeError as error:
@@ -214,20 +218,21 @@ def classes(made: Model, single: Traced, double: Traced) -> int:
 
 
 def expanded(keys: Sequence[str], sites: Sites) -> Sequence[str]:
-    """The keys of sites with each one that matches several names replaced by a key a name.
+    """The keys of sites with each one that is a pattern replaced by a key of each name that it matches.
 
     Raises:
       InputError: for a key that means no site.
     """
     if isinstance(keys, str) or not all(isinstance(key, str) for key in keys):
         return keys  # refused by `check_sites`
-    meant = [(key, sites.traced.keys(key)) for key in keys]
-    each = ([key] if len(of) == 1 else [site_values.written(one) for one in of] for key, of in meant)
+    each = ([site_values.written(one) for one in sites.traced.keys(key)] for key in keys)
     return tuple(itertools.chain(*each))
 
 
 def with_post_of_each(made: Model, sites: Sites) -> Model:
-    """The model with each key of `post` that matches several names replaced by a key a name.
+    """The model with each key of `post` and `axes` that is a pattern replaced by a key of each name that it matches.
+
+    A site that follows another has its units on the same axis, unless it has one of its own.
 
     Raises:
       InputError: for such a key that means no site, or with one site that follows several.
@@ -241,7 +246,11 @@ def with_post_of_each(made: Model, sites: Sites) -> Model:
                 "follow each; name each with its own"
             )
         post |= dict.fromkeys(names, follows)
-    return dataclasses.replace(made, post=tuple(post.items()))
+    axes: dict[str, int] = {}
+    for key, axis in made.axes:
+        axes |= dict.fromkeys(expanded([key], sites), axis)
+    behind = {follows: axes[key] for key, follows in post.items() if isinstance(follows, str) and key in axes}
+    return dataclasses.replace(made, post=tuple(post.items()), axes=tuple((behind | axes).items()))
 
 
 def check_sites(made: Model, sites: Sequence[str], traced: tuple[Traced, Traced]) -> None:
@@ -264,10 +273,10 @@ def check_sites(made: Model, sites: Sequence[str], traced: tuple[Traced, Traced]
                 f"site '{site}': it lies within a loop over the examples, as of jax.lax.map, where its value has no "
                 "axis of them; use jax.vmap instead, or name a value outside of the loop"
             )
-        _check_axes(site, single.shape(site), double.shape(site), made.unit_axis)
+        _check_axes(site, single.shape(site), double.shape(site), made.axis_of(site))
         after = made.after(site)
         if isinstance(after, str):
-            shapes = [single.whole_shape(key, made.unit_axis) for key in (after, site)]
+            shapes = [single.whole_shape(key, made.axis_of(key)) for key in (after, site)]
             if shapes[0] != shapes[1]:
                 raise InputError(
                     f"post: '{after}' has shape {shapes[0]} for one example where '{site}' has {shapes[1]}, calls and "
@@ -292,7 +301,7 @@ def check_block(made: Model, sites: Sequence[str], traced: Sites, params: Params
         alone = traced.of(site)
         calls = [each for each in whole.traced.every_site if each.name == alone[0].name]
         shape = calls[0].shape
-        examples = 1 if made.unit_axis % len(shape) == 0 else 0
+        examples = 1 if made.axis_of(site) % len(shape) == 0 else 0
         if alone[0].calls != len(calls) or any(each.shape[examples] != rows for each in calls):
             raise InputError(
                 f"site '{site}': its values have shape {shape} in each of its calls and iterations, for a block of "
