@@ -17,6 +17,7 @@ from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 
 from jaxdist.errors import InputError
+from jaxdist.registry import kind_of
 
 Kind = Literal["named", "call", "sown", "fixed"]
 """How a value came by its name: by `site`, as what a submodule's call returned, or as a value that a module sowed;
@@ -61,7 +62,7 @@ def tag(name: str, value: Any, kind: Kind) -> Any:
     paths, tree = jax.tree_util.tree_flatten_with_path(value)
     if not any(_is_array(leaf) for _, leaf in paths):
         if kind == "named":
-            raise InputError(f"site '{name}': expected an array or a pytree of arrays, got a {type(value).__name__}")
+            raise InputError(f"site '{name}': expected an array or a pytree of arrays, got {kind_of(value)}")
         return value
     tagged = [
         site_p.bind(leaf, name=name + jax.tree_util.keystr(path), batched=0, kind=kind) if _is_array(leaf) else leaf

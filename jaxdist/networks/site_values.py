@@ -40,6 +40,7 @@ from jaxdist.networks import site_programs
 from jaxdist.networks.site_primitives import site as site
 from jaxdist.networks.site_primitives import site_p, tangent_p
 from jaxdist.networks.site_programs import Action, Key, Placed
+from jaxdist.registry import kind_of
 from jaxdist.types import Params
 
 Edit: TypeAlias = Action | Array | np.ndarray
@@ -240,10 +241,9 @@ def trace(apply: Callable[..., Any], params: Params, x: Any) -> Traced:
         output = apply(params, x, site) if with_tap else apply(params, x)
         for leaf in jax.tree.leaves(output):
             if not isinstance(leaf, (Array, np.ndarray, np.generic, int, float, complex)):
-                kind = type(leaf).__name__
                 raise InputError(
-                    f"apply: expected a pytree of arrays as output, got a {kind} in it; return its arrays, as in a "
-                    "dictionary, or register the class by jax.tree_util.register_dataclass"
+                    f"apply: expected a pytree of arrays as output, got {kind_of(leaf)} in it; return its arrays, as "
+                    "in a dictionary, or register the class by jax.tree_util.register_dataclass"
                 )
         return output
 

@@ -158,21 +158,35 @@ def measure(
         size=sizes.of_block(block, listed),
         precision=precision,
     )
-    for site in sites:
-        _refuse_without_values(model, listed, site, measured[site])
+    _refuse_without_values(model, params, examples, listed, sites, block)
     return measured
 
 
-def _refuse_without_values(model: Model, listed: Sites, site: str, measured: Ranges) -> None:
-    """Refuse ranges of a site whose values are NaN because a branch around it is not taken."""
-    follows = model.after(site)
-    calls = [*listed.of(site), *(listed.of(follows) if isinstance(follows, str) else ())]
-    if any("cond" in call.inside for call in calls) and np.isnan([measured.low, measured.high]).any():
-        raise InputError(
-            f"site '{site}': it lies in a branch of jax.lax.cond or switch that is not always taken, where it has no "
-            "values, so that its ranges are undefined; name a call ('#1') or an iteration ('@0') that is taken, or a "
-            "site outside of the branches"
-        )
+def _refuse_without_values(
+    model: Model, params: Params, examples: Examples, listed: Sites, sites: tuple[str, ...], block: int | None
+) -> None:
+    """Refuse sites whose own values, or those of what follows, are NaN because a branch around them is not taken.
+
+    An activation may make numbers of NaN, so it is the values themselves that are looked at.
+    """
+    behind = {site: follows for site in sites if isinstance(follows := model.after(site), str)}
+    branched = [
+        key
+        for key in dict.fromkeys((*sites, *behind.values()))
+        if any("cond" in each.inside for each in listed.of(key))
+    ]
+    if not branched:
+        return
+    reads = Measured(Sides(dataclasses.replace(model, post=()), tuple(branched), "pre"), "minmax", 0.0)
+    extremes = over_networks(reads, params, {}, examples, size=sizes.of_block(block, listed))
+    missing = {key for key in branched if not (extremes[key].low <= extremes[key].high).all()}
+    for site in sites:
+        if not missing.isdisjoint({site, behind.get(site)}):
+            raise InputError(
+                f"site '{site}': it lies in a branch of jax.lax.cond or switch that is not always taken, where it has "
+                "no values, so that its ranges are undefined; name a call ('#1') or an iteration ('@0') that is taken, "
+                "or a site outside of the branches"
+            )
 
 
 def _shapes_of_one(params: Params, examples: Examples) -> tuple[Params, Any]:

@@ -36,7 +36,7 @@ ZERO = Family(
     grid=grid,
     above="zeroed by",
     few=(0.5, 1.0),
-    unit="value",
+    unit="way",
     label="zero: towards 0",
     effect="scale",
     dash="dashed",
@@ -50,7 +50,7 @@ MEAN = Family(
     above="averaged by",
     kind="mean",
     few=(0.5, 1.0),
-    unit="value",
+    unit="way",
     label="mean: towards the unit's mean",
     effect="other",
     dash="dashed",
@@ -72,7 +72,7 @@ RESAMPLE = Family(
     kind="toward",
     random=True,
     few=(0.5, 1.0),
-    unit="value",
+    unit="way",
     label="resample: towards another example",
     effect="control",
     dash="dashed",
@@ -86,7 +86,7 @@ PATCH = Family(
     above="patched by",
     kind="toward",
     few=(0.5, 1.0),
-    unit="value",
+    unit="way",
     label="patch: towards the source",
     effect="other",
     dash="mixed",
@@ -100,7 +100,7 @@ MEAN_POSITION = Family(
     above="averaged by",
     kind="toward",
     few=(0.5, 1.0),
-    unit="value",
+    unit="way",
     label="mean position: towards each position's mean",
     effect="other",
     dash="dotted",
@@ -141,4 +141,6 @@ def of_function(function: Callable[[Array, Array], Array]) -> Family:
 
     edit.__module__, edit.__qualname__ = function.__module__, getattr(function, "__qualname__", name)
     text = (function.__doc__ or "").strip().partition("\n")[0] or f"what the function {name} makes of a value and p"
-    return Family(name=name, text=text, edit=edit, grid=grid, above=f"{name[:13]} by", kind="other", few=(0.5, 1.0))
+    return Family(
+        name=name, text=text, edit=edit, grid=grid, above=f"{name[:13]} by", kind="other", few=(0.5, 1.0), unit="own"
+    )

@@ -10,7 +10,7 @@ import numpy as np
 
 Side: TypeAlias = Literal["below", "above"]
 Spacing: TypeAlias = Literal["linear", "log"]
-Unit: TypeAlias = Literal["range", "value"]
+Unit: TypeAlias = Literal["range", "value", "way", "own"]
 Effect: TypeAlias = Literal["small", "large", "control", "moved", "scale", "other"]
 Dash: TypeAlias = Literal["solid", "dashed", "mixed", "dotted"]
 
@@ -36,7 +36,8 @@ class Traits:
     spacing: Spacing = "linear"
     """How its grid's points lie, and how positions between them are found."""
     unit: Unit = "range"
-    """What its fractions are of: the range of each unit, or the value itself."""
+    """What its fractions are of: the range of each unit, the value itself, the way to another value, or something of
+    its own, which its sentence tells."""
     label: str = ""
     """What its line is called in figures; empty: its name."""
     axis: str = ""
@@ -64,9 +65,14 @@ class Traits:
         return self.name.replace("_", " ")
 
     @property
+    def percent(self) -> str:
+        """What percent of its fractions are."""
+        return {"range": "% of range", "value": "% of value", "way": "% of the way", "own": "p in %"}[self.unit]
+
+    @property
     def axis_label(self) -> str:
         """What an axis of its fractions, in percent, says."""
-        return self.axis or f"{self.words.capitalize()} (% of {self.unit})"
+        return self.axis or f"{self.words.capitalize()} ({self.percent})"
 
 
 def attributes(traits: Traits) -> dict[str, Any]:

@@ -229,7 +229,7 @@ def _edge(ax: Axes, part: pd.DataFrame, family: str, side: str) -> None:
     ax.grid(axis="x", color="0.92", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.axvline(unedited, color="0.55", linewidth=0.8, linestyle=":", zorder=1)
-    ax.set(title=part["edit"].iloc[0], xlabel=f"% of {families.get(family).unit}")
+    ax.set(title=part["edit"].iloc[0], xlabel=families.get(family).percent)
 
 
 def _radius(ax: Axes, row: Any, y: float, look: dict[str, Look]) -> None:

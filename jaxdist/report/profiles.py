@@ -132,7 +132,7 @@ def radii_along_training(reach: pd.DataFrame, *, title: str | None = None) -> Fi
             ax.grid(color="0.92", linewidth=0.6)
             ax.set_axisbelow(True)
             ax.set(title=part["edit"].iloc[0], xlabel="Training accuracy (%)")
-            ax.set(ylabel=f"% of {records.get(family).unit}", xlim=(0, 103))
+            ax.set(ylabel=records.get(family).percent, xlim=(0, 103))
             ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
         handles = [Line2D([], [], color=one.colour, marker=one.marker, label=one.label) for one in look.values()]
         open_: dict[str, Any] = {

@@ -64,12 +64,25 @@ def summary(result: xr.DataTree, options: StatisticsConfig) -> RenderableType:
         title(reach, options),
         columns,
         rows,
-        [
-            f"{interval_words(reach, options)}, in % of the {'preactivation' if preactivations else 'value'} "
-            "(scale) or of each unit's range"
-        ],
+        [f"{interval_words(reach, options)}, {_percent_words(result, reach, preactivations=preactivations)}"],
     )
     return Group(table.terminal(shown, framed=True), *notes)
+
+
+def _percent_words(result: xr.DataTree, reach: pd.DataFrame, *, preactivations: bool) -> str:
+    """What percent of each family's fractions are, in the order of the table."""
+    records, of_unit = results.families_of(result), dict[str, list[str]]()
+    for name in reach.family.unique():
+        of_unit.setdefault(records[name].unit, []).append(name)
+    words = {
+        "value": f"of the {'preactivation' if preactivations else 'value'}",
+        "range": "of each unit's range",
+        "way": "of the way",
+        "own": "of p",
+    }
+    # Ranges are what most families' fractions are of, and need no names.
+    named = [words[unit] + ("" if unit == "range" else f" ({', '.join(names)})") for unit, names in of_unit.items()]
+    return "in % " + (" or ".join(named) if len(named) < 3 else f"{', '.join(named[:-1])} or {named[-1]}")
 
 
 def title(reach: pd.DataFrame, options: StatisticsConfig) -> str:

@@ -117,6 +117,28 @@ def test_branches_that_are_not_taken_have_no_ranges(rule):
     assert int(group.agree.squeeze()) == len(X)
 
 
+@pytest.mark.parametrize("post", [{"up": lambda value: jnp.where(value > 0, value, 0)}, {"up": "behind"}])
+def test_a_branch_that_is_not_taken_is_refused_whatever_follows_its_site(post):
+    """An activation may make numbers of what is not there, and a site behind the branch has values of the other."""
+
+    def branched(params, x):
+        h = jax.lax.cond(
+            params["first"] > 0,
+            lambda h: jnp.tanh(h @ params["layers"][0]),
+            lambda h: jax.nn.relu(jaxdist.site("up", h @ params["layers"][1])),
+            x @ params["in"],
+        )
+        return jaxdist.site("behind", h) @ params["out"]
+
+    for first in (1, -1):
+        params = {**PARAMS, "first": jnp.float32(first)}
+        if first > 0:
+            with pytest.raises(InputError, match=r"site 'up': it lies in a branch of jax\.lax\.cond"):
+                probed(branched, params=params, sites=None, post=post, families=("scale",))
+        else:
+            assert np.isfinite(probed(branched, params=params, sites=None, post=post)["ranges"].high).all()
+
+
 def test_sensitivity_is_refused_where_there_are_no_derivatives():
     def looping(params, x):
         def layer(state):
@@ -141,6 +163,31 @@ def test_post_of_several_sites_by_one_key():
     assert (result["ranges"].low >= 0).all()  # of relu
     with pytest.raises(InputError, match=r"post: 'layers/\*/up' means 3 sites, .* 'layers/0/up' cannot follow"):
         probed(layered, sites=None, post={"layers/*/up": "layers/0/up"})
+
+
+@pytest.mark.parametrize(("apply", "key"), [(shared, "up#1"), (scanned, "up@1")])
+def test_post_of_a_site_is_that_of_each_of_its_calls_and_iterations(apply, key):
+    options = {"sites": [key], "families": ("clip",)}
+    by_name = probed(apply, post={"up": jax.nn.relu}, **options)
+    by_key = probed(apply, post={key: jax.nn.relu}, **options)
+    for name in ("low", "high", "dead"):
+        np.testing.assert_array_equal(by_name["ranges"][name], by_key["ranges"][name])
+    np.testing.assert_array_equal(by_name["clip"].agree, by_key["clip"].agree)
+    assert (by_name["ranges"].low >= 0).all()
+    assert by_name["ranges"].attrs["measured_on"] == "post"
+
+
+def test_a_site_that_follows_another_does_so_in_the_same_call():
+    def relus(params, x):
+        h = x @ params["in"]
+        for weight in params["layers"]:
+            h = jaxdist.site("act", jax.nn.relu(jaxdist.site("up", h @ weight))) + 0.3 * h
+        return h @ params["out"]
+
+    by_site = probed(relus, sites=["up#1"], post={"up": "act"}, families=("clip",))
+    by_function = probed(relus, sites=["up#1"], post={"up": jax.nn.relu}, families=("clip",))
+    np.testing.assert_array_equal(by_site["ranges"].high, by_function["ranges"].high)
+    np.testing.assert_array_equal(by_site["clip"].agree, by_function["clip"].agree)
 
 
 @pytest.mark.parametrize(

@@ -486,7 +486,9 @@ def test_other_refusals_are_one_sentence():
         InputError, match=r"site 'hidden': expected its action to keep the shape \(20, 16\) and float32"
     ):
         edit(only(perceptron), PARAMS, X, {"hidden": lambda v: v[:, :3]})
-    with pytest.raises(InputError, match=r"to keep the shape .* got .* int32"):
+    with pytest.raises(InputError, match=r"^site 'hidden#0': .* got \(20, 1\) and float32; give values of that shape$"):
+        edit(only(perceptron), PARAMS, X, {"hidden#0": lambda v: v[:, :1]})
+    with pytest.raises(InputError, match=r"to keep the shape .* got .* int32; cast the result, as with"):
         edit(only(perceptron), PARAMS, X, {"hidden": lambda v: jnp.zeros(v.shape, jnp.int32)})
     with pytest.raises(InputError, match=r"read: expected a list of sites' names, got 'hidden'; give \['hidden'\]"):
         read(only(perceptron), PARAMS, X, "hidden")
