@@ -44,6 +44,32 @@ def walked(examples, size, rows, *, rehearse=False):
     return np.asarray(run(examples))
 
 
+@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize("counts", [(1300, 513), (7, 300), (37,)])
+def test_inputs_at_any_position_are_fetched_from_whatever_device_holds_them(counts, seeds):
+    mesh = devices.make_mesh(jax.devices()[:2], seeds)
+    rng = np.random.default_rng(0)
+    splits = {str(k): (1000 * k + np.arange(count)[:, None], np.arange(count)) for k, count in enumerate(counts)}
+    for name, examples in devices.place_splits(splits, mesh, dtype=np.int32).items():
+        x, count = splits[name][0], len(splits[name][1])
+        wanted = rng.permutation(count)
+
+        @jax.jit
+        def run(examples, wanted=wanted, count=count):
+            def local(examples):
+                def step(total, part):
+                    rows = part.rows(jnp.asarray(wanted)[jnp.minimum(part.number, count - 1)])[:, 0]
+                    return total.at[jnp.where(part.valid, part.number, count)].add(jnp.where(part.valid, rows, 0))
+
+                shares = blocks.fold(step, jnp.zeros(count + 1, jnp.int32), examples, 64)
+                return lax.pmax(lax.psum(shares.sum(0), devices.DATA), devices.SEED)
+
+            specs = (blocks.specs(examples),)
+            return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False)(examples)
+
+        np.testing.assert_array_equal(np.asarray(run(examples))[:-1], x[wanted, 0])
+
+
 @pytest.mark.parametrize("rehearse", [False, True])
 @pytest.mark.parametrize("size", [64, 192, 1000])
 @pytest.mark.parametrize("counts", [(1000, 600), (1300, 513, 2000), (7, 300), (1, 1), (129,)])

@@ -433,6 +433,22 @@ def test_sites_alone_families_of_functions_and_metrics_of_functions_are_measured
     assert float(last.metric_sd.sel(metric="margin")) < 5
 
 
+@pytest.mark.parametrize(
+    ("families", "words"),
+    [
+        (("scale", "clip"), "in % of the value (scale) or of each unit's range"),
+        (("clip",), "in % of each unit's range"),
+        (("zero", "mean"), "in % of the way (zero, mean)"),
+        (("zero", "clip", squared), "in % of each unit's range, of the way (zero) or of p (squared)"),
+    ],
+)
+def test_the_summary_says_of_what_its_per_cent_are(families, words, given, capsys):
+    params, x, y = given
+    options = {"sites": ["layers/0"], "output": "logits", "families": families}
+    jaxdist.show(jaxdist.probe(mlp_of, params, train=(x, y), **options))
+    assert words in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_result_is_drawn_in_one_call(given):
     params, x, y = given
     options = {"train": (x, y), "sites": ["layers/0"], "output": "logits", "metrics": ("cross_entropy",)}
