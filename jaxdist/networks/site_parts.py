@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import operator
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -243,7 +244,8 @@ def _indices(indices: tuple[int, ...]) -> str:
     texts = [str(first) if first == last else f"{first}:{last + 1}" for first, last in runs]
     texts = [text.replace(":0", ":") if text.startswith("-") else text for text in texts]
     if len(texts) > MOST_RUNS:
-        texts = [*texts[: MOST_RUNS - 1], f"... {texts[-1]}", f"{len(indices)} in all"]
+        told = zlib.crc32(",".join(map(str, indices)).encode())  # so that no other part has this name
+        texts = [*texts[: MOST_RUNS - 1], f"... {texts[-1]}", f"{len(indices)} in all", f"{told:08x}"]
     return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
 
 

@@ -34,6 +34,15 @@ from jaxdist.types import Params
 Edited: TypeAlias = tuple[Params, Mapping[str, Edit]]
 """An ensemble's stacked parameters and its edits by site, leaves [S, P, H]."""
 
+NO_SOURCE = (
+    "there is no source whose values could take its values' place; give probe source=x, inputs like those of train, "
+    "and leave such families as 'patch' out of a config"
+)
+NO_OTHER = (
+    "values of another example need a split of at least two, and this one has 1 example; give more, or another family"
+)
+"""Why values of a source, or of another example, cannot be had."""
+
 
 def sweep(
     model: Model,
@@ -128,15 +137,6 @@ def _aimed(edits: Mapping[str, Edit], sites: Sites, examples: Examples) -> dict[
             if not np.array_equal(edit.key, next(iter(aimed.values())).key):
                 raise ValueError("edits: expected the same keys at each site, so that one other example is drawn")
     return {**edits, **others}
-
-
-NO_SOURCE = (
-    "there is no source whose values could take its values' place; give probe source=x, inputs like those of train, "
-    "and leave such families as 'patch' out of a config"
-)
-NO_OTHER = (
-    "values of another example need a split of at least two, and this one has 1 example; give more, or another family"
-)
 
 
 @dataclasses.dataclass(frozen=True)

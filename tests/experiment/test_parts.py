@@ -11,8 +11,9 @@ import jaxdist
 from jaxdist.errors import InputError
 from jaxdist.networks import Model, rows, site_parts
 from jaxdist.networks import model as networks_model
+from jaxdist.networks.site_programs import Key
 from tests.experiment.test_patching import points, probed, real
-from tests.experiment.test_probe_of_loops import PARAMS, UNITS, X, Y, scanned, shared
+from tests.experiment.test_probe_of_loops import PARAMS, X, Y, scanned, shared
 
 FAMILIES = ("offset", "noise", "mean", "mean_position", "patch", "resample")
 TOKENS = np.asarray(jax.random.normal(jax.random.key(8), (37, 4, 5)))
@@ -102,10 +103,7 @@ def test_units_of_some_sites_are_on_another_axis():
     each = np.stack(values["heads"])
     np.testing.assert_allclose(result["ranges"].high.squeeze(), each.max((0, 1, 2, 4)), rtol=1e-5)
 
-    def turned(params, x):
-        return attending(params, x)
-
-    same = probed(turned, train=(TOKENS, Y), source=None, sites=["heads"], families=("offset",), unit_axis=-2)
+    same = probed(attending, train=(TOKENS, Y), source=None, sites=["heads"], families=("offset",), unit_axis=-2)
     np.testing.assert_array_equal(result["offset"].agree, same["offset"].agree)
     alone = of_tokens(families=("zero",), unit_axis={"he*": -2}, only={"heads": [{-2: k} for k in range(3)]})
     assert list(alone["zero"].site.to_numpy()) == [f"heads[:, :, {k}]" for k in range(3)]
@@ -208,9 +206,18 @@ def test_what_is_no_part_is_refused(only, sentence):
         of_tokens(only=only, families=("zero",), layers="both")
 
 
+def test_parts_of_many_entries_have_names_of_their_own():
+    names = set()
+    for shift in (0, 1):
+        where = tuple(range(0, 40, 2)) if not shift else (0, 2, 4, 6, 8, 12, *range(13, 26), 38)
+        names.add(site_parts.Part(Key("h", None, None), ((1, where),)).name)
+    assert len(names) == 2
+    assert all(name.startswith("h[:, [0, 2, 4, 6, 8, ... 38, 20 in all") for name in names)
+    assert site_parts.Part(Key("h", 1, (2, 3)), ((1, (-2, -1)), (2, (0, 1, 2, 7)))).text == "h#1[:, -2:, [0:3, 7]]@2,3"
+
+
 def test_a_part_of_a_site_that_is_not_edited_or_whose_activation_mixes_units_is_refused():
     with pytest.raises(InputError, match=r"only: 'a' is none of the sites that are edited, h; add it to sites"):
         probed(plain, sites=["h"], only={"a": {1: 1}})
     with pytest.raises(InputError, match=r"post: what follows 'h' makes something else of 'h\[:, 1\]' alone"):
         probed(plain, post={"h": jax.nn.softmax}, sites=None, only={"h": {1: 1}}, measured_on="pre")
-    assert UNITS == 6

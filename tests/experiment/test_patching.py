@@ -17,7 +17,7 @@ from jaxdist.compute import devices
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError
 from jaxdist.networks import Model
-from jaxdist.perturbations import edits, families
+from jaxdist.perturbations import edits, families, toward_families
 from jaxdist.sweep import ensemble_sweep
 from jaxdist.types import Ranges
 from tests.experiment.test_probe_of_loops import PARAMS, UNITS, X, Y, by_hand, scanned, shared
@@ -270,6 +270,44 @@ def test_real_networks_are_patched_as_by_hand(kind):
 def test_what_there_is_no_other_input_for_is_refused(options, sentence):
     with pytest.raises(InputError, match=sentence):
         probed(scanned, **options)
+
+
+def test_inputs_by_name_have_sources_by_name():
+    def masked(params, x):
+        return scanned(params, x["values"] * x["mask"][:, None])
+
+    x, other = ({"values": values, "mask": (np.arange(37) % 4 > 0).astype(np.float32)} for values in (X, OTHER))
+    found, same = probed(masked, train=(x, Y), source=other), x["mask"][:, None]
+    expected = probed(scanned, train=(X * same, Y), source=OTHER * same)
+    for family in TOWARD:
+        np.testing.assert_array_equal(found[family].agree, expected[family].agree)
+    with pytest.raises(InputError, match=r"source: expected inputs named as those of train, values, mask, got values$"):
+        probed(masked, train=(x, Y), source={"values": OTHER})
+
+
+def test_a_family_of_ones_own_may_lead_some_units_to_the_source():
+    def half(ranges, fraction):
+        made = toward_families.toward("source", ranges, fraction)
+        return dataclasses.replace(made, fraction=made.fraction.at[::2].set(0))
+
+    family = jaxdist.Family(
+        name="half",
+        text="every other unit is patched",
+        edit=half,
+        grid=toward_families.grid,
+        above="half",
+        kind="toward",
+    )
+    result = jaxdist.probe(scanned, PARAMS, train=(X, Y), source=OTHER, sites=["up@1"], families=(family,))
+    target = values_of(X)
+    target[:, :, 1::2] = values_of(OTHER)[:, :, 1::2]
+    group = points(result, "half", "up@1", fraction=1.0)
+    weights = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), PARAMS)
+    h = X @ weights["in"]
+    for k, weight in enumerate(weights["layers"]):
+        h = np.tanh(target[:, 1] if k == 1 else h @ weight) + 0.3 * h
+    expected = (h @ weights["out"]).argmax(-1)
+    assert abs(int(group.agree) - (expected == led(0, 0, ()).argmax(-1)).sum()) <= 1
 
 
 def test_means_of_positions_are_of_inputs_of_one_size():

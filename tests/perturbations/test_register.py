@@ -68,7 +68,7 @@ def test_a_registered_family_is_known_to_configs_by_its_name():
         configs.from_dict({"sweep": {"families": ["squeeze"]}})
     assert register(SQUEEZE) is SQUEEZE
     assert configs.from_dict({"sweep": {"families": ["squeeze"]}}).sweep.families == ("squeeze",)
-    with pytest.raises(InputError, match=r"zero, mean, squeeze, or 'package.module:name', got \"squeze\""):
+    with pytest.raises(InputError, match=r"resample, patch, squeeze, or 'package.module:name', got \"squeze\""):
         configs.from_dict({"sweep": {"families": ["squeze"]}})
     assert families.get("squeeze") is SQUEEZE
 
