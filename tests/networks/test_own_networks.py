@@ -43,7 +43,7 @@ class Scores:
 
 Named = collections.namedtuple("Named", "loss logits")
 
-PICK = r"apply: expected logits .* as one array, got a {}; pick them by output={}$"
+PICK = r"apply: expected logits .* as one array, got an? {}; pick them by output={}$"
 OUTPUTS = {
     "a dictionary": (lambda z: {"loss": 0.0, "logits": z}, PICK.format("dict with 'loss', 'logits'", "'logits'")),
     "other names": (lambda z: {"out": z, "aux": z}, PICK.format("dict with 'out', 'aux'", "'out'")),
