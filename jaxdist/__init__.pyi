@@ -1,3 +1,4 @@
+from .analysis import thresholds as thresholds
 from .config import Config as Config
 from .errors import InputError as InputError
 from .experiment import probe as probe

@@ -12,6 +12,7 @@ import jaxdist
 PUBLIC = (
     "Config", "Family", "InputError", "Metric", "Model", "edit", "from_equinox", "from_haiku", "from_linen", "from_nnx",
     "load", "plot", "probe", "read", "register", "run", "show", "site", "sites",
+    "thresholds",
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from . import paper_cells as paper_cells
 from . import preference as preference
 from . import statistics as statistics
 from . import tables as tables
+from . import threshold_tables as threshold_tables
 from .breakdowns import Pair as Pair
 from .dose_tables import FairComparison as FairComparison
 from .dose_tables import Finding as Finding
@@ -19,3 +20,4 @@ from .preference import LEVELS as LEVELS
 from .preference import Ratio as Ratio
 from .series import Series as Series
 from .series import every_series as every_series
+from .threshold_tables import thresholds as thresholds

@@ -31,6 +31,7 @@ class Series(NamedTuple):
     kept: np.ndarray | None  # [S, P] images, right with the edit and without; None as above
     correct_unperturbed: np.ndarray  # [S] images
     chance: Chance | None = None  # what is known of accuracies at chance, if anything
+    of_tokens: bool = False  # whether counts are of tokens, of which an example has several that depend on each other
 
     @property
     def family(self) -> str:
@@ -59,11 +60,11 @@ class Series(NamedTuple):
 
     @property
     def images(self) -> one_network.Images | None:
-        """What a single network does to its images, where that is what statistics can be over.
+        """What a single network does to its images, where that is what statistics can be over: not of tokens.
 
         Means of several draws are rounded to images. They vary less than one draw, so intervals are not too narrow.
         """
-        if len(self.seeds) != 1 or self.kept is None:
+        if len(self.seeds) != 1 or self.kept is None or self.of_tokens:
             return None
         before, (kept,), (correct,) = int(self.correct_unperturbed[0]), self.kept, self.correct
         lost, won = (np.rint(count).astype(int) for count in (before - kept, correct - kept))
@@ -72,7 +73,7 @@ class Series(NamedTuple):
     @property
     def flipped(self) -> one_network.Images | None:
         """The same of predictions that change: a network that is right where it stays as it was."""
-        if len(self.seeds) != 1 or self.agree is None:
+        if len(self.seeds) != 1 or self.agree is None or self.of_tokens:
             return None
         same = self.total - np.rint(self.total - self.agree[0]).astype(int)
         return one_network.images(same, same, self.total, self.total)
@@ -116,9 +117,11 @@ class Series(NamedTuple):
 
 
 def every_series(result: xr.DataTree) -> Iterator[Series]:
-    """Every series of a result, family by family."""
+    """Every series of a result, family by family; none of a regression, of which nothing is counted."""
     chances = fitness.chances(result)
     for name, traits in results.families_of(result).items():
+        if "correct" not in result[name]:
+            continue
         yield from series_of(traits, result[name].to_dataset(), chances)
 
 
@@ -148,4 +151,5 @@ def series_of(traits: Traits, group: xr.Dataset, chances: Mapping[tuple[str, str
             here.kept.to_numpy() if "kept" in here else None,
             here.unperturbed.to_numpy(),
             chances.get((str(network), str(split))),
+            group.attrs.get("of") == "tokens",
         )

@@ -5,6 +5,7 @@ from . import elementwise as elementwise
 from . import ensemble as ensemble
 from . import hosts as hosts
 from . import products as products
+from . import streams as streams
 from . import tuning as tuning
 from .devices import DATA as DATA
 from .devices import SEED as SEED
@@ -25,4 +26,5 @@ from .products import Backend as Backend
 from .progress import Show as Show
 from .progress import shown as shown
 from .progress import silent as silent
+from .streams import Streamed as Streamed
 from .tuning import Tuning as Tuning

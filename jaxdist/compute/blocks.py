@@ -18,6 +18,7 @@ from jaxtyping import Bool, Num
 
 from jaxdist.compute import tuning
 from jaxdist.compute.devices import DATA, SEED, Examples
+from jaxdist.compute.streams import Streamed
 
 Carry = TypeVar("Carry")
 
@@ -44,7 +45,7 @@ class Block(NamedTuple):
     rows: Callable[[Array], Any] | None = None  # inputs of the split at any positions [n], on whatever device they lie
 
 
-def even_size(examples: Examples, size: int, *, rehearse: bool = False) -> int:
+def even_size(examples: Examples | Streamed, size: int, *, rehearse: bool = False) -> int:
     """Examples in each block where `fold` walks in blocks of at most `size`."""
     least, tile = examples.least, tuning.current().tile
     size = min(size, max(tile, least // 8)) if rehearse else size
@@ -65,7 +66,8 @@ def fold(
     """
     size = even_size(examples, size, rehearse=rehearse)
     shares = examples.shares
-    share = -(-examples.total // (lax.axis_size(DATA) * shares))
+    laid = examples.total if examples.laid is None else examples.laid
+    share = -(-laid // (lax.axis_size(DATA) * shares))
     rows = functools.partial(_rows, examples, share)
 
     def of_share(number: Array) -> Carry:
@@ -80,7 +82,8 @@ def fold(
                 lambda leaf: lax.dynamic_slice_in_dim(leaf, first, size), (examples.x, examples.y, examples.source)
             )
             valid = (k >= 0) & (position >= k * size) & (whole < examples.total)
-            block = Block(x, y, whole, valid, k >= 0, source, rows)
+            of_split = whole if examples.before is None else whole + examples.before
+            block = Block(x, y, of_split, valid, k >= 0, source, rows)
             return step(carry, block)
 
         return lax.fori_loop(-1 if rehearse else 0, -(-share // size), body, varying(init, (SEED, DATA)))
@@ -116,7 +119,10 @@ def specs(examples: Examples) -> Examples:
     """How `Examples` enter a ``shard_map``: split over the data axis."""
     split: Any = PartitionSpec(DATA)
     whole: Any = PartitionSpec()
-    return dataclasses.replace(examples, x=split, y=split, first=whole, total=whole, source=split)
+    of_chunk = None if examples.laid is None else whole
+    return dataclasses.replace(
+        examples, x=split, y=split, first=whole, total=whole, laid=of_chunk, before=of_chunk, source=split
+    )
 
 
 def rows_of(valid: Bool[Array, " n"], value: Num[Array, "..."], unit_axis: int) -> Bool[Array, "..."]:

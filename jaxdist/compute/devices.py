@@ -58,7 +58,7 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, seeds: int = 1) -> Me
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["x", "y", "first", "total", "source"],
+    data_fields=["x", "y", "first", "total", "laid", "before", "source"],
     meta_fields=["least", "shares"],
 )
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +71,13 @@ class Examples:
     """
 
     x: Any  # [N', ...] float32 or 8-bit integers (`products.pack`); a pytree of them for two views walked together
-    y: Array  # [N'] int32
+    y: Array  # [N'] int32, or [N', T] of tokens, or the float32 targets [N', ...] of a regression
     first: Array  # [] int32
     total: Array  # [] int32, the number of real examples N
     least: int  # rows of the smallest share in these arrays, which no block exceeds
     shares: int = 1  # on each device
+    laid: Array | None = None  # [] int32 of a chunk (`streams`), the examples it has room for, where N are fewer
+    before: Array | None = None  # [] int32 of a chunk, the examples of the split before it
     source: Any = None  # other inputs, one for each example, laid out as x, whose values edits may put in place of x's
 
 
@@ -98,7 +100,7 @@ def place_splits(
       ValueError: if a split has no examples, or not one label for each.
     """
     large = {name for name, (_, y) in splits.items() if len(y) >= LEAST_SHARED * mesh.size}
-    shapes = {kind_of(splits[name][0]) for name in large}
+    shapes = {kind_of(splits[name]) for name in large}
     together = large if tuning.current().shares_arrays and len(shapes) == 1 else set()
     shared = _laid_out({name: pair for name, pair in splits.items() if name in together}, mesh, dtype)
     return {name: shared.get(name) or place(*pair, mesh, dtype=dtype) for name, pair in splits.items()}
@@ -137,9 +139,10 @@ def _laid_out(
         lambda *leaves: _interleaved(list(map(np.asarray, leaves)), mesh, dtype or np.asarray(leaves[0]).dtype),
         *(x for x, _ in splits.values()),
     )
-    labels = _interleaved([np.asarray(y) for _, y in splits.values()], mesh, np.int32)
+    every = [np.asarray(y) for _, y in splits.values()]
+    labels = _interleaved(every, mesh, np.float32 if every[0].dtype.kind == "f" else np.int32)
     totals = [len(y) for _, y in splits.values()]
-    shares, each = [_share(total, mesh) for total in totals], mesh.shape[SEED]
+    shares, each = [share_of(total, mesh) for total in totals], mesh.shape[SEED]
     firsts = np.cumsum([0, *shares]).tolist()
     return {
         name: Examples(inputs, labels, same(first, mesh), same(total, mesh), min(shares) // each, each)
@@ -147,7 +150,7 @@ def _laid_out(
     }
 
 
-def _share(total: int, mesh: Mesh) -> int:
+def share_of(total: int, mesh: Mesh) -> int:
     """Rows of a device: equal shares, as many in all as there are devices, so that sums do not depend on the mesh."""
     return -(-total // mesh.size) * mesh.shape[SEED]
 
@@ -155,7 +158,7 @@ def _share(total: int, mesh: Mesh) -> int:
 def _interleaved(arrays: Sequence[np.ndarray], mesh: Mesh, dtype: np.typing.DTypeLike) -> Array:
     """The arrays' shares on each device of the data axis, filled up by the array's last entry."""
     devices = mesh.shape[DATA]
-    shares = [_share(len(array), mesh) for array in arrays]
+    shares = [share_of(len(array), mesh) for array in arrays]
     shape = (devices * sum(shares), *arrays[0].shape[1:])
 
     @functools.cache  # devices of several rows of the mesh hold the same

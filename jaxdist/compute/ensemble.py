@@ -11,6 +11,7 @@ devices, whose sums are merged in order.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
@@ -24,6 +25,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxdist.compute import blocks, tuning
 from jaxdist.compute.devices import DATA, SEED, Examples, mesh_of, spread, to_host
+from jaxdist.compute.streams import Streamed
 from jaxdist.types import AnyArray, Params
 
 Tree: TypeAlias = Any
@@ -119,7 +121,7 @@ def over_networks(
     measure: Measurement,
     params: Params,
     given: Tree,
-    examples: Examples,
+    examples: Examples | Streamed,
     *,
     size: int,
     precision: str = "float32",
@@ -139,7 +141,8 @@ def over_networks(
     Raises:
       AssertionError: if the leading axes of `params` and `given` are not all alike.
     """
-    seeds, mesh = jax.tree.leaves(params)[0].shape[0], mesh_of(examples)
+    seeds = jax.tree.leaves(params)[0].shape[0]
+    mesh = examples.mesh if isinstance(examples, Streamed) else mesh_of(examples)
     chex.assert_tree_shape_prefix((params, given), (seeds,))
     together = group(seeds, work, mesh)
     parts = []
@@ -149,11 +152,52 @@ def over_networks(
         def compute(these: slice = these) -> Tree:
             some = filled(jax.tree.map(lambda leaf: np.asarray(leaf[these]), (params, given)), together)
             static = {"measure": measure, "size": size, "precision": precision, "chosen": tuning.current()}
-            made = _run(*spread(some, mesh), examples, **static, mesh=mesh)
+            if isinstance(examples, Streamed):
+                made = _over_chunks(measure, spread(some, mesh), examples, static)
+            else:
+                made = _run(*spread(some, mesh), examples, **static, mesh=mesh)
             return jax.tree.map(lambda leaf: leaf[: these.stop - these.start], to_host(made))
 
         parts.append(each(these, compute))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class _OfChunk(Reducer):
+    """The state of a reducer after a chunk, before its `result`."""
+
+    whole: Reducer
+
+    def init(self, params: Params, given: Tree, x: Tree) -> Tree:
+        return self.whole.init(params, given, x)
+
+    def update(self, state: Tree, params: Params, given: Tree, block: blocks.Block) -> Tree:
+        return self.whole.update(state, params, given, block)
+
+    def merge(self, first: Tree, second: Tree) -> Tree:
+        return self.whole.merge(first, second)
+
+
+def _over_chunks(
+    measure: Measurement, networks: tuple[Params, Tree], examples: Streamed, static: dict[str, Any]
+) -> Tree:
+    """What a reducer makes of a stream, in one walk over its chunks, each fetched before the next is read."""
+    # What walks more than once, or chooses something by a first block, is refused before it comes to this.
+    assert isinstance(measure, Reducer), measure
+    assert not measure.rehearses, measure
+    one = {**static, "measure": _OfChunk(measure), "mesh": examples.mesh}
+    states = (to_host(_run(*networks, chunk, **one)) for chunk in examples.chunks())
+    return _finished(measure, functools.reduce(functools.partial(_merged, measure), states), np.int32(examples.total))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _merged(measure: Reducer, first: Tree, second: Tree) -> Tree:
+    return jax.vmap(measure.merge)(first, second)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _finished(measure: Reducer, states: Tree, total: Array) -> Tree:
+    return jax.vmap(measure.result, in_axes=(0, None))(states, total)
 
 
 def group(seeds: int, work: float | None, mesh: Mesh) -> int:

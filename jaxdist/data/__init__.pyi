@@ -1,5 +1,7 @@
+from . import batches as batches
 from . import oddities as oddities
 from . import own_data as own_data
+from . import own_labels as own_labels
 from .dataset import Dataset as Dataset
 from .dataset import Split as Split
 from .inputs import Inputs as Inputs
@@ -11,6 +13,7 @@ from .loading import EMBEDDED as EMBEDDED
 from .loading import available as available
 from .loading import known_names as known_names
 from .loading import load as load
+from .own_data import Given as Given
 from .own_data import Labelled as Labelled
 from .preparing import prepare as prepare
 from .scaling import scaled as scaled

@@ -34,6 +34,7 @@ def notes(
     Args:
       what: the examples, as sentences call them.
       train_at: where the training inputs and labels come from, for messages.
+      classes: 0 where there are none to speak of, as of tokens and of a regression.
       one_class: whether training labels that are all alike are noted instead of refused.
 
     Raises:
@@ -52,7 +53,7 @@ def notes(
             f"{what}, so check where they come from"
         )
     constant = () if isinstance(x, Mapping) else _constant(x, what)
-    return (*_repeats(splits, distinct, what), *constant, *_classes(splits, classes, what))
+    return (*_repeats(splits, distinct, what), *constant, *(_classes(splits, classes, what) if classes else ()))
 
 
 def count_distinct(x: Any) -> int:

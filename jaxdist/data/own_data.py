@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -15,6 +15,8 @@ from jaxdist.formatting import counted
 Labelled: TypeAlias = Sequence[Any]
 """Two arrays, or what NumPy makes arrays of: inputs [N, ...] and labels [N]."""
 
+Given: TypeAlias = Labelled | Iterable[Any] | Callable[[], Iterable[Any]]
+"""Two arrays, or batches of them that can be iterated again, or a function that makes an iterator of batches."""
 
 _TOO_LONG = "gG"
 """NumPy's extended precision, which JAX does not have."""
@@ -135,8 +137,10 @@ def numbers(values: np.ndarray, where: str, *, finite: bool) -> np.ndarray:
     return made
 
 
-def labels(given: np.ndarray, rows: int, classes: int, split: str) -> np.ndarray:
+def labels(given: np.ndarray, rows: int, classes: int, split: str, what: str = "input") -> np.ndarray:
     """The classes of `rows` examples, int32 [N], from whole numbers of any type, also [N, 1], or truth values of two.
+
+    `what` has a label each, in sentences.
 
     Raises:
       InputError: for everything else, with the way to class numbers.
@@ -144,7 +148,7 @@ def labels(given: np.ndarray, rows: int, classes: int, split: str) -> np.ndarray
     y = given[:, 0] if given.shape == (rows, 1) else given
     if y.shape != (rows,):
         raise InputError(
-            f"{split}: expected one integer label for each of {counted(rows, 'input')}, got {given.dtype} of shape "
+            f"{split}: expected one integer label for each of {counted(rows, what)}, got {given.dtype} of shape "
             f"{given.shape}{_way_out(given, rows)}"
         )
     y = _whole(y, classes, split)
@@ -162,7 +166,7 @@ def _way_out(given: np.ndarray, rows: int) -> str:
         return ""
     if given.dtype.kind in "biuf" and ((given == 0) | (given == 1)).all() and (given.sum(1) == 1).all():
         return "; of one-hot labels give labels.argmax(1)"
-    return "; labels of several tokens or outputs an example are not counted: give the class of each example"
+    return "; a label a token needs logits of each token, and targets of a regression task='regression'"
 
 
 def _whole(y: np.ndarray, classes: int, split: str) -> np.ndarray:
@@ -183,7 +187,7 @@ def _whole(y: np.ndarray, classes: int, split: str) -> np.ndarray:
             return wide.astype(np.int64)
         raise InputError(
             f"{split}: the labels are {y.dtype} and not all whole numbers; expected one integer label for each input, "
-            "as only classes are counted, not values that a regression gives"
+            "or as many targets as the network has outputs, which task='regression' compares"
         )
     if kinds and all(issubclass(kind, (int, np.integer)) and kind is not bool for kind in kinds):
         return np.array([int(label) for label in y.tolist()], object)

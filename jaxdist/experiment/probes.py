@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import inspect
 import json
 import time
@@ -15,15 +14,14 @@ from typing import Any
 import jax
 import numpy as np
 import xarray as xr
-from jax.sharding import Mesh
 from rich.console import Console
 
 from jaxdist import config as configs
 from jaxdist.compute import Examples, Show, blocks, devices, hosts, shown, silent, tuning
 from jaxdist.config import Options
-from jaxdist.data import Labelled, oddities, own_data
+from jaxdist.data import Given, own_labels
 from jaxdist.errors import InputError
-from jaxdist.experiment import resolving
+from jaxdist.experiment import own_examples, resolving
 from jaxdist.formatting import counted
 from jaxdist.networks import (
     Action,
@@ -42,8 +40,8 @@ from jaxdist.networks import model as networks_model
 from jaxdist.perturbations import families, toward_families
 from jaxdist.report import writing
 from jaxdist.storage import folders, manifests, result_files
-from jaxdist.sweep import Context, Subject, metrics, results, study, unedited
-from jaxdist.types import Apply, Params
+from jaxdist.sweep import Context, Subject, metrics, results, study, tasks, unedited
+from jaxdist.types import Apply, Params, Task
 
 
 @or_a_module
@@ -51,8 +49,8 @@ def probe(
     apply: Apply | Model,
     params: Params,
     *,
-    train: Labelled,
-    test: Labelled | None = None,
+    train: Given,
+    test: Given | None = None,
     sites: Sequence[str] | None = None,
     post: Mapping[str, Action | str] | None = None,
     stacked: bool = False,
@@ -61,6 +59,8 @@ def probe(
     only: Mapping[str, Where | Sequence[Where]] | None = None,
     class_axis: int | None = None,
     output: Output | None = None,
+    task: Task | None = None,
+    thresholds: Mapping[str, float] | None = None,
     fractions: Mapping[str, Sequence[float]] | None = None,
     source: Any = None,
     out: str | Path | None = None,
@@ -75,7 +75,9 @@ def probe(
         as `jaxdist.site`. Or a module of NNX or Equinox alone, without `params`, which it holds.
       params: its parameters, a pytree of arrays; with `stacked`, those of several seeds: with a leading S, or a list of
         each one's.
-      train: inputs [N, ...] and labels [N], classes from 0 on, on which the ranges are measured, and counts made.
+      train: inputs [N, ...] and labels [N], classes from 0 on, on which the ranges are measured, and counts made. Or
+        batches (x, y) of them, in whatever can be iterated again, such as a list or a loader, or a function that makes
+        an iterator: they are read in every pass, one at a time.
       test: the same, to count on as well.
       sites: which values to edit, each by itself and all together; by default those that `post` names. ``mlp`` is
         all calls of a site, ``mlp#1`` its second, ``layers/mlp@3`` iteration 3 of the loop around it; ``layers/*/up``
@@ -89,6 +91,12 @@ def probe(
       only: edits some units, positions or channels and leaves the rest of a value as it is: by site the indices along
         axes, ``{"attention": {-2: [0, 3], 1: 4}}``, or a list of such parts. Each part is a site of the result.
       output: picks the logits where apply returns more: a key or an attribute's name, a position, a function.
+      task: what the outputs answer, where shapes and types of outputs and labels leave that open: ``"classes"``, logits
+        [n, C] and labels [n], or [n, C] with one 1 a row; ``"tokens"``, logits [n, T, C] and labels [n, T], of which
+        -100 counts for nothing; ``"binary"``, one logit [n] or [n, 1] and labels 0 and 1; ``"regression"``, outputs and
+        real targets [n] or [n, K], of which nothing is counted and the squared error is averaged.
+      thresholds: how far the mean of a metric has to move from the unedited network's, by the metric's name, in its own
+        unit: `jaxdist.thresholds` gives the fractions at which it has.
       fractions: of families that are swept at others than their grids, increasing.
       source: inputs [N, ...], one for each training example, or [1, ...], whose values the family `patch` puts in place
         of the examples' own; of two splits {"train": ..., "test": ...}, unless one stands for all.
@@ -107,47 +115,60 @@ def probe(
     """
     model = own_networks.model(apply, post, unit_axis, class_axis, output)
     chosen = _options(options, test, "post" if model.post else "pre")
-    given = {"train": own_data.pair(train, "train")}
+    splits = {"train": own_examples.read(train, "train")}
     if stacked:
-        params = own_networks.as_stacked(model, params, given["train"][0])
+        params = own_networks.as_stacked(model, params, splits["train"].x)
     params, seeds = own_networks.stacked(params, several=stacked)
     if test is not None:
-        given["test"] = own_data.pair(test, "test")
-    images: dict[str, tuple[Any, np.ndarray]] = {}
+        splits["test"] = own_examples.read(test, "test")
+    own_examples.check(splits, chosen)
+    if source is not None:
+        splits = own_examples.with_sources(splits, source)
     names: Sequence[str] = ()
     classes = 0
-    for split, (x, y) in given.items():
-        traced = own_networks.traced(model, params, x, split, several=stacked)
-        classes = own_networks.classes(model, *traced)
-        images[split] = x, own_data.labels(y, devices.count(x), classes, split)
+    plain, task = own_networks.without_task(model, own_labels.checked(task))
+    for split, of in splits.items():
+        traced = own_networks.traced(plain, params, of.x, split, several=stacked)
+        each = own_networks.outputs_of_each(plain, *traced)
+        if split == "train":
+            task = task or own_labels.task_of(of.given, devices.count(of.x), each, split)
+            model = dataclasses.replace(model, task=task)
+        classes = own_networks.check_outputs(model, each, *traced)
+        splits[split] = of.labelled(model.task, each)
         if split == "train":
             model = own_networks.with_post_of_each(model, traced[0].sites)
             names = own_networks.expanded(tuple(dict(model.post)) if sites is None else sites, traced[0].sites)
             own_networks.check_sites(model, names, traced)
+            listed = traced[0].sites
             if only is not None:
                 apart = chosen.sweep.layers == "each"
                 for keys in targets_of(names, chosen.sweep.layers).values():
-                    networks_model.check_together(traced[0].sites, keys)
-                model, names = site_parts.with_parts(model, names, only, traced[0].sites, together=not apart)
-                traced = own_networks.traced(model, params, x, split, several=stacked)
-                own_networks.check_sites(model, names, traced)
-    odd = oddities.notes(images, classes, what="examples", one_class=True)
+                    networks_model.check_together(listed, keys)
+                model, names = site_parts.with_parts(model, names, only, listed, together=not apart)
+                of_parts = own_networks.traced(model, params, of.x, split, several=stacked)
+                own_networks.check_sites(model, names, of_parts)
+                listed = of_parts[0].sites
+    model = own_networks.laid_out(model)
+    moved = tasks.thresholds_of(thresholds, chosen.sweep.metrics)
+    chosen, averaged = tasks.measured(model.task, each, chosen, moved)
+    odd = own_examples.notes(splits, classes if model.task in ("classes", "binary") else 0)
+    tokens = {split: of.tokens() for split, of in splits.items()} if model.task == "tokens" else None
     targets = targets_of(names, chosen.sweep.layers)
     for together in targets.values():
-        networks_model.check_together(traced[0].sites, together)
+        networks_model.check_together(listed, together)
     # Networks that are not finite are left out, so the mesh is that of the others.
     finite = [not array for array in unedited.not_finite_weights(params)]
-    sources = None if source is None else own_data.sources(source, {split: x for split, (x, _) in images.items()})
-    splits = _placed(images, devices.make_mesh(seeds=sum(finite) or seeds), sources)
-    _refuse_dependent(model, params, images, splits, tuple(names), chosen.compute.block, finite)
+    laid_out = own_examples.placed(splits, devices.make_mesh(seeds=sum(finite) or seeds))
+    _refuse_dependent(model, params, splits, laid_out, tuple(names), chosen.compute.block, finite)
 
     def measured(show: Show) -> xr.DataTree:
         began = time.perf_counter()
-        context = Context(splits, targets, chosen, range(seeds), show, _at_once, classes=classes)
-        context = context._replace(grids=_grids(fractions, chosen.sweep.families))
+        context = Context(laid_out, targets, chosen, range(seeds), show, _at_once, classes=classes, averaged=averaged)
+        context = context._replace(grids=_grids(fractions, chosen.sweep.families), sizes=tokens)
         with tuning.using(**chosen.compute.together):
             groups = study.study({name: Subject(model, params)}, context)
-        attrs = _attrs(chosen, images, time.perf_counter() - began) | results.data_notes(odd)
+        attrs = _attrs(chosen, splits, time.perf_counter() - began) | results.data_notes(odd)
+        attrs |= {"thresholds": json.dumps(moved)} if moved else {}
         return results.tree(groups, attrs)
 
     bars = _bars(show)
@@ -181,7 +202,7 @@ def _grids(fractions: Mapping[str, Sequence[float]] | None, names: Sequence[str]
     return grids
 
 
-def _options(given: Mapping[str, Any], test: Labelled | None, measured_on: str) -> Options:
+def _options(given: Mapping[str, Any], test: Given | None, measured_on: str) -> Options:
     given = {"measured_on": measured_on, **given}
     if "ranges" in given:
         given["rule"] = given.pop("ranges")
@@ -221,25 +242,10 @@ def _at_once(name: str, compute: Callable[[], tuple[Any, ...]]) -> tuple[Any, ..
     return compute()
 
 
-def _placed(
-    images: Mapping[str, tuple[Any, np.ndarray]], mesh: Mesh, sources: Mapping[str, Any] | None = None
-) -> dict[str, Examples]:
-    """The splits laid out in shared arrays where they are alike; images of another size or type lie by themselves.
-
-    With `sources` each example's lies beside it.
-    """
-    if sources is not None:
-        both = _placed({split: ((x, sources[split]), y) for split, (x, y) in images.items()}, mesh)
-        return {split: dataclasses.replace(each, x=each.x[0], source=each.x[1]) for split, each in both.items()}
-    if len({devices.kind_of(x) for x, _ in images.values()}) == 1:
-        return devices.place_splits(images, mesh, dtype=None)
-    return {name: devices.place(x, y, mesh, dtype=None) for name, (x, y) in images.items()}
-
-
 def _refuse_dependent(
     model: Model,
     params: Params,
-    images: Mapping[str, tuple[Any, np.ndarray]],
+    given: Mapping[str, own_examples.Split],
     splits: Mapping[str, Examples],
     sites: tuple[str, ...],
     block: int | None,
@@ -249,15 +255,16 @@ def _refuse_dependent(
 
     First of all, sites have to hold all examples of a block.
 
-    These are looked at on every split, in the blocks that they are swept in.
+    These are looked at on every split, in the blocks that they are swept in; of batches the first stands for all.
     """
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
-    for split, (x, _) in images.items():
+    inputs = {split: of.x for split, of in given.items()}
+    for split, x in inputs.items():
         listed = networks_model.trace(model, one, networks_model.shapes_of_one(x))
         size = blocks.even_size(splits[split], sizes.of_block(block, listed))
         x_block = jax.tree.map(lambda leaf, size=size: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), x)
         own_networks.check_block(model, sites, listed, one, x_block)
-    verdict = rows.examine(model.logits, one, devices.rows(next(iter(images.values()))[0], slice(0, 1)))
+    verdict = rows.examine(model.logits, one, devices.rows(inputs["train"], slice(0, 1)))
     if verdict.independent:
         return
     if verdict.independent is False:
@@ -266,23 +273,19 @@ def _refuse_dependent(
             f"{verdict}; give the network in evaluation mode, or without what couples examples"
         )
     networks = [jax.tree.map(lambda leaf, k=k: leaf[k], params) for k, is_finite in enumerate(finite) if is_finite]
-    for split, (x, _) in images.items() if networks else ():
+    for split, x in inputs.items() if networks else ():
         listed = networks_model.sites_for_one(model, params, x)
         size = blocks.even_size(splits[split], sizes.of_block(block, listed))
         independence.check_each(model, networks, x, sites, size, split=split)
 
 
-def _attrs(options: Options, images: Mapping[str, tuple[Any, np.ndarray]], seconds: float) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    for part in jax.tree.leaves([[*pair] for pair in images.values()]):
-        digest.update(f"{part.dtype.str}{part.shape}".encode())
-        digest.update(np.ascontiguousarray(part).data.cast("B"))
-    counts = ", ".join(counted(len(y), f"{name} example") for name, (_, y) in images.items())
+def _attrs(options: Options, splits: own_examples.Splits, seconds: float) -> dict[str, Any]:
+    counts = ", ".join(counted(of.total, f"{name} example") for name, of in splits.items())
     return {
         "options": json.dumps(configs.to_dict(options)),
         "data_name": "own",
         "data_source": f"{counts} given in Python",
-        "data_digest": digest.hexdigest(),
+        "data_digest": own_examples.digest(splits),
         "precision": options.compute.precision,
         "timings": json.dumps({"sweep_s": seconds}),
     }

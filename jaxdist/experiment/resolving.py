@@ -44,9 +44,12 @@ def options(config: Config) -> Options:
     """A config's options, with every record by its own name, as it is called in results; imports what is not known.
 
     Raises:
-      InputError: in one sentence, for a module or record that there is not, or one that is named twice.
+      InputError: in one sentence, for a module or record that there is not, one that is named twice, or a metric that
+        is not of classes, which a config's networks have.
     """
-    return dataclasses.replace(config.options, sweep=named(config.sweep))
+    sweep = named(config.sweep)
+    metrics.check_task(metrics.chosen(sweep.metrics), "classes", (3,))
+    return dataclasses.replace(config.options, sweep=sweep)
 
 
 def named(sweep: SweepConfig) -> SweepConfig:

@@ -291,6 +291,7 @@ def _edited(params: Params, x: Array, edit: _Edit, *, model: Model, sites: tuple
         logits = networks_model.edit(model, params, x, {site: acting(k) for k, site in enumerate(sites)})
         values = networks_model.read(model, params, x, sites)[1]
     wide = elementwise.single(jnp.moveaxis(logits, model.class_axis, 1))
+    wide = wide.reshape(len(wide), -1)  # those of several tokens one after the other
     return wide, jnp.stack([_size(values[site]) for site in sites])
 
 

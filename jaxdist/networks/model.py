@@ -19,6 +19,7 @@ import numpy as np
 from jax import Array
 from jax.extend import core
 
+from jaxdist.compute import elementwise
 from jaxdist.errors import InputError
 from jaxdist.formatting import counted
 from jaxdist.networks import site_splits, site_values
@@ -28,7 +29,7 @@ from jaxdist.networks.site_programs import Placed as Placed
 from jaxdist.networks.site_splits import Split
 from jaxdist.networks.site_values import Site, Traced
 from jaxdist.registry import kind_of
-from jaxdist.types import Apply, Params
+from jaxdist.types import Apply, Params, Task
 
 Output = str | int | Callable[[Any], Array]
 
@@ -41,7 +42,8 @@ class Model:
     name of the site that holds it. The axes are those of units in a site's value and of classes in the logits; the
     defaults are Flax's ([n, ..., H] and [n, C]); `axes` names sites whose units are on another axis than the rest's.
     Where the function returns more than logits, `output` picks them: a key or an attribute's name, a position, or a
-    function.
+    function. Its logits are [n, C] whatever `task` is, but for a class a token, [n, T, C]: those of a single logit z
+    are 0 and z, and a regression's outputs are [n, K].
     """
 
     apply: Apply
@@ -50,6 +52,7 @@ class Model:
     class_axis: int = -1
     output: Output | None = None
     axes: tuple[tuple[str, int], ...] = ()
+    task: Task = "classes"
 
     def after(self, key: str) -> Action | str | None:
         """What follows the values of a key, if the model says so: a function, or a site in the same call of it."""
@@ -73,7 +76,22 @@ class Model:
         returned = self.apply(params, x, site) if site_values.takes_tap(self.apply) else self.apply(params, x)
         picked = _picked(returned, self.output)
         _refuse_unless_array(picked, self.output)
-        return picked
+        if self.task == "binary" and picked.shape[1:] in ((), (1,)):
+            single = jnp.reshape(picked, len(picked))
+            return jnp.stack([jnp.zeros_like(single), single], -1)
+        return picked[:, None] if self.task == "regression" and picked.ndim == 1 else picked
+
+    def classes(self, logits: Array) -> Array:
+        """The class of each example [n], or of each token one after the other [n * T]; int32."""
+        return elementwise.argmax(logits, self.class_axis).reshape(-1)
+
+    def outputs(self, logits: Array) -> Array:
+        """What metrics are given: logits with classes last, or [n] of a network with a single output."""
+        if self.task == "binary":
+            return logits[:, 1]
+        if self.task == "regression":
+            return logits[:, 0] if logits.shape[1] == 1 else logits
+        return jnp.moveaxis(logits, self.class_axis, -1)
 
 
 T = TypeVar("T")

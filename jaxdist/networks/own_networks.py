@@ -18,7 +18,7 @@ from jaxdist.formatting import counted
 from jaxdist.networks import model as networks_model
 from jaxdist.networks import site_values
 from jaxdist.networks.model import Action, Model, Output, Sites
-from jaxdist.types import Apply, Params
+from jaxdist.types import Apply, Params, Task
 
 
 class Traced(NamedTuple):
@@ -170,6 +170,67 @@ def traced(made: Model, params: Params, x: np.ndarray, split: str, *, several: b
     return of(1), double
 
 
+def without_task(made: Model, task: Task | None) -> tuple[Model, Task | None]:
+    """The model whose outputs are as its function returns them, and the task: the one given, or the model's own."""
+    return dataclasses.replace(made, task="classes"), task or (None if made.task == "classes" else made.task)
+
+
+def laid_out(made: Model) -> Model:
+    """The model with the axis of classes that its task lays them out along."""
+    return made if made.task == "classes" else dataclasses.replace(made, class_axis=-1)
+
+
+def outputs_of_each(made: Model, single: Traced, double: Traced) -> tuple[int, ...]:
+    """The shape of one example's outputs, of which the last axis is that of classes.
+
+    Raises:
+      InputError: for outputs that are not those of so many examples.
+    """
+    alone, shape = tuple(single.logits.shape), tuple(double.logits.shape)
+    if len(shape) == 2 and made.class_axis % 2 == 0:
+        return shape[:1]
+    if shape[:1] != (2,) or alone != (1, *shape[1:]):
+        classes(made, single, double)  # which refuses it
+    return shape[1:]
+
+
+def check_outputs(made: Model, each: tuple[int, ...], single: Traced, double: Traced) -> int:
+    """Refuse outputs that the model's task cannot be told of, and say how many classes they are of: 0 of a regression.
+
+    `each` is the shape of one example's outputs.
+
+    Raises:
+      InputError: for outputs of another shape or type.
+    """
+    if made.task == "classes":
+        return classes(made, single, double)
+    wanted = {"tokens": "logits [n, T, C]", "binary": "one logit [n] or [n, 1]", "regression": "values [n] or [n, K]"}
+    shape = tuple(double.logits.shape)
+    fits = {"tokens": len(each) > 1, "binary": each in ((), (1,)), "regression": len(each) < 2 and 0 not in each}
+    if not fits[made.task] or shape != (2, *each):
+        raise InputError(
+            f"apply: expected {wanted[made.task]} for x[n, ...] and task '{made.task}', got shape {shape} for two "
+            "examples"
+        )
+    if made.class_axis % len(shape) != len(shape) - 1:
+        raise InputError(
+            f"class_axis: expected classes on the last axis of {wanted[made.task]}, got {made.class_axis}; turn the "
+            "outputs, as by jnp.moveaxis, and leave it out"
+        )
+    _check_type(double)
+    if made.task == "tokens" and each[-1] < 2:
+        raise InputError(f"apply: expected logits of at least two classes for each token, got {each[-1]}")
+    return each[-1] if made.task == "tokens" else 2 if made.task == "binary" else 0
+
+
+def _check_type(double: Traced) -> None:
+    if not jnp.issubdtype(double.logits.dtype, jnp.floating) or double.logits.dtype.itemsize < 2:
+        raise InputError(
+            f"apply: expected logits of floating-point numbers of 16 bits or more, got {double.logits.dtype}; return "
+            "them as such, as logits.astype(jnp.float32) where they are real"
+        )
+
+
 def classes(made: Model, single: Traced, double: Traced) -> int:
     """How many classes the logits are of.
 
@@ -189,9 +250,9 @@ def classes(made: Model, single: Traced, double: Traced) -> int:
     if wrong:
         hint = ""
         if len(shape) == 1 and shape == (2,):
-            hint = "; of one logit z for two classes give jnp.stack([jnp.zeros_like(z), z], -1)"
+            hint = "; of one logit for two classes give task='binary', of a regression task='regression'"
         elif len(shape) == 3 and shape[0] == 2:
-            hint = "; where each token has logits, give those of one position, as logits[:, -1]"
+            hint = "; where each token has logits, give a label a token, or those of one position, as logits[:, -1]"
         elif len(shape) == 2 and shape[axis] == 2 and shape[1 - axis] != 2:
             hint = f"; where classes come on the other axis, give class_axis={-1 if axis == 0 else 0}"
         raise InputError(
@@ -204,15 +265,11 @@ def classes(made: Model, single: Traced, double: Traced) -> int:
             f"apply: expected as many classes for any number of examples, got logits of shape {alone} for one example "
             f"and {shape} for two; give logits that do not compare the examples of a block"
         )
-    if not jnp.issubdtype(double.logits.dtype, jnp.floating) or double.logits.dtype.itemsize < 2:
-        raise InputError(
-            f"apply: expected logits of floating-point numbers of 16 bits or more, got {double.logits.dtype}; return "
-            "them as such, as logits.astype(jnp.float32) where they are real"
-        )
+    _check_type(double)
     if count < 2:
         raise InputError(
             f"apply: expected logits of at least two classes, got {count}, of which the largest is always the same; of "
-            f"one logit z for two classes return jnp.concatenate([jnp.zeros_like(z), z], {made.class_axis})"
+            "one logit for two classes give task='binary'"
         )
     return count
 

@@ -150,8 +150,10 @@ def measure(
     wanted = {site: rules.ranks(count, rule.quantile) for site, count in counts.items()} if ranked else {}
     seeds = jax.tree.leaves(params)[0].shape[0]
     given = {site: np.tile(ranks, (seeds, 1)) for site, ranks in wanted.items()}
+    sides = Sides(model, sites, measured_on)
+    deviations = rule.deviations if rule.kind == "sd" else 0.0
     measured: dict[str, Ranges] = over_networks(
-        Measured(Sides(model, sites, measured_on), rule.kind, rule.deviations if rule.kind == "sd" else 0.0),
+        Quantiles(sides) if ranked else Extent(sides, rule.kind, deviations),
         params,
         given,
         examples,
@@ -177,7 +179,7 @@ def _refuse_without_values(
     ]
     if not branched:
         return
-    reads = Measured(Sides(dataclasses.replace(model, post=()), tuple(branched), "pre"), "minmax", 0.0)
+    reads = Extent(Sides(dataclasses.replace(model, post=()), tuple(branched), "pre"), "minmax", 0.0)
     extremes = over_networks(reads, params, {}, examples, size=sizes.of_block(block, listed))
     missing = {key for key in branched if not (extremes[key].low <= extremes[key].high).all()}
     for site in sites:
@@ -265,27 +267,36 @@ class AtMost(Reducer):
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
-    """The ranges [H] of one network's sites, given the ranks [2] of its quantiles where these are the rule."""
+class Extent(Summary):
+    """The ranges [H] of one network's sites, of extremes or moments."""
 
-    sides: Sides
-    kind: str
     deviations: float
 
+    def result(self, state: dict[str, Any], total: Array) -> dict[str, Ranges]:
+        result = {}
+        for site, (whole, idle) in state.items():
+            if isinstance(whole, rules.Moments):
+                around = self.deviations * jnp.sqrt(whole.squares / whole.number.astype(jnp.float32))
+                result[site] = Ranges(whole.mean - around, whole.mean + around, idle)
+            else:
+                result[site] = Ranges(whole.low, whole.high, idle)
+        return result
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantiles:
+    """The ranges [H] of one network's sites between two quantiles, given their ranks [2]; it walks several times."""
+
+    sides: Sides
+
     def __call__(self, params: Params, given: dict[str, Array], examples: Examples, size: int) -> dict[str, Ranges]:
-        (found,) = fold_blocks((Summary(self.sides, self.kind),), params, given, examples, size)
+        (found,) = fold_blocks((Summary(self.sides, "quantile"),), params, given, examples, size)
         quantiles = self._select(params, given, examples, size)
         result = {}
         for site, (whole, idle) in found.items():
-            if self.kind == "quantile":
-                # Among sorted values NaN would count as the largest.
-                undefined = jnp.isnan(whole.low) | jnp.isnan(whole.high)
-                low, high = (jnp.where(undefined, jnp.nan, quantile) for quantile in quantiles[site])
-            elif isinstance(whole, rules.Moments):
-                around = self.deviations * jnp.sqrt(whole.squares / whole.number.astype(jnp.float32))
-                low, high = whole.mean - around, whole.mean + around
-            else:
-                low, high = whole
+            # Among sorted values NaN would count as the largest.
+            undefined = jnp.isnan(whole.low) | jnp.isnan(whole.high)
+            low, high = (jnp.where(undefined, jnp.nan, quantile) for quantile in quantiles[site])
             result[site] = Ranges(low, high, idle)
         return result
 
@@ -294,8 +305,6 @@ class Measured:
 
         Counts are integers, so the result is a value that occurs, the same whatever the blocks and devices.
         """
-        if not wanted:
-            return {}
         units = self.sides.units(params, networks_model.shapes_of_one(examples.x))
 
         def narrow(found: dict[str, Array], shift: Array) -> tuple[dict[str, Array], None]:

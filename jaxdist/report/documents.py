@@ -21,7 +21,7 @@ from jaxdist.version import __version__
 
 def main_numbers(result: xr.DataTree, options: StatisticsConfig, found: FairComparison | None = None) -> dict[str, Any]:
     """What the summary on the terminal says, of all splits; `found` is the result's fair comparison, if known."""
-    swept = any(True for _ in every_series(result))
+    swept = bool(results.families_of(result))
     if found is None and dosed.has_doses(result):
         found = dose_tables.outline(result, options)
     groups = [child.to_dataset() for child in result.children.values()]

@@ -216,6 +216,32 @@ def metrics(points: pd.DataFrame, told: Mapping[str, Told], options: StatisticsC
     return table.markdown(*documents)
 
 
+def moved(frame: pd.DataFrame, told: Mapping[str, Told], options: StatisticsConfig) -> str:
+    """How far each kind of edit goes before the metrics have moved by the amounts that were asked for."""
+    level = percent(options.confidence, 0)
+    over = "its images" if (frame.over == "images").all() else "seeds"
+    return table.markdown(
+        "# Thresholds",
+        "The first fraction, walking outward from no edit, at which the mean of a metric has moved so far from the "
+        f"unedited network's, linear between points (for scale in its logarithm), with {level} % interval over {over}. "
+        "A > or < marks the end of the grid.",
+        moved_table(frame, told),
+    )
+
+
+def moved_table(frame: pd.DataFrame, told: Mapping[str, Told], title: str = "") -> Table:
+    """The rows of `threshold_tables.thresholds` as a table."""
+    columns = [
+        *map(Column, ("network", "site", "split")),
+        Column("edit", least=16),
+        Column("metric", take=lambda r: told[r.metric].words, least=12),
+        Column("moved", figures, "amount"),
+        Column("fraction", take=lambda r: str(radius_of(r))),
+    ]
+    columns = [one for one in columns if one.heading not in ("network", "site") or frame[one.heading].nunique() > 1]
+    return table.of_rows(title, frame.itertuples(), columns)
+
+
 def _is_last(points: pd.DataFrame) -> pd.Series:
     return points.groupby(["family", "network", "site"]).cumcount(ascending=False).eq(0)
 

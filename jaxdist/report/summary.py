@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -10,12 +11,12 @@ import xarray as xr
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from jaxdist.analysis import breakdowns, dose_tables, dosed, tables
+from jaxdist.analysis import breakdowns, dose_tables, dosed, metric_tables, tables, threshold_tables
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
-from jaxdist.formatting import counted, fraction, listed, percent
+from jaxdist.formatting import counted, figures, fraction, listed, percent
 from jaxdist.perturbations import families
-from jaxdist.report import table, verdicts
+from jaxdist.report import markdown, table, verdicts
 from jaxdist.report.markdown import radius_of
 from jaxdist.report.table import WIDTH, Column, Radius, Table
 from jaxdist.sweep import fitness, results
@@ -43,7 +44,12 @@ def show(result: xr.DataTree, options: StatisticsConfig | None = None) -> None:
 def summary(result: xr.DataTree, options: StatisticsConfig) -> RenderableType:
     """The answer in at most 80 columns: how far each kind of edit goes before accuracy falls, for each network."""
     reach = tables.tolerance(result, options)
-    notes = [Text(line) for line in _notes(result, options)]
+    notes: list[RenderableType] = [Text(line) for line in _notes(result, options)]
+    moved = threshold_tables.thresholds(result, options=options)
+    if not moved.empty:
+        told = metric_tables.told(result)
+        shown = markdown.moved_table(moved, told, "How far an edit goes before the mean of a metric has moved")
+        notes = [table.terminal(shown), *notes]
     if reach.empty:
         return Group(*notes)
     reach = reach[reach.split == tables.main_split(reach)]
@@ -119,19 +125,28 @@ def _notes(result: xr.DataTree, options: StatisticsConfig) -> list[str]:
                 f"{network}: train accuracy {percent(mean['train_accuracy'])} %, "
                 f"test {percent(mean['test_accuracy'])} %, loss {mean['loss']:.4f}"
             )
-    elif swept:
+    elif swept and "unperturbed" in swept[0]:
         # Imported networks may have no history, but any family of their sweep has counted what they do unedited.
         counts = swept[0].unperturbed.where(swept[0].unperturbed != results.MISSING)
         accuracy = (counts / swept[0].total).mean("seed")
         for network, split in itertools.product(accuracy.network.to_numpy(), accuracy.split.to_numpy()):
             share = float(accuracy.sel(network=network, split=split))
             notes.append(f"{network}: {split} accuracy {percent(share)} % unedited")
+    elif swept:
+        notes += list(_metric_notes(result, options))
     notes += [f"data: {note}" for note in results.data_notes_of(result)]
     notes += [sentence] if (sentence := results.untrained(result)) else []
     notes += fitness.notes(result) + _dead_notes(result) + _unit_notes(result) + _snapshot_notes(result, options)
     if dosed.has_doses(result):
         notes += verdicts.sentences(result, dose_tables.outline(result, options))
     return notes
+
+
+def _metric_notes(result: xr.DataTree, options: StatisticsConfig) -> Iterator[str]:
+    """What metrics are unedited, of a result in which nothing is counted."""
+    told, points = metric_tables.told(result), metric_tables.points(result, options)
+    for (network, split, metric), part in points.groupby(["network", "split", "metric"], sort=False):
+        yield f"{network}: {split} {told[str(metric)].words.lower()} {figures(part.unedited.iloc[0])} unedited"
 
 
 def _dead_notes(result: xr.DataTree) -> list[str]:

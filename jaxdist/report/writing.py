@@ -11,7 +11,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from jaxdist import files
-from jaxdist.analysis import breakdowns, dose_tables, dosed, metric_tables, tables
+from jaxdist.analysis import breakdowns, dose_tables, dosed, every_series, metric_tables, tables, threshold_tables
 from jaxdist.compute import hosts
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
@@ -65,6 +65,7 @@ def _write(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> list
     frames |= {"snapshots_tolerance": stage_reach} | {f"grid_{p.first}_{p.second}": p.points for p in pairs}
     frames["matched"] = breakdowns.matched(result)
     frames["metrics"] = metrics = metric_tables.points(result, options)
+    frames["thresholds"] = moved = threshold_tables.thresholds(result, options=options)
     told = metric_tables.told(result)
     if training is not None:
         frames["training"] = training
@@ -83,6 +84,8 @@ def _write(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> list
         texts["units"] = markdown.units(units)
     if not metrics.empty:
         texts["metrics"] = markdown.metrics(metrics, told, options)
+    if not moved.empty:
+        texts["thresholds"] = markdown.moved(moved, told, options)
     for name, text in texts.items():
         written.append(folder / "tables" / f"{name}.md")
         files.write_text(written[-1], markdown.with_notes(text, fitness.notes(result)))
@@ -204,7 +207,7 @@ def _further(points: pd.DataFrame, edits: Mapping[str, Traits], remark: str) -> 
 
 def plot(
     result: xr.DataTree,
-    metric: str = "accuracy",
+    metric: str | None = None,
     *,
     site: str | None = None,
     split: str | None = None,
@@ -213,7 +216,7 @@ def plot(
     """A metric against the fraction of every family that a result was swept with: a panel each, a line a network.
 
     Args:
-      metric: accuracy, or another that was swept.
+      metric: accuracy, or another that was swept; by default accuracy, where it was counted, or the first.
       site: by default the first; `split`: by default the training images, where they were swept.
 
     Raises:
@@ -221,10 +224,12 @@ def plot(
     """
     chosen = results.options_of(result).statistics if options is None else options
     told = metric_tables.told(result)
+    known = [*(["accuracy"] if any(True for _ in every_series(result)) else []), *told]
+    metric = next(iter(known), "accuracy") if metric is None else metric
+    if metric not in known:
+        listed = ", ".join(dict.fromkeys(known)) or "none"
+        raise InputError(f"plot: expected a metric of the result, which are {listed}, got {metric!r}")
     points = tables.points(result, chosen) if metric == "accuracy" else metric_tables.points(result, chosen)
-    if points.empty or (metric != "accuracy" and metric not in told):
-        known = ["accuracy", *told] if not tables.points(result, chosen).empty else ["none"]
-        raise InputError(f"plot: expected a metric of the result, which are {', '.join(known)}, got {metric!r}")
     site, split = site or str(points.site.iloc[0]), split or tables.main_split(points)
     for name, wanted in (("site", site), ("split", split)):
         if wanted not in set(points[name]):

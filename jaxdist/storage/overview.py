@@ -169,12 +169,16 @@ def _read_result(path: Path, one: Overview) -> str:
             _take(group, columns, one)
         elif swept:
             group = file[swept[0]]
-            right = group["unperturbed"][...]  # -1 where a network lacks a seed
-            counted = np.where(right >= 0, right, np.nan)
-            shares = np.nanmean(counted, axis=1) / group["total"][...]
-            splits = group["split"].asstr()[...]
-            _take(group, {f"{split}_accuracy": shares[:, k] for k, split in enumerate(splits)}, one)
+            _take(group, _unedited_accuracies(group) if "unperturbed" in group else {}, one)
     return last
+
+
+def _unedited_accuracies(group: h5py.Group) -> dict[str, np.ndarray]:
+    """Means [network] over seeds of each split's accuracy without an edit, as a family's sweep has counted it."""
+    right = group["unperturbed"][...]  # -1 where a network lacks a seed
+    counted = np.where(right >= 0, right, np.nan)
+    shares = np.nanmean(counted, axis=1) / group["total"][...]
+    return {f"{split}_accuracy": shares[:, k] for k, split in enumerate(group["split"].asstr()[...])}
 
 
 def _last(recorded: h5py.Dataset) -> np.ndarray:

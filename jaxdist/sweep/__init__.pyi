@@ -6,6 +6,7 @@ from . import metric as metric
 from . import metrics as metrics
 from . import results as results
 from . import study as study
+from . import tasks as tasks
 from . import unedited as unedited
 from . import waves as waves
 from .counting import Context as Context

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxdist.types import AnyArray
@@ -61,6 +62,28 @@ def merged(first: Averages, second: Averages) -> Averages:
     lost = (first.mean - (mean - back)) + (step - back)
     squares = first.squares + second.squares + jnp.square(apart + rest_apart) * share * first.weight
     return Averages(weight, mean, first.rest + rest_apart * share + lost, squares)
+
+
+def error(of: Averages, squared: Averages, examples: AnyArray) -> np.ndarray:
+    """The standard error of a weighted mean over independent examples, by linearisation; on the host, in float64.
+
+    Where all weights are 1 it is sd / sqrt(n - 1); where they are numbers of tokens it takes the tokens of an example
+    to depend on each other as they may (Cochran 1977, Sampling Techniques, section 6.3). NaN of fewer than two.
+
+    Args:
+      squared: of the same examples by the squares of their weights.
+      examples: how many have a weight; it broadcasts.
+    """
+    apart = _exact(squared.mean) + _exact(squared.rest) - _exact(of.mean) - _exact(of.rest)
+    total = _exact(squared.squares) + _exact(squared.weight) * apart**2
+    count = _exact(examples)
+    share = np.divide(count, count - 1, out=np.full(count.shape, np.nan), where=count > 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.sqrt(total * share) / _exact(of.weight))
+
+
+def _exact(values: AnyArray) -> np.ndarray:
+    return np.asarray(values, np.float64)
 
 
 def pairwise_sum(values: Array) -> Array:

@@ -51,6 +51,10 @@ class Context(NamedTuple):
     """Fractions of families that are swept at others than their own, as in a run that grows."""
     classes: int = 0
     """Of the labels, where metrics are averaged."""
+    sizes: Mapping[str, int] | None = None
+    """Tokens of each split that have a label, where each token has one."""
+    averaged: Sequence[str] = ()
+    """The counted metrics that are averaged as well."""
 
     def grid(self, family: str) -> np.ndarray:
         """The fractions [P] that a family is swept at."""
@@ -80,7 +84,7 @@ class Context(NamedTuple):
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """The metrics that are averaged at every point."""
-        return chosen(self.options.sweep.metrics)
+        return chosen(self.options.sweep.metrics, self.averaged)
 
     @property
     def coords(self) -> dict[str, Any]:
@@ -90,8 +94,8 @@ class Context(NamedTuple):
 
     @property
     def totals(self) -> list[int]:
-        """Images of each split that is counted on."""
-        return [int(self.splits[split].total) for split in self.counted]
+        """Images of each split that is counted on, or tokens that have a label."""
+        return [self.sizes[split] if self.sizes else int(self.splits[split].total) for split in self.counted]
 
 
 def measure_ranges(subject: Subject, context: Context, name: str) -> dict[str, Ranges]:
@@ -194,7 +198,8 @@ def counted(
                 metrics=context.metrics,
                 block=context.options.compute.block,
             )
-    told = {"metrics": metric.attribute(context.metrics, context.classes)} if context.metrics else {}
+    told: dict[str, Any] = {"metrics": metric.attribute(context.metrics, context.classes)} if context.metrics else {}
+    told |= {"of": "tokens"} if context.sizes else {}
     return labels.dataset(swept, labels.OWN, context.coords).assign_attrs(told)
 
 

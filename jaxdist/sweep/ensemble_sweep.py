@@ -27,6 +27,7 @@ from jaxdist.networks import Model, Sites, sizes
 from jaxdist.networks import model as networks_model
 from jaxdist.perturbations import Edit, Noise, Toward, other_examples
 from jaxdist.sweep import averages, moments
+from jaxdist.sweep.averages import Averages
 from jaxdist.sweep.kernel import Counts, Measures, Sums, Watch, block_sums, equal, predictor
 from jaxdist.sweep.metric import Metric
 from jaxdist.types import Params
@@ -55,6 +56,8 @@ def sweep(
 ) -> Counts:
     """Count correct and unchanged predictions at every point, for stacked parameters (leading S), and fetch the counts.
 
+    There are none to count of a regression, whose metrics `sums` gives.
+
     Args:
       edits: by site; leaves [S, P, H]. At each point all of its sites are edited together.
       block: examples a block; chosen by default.
@@ -66,6 +69,7 @@ def sweep(
       ValueError: if there are no edits, or their leaves do not fit the ensemble and the site.
     """
     counted: Sums = sums(model, params, edits, examples, precision=precision, block=block)
+    assert counted.counts is not None, model.task
     return counted.counts
 
 
@@ -159,11 +163,11 @@ class Counting(Reducer):
         points, metrics = jax.tree.leaves(given)[0].shape[0], len(self.metrics)
         counts = Counts(*(jnp.zeros(shape, jnp.int32) for shape in ((points,), (points,), (points,), ())))
         units = _units(self.model, self.watch, params, x) if self.watch else 0
-        each = averages.none((points, metrics))
+        each, there = averages.none((points, metrics)), jnp.zeros((metrics,), jnp.int32)
         return Sums(
-            counts,
+            None if self.model.task == "regression" else counts,
             moments.none(points, units) if self.watch else None,
-            Measures(each, each, averages.none((metrics,))) if metrics else None,
+            Measures(each, each, averages.none((metrics,)), each, each, there) if metrics else None,
         )
 
     def update(self, state: Sums, params: Params, given: Mapping[str, Edit], block: blocks.Block) -> Sums:
@@ -196,8 +200,9 @@ def _merged(first: Sums, second: Sums) -> Sums:
     counts = jax.tree.map(jnp.add, first.counts, second.counts)
     if first.measures is None or second.measures is None:
         return Sums(counts, None)
-    both = zip(first.measures, second.measures, strict=True)
-    return Sums(counts, None, Measures(*(averages.merged(one, other) for one, other in both)))
+    both: Any = zip(first.measures, second.measures, strict=True)
+    each: list[Any] = [averages.merged(*p) if isinstance(p[0], Averages) else jnp.add(*p) for p in both]
+    return Sums(counts, None, Measures(*each))
 
 
 def _units(model: Model, watch: Watch, params: Params, x: Array) -> int:

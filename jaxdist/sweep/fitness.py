@@ -12,14 +12,15 @@ The group ``unedited`` of a result holds what this follows from: `correct` and `
 `predicted` over (network, seed, split, class), `labels` over (split, class), and `finite_weights` over (network, seed),
 0 where they are not; then the attribute `not_finite_weights` names an array of them. A result without that group, of an
 older version or of the paper's own code, does not say how frequent its classes are: there no network is known to be at
-chance.
+chance. Of tokens, `labels`, `predicted` and `correct` count those that have a label, which the test takes to be
+independent; a regression has no class, and is never at chance.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -84,7 +85,6 @@ def group(
         return np.stack([np.stack([getattr(by[split], name) for split in splits], 1) for by in counts.values()])
 
     first = next(iter(counts.values()))
-    labels = np.stack([first[split].labels for split in splits])
     finite = [[not array for array in arrays] for arrays in weights.values()]
     named = {
         f"{network}, {seed}": array
@@ -92,17 +92,17 @@ def group(
         for seed, array in zip(seeds, arrays, strict=True)
         if array
     }
-    return xr.Dataset(
-        {
-            "correct": (by_split, stacked("correct")),
-            "predicted": ((*by_split, "class"), stacked("predicted")),
-            "not_finite": (by_split, stacked("not_finite")),
-            "finite_weights": (by_split[:2], np.array(finite, np.int8)),
-            "labels": (("split", "class"), labels),
-        },
-        coords={"network": list(counts), "seed": list(seeds), "split": splits, "class": np.arange(labels.shape[1])},
-        attrs={"not_finite_weights": json.dumps(named), "made": results.made()},
-    )
+    values: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
+        "not_finite": (by_split, stacked("not_finite")),
+        "finite_weights": (by_split[:2], np.array(finite, np.int8)),
+    }
+    coords: dict[str, Any] = {"network": list(counts), "seed": list(seeds), "split": splits}
+    if first[splits[0]].labels is not None:
+        labels = np.stack([np.asarray(first[split].labels) for split in splits])
+        values |= {"correct": (by_split, stacked("correct"))}
+        values |= {"predicted": ((*by_split, "class"), stacked("predicted")), "labels": (("split", "class"), labels)}
+        coords["class"] = np.arange(labels.shape[1])
+    return xr.Dataset(values, coords, {"not_finite_weights": json.dumps(named), "made": results.made()})
 
 
 def not_finite(measured: xr.Dataset) -> xr.DataArray:
@@ -117,7 +117,7 @@ def is_control(result: xr.DataTree) -> bool:
 
 def chances(result: xr.DataTree) -> dict[tuple[str, str], Chance]:
     """What is known of accuracies at chance, by network and split; nothing where the result does not tell of labels."""
-    if GROUP not in result.children:
+    if GROUP not in result.children or "labels" not in result[GROUP]:
         return {}
     measured, control = result[GROUP].to_dataset(), is_control(result)
     measured = measured.isel(seed=~not_finite(measured).all("network").to_numpy())

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxdist.compute import blocks, elementwise
+from jaxdist.compute import blocks
 from jaxdist.errors import InputError
 from jaxdist.networks import Action, Model, Placed, Sites, layouts
 from jaxdist.networks import model as networks_model
@@ -30,7 +30,7 @@ PLAIN = frozenset({"jit", "pjit", "closed_call", "core_call"})
 
 
 class Counts(NamedTuple):
-    """Numbers of images, int32."""
+    """Numbers of images, int32; of tokens, those that count, where each has a class."""
 
     correct: AnyArray  # [S, P] whose largest logit is their label's
     agree: AnyArray  # [S, P] whose largest logit is the unedited network's
@@ -55,12 +55,16 @@ class Measures(NamedTuple):
     edited: Averages  # [S, P, M] with the edit
     change: Averages  # [S, P, M] with the edit less without, example by example
     unedited: Averages  # [S, M] without any edit
+    edited_squared: Averages  # [S, P, M] as `edited`, by the squares of the examples' weights
+    change_squared: Averages  # [S, P, M] as `change`, by these
+    examples: AnyArray  # [S, M] that have a weight, int32
 
 
 class Sums(NamedTuple):
     """What a sweep adds up."""
 
-    counts: Counts
+    counts: Counts | None
+    """None of a regression, which has no classes."""
     moments: Moments | None
     measures: Measures | None = None
 
@@ -226,28 +230,29 @@ def block_sums(
     are of all rows. Where metrics are `measured`, their averages are there too.
     """
     logits, before, logits_and_after = predictor(model, sites, params, part, edits, watch)
-    unedited = elementwise.argmax(logits, model.class_axis)
-    chex.assert_equal_shape([unedited, part.y, part.valid, part.number])
+    chex.assert_equal_shape([part.valid, part.number])
+    chex.assert_tree_shape_prefix([part.y, part.valid], part.valid.shape)
     each = {site: of_points(edit) for site, edit in edits.items()}
     chex.assert_tree_shape_prefix(each, jax.tree.leaves(each)[0].shape[:1])
-    expected = wanted(unedited, part)
+    expected = None if model.task == "regression" else wanted(model.classes(logits), part)
     # A rehearsal's moments are of all rows.
     all_or_valid = part.valid | ~part.counted
     axis = model.axis_of(watch.site) if watch else 0
     rows = None if before is None else blocks.rows_of(all_or_valid, before, axis).astype(jnp.float32)
 
     if measured:
-        outputs = jnp.moveaxis(logits, model.class_axis, -1)
+        outputs = model.outputs(logits)
         numbers, weights = metrics.of_block(measured, outputs, outputs, part)
 
-    def measures(edited: Array) -> tuple[Averages, Averages]:
-        there, weights = metrics.of_block(measured, jnp.moveaxis(edited, model.class_axis, -1), outputs, part)
-        return averages.of_values(there, weights), averages.of_values(there - numbers, weights)
+    def measures(edited: Array) -> tuple[Averages, ...]:
+        there, weights = metrics.of_block(measured, model.outputs(edited), outputs, part)
+        both = (there, there - numbers)
+        return tuple(averages.of_values(values, by) for by in (weights, weights * weights) for values in both)
 
-    def point(of: tuple[Mapping[str, Edit], Array | None]) -> tuple[Array, Any, Any]:
+    def point(of: tuple[Mapping[str, Edit], Array | None]) -> tuple[Any, Any, Any]:
         edit, factor = of
         edited, after = logits_and_after(edit)
-        counts = equal(elementwise.argmax(edited, model.class_axis)[None], expected)
+        counts = None if expected is None else equal(model.classes(edited)[None], expected)
         compared = None
         if before is not None and after is not None and factor is not None and rows is not None:
             compared = moments.of_point(before, after, factor, rows, axis)
@@ -256,23 +261,30 @@ def block_sums(
     points = (each, factors)
     one = layouts.turned(point, jax.tree.map(lambda leaf: leaf[0], points))
     counts, compared, averaged = lax.map(one, points, batch_size=together if together > 1 else None)
-    correct, agree, kept = counts.T
-    sums = Sums(Counts(correct, agree, kept, equal(unedited, expected[0])), None)
+    sums = Sums(None, None)
+    if expected is not None:
+        correct, agree, kept = counts.T
+        sums = sums._replace(counts=Counts(correct, agree, kept, jnp.sum(expected[2] >= 0, dtype=jnp.int32)))
     if before is not None and factors is not None and rows is not None:
         of_all = moments.of_block(before, rows, axis)
         sums = sums._replace(moments=Moments(factors, compared[0], compared[1], of_all))
     if measured:
-        sums = sums._replace(measures=Measures(averaged[0], averaged[1], averages.of_values(numbers, weights)))
+        edited, change, edited_squared, change_squared = averaged
+        alone, there = averages.of_values(numbers, weights), jnp.sum(weights != 0, axis=-1, dtype=jnp.int32)
+        sums = sums._replace(measures=Measures(edited, change, alone, edited_squared, change_squared, there))
     return sums
 
 
 def wanted(unedited: Array, part: blocks.Block) -> Array:
     """The classes [3, n] that `correct`, `agree` and `kept` count, given those without an edit.
 
-    All at once, and no class where a row is not valid: the fewest operations a point.
+    Or [3, n * T] of tokens. All at once, and no class where a row is not valid, or a token does not count: the fewest
+    operations a point.
     """
-    right = jnp.where(unedited == part.y, part.y, -1)
-    return jnp.where(part.valid, jnp.stack([part.y, unedited, right]), -1)
+    rows = jnp.expand_dims(part.valid, tuple(range(1, part.y.ndim)))
+    y, counts = part.y.reshape(-1), (rows & (part.y >= 0)).reshape(-1)
+    right = jnp.where(unedited == y, y, -1)
+    return jnp.where(counts, jnp.stack([y, unedited, right]), -1)
 
 
 def equal(predicted: Array, expected: Array) -> Array:

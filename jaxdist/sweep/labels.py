@@ -29,16 +29,21 @@ OWN: Mapping[str, tuple[str, ...]] = {
     "metric_change_sd": ("point", "metric"),
     "metric_unedited": ("metric",),
     "metric_unedited_sd": ("metric",),
+    "metric_error": ("point", "metric"),
+    "metric_change_error": ("point", "metric"),
     "metric_weight": ("metric",),
+    "metric_examples": ("metric",),
 }
 """The variables of a sweep, with the dimensions that each has beside `AXES`.
 
-Counts are of images: `correct`, `agree` and `kept` as in `kernel.Counts`, `unperturbed` without any edit. Doses are
-`doses.Doses`. Of each metric: mean and standard deviation over the examples, with the edit, of the difference that the
-edit makes, and without it; `metric_weight` is the sum of their weights, the number of examples where all are 1.
+Counts are of images, or of tokens: `correct`, `agree` and `kept` as in `kernel.Counts`, `unperturbed` without any edit;
+a regression has none. Doses are `doses.Doses`. Of each metric: mean and standard deviation over the examples, with the
+edit, of the difference that the edit makes, and without it, and the standard errors of the first two means; of tokens
+an example is the mean of its tokens, weighted by their number. `metric_weight` is the sum of the weights, and
+`metric_examples` the number of examples that have one.
 """
 
-UNEDITED = ("unperturbed", "metric_unedited", "metric_unedited_sd", "metric_weight")
+UNEDITED = ("unperturbed", "metric_unedited", "metric_unedited_sd", "metric_weight", "metric_examples")
 """The variables that do not depend on the edit, and so on no site."""
 
 COUNTS = ("correct", "agree", "kept", "unperturbed")
@@ -121,6 +126,7 @@ def over_draws(group: xr.Dataset) -> xr.Dataset:
     spread = {
         f"{name}_sd": group[name].std("draw", ddof=1).where(group[name].isel(draw=0) != MISSING)
         for name in ("correct", "agree")
+        if name in group
     }
     return group.map(
         lambda values: values.mean("draw", skipna=False) if "draw" in values.dims else values, keep_attrs=True

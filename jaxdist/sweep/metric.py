@@ -50,7 +50,11 @@ class Metric:
     """One sentence that says what it is."""
     of: Callable[..., Array | tuple[Array, Array]]
     """``of(outputs[n, C], labels[n])``: a number [n] an example; where it `compares`, ``of(outputs, labels, unedited)``
-    with the unedited network's outputs [n, C]. Or a pair of numbers and weights, both [n]: means are weighted then."""
+    with the unedited network's outputs [n, C]. Or a pair of numbers and weights, both [n]: means are weighted then.
+
+    Where each token has a class, outputs are [n, T, C] and labels [n, T], -100 where a token does not count. Numbers
+    may be [n, T] too, and means are over all tokens: those that count, or by weights [n, T]. Outputs of a single logit
+    are [n], and those of a regression are [n] or [n, K], as its targets."""
     unit: str = ""
     """Of its numbers, such as nats; empty where they have none."""
     better: Better = ""

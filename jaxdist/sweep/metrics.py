@@ -5,53 +5,84 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import Array, nn
 
 from jaxdist import registry
-from jaxdist.compute import blocks
+from jaxdist.compute import blocks, elementwise
 from jaxdist.errors import InputError
+from jaxdist.sweep import averages
 from jaxdist.sweep.metric import Metric
+from jaxdist.types import Task
 
-_CHECKED = ((5, 3), (6, 4))
-"""Examples and outputs of the shapes that a record's function is tried on."""
+Shape: TypeAlias = tuple[int, ...]
+
+_CHECKED: tuple[tuple[Task, Shape], ...] = (
+    ("classes", (3,)), ("tokens", (7, 3)), ("binary", ()), ("regression", ()), ("regression", (4,)),
+)  # fmt: skip
+"""Tasks and shapes of one example's outputs on which a record's function is tried: it has to be of one."""
 
 
-def _log_probabilities(outputs: Array) -> Array:
-    return nn.log_softmax(outputs.astype(jnp.float32), axis=-1)
+def _logits(outputs: Array, labels: Array) -> Array:
+    """Logits [n, C], or [n, T, C] of tokens, of float32: those of a single one are 0 and itself.
+
+    Raises:
+      InputError: for the real targets of a regression.
+    """
+    if jnp.issubdtype(labels.dtype, jnp.floating):
+        raise InputError("is of classes, where these targets are real numbers; take squared_error or one of your own")
+    outputs = outputs.astype(jnp.float32)
+    return jnp.stack([jnp.zeros_like(outputs), outputs], -1) if outputs.ndim == labels.ndim else outputs
 
 
 def _cross_entropy(outputs: Array, labels: Array) -> Array:
-    return -_of_label(_log_probabilities(outputs), labels)
+    return -_of_label(nn.log_softmax(_logits(outputs, labels), axis=-1), labels)
 
 
-def _kl(outputs: Array, labels: Array, unedited: Array) -> Array:  # noqa: ARG001  (Metric.of)
-    before, after = _log_probabilities(unedited), _log_probabilities(outputs)
+def _kl(outputs: Array, labels: Array, unedited: Array) -> Array:
+    before, after = (nn.log_softmax(_logits(of, labels), axis=-1) for of in (unedited, outputs))
     probabilities = jnp.exp(before)
     # A class that both rule out adds nothing, where -inf less -inf would be no number.
     return jnp.sum(jnp.where(probabilities > 0, probabilities * (before - after), 0), axis=-1)
 
 
 def _logit_difference(outputs: Array, labels: Array) -> Array:
-    outputs = outputs.astype(jnp.float32)
-    others = jnp.where(_one_hot(outputs, labels), -jnp.inf, outputs)
-    return _of_label(outputs, labels) - others.max(-1)
+    logits = _logits(outputs, labels)
+    others = jnp.where(_one_hot(logits, labels), -jnp.inf, logits)
+    return _of_label(logits, labels) - others.max(-1)
 
 
 def _top_5(outputs: Array, labels: Array) -> Array:
     # Of equal logits the first are taken, as for accuracy; those that are no numbers are never among the largest.
-    outputs = jnp.where(jnp.isnan(outputs), -jnp.inf, outputs)
-    own = _of_label(outputs, labels)[:, None]
-    before = jnp.arange(outputs.shape[-1], dtype=labels.dtype)[None] < labels[:, None]
-    ahead = (outputs > own) | ((outputs == own) & before)
-    return (ahead.sum(-1) < 5) & jnp.isfinite(own[:, 0])
+    logits = _logits(outputs, labels)
+    logits = jnp.where(jnp.isnan(logits), -jnp.inf, logits)
+    own = _of_label(logits, labels)[..., None]
+    ahead = (logits > own) | ((logits == own) & (_places(logits, labels) < labels[..., None]))
+    return (ahead.sum(-1) < 5) & jnp.isfinite(own[..., 0])
 
 
 def _squared_error(outputs: Array, labels: Array) -> Array:
     outputs = outputs.astype(jnp.float32)
-    return jnp.mean(jnp.square(outputs - _one_hot(outputs, labels).astype(jnp.float32)), axis=-1)
+    if outputs.ndim > labels.ndim:
+        return jnp.mean(jnp.square(outputs - _one_hot(outputs, labels).astype(jnp.float32)), axis=-1)
+    squares = jnp.square(outputs - labels.astype(jnp.float32))
+    return squares.mean(-1) if squares.ndim > 1 else squares
+
+
+def _accuracy(outputs: Array, labels: Array) -> Array:
+    return _named(outputs, labels) == labels
+
+
+def _flips(outputs: Array, labels: Array, unedited: Array) -> Array:
+    return _named(outputs, labels) != _named(unedited, labels)
+
+
+def _named(outputs: Array, labels: Array) -> Array:
+    """The classes that outputs name, as they are counted."""
+    return elementwise.argmax(_logits(outputs, labels), -1).astype(labels.dtype)
 
 
 def _of_label(values: Array, labels: Array) -> Array:
@@ -60,7 +91,12 @@ def _of_label(values: Array, labels: Array) -> Array:
 
 
 def _one_hot(values: Array, labels: Array) -> Array:
-    return jnp.arange(values.shape[-1], dtype=labels.dtype)[None] == labels[:, None]
+    return _places(values, labels) == labels[..., None]
+
+
+def _places(values: Array, labels: Array) -> Array:
+    """The numbers of the classes, to broadcast along values [..., C]."""
+    return jnp.arange(values.shape[-1], dtype=labels.dtype).reshape([1] * labels.ndim + [-1])
 
 
 _RECORDS = (
@@ -101,20 +137,48 @@ def _problem(metric: Metric) -> str:
     for name, function in functions.items():
         if not callable(function):
             return f"{name}: expected a function, got {registry.kind_of(function)}"
-    for shape in _CHECKED:
-        outputs, labels = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape[:1], jnp.int32)
+    problems = [_problem_of(metric, *of) for of in _CHECKED]
+    return problems[0] if all(problems) else ""
+
+
+def _problem_of(metric: Metric, task: Task, each: Shape) -> str:
+    """The sentence on what is wrong with a record for a task and the shape of one example's outputs, empty if nothing.
+
+    Two numbers of examples are tried.
+    """
+    kind = "float32" if task == "regression" else "int32"
+    for rows in (5, 6):
+        shape = (rows, *each)
+        of_labels = shape[:-1] if task in ("classes", "tokens") else shape
+        outputs, labels = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(of_labels, kind)
         try:
             made = jax.eval_shape(metric.of, outputs, labels, *([outputs] if metric.compares else []))
+        except InputError as error:  # a built-in's own
+            return str(error)
         except Exception as error:  # whatever a function of somebody else's raises
-            given = f"outputs {list(shape)}, labels {list(shape[:1])}"
-            return f"of: raises {type(error).__name__} for {given}: {str(error).partition(chr(10))[0]}"
+            shapes = f"outputs {list(shape)}, labels {list(of_labels)}"
+            return f"of: raises {type(error).__name__} for {shapes}: {str(error).partition(chr(10))[0]}"
+        fitting = [of_labels[:1], of_labels] if task == "tokens" else [of_labels[:1]]
         for part in made if isinstance(made, tuple) else (made,):
-            if getattr(part, "shape", None) != shape[:1]:
+            if getattr(part, "shape", None) not in fitting:
                 got = getattr(part, "shape", registry.kind_of(part))
-                return f"of: expected a number an example, {list(shape[:1])} for outputs {list(shape)}, got {got}"
-        if isinstance(made, tuple) and len(made) != 2:
+                words = f"an example, {list(of_labels[:1])}" + f", or a token, {list(of_labels)}," * (task == "tokens")
+                return f"of: expected a number {words} for outputs {list(shape)}, got {got}"
+        if isinstance(made, tuple) and (len(made) != 2 or made[0].shape != made[1].shape):
             return f"of: expected numbers, or a pair of numbers and weights, got a tuple of {len(made)}"
     return ""
+
+
+def check_task(metrics: Sequence[Metric], task: Task, each: Shape) -> None:
+    """Refuse metrics that mean nothing for a task's outputs, of which those of one example have a shape.
+
+    Raises:
+      InputError: that starts with the metric's name.
+    """
+    for metric in metrics:
+        problem = _problem_of(metric, task, () if each == (1,) else each)
+        if problem:
+            raise InputError(f"metric '{metric.name}': {problem}")
 
 
 REGISTER = registry.Register(
@@ -135,9 +199,17 @@ def of_function(function: Callable[..., Array]) -> Metric:
     return Metric(name=name, text=text, of=function, compares=len(required) > 2)
 
 
-def chosen(names: Sequence[str] | None) -> tuple[Metric, ...]:
-    """The records of the metrics that options name, without those that are counted anyway."""
-    return tuple(REGISTER.get(name) for name in names or () if name not in registry.COUNTED)
+AVERAGED = {
+    "accuracy": Metric(name="accuracy", text=registry.COUNTED["accuracy"], of=_accuracy, better="higher"),
+    "flips": Metric(name="flips", text=registry.COUNTED["flips"], of=_flips, better="lower", compares=True),
+}
+"""The metrics that are counted, as means over examples: of tokens these have the intervals that counts have not."""
+
+
+def chosen(names: Sequence[str] | None, counted: Sequence[str] = ()) -> tuple[Metric, ...]:
+    """The records of the metrics that options name, without those that are counted anyway but for some of these."""
+    averaged = [AVERAGED[name] for name in AVERAGED if name in counted]
+    return (*averaged, *(REGISTER.get(name) for name in names or () if name not in registry.COUNTED))
 
 
 def named(reference: str, where: str) -> str:
@@ -153,13 +225,26 @@ def knows(reference: str) -> bool:
 def of_block(metrics: Sequence[Metric], outputs: Array, unedited: Array, part: blocks.Block) -> tuple[Array, Array]:
     """Every metric's numbers and weights [M, n] on a block, given outputs [n, C] and the unedited network's.
 
-    Weights are 0 where an example does not count.
+    Weights are 0 where an example does not count; of tokens they are sums, and numbers means, over those of an example.
     """
     numbers, weights = [], []
     for metric in metrics:
         made = metric.of(outputs, part.y, *([unedited] if metric.compares else []))
-        number, weight = made if isinstance(made, tuple) else (made, jnp.ones_like(part.valid, jnp.float32))
-        weight = jnp.where(part.valid, weight.astype(jnp.float32), 0)
-        numbers.append(jnp.where(weight != 0, number.astype(jnp.float32), 0))
+        if isinstance(made, tuple):
+            number, weight = made
+        else:
+            number, weight = made, part.y >= 0 if made.ndim > 1 else jnp.ones_like(part.valid)
+        weight = jnp.where(jnp.expand_dims(part.valid, tuple(range(1, weight.ndim))), weight.astype(jnp.float32), 0)
+        number = jnp.where(weight != 0, number.astype(jnp.float32), 0)
+        if number.ndim > 1:
+            number, weight = _by_example(number, weight)
+        numbers.append(number)
         weights.append(weight)
     return jnp.stack(numbers), jnp.stack(weights)
+
+
+def _by_example(numbers: Array, weights: Array) -> tuple[Array, Array]:
+    """The weighted means [n] of the tokens' numbers [n, T], and the sums of their weights."""
+    numbers, weights = (each.reshape(len(each), -1) for each in (numbers, weights))
+    whole = averages.pairwise_sum(weights)
+    return averages.pairwise_sum(numbers * weights) / jnp.where(whole != 0, whole, 1), whole

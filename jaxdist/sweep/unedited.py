@@ -11,19 +11,19 @@ import numpy as np
 from jax import Array
 from jaxtyping import Int32
 
-from jaxdist.compute import Examples, Reducer, blocks, elementwise, over_networks
+from jaxdist.compute import Examples, Reducer, blocks, over_networks
 from jaxdist.networks import Model, sizes
 from jaxdist.networks import model as networks_model
 from jaxdist.types import AnyArray, Params
 
 
 class Unedited(NamedTuple):
-    """Numbers of examples, int32."""
+    """Numbers of examples, int32, or of tokens but for `not_finite`; a regression has that alone, and None else."""
 
-    correct: Int32[AnyArray, "*S"]  # whose largest logit is their label's
-    predicted: Int32[AnyArray, "*S C"]  # whose largest logit is that of the class
-    not_finite: Int32[AnyArray, "*S"]  # whose largest logit is no finite number; they count for no class
-    labels: Int32[AnyArray, "*S C"]  # whose label is the class
+    correct: Int32[AnyArray, "*S"] | None  # whose largest logit is their label's
+    predicted: Int32[AnyArray, "*S C"] | None  # whose largest logit is that of the class
+    not_finite: Int32[AnyArray, "*S"]  # whose largest logit, or any output, is not finite; they count for no class
+    labels: Int32[AnyArray, "*S C"] | None  # whose label is the class
 
 
 def block_counts(model: Model, params: Params, part: blocks.Block) -> Unedited:
@@ -32,17 +32,22 @@ def block_counts(model: Model, params: Params, part: blocks.Block) -> Unedited:
     A logit of -inf is a class that the network rules out; NaN, and a largest logit that is infinite, say nothing.
     """
     logits = model.logits(params, part.x)
+    if model.task == "regression":
+        finite = jnp.isfinite(logits).all(-1)
+        return Unedited(None, None, jnp.sum(part.valid & ~finite, dtype=jnp.int32), None)
     largest = jnp.max(logits, model.class_axis)  # NaN wherever one is
-    finite = jnp.isfinite(largest)
+    rows = jnp.expand_dims(part.valid, tuple(range(1, part.y.ndim))) & (part.y >= 0)
+    lost = rows & ~jnp.isfinite(largest)
     none = jnp.zeros(logits.shape[model.class_axis], jnp.int32)
 
     def by_class(classes: Array, counted: Array) -> Array:
         return none.at[classes].add(counted.astype(jnp.int32))
 
-    classes, counted = elementwise.argmax(logits, model.class_axis), part.valid & finite
-    correct = jnp.sum(counted & (classes == part.y), dtype=jnp.int32)
-    not_finite = jnp.sum(part.valid & ~finite, dtype=jnp.int32)
-    return Unedited(correct, by_class(classes, counted), not_finite, by_class(part.y, part.valid))
+    classes, y = model.classes(logits), part.y.reshape(-1)
+    counted = (rows & ~lost).reshape(-1)
+    correct = jnp.sum(counted & (classes == y), dtype=jnp.int32)
+    not_finite = jnp.sum(lost.any(tuple(range(1, lost.ndim))), dtype=jnp.int32)
+    return Unedited(correct, by_class(classes, counted), not_finite, by_class(y, rows.reshape(-1)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +58,8 @@ class Classes(Reducer):
 
     def init(self, params: Params, given: None, x: Array) -> Unedited:
         logits = jax.eval_shape(self.model.logits, params, x)
+        if self.model.task == "regression":
+            return Unedited(None, None, jnp.int32(0), None)
         by_class = jnp.zeros(logits.shape[self.model.class_axis], jnp.int32)
         return Unedited(jnp.int32(0), by_class, jnp.int32(0), by_class)
 
@@ -65,8 +72,8 @@ def measure(
 ) -> Unedited:
     """Count an ensemble's classes (stacked parameters, leading S) over all examples, and fetch the counts."""
     size = sizes.of_block(block, networks_model.sites_for_one(model, params, examples.x))
-    found = over_networks(Classes(model), params, None, examples, size=size, precision=precision)
-    return found._replace(labels=found.labels[0])
+    found: Unedited = over_networks(Classes(model), params, None, examples, size=size, precision=precision)
+    return found if found.labels is None else found._replace(labels=found.labels[0])
 
 
 def not_finite_weights(params: Params) -> list[str]:

@@ -62,7 +62,7 @@ def sweep(
     found = networks_model.sites_for_one(model, params, examples.x, [site])
     seeds = jax.tree.leaves(params)[0].shape[0]
     check_edit(model, found, site, edits, seeds)
-    linear = head != "full" and heads.is_linear(model, params, site, examples)
+    linear = head != "full" and model.task != "tokens" and heads.is_linear(model, params, site, examples)
     if head == "linear" and not linear:
         raise InputError(f"site '{site}': {heads.not_linear(model, site)}; use head 'full' or 'auto'")
     size = sizes.of_block(block, found)
@@ -80,8 +80,7 @@ def block_counts(
     cut = networks_model.cut(model, params, part.x, [site])
     residuals = cut.before(params, part.x)
     logits = cut.after(residuals, {})
-    unedited = elementwise.argmax(logits, model.class_axis)
-    expected = wanted(unedited, part)
+    expected = wanted(model.classes(logits), part)
 
     def full(edit: Edit) -> Array:
         def unit(j: Array) -> Array:
@@ -90,7 +89,7 @@ def block_counts(
                 return jnp.where(lax.broadcasted_iota(jnp.int32, value.shape, axis) == j, changed, value)
 
             edited = cut.after(residuals, {site: alone})
-            return equal(elementwise.argmax(edited, model.class_axis)[None], expected)
+            return equal(model.classes(edited)[None], expected)
 
         return lax.map(unit, jnp.arange(jax.tree.leaves(edit)[0].shape[-1]))
 
@@ -110,7 +109,7 @@ def block_counts(
         rows = jnp.moveaxis(logits, model.class_axis, 0)
     counts = lax.map(full if weights is None else update, edits)
     correct, agree, kept = jnp.moveaxis(counts, -1, 0)
-    return Counts(correct, agree, kept, equal(unedited, expected[0]))
+    return Counts(correct, agree, kept, jnp.sum(expected[2] >= 0, dtype=jnp.int32))
 
 
 @dataclasses.dataclass(frozen=True)

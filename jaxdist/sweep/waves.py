@@ -10,7 +10,7 @@ import numpy as np
 from jaxdist.compute import Examples
 from jaxdist.networks import Model
 from jaxdist.perturbations import Edit
-from jaxdist.sweep import doses, ensemble_sweep
+from jaxdist.sweep import averages, doses, ensemble_sweep
 from jaxdist.sweep.kernel import Sums, Watch
 from jaxdist.sweep.metric import Metric
 from jaxdist.types import Params, Values
@@ -52,19 +52,25 @@ def in_waves(
     Returns:
       The variables of `labels.OWN`, [S, ...].
     """
-    names = [*COUNTED, *(DOSES if dosed else ()), *(METRICS if metrics else ())]
+    counted = () if subject.model.task == "regression" else COUNTED
+    names = [*counted, *(DOSES if dosed else ()), *(METRICS if metrics else ())]
 
     def wave(these: slice, compute: Callable[[], Sums]) -> tuple[Any, ...]:
         def measured() -> tuple[Any, ...]:
             counts, moments, measures = compute()
-            arrays: list[Any] = [*counts]
+            arrays: list[Any] = [*(counts or ())]
             if moments is not None and dosing is not None:
                 arrays += doses.of(moments, dosing.squared[these])
             elif dosed:
-                arrays += [np.full(np.shape(counts.correct), np.nan)] * len(DOSES)
+                arrays += [np.full(np.shape(arrays[0]), np.nan)] * len(DOSES)
             if measures is not None:
-                arrays += [array for each in measures for array in (each.mean, np.asarray(each.sd))]
-                arrays.append(measures.unedited.weight)
+                edited, change, unedited, *squared, examples = measures
+                arrays += [array for each in measures[:3] for array in (each.mean, np.asarray(each.sd))]
+                arrays += [
+                    averages.error(each, by, np.asarray(examples)[:, None]).astype(np.float32)
+                    for each, by in zip((edited, change), squared, strict=True)
+                ]
+                arrays += [unedited.weight, np.asarray(examples, np.float64)]
             return tuple(arrays)
 
         arrays = once(these, measured)
@@ -84,6 +90,6 @@ DOSES = ("dose", "rms", "rms_plain")
 """Those of `doses.Doses`."""
 METRICS = (
     "metric_mean", "metric_sd", "metric_change", "metric_change_sd", "metric_unedited", "metric_unedited_sd",
-    "metric_weight",
+    "metric_error", "metric_change_error", "metric_weight", "metric_examples",
 )  # fmt: skip
-"""Those of `kernel.Measures`, each a mean and a standard deviation, and the sum of the examples' weights."""
+"""Those of `kernel.Measures`: means and standard deviations, standard errors, and the examples and their weights."""

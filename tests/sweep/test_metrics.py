@@ -159,7 +159,10 @@ def test_nothing_that_does_not_count_is_averaged():
         ({"better": "more"}, "better: expected 'higher', 'lower' or ''"),
         ({"of": 3}, "of: expected a function, got an int"),
         ({"chance": 0.1}, "chance: expected a function, got a float"),
-        ({"of": lambda outputs, labels: outputs}, r"of: expected a number an example, \[5\] for outputs \[5, 3\]"),
+        (
+            {"of": lambda outputs, labels: outputs[None]},
+            r"of: expected a number an example, \[5\] for outputs \[5, 3\]",
+        ),
         ({"of": lambda outputs, labels: outputs.mean()}, "of: expected a number an example"),
         ({"of": lambda outputs, labels: (outputs[:, 0],) * 3}, "expected numbers, or a pair of numbers and weights"),
         ({"of": lambda outputs: outputs[:, 0]}, "of: raises TypeError for outputs"),

@@ -221,7 +221,9 @@ def _tried(name: str, params: Params, seed: int, config: Config, dataset: Datase
 
     def right(network: str, settings: DataConfig) -> int:
         examples = _placed(data.scaled(part, settings)[0], part.train.labels, 1)
-        return int(_unedited(network, params, examples).correct[0])
+        correct = _unedited(network, params, examples).correct
+        assert correct is not None, network
+        return int(correct[0])
 
     of = len(part.train.labels)
     varied = part.train.images.min() < part.train.images.max()

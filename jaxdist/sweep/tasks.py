@@ -1,0 +1,91 @@
+"""What the outputs of each task can be measured by: metrics and options that mean nothing for them are refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from jaxdist import registry
+from jaxdist.config import Options
+from jaxdist.errors import InputError
+from jaxdist.perturbations import families
+from jaxdist.sweep import metrics
+from jaxdist.types import Task
+
+WORDS: Mapping[Task, str] = {
+    "classes": "a class an example",
+    "tokens": "a class a token",
+    "binary": "a single logit an example",
+    "regression": "real numbers",
+}
+
+
+class Measured(NamedTuple):
+    """What is measured of outputs of a task."""
+
+    options: Options
+    averaged: tuple[str, ...]
+    """The counted metrics that are averaged as well."""
+
+
+def measured(task: Task, each: tuple[int, ...], options: Options, thresholds: Mapping[str, float]) -> Measured:
+    """What options ask for of a task, with the metrics of thresholds, and those that a task is measured by anyway.
+
+    `each` is the shape of one example's outputs.
+
+    Raises:
+      InputError: for an option, family or metric that means nothing for such outputs, and for thresholds of metrics
+        that there are not.
+    """
+    for name, why in _refused(task, options):
+        raise InputError(f"{name}: {why}, and these outputs are {WORDS[task]}; leave it out")
+    names = list(options.sweep.metrics or ())
+    if task == "regression" and not names:
+        names = ["squared_error"]
+    names += [name for name in thresholds if name not in (*names, *registry.COUNTED)]
+    if task == "regression":
+        counted = [name for name in (*names, *thresholds) if name in registry.COUNTED]
+        if counted:
+            raise InputError(f"metric '{counted[0]}': is of classes, and these outputs are {WORDS[task]}")
+    averaged = tuple(registry.COUNTED) if task == "tokens" else tuple(set(thresholds) & set(registry.COUNTED))
+    metrics.check_task(metrics.chosen(names), task, each)
+    sweep = dataclasses.replace(options.sweep, metrics=tuple(names) or options.sweep.metrics)
+    return Measured(dataclasses.replace(options, sweep=sweep), averaged)
+
+
+def _refused(task: Task, options: Options) -> Iterator[tuple[str, str]]:
+    """The options that mean nothing for a task, with the reason."""
+    sweep = options.sweep
+    if task in ("tokens", "regression"):
+        if sweep.sensitivity:
+            yield "sensitivity", "it is of the margin between an example's classes"
+        if sweep.dose or sweep.matched:
+            yield ("dose" if sweep.dose else "matched"), "doses are compared by the class that each example is given"
+    if task == "tokens":
+        restored = [name for name in sweep.families if families.get(name).kind == "restored"]
+        yield from ((f"family '{name}'", "it restores the mean logits of examples") for name in restored)
+    if task == "regression":
+        asked = {"grid": sweep.grid, "units": sweep.units, "gauges": set(sweep.gauges) - {"as_is"}}
+        yield from ((name, "it counts predictions that change") for name, given in asked.items() if given)
+
+
+def thresholds_of(given: Mapping[str, float] | None, names: Sequence[str] | None) -> dict[str, float]:
+    """How far the means of metrics have to move, by metric, checked.
+
+    `names` are the metrics that are averaged anyway.
+
+    Raises:
+      InputError: for a metric that is not known, and an amount that is no positive number.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise InputError(f"thresholds: expected how far each metric has to move, as {{metric: amount}}, got {given!r}")
+    for name, amount in given.items():
+        if name not in (*registry.COUNTED, *(names or ())):
+            metrics.REGISTER.get(name)
+        number = (isinstance(amount, (int, float)) and not isinstance(amount, bool)) or hasattr(amount, "item")
+        if not number or not 0 < float(amount) < float("inf"):
+            raise InputError(f"thresholds: expected a positive amount for '{name}', in its own unit, got {amount!r}")
+    return {str(name): float(amount) for name, amount in given.items()}
