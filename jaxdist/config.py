@@ -6,7 +6,7 @@ import dataclasses
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, TypeAlias, get_type_hints
 
 import tomli_w
 
@@ -19,6 +19,10 @@ _NAMING = {"sweep.families", "sweep.metrics"}
 
 _REMOVED = {"refine", "scale_shortcut"}
 """Options that the section ``sweep`` once had, both false by default."""
+
+
+Task: TypeAlias = Literal["classes", "tokens", "binary", "regression"]
+"""What a network's outputs answer: a class an example, a class a token, one of two by a single logit, real numbers."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ Accuracies are fractions everywhere in code and data; percentages appear only wh
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,10 +42,6 @@ Apply: TypeAlias = "Callable[..., Any]"
 
 It returns logits, or what `Model.output` picks them of.
 """
-
-
-Task: TypeAlias = Literal["classes", "tokens", "binary", "regression"]
-"""What a network's outputs answer: a class an example, a class a token, one of two by a single logit, real numbers."""
 
 
 class Ranges(NamedTuple):

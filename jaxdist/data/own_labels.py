@@ -11,10 +11,10 @@ from typing import TypeAlias, get_args
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdist.config import Task
 from jaxdist.data import own_data
 from jaxdist.errors import InputError
 from jaxdist.formatting import counted
-from jaxdist.types import Task
 
 IGNORED = -100
 """The label of a token that counts for nothing, as in other libraries."""

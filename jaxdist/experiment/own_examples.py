@@ -12,11 +12,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxdist.compute import Examples, Streamed, devices, streams
-from jaxdist.config import Options
+from jaxdist.config import Options, Task
 from jaxdist.data import batches, oddities, own_data, own_labels
 from jaxdist.errors import InputError
 from jaxdist.perturbations import families
-from jaxdist.types import Task
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from jaxdist import config as configs
 from jaxdist.compute import Examples, Show, blocks, devices, hosts, shown, silent, tuning
-from jaxdist.config import Options
+from jaxdist.config import Options, Task
 from jaxdist.data import Given, own_labels
 from jaxdist.errors import InputError
 from jaxdist.experiment import own_examples, resolving
@@ -41,7 +41,7 @@ from jaxdist.perturbations import families, toward_families
 from jaxdist.report import writing
 from jaxdist.storage import folders, manifests, result_files
 from jaxdist.sweep import Context, Subject, metrics, results, study, tasks, unedited
-from jaxdist.types import Apply, Params, Task
+from jaxdist.types import Apply, Params
 
 
 @or_a_module

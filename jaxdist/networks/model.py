@@ -20,6 +20,7 @@ from jax import Array
 from jax.extend import core
 
 from jaxdist.compute import elementwise
+from jaxdist.config import Task
 from jaxdist.errors import InputError
 from jaxdist.formatting import counted
 from jaxdist.networks import site_splits, site_values
@@ -29,7 +30,7 @@ from jaxdist.networks.site_programs import Placed as Placed
 from jaxdist.networks.site_splits import Split
 from jaxdist.networks.site_values import Site, Traced
 from jaxdist.registry import kind_of
-from jaxdist.types import Apply, Params, Task
+from jaxdist.types import Apply, Params
 
 Output = str | int | Callable[[Any], Array]
 

@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdist.config import Task
 from jaxdist.data import own_data
 from jaxdist.errors import InputError
 from jaxdist.formatting import counted
 from jaxdist.networks import model as networks_model
 from jaxdist.networks import site_values
 from jaxdist.networks.model import Action, Model, Output, Sites
-from jaxdist.types import Apply, Params, Task
+from jaxdist.types import Apply, Params
 
 
 class Traced(NamedTuple):

@@ -13,10 +13,10 @@ from jax import Array, nn
 
 from jaxdist import registry
 from jaxdist.compute import blocks, elementwise
+from jaxdist.config import Task
 from jaxdist.errors import InputError
 from jaxdist.sweep import averages
 from jaxdist.sweep.metric import Metric
-from jaxdist.types import Task
 
 Shape: TypeAlias = tuple[int, ...]
 

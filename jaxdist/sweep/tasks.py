@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from jaxdist import registry
-from jaxdist.config import Options
+from jaxdist.config import Options, Task
 from jaxdist.errors import InputError
 from jaxdist.perturbations import families
 from jaxdist.sweep import metrics
-from jaxdist.types import Task
 
 WORDS: Mapping[Task, str] = {
     "classes": "a class an example",
