@@ -39,16 +39,19 @@ add_module_names = False
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 100
 
-OTHERS = "jax|jaxlib|flax|linen|nnx|optax|numpy|np|xarray|xr|pandas|pd|matplotlib|rich|collections|pathlib|contextlib"
+OTHERS = "jax|jaxlib|jaxtyping|flax|linen|nnx|optax|numpy|np|xarray|xr|pandas|pd|matplotlib|rich|collections|pathlib|contextlib"
+INNER = "blocks|waves|moments|sensitivity|data|progress|probes|units|unedited|site_programs"
 TYPE_VARIABLES = "SomeEdit|T"
 nitpick_ignore_regex = [
     # Other projects' pages, and Python's, could only be linked to with a network at hand.
     ("py:.*", rf"({OTHERS})\..*"),
     # Types of inner parts that have no page of their own.
-    ("py:.*", r"(jaxdist\.)?(\w+\.)?(blocks|waves|moments|sensitivity|data|progress|probes|units|unedited)\..*"),
+    ("py:.*", rf"(jaxdist\.)?(\w+\.)?({INNER})\..*"),
     # Packages' public names, which have their entries where they are defined.
     ("py:.*", r"(jaxdist\.)?(compute|data|networks|perturbations|sweep|storage|analysis|report|experiment)\.\w+"),
     ("py:class", TYPE_VARIABLES),
+    # The axes of a shape with a single one, which look like a name.
+    ("py:class", "[SPNDHCTKn]"),
 ]
 
 
