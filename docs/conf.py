@@ -39,7 +39,10 @@ add_module_names = False
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 100
 
-OTHERS = "jax|jaxlib|jaxtyping|flax|linen|nnx|optax|numpy|np|xarray|xr|pandas|pd|matplotlib|rich|collections|pathlib|contextlib"
+OTHERS = (
+    "jax|jaxlib|jaxtyping|flax|linen|nnx|optax|numpy|np|xarray|xr|pandas|pd|matplotlib|rich|collections|pathlib"
+    "|contextlib"
+)
 INNER = "blocks|waves|moments|sensitivity|data|progress|probes|units|unedited|site_programs"
 TYPE_VARIABLES = "SomeEdit|T"
 nitpick_ignore_regex = [

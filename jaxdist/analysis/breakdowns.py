@@ -74,7 +74,8 @@ def _families(result: xr.DataTree, kind: str) -> dict[str, Traits]:
 def units(result: xr.DataTree) -> pd.DataFrame:
     """One row a network, seed, site, split, family, fraction and unit, edited alone.
 
-    `flips` is the share of images whose class changes, `drop` the accuracy lost. `rank` begins at 1 with the unit of
+    `flips` is the share of images whose class changes, `drop` the accuracy lost, and `kl_change`, say, how far the
+    metric's mean moves. `rank` begins at 1 with the unit of
     most flips, within one network and seed, since unit k of one seed is not unit k of another. Where sensitivities
     were measured they are joined as `sensitivity_offset` and `sensitivity_log_scale`; alone they are the whole table.
     """
@@ -88,12 +89,17 @@ def units(result: xr.DataTree) -> pd.DataFrame:
                 "drop": ((group.unperturbed - group.correct) / group.total).where(there),
             }
         ).round(crossings.DECIMALS)
+        changes = {
+            f"{name}_change": group.metric_change.sel(metric=name, drop=True).where(there)
+            for name in (group.metric.to_numpy() if "metric" in group.dims else ())
+        }
+        shares = shares.assign(changes)
         frame = shares.to_dataframe(["network", "seed", "site", "split", "fraction", "unit"]).dropna().reset_index()
         frames.append(frame.assign(family=family))
     found = pd.DataFrame(columns=UNIT)
     if frames:
         found = pd.concat(frames, ignore_index=True)
-        found = found[["network", "site", "seed", "split", "family", "fraction", "unit", "flips", "drop"]]
+        found = found[["network", "site", "seed", "split", "family", "fraction", "unit", "flips", "drop", *changes]]
         ordered = found.sort_values(["flips", "drop"], ascending=False, kind="stable")
         found["rank"] = ordered.groupby(RANKED, sort=False).cumcount() + 1
         # Networks, sites and families stay in the result's order, which is not the alphabet's.

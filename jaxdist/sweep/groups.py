@@ -38,11 +38,11 @@ def grid(
 
 
 def units(
-    counts: Mapping[Key, Counts], grids: Mapping[str, np.ndarray], coords: Mapping[str, Any], totals: Sequence[int]
+    each: Mapping[Key, Arrays], grids: Mapping[str, np.ndarray], coords: Mapping[str, Any], totals: Sequence[int]
 ) -> dict[str, xr.Dataset]:
-    """Label the counts [S, P, H] of each unit edited alone: one group a family."""
+    """Label what edits of single units change, counts [S, P, H] and metrics [S, P, H, M]: one group a family."""
     own = {name: (*labels.OWN[name], *(("unit",) if labels.OWN[name] else ())) for name in Counts._fields}
-    each: dict[Key, Arrays] = {key: of._asdict() for key, of in counts.items()}
+    own |= dict.fromkeys(("metric_change", "metric_change_sd"), ("point", "unit", "metric"))
     swept = with_totals(labels.dataset(each, own, coords), totals)
     swept = swept.assign_coords(unit=np.arange(swept.sizes["unit"])).assign_attrs(made=made())
     parts = labels.families_of_points(swept, grids, dict.fromkeys(grids, 1))

@@ -30,7 +30,7 @@ from jaxdist.sweep import (
 )
 from jaxdist.sweep.counting import GRID, Context
 from jaxdist.sweep.kernel import Counts
-from jaxdist.sweep.labels import Key
+from jaxdist.sweep.labels import Arrays, Key
 from jaxdist.sweep.waves import Subject
 from jaxdist.types import Ranges
 
@@ -182,20 +182,30 @@ def each_unit(
     }
     if not grids:
         return {}
-    found: dict[Key, Counts] = {}
+    found: dict[Key, Arrays] = {}
     for name, subject, target, split in counting.parts(subjects, context.single, context, "units"):
         (site,) = context.targets[target]
         made = families.joined(measured[name][site], grids, options)
 
         def count(
             subject: Subject = subject, site: str = site, made: edits.Affine = made, split: str = split
-        ) -> Counts:
-            return units.sweep(
-                subject.model, subject.params, site, made, context.splits[split], block=context.options.compute.block
+        ) -> tuple[np.ndarray, ...]:
+            alone = units.sweep(
+                subject.model,
+                subject.params,
+                site,
+                made,
+                context.splits[split],
+                block=context.options.compute.block,
+                measured=context.metrics,
             )
+            change = alone.change
+            return *alone.counts, *((change.mean + change.rest, np.asarray(change.sd)) if change else ())
 
-        found[name, target, split] = Counts(*context.once(counting.kept_as("units", name, target, split), count))
-    return groups.units(found, grids, {"seed": list(context.seeds)}, context.totals)
+        arrays = context.once(counting.kept_as("units", name, target, split), count)
+        names = (*Counts._fields, "metric_change", "metric_change_sd")
+        found[name, target, split] = dict(zip(names, arrays, strict=False))
+    return groups.units(found, grids, context.coords, context.totals)
 
 
 def sensitivities(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr.Dataset]:

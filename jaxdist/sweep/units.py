@@ -1,4 +1,4 @@
-"""Each unit edited alone: the sweep's counts, unit by unit.
+"""Each unit edited alone: the sweep's counts, and how far metrics move, unit by unit.
 
 Where a site reaches the logits through its activation and one linear map (`heads`), an edit of unit j changes the
 logits by its outgoing weights times the change of its activation: an exact update of rank one. Elsewhere everything
@@ -8,7 +8,7 @@ behind the site is computed for every unit and point.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,6 @@ from jaxdist.compute import (
     Examples,
     Reducer,
     blocks,
-    elementwise,
     fold_blocks,
     over_networks,
 )
@@ -26,11 +25,21 @@ from jaxdist.errors import InputError
 from jaxdist.networks import Model, heads, sizes
 from jaxdist.networks import model as networks_model
 from jaxdist.perturbations import Edit
+from jaxdist.sweep import averages, metrics
+from jaxdist.sweep.averages import Averages
 from jaxdist.sweep.ensemble_sweep import check_edit
 from jaxdist.sweep.kernel import Counts, equal, wanted
+from jaxdist.sweep.metric import Metric
 from jaxdist.types import Params
 
 Head = Literal["auto", "linear", "full"]
+
+
+class Alone(NamedTuple):
+    """What edits of single units change."""
+
+    counts: Counts  # [S, P, H], without an edit [S]
+    change: Averages | None  # [S, P, H, M] of metrics, with the edit less without, example by example
 
 
 def sweep(
@@ -43,17 +52,19 @@ def sweep(
     head: Head = "auto",
     precision: str = "float32",
     block: int | None = None,
-) -> Counts:
+    measured: tuple[Metric, ...] = (),
+) -> Alone:
     """Count predictions with one unit of a site edited at a time, for stacked parameters (leading S), and fetch them.
 
     Args:
       edits: leaves [S, P, H], as in `ensemble_sweep.sweep`; unit j's entries are applied while all other units stay.
       head: 'linear' updates the logits by rank one, 'full' computes what follows the site, 'auto' takes the first
         where it is exact. They round differently, so a few counts may differ.
+      measured: metrics whose changes are averaged, M of them.
 
     Returns:
       `correct`, `agree` and `kept` of shape [S, P, H], `unperturbed` [S]. Memory does not grow with N, nor with P and
-      H together beyond the counts.
+      H together beyond the counts and changes.
 
     Raises:
       InputError: if the model does not reach the site, or `head` is 'linear' and the site's is not.
@@ -66,13 +77,20 @@ def sweep(
     if head == "linear" and not linear:
         raise InputError(f"site '{site}': {heads.not_linear(model, site)}; use head 'full' or 'auto'")
     size = sizes.of_block(block, found)
-    counts: Counts = over_networks(Single(model, site, linear), params, edits, examples, size=size, precision=precision)
-    return counts
+    measure = Single(model, site, linear, measured)
+    alone: Alone = over_networks(measure, params, edits, examples, size=size, precision=precision)
+    return alone
 
 
-def block_counts(
-    model: Model, site: str, params: Params, edits: Edit, part: blocks.Block, weights: Array | None
-) -> Counts:
+def block_sums(
+    model: Model,
+    site: str,
+    params: Params,
+    edits: Edit,
+    part: blocks.Block,
+    weights: Array | None,
+    measured: tuple[Metric, ...] = (),
+) -> Alone:
     """Count one block of examples for one network at every point and unit; edit leaves [P, H].
 
     With outgoing weights [H, C] the logits are updated by rank one.
@@ -82,24 +100,34 @@ def block_counts(
     logits = cut.after(residuals, {})
     expected = wanted(model.classes(logits), part)
 
-    def full(edit: Edit) -> Array:
-        def unit(j: Array) -> Array:
+    if measured:
+        outputs = model.outputs(logits)
+        numbers, counting = metrics.of_block(measured, outputs, outputs, part)
+
+    def compared(edited: Array) -> tuple[Array, Averages | None]:
+        counts = equal(model.classes(edited)[None], expected)
+        if not measured:
+            return counts, None
+        there, _ = metrics.of_block(measured, model.outputs(edited), outputs, part)
+        return counts, averages.of_values(there - numbers, counting)
+
+    def full(edit: Edit) -> tuple[Array, Averages | None]:
+        def unit(j: Array) -> tuple[Array, Averages | None]:
             def alone(value: Array) -> Array:
                 changed, axis = edit.apply(value, part.number, model.axis_of(site)), model.axis_of(site) % value.ndim
                 return jnp.where(lax.broadcasted_iota(jnp.int32, value.shape, axis) == j, changed, value)
 
-            edited = cut.after(residuals, {site: alone})
-            return equal(model.classes(edited)[None], expected)
+            return compared(cut.after(residuals, {site: alone}))
 
         return lax.map(unit, jnp.arange(jax.tree.leaves(edit)[0].shape[-1]))
 
-    def update(edit: Edit) -> Array:
+    def update(edit: Edit) -> tuple[Array, Averages | None]:
         edited = edit.apply(value, part.number, model.axis_of(site))
         moved = heads.after(model, site, params, part.x, edited) - before
 
-        def unit(of: tuple[Array, Array]) -> Array:
+        def unit(of: tuple[Array, Array]) -> tuple[Array, Averages | None]:
             outgoing, rise = of
-            return equal(elementwise.argmax(rows + outgoing[:, None] * rise[None], 0)[None], expected)
+            return compared(jnp.moveaxis(rows + outgoing[:, None] * rise[None], 0, model.class_axis))
 
         return lax.map(unit, (weights, jnp.moveaxis(moved, model.axis_of(site), 0)))
 
@@ -107,35 +135,45 @@ def block_counts(
         value = networks_model.read(model, params, part.x, (site,))[1][site]
         before = heads.after(model, site, params, part.x, value)
         rows = jnp.moveaxis(logits, model.class_axis, 0)
-    counts = lax.map(full if weights is None else update, edits)
+    counts, change = lax.map(full if weights is None else update, edits)
     correct, agree, kept = jnp.moveaxis(counts, -1, 0)
-    return Counts(correct, agree, kept, jnp.sum(expected[2] >= 0, dtype=jnp.int32))
+    return Alone(Counts(correct, agree, kept, jnp.sum(expected[2] >= 0, dtype=jnp.int32)), change)
 
 
 @dataclasses.dataclass(frozen=True)
 class Single:
-    """The counts of one network with one unit of a site edited at a time."""
+    """The counts, and changes of metrics, of one network with one unit of a site edited at a time."""
 
     model: Model
     site: str
     linear: bool
+    measured: tuple[Metric, ...] = ()
 
-    def __call__(self, params: Params, given: Edit, examples: Examples, size: int) -> Counts:
+    def __call__(self, params: Params, given: Edit, examples: Examples, size: int) -> Alone:
         weights = heads.outgoing(self.model, self.site, params, blocks.some(examples, 1)) if self.linear else None
-        counts: Counts
-        (counts,) = fold_blocks((_Units(self.model, self.site),), params, (given, weights), examples, size)
-        return counts
+        units = _Units(self.model, self.site, self.measured)
+        alone: Alone
+        (alone,) = fold_blocks((units,), params, (given, weights), examples, size)
+        return alone
 
 
 @dataclasses.dataclass(frozen=True)
 class _Units(Reducer):
     model: Model
     site: str
+    measured: tuple[Metric, ...]
 
-    def init(self, params: Params, given: tuple[Edit, Array | None], x: Array) -> Counts:
+    def init(self, params: Params, given: tuple[Edit, Array | None], x: Array) -> Alone:
         shape = jax.tree.leaves(given[0])[0].shape
-        return Counts(*(jnp.zeros(s, jnp.int32) for s in (shape, shape, shape, ())))
+        counts = Counts(*(jnp.zeros(s, jnp.int32) for s in (shape, shape, shape, ())))
+        return Alone(counts, averages.none((*shape, len(self.measured))) if self.measured else None)
 
-    def update(self, state: Counts, params: Params, given: tuple[Edit, Array | None], block: blocks.Block) -> Counts:
+    def update(self, state: Alone, params: Params, given: tuple[Edit, Array | None], block: blocks.Block) -> Alone:
         edits, weights = given
-        return jax.tree.map(jnp.add, state, block_counts(self.model, self.site, params, edits, block, weights))
+        return self.merge(state, block_sums(self.model, self.site, params, edits, block, weights, self.measured))
+
+    def merge(self, first: Alone, second: Alone) -> Alone:
+        counts = Counts(*map(jnp.add, first.counts, second.counts))
+        if first.change is None or second.change is None:
+            return Alone(counts, None)
+        return Alone(counts, averages.merged(first.change, second.change))

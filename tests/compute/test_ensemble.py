@@ -59,7 +59,7 @@ MEASUREMENTS = {
     "moments": lambda p, s: ensemble_sweep.sums(
         MODEL, p, edits_of(p, s["train"]), s["train"], watch=Watch(SITE, jnp.abs)
     ),
-    "units": lambda p, s: units.sweep(MODEL, p, SITE, edits_of(p, s["train"])[SITE], s["test"]),
+    "units": lambda p, s: units.sweep(MODEL, p, SITE, edits_of(p, s["train"])[SITE], s["test"]).counts,
     "mean moves": lambda p, s: restored.moved(MODEL, p, edits_of(p, s["train"]), s["train"]),
     "derivatives": lambda p, s: sensitivity.measure(MODEL, p, s["train"], SITE),
     "classes": lambda p, s: unedited.measure(MODEL, p, s["train"])._replace(labels=np.zeros(len(p["dense0"]["bias"]))),

@@ -15,7 +15,7 @@ from jaxdist.errors import InputError
 from jaxdist.networks import heads, mlp
 from jaxdist.networks.model import Model
 from jaxdist.perturbations import edits, families
-from jaxdist.sweep import units
+from jaxdist.sweep import metrics, units
 from jaxdist.types import Ranges
 from tests import oracle
 from tests.conftest import to_numpy
@@ -52,7 +52,7 @@ def brute_force(logits_of, h, y):
 def test_rank_one_equals_the_full_head_and_brute_force(activation, tried, trained, train_set):
     model, params = mlp.model(activation), trained[activation]
     made = some_edits(24)
-    found = {head: units.sweep(model, params, SITE, made, train_set, head=head) for head in tried}
+    found = {head: units.sweep(model, params, SITE, made, train_set, head=head).counts for head in tried}
     x, y = np.asarray(train_set.x, np.float64)[:301], np.asarray(train_set.y)[:301]
     for seed in range(3):
         one = jax.tree.map(lambda leaf, k=seed: leaf[k], to_numpy(params))
@@ -68,18 +68,47 @@ def test_rank_one_equals_the_full_head_and_brute_force(activation, tried, traine
     jax.tree.map(np.testing.assert_array_equal, found["auto"], found["linear"])
 
 
+@pytest.mark.parametrize("head", ["linear", "full"])
+def test_changes_of_metrics_are_those_of_brute_force(head, trained, train_set):
+    measured = metrics.chosen(["cross_entropy", "kl"])
+    found = units.sweep(
+        mlp.model("relu"), trained["relu"], SITE, some_edits(24), train_set, head=head, measured=measured
+    )
+    x, y = np.asarray(train_set.x, np.float64)[:301], np.asarray(train_set.y)[:301]
+    one = jax.tree.map(lambda leaf: leaf[1], to_numpy(trained["relu"]))
+    h = oracle.hidden(one, x)
+
+    def log_probabilities(h):
+        logits = np.maximum(h, 0) @ one["dense1"]["weight"].T + one["dense1"]["bias"]
+        shifted = logits - logits.max(1, keepdims=True)
+        return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+
+    before = log_probabilities(h)
+    expected = np.zeros((3, 24, 2))
+    for p in range(3):
+        for j in range(24):
+            alone = h.copy()
+            alone[:, j] = edited(h[:, j], p)
+            after = log_probabilities(alone)
+            moved = (before - after)[np.arange(301), y].mean()
+            expected[p, j] = moved, (np.exp(before) * (before - after)).sum(1).mean()
+    change = np.asarray(found.change.mean, np.float64) + found.change.rest
+    assert abs(expected).max() > 0.5, "the edits do something"
+    np.testing.assert_allclose(change[1], expected, rtol=2e-4, atol=2e-5)
+
+
 def test_blocks_change_no_count_and_no_edit_changes_nothing(trained, train_set):
     model, params = mlp.model("relu"), trained["relu"]
     made = some_edits(24)
     for head in ("linear", "full"):
-        default = units.sweep(model, params, SITE, made, train_set, head=head)
+        default = units.sweep(model, params, SITE, made, train_set, head=head).counts
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, atol=1),
             default,
-            units.sweep(model, params, SITE, made, train_set, head=head, block=100),
+            units.sweep(model, params, SITE, made, train_set, head=head, block=100).counts,
         )
         none = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (3, 3, 24)), edits.unedited(24))
-        counts = units.sweep(model, params, SITE, none, train_set, head=head)
+        counts = units.sweep(model, params, SITE, none, train_set, head=head).counts
         assert (counts.agree == 301).all()
         assert (counts.correct == counts.unperturbed[:, None, None]).all()
         assert (counts.kept == counts.unperturbed[:, None, None]).all()
@@ -97,7 +126,7 @@ def test_only_the_last_hidden_layer_of_a_deep_network_has_a_linear_head(train_se
         units.sweep(model, params, "dense0/pre", made, train_set, head="linear")
     with pytest.raises(InputError, match="its units have no outgoing weights"):
         heads.weights(model, params, "dense0/pre", train_set)
-    counts = units.sweep(model, params, "dense0/pre", made, train_set)
+    counts = units.sweep(model, params, "dense0/pre", made, train_set).counts
     one = jax.tree.map(lambda leaf: leaf[1], to_numpy(params))
     x, y = np.asarray(train_set.x, np.float64)[:301], np.asarray(train_set.y)[:301]
 
@@ -131,7 +160,9 @@ def test_a_path_around_the_site_leaves_the_head_linear(follows, around_params, t
         heads.weights(model, around_params, "h", train_set), around_params["out"], rtol=1e-5, atol=1e-6
     )
     made = some_edits(24)
-    linear, full = (units.sweep(model, around_params, "h", made, train_set, head=head) for head in ("linear", "full"))
+    linear, full = (
+        units.sweep(model, around_params, "h", made, train_set, head=head).counts for head in ("linear", "full")
+    )
     one = {name: leaf[2].astype(np.float64) for name, leaf in around_params.items()}
     x, y = np.asarray(train_set.x, np.float64)[:301].reshape(301, -1), np.asarray(train_set.y)[:301]
 
@@ -178,7 +209,7 @@ def test_units_follow_the_policy_of_dead_ones(trained, train_set):
     made = families.build("offset", jax.tree.map(jnp.asarray, measured), np.array([0.5]), SweepConfig(dead_units="nan"))
     zeros = int((np.asarray(train_set.y)[:301] == 0).sum())
     for head in ("linear", "full"):
-        counts = units.sweep(mlp.model("relu"), trained["relu"], SITE, made, train_set, head=head)
+        counts = units.sweep(mlp.model("relu"), trained["relu"], SITE, made, train_set, head=head).counts
         assert (counts.correct == zeros).all()
 
 
