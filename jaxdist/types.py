@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 AnyArray: TypeAlias = "Array | np.ndarray"
 """An array that may be on a device or already on the host."""
 
+PRNG = "threefry2x32"
+"""How random bits are made, whatever JAX's default: a number drawn by a mapped key depends on that key alone."""
+
 Values: TypeAlias = "npt.NDArray[np.float64]"
 """A float64 array; what its numbers are is said where it is used."""
 

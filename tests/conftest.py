@@ -38,7 +38,7 @@ from jaxdist import data, registry
 from jaxdist.compute import devices
 from jaxdist.compute.devices import Examples
 from jaxdist.config import DataConfig
-from jaxdist.networks import mlp, training
+from jaxdist.networks import mlp, optimizers, training
 from jaxdist.perturbations import families
 from jaxdist.report import figures
 from jaxdist.sweep import metrics
@@ -55,7 +55,10 @@ def _families_as_before() -> Iterator[None]:
         registry.METRICS,
         registry.OPTIMIZERS,
         families.ALL,
+        families.REGISTER.references,
         metrics.REGISTER.records,
+        metrics.REGISTER.references,
+        optimizers._registered,
     )
     before = [dict(table) for table in tables]
     yield

@@ -27,6 +27,7 @@ from jaxdist.networks import (
     Action,
     Model,
     Output,
+    Sites,
     Where,
     independence,
     or_a_module,
@@ -159,7 +160,8 @@ def probe(
     # Networks that are not finite are left out, so the mesh is that of the others.
     finite = [not array for array in unedited.not_finite_weights(params)]
     laid_out = own_examples.placed(splits, devices.make_mesh(seeds=sum(finite) or seeds))
-    _refuse_dependent(model, params, splits, laid_out, tuple(names), chosen.compute.block, finite)
+    with tuning.using(**chosen.compute.together):
+        _refuse_dependent(model, params, splits, laid_out, tuple(names), chosen, finite)
 
     def measured(show: Show) -> xr.DataTree:
         began = time.perf_counter()
@@ -198,6 +200,8 @@ def _grids(fractions: Mapping[str, Sequence[float]] | None, names: Sequence[str]
         grid = np.asarray(given, np.float64)
         if grid.ndim != 1 or not grid.size or not np.isfinite(grid).all() or not (np.diff(grid) > 0).all():
             raise InputError(f"fractions: expected increasing numbers for '{name}', got {given!r}")
+        if families.get(name).spacing == "log" and grid[0] <= 0:
+            raise InputError(f"fractions: expected numbers above 0 for '{name}', a factor, got {given!r}")
         grids[name] = grid
     return grids
 
@@ -248,7 +252,7 @@ def _refuse_dependent(
     given: Mapping[str, own_examples.Split],
     splits: Mapping[str, Examples],
     sites: tuple[str, ...],
-    block: int | None,
+    options: Options,
     finite: Sequence[bool],
 ) -> None:
     """Prove by the network's program that examples stay apart, or else look at every network with finite weights.
@@ -259,11 +263,17 @@ def _refuse_dependent(
     """
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
     inputs = {split: of.x for split, of in given.items()}
+    doses = options.sweep.dose or options.sweep.matched
+
+    def swept_in(split: str, listed: Sites) -> set[int]:
+        size = sizes.of_block(options.compute.block, listed)
+        return {blocks.even_size(splits[split], size, rehearse=with_dose) for with_dose in {False, bool(doses)}}
+
     for split, x in inputs.items():
         listed = networks_model.trace(model, one, networks_model.shapes_of_one(x))
-        size = blocks.even_size(splits[split], sizes.of_block(block, listed))
-        x_block = jax.tree.map(lambda leaf, size=size: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), x)
-        own_networks.check_block(model, sites, listed, one, x_block)
+        for size in swept_in(split, listed):
+            x_block = jax.tree.map(lambda leaf, size=size: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), x)
+            own_networks.check_block(model, sites, listed, one, x_block)
     verdict = rows.examine(model.logits, one, devices.rows(inputs["train"], slice(0, 1)))
     if verdict.independent:
         return
@@ -274,9 +284,8 @@ def _refuse_dependent(
         )
     networks = [jax.tree.map(lambda leaf, k=k: leaf[k], params) for k, is_finite in enumerate(finite) if is_finite]
     for split, x in inputs.items() if networks else ():
-        listed = networks_model.sites_for_one(model, params, x)
-        size = blocks.even_size(splits[split], sizes.of_block(block, listed))
-        independence.check_each(model, networks, x, sites, size, split=split)
+        for size in swept_in(split, networks_model.sites_for_one(model, params, x)):
+            independence.check_each(model, networks, x, sites, size, split=split)
 
 
 def _attrs(options: Options, splits: own_examples.Splits, seconds: float) -> dict[str, Any]:

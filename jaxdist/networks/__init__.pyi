@@ -10,6 +10,7 @@ from . import optimizers as optimizers
 from . import own_networks as own_networks
 from . import rows as rows
 from . import site_parts as site_parts
+from . import site_programs as site_programs
 from . import sizes as sizes
 from . import targets as targets
 from . import training as training

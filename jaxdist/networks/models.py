@@ -11,7 +11,7 @@ from jaxdist.config import Config
 from jaxdist.data import Inputs
 from jaxdist.networks import forms, mlp, optimizers, paper_weights, targets
 from jaxdist.networks.model import Model
-from jaxdist.types import Params
+from jaxdist.types import PRNG, Params
 
 _INIT = 0
 """The purpose of the key that initial weights are drawn from."""
@@ -45,7 +45,7 @@ def initial(config: Config, inputs: Inputs, seeds: Sequence[int], network: str) 
     sizes = _sizes(config, inputs)
     if config.model.init == "paper_code":
         return jax.tree.map(jnp.asarray, paper_weights.initial(network, seeds, sizes))
-    init_key = jax.random.fold_in(jax.random.key(config.train.seed), _INIT)
+    init_key = jax.random.fold_in(jax.random.key(config.train.seed, impl=PRNG), _INIT)
     return mlp.init_ensemble(init_key, seeds, sizes, config.model.init, network)
 
 

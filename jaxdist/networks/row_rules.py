@@ -243,6 +243,9 @@ def fixed_outputs(eqn: core.JaxprEqn, states: list[Fixed]) -> list[State]:
     return [all_axes(var) if more is None else Fixed(varies | more) for var in eqn.outvars]
 
 
+_INDEPENDENT = "key<fry>"
+"""The type of keys of which mapped ones draw as each alone does: threefry, JAX's own default."""
+
 _KEYS = frozenset({"random_bits", "random_seed", "random_split", "random_unwrap", "random_wrap"})
 
 
@@ -286,6 +289,8 @@ def moved_by(eqn: core.JaxprEqn, states: list[State]) -> State:
     if name in _PIECES or name.startswith("scatter"):
         return _pieces(eqn, states)
     if name in ("random_bits", "random_split"):
+        if not isinstance(states[0], Fixed) and str(getattr(eqn.invars[0].aval, "dtype", "")) != _INDEPENDENT:
+            raise StopSearchError(eqn, "draws by keys whose bits may depend on each other", undecided=True)
         return states[0]
     if name == "random_gamma":
         return _drawn(eqn, states)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxdist.compute import elementwise
-from jaxdist.types import AnyArray
+from jaxdist.types import PRNG, AnyArray
 
 SomeEdit = TypeVar("SomeEdit")
 
@@ -111,7 +111,8 @@ class Fill:
         """Apply to a value whose axis `unit_axis` has H entries."""
         wide, (threshold, fill) = _alike(value, (self.threshold, self.fill), unit_axis)
         size = wide if self.activation is None else self.activation(wide)
-        return jnp.where(size > threshold, wide, fill).astype(value.dtype)
+        # What is no number stays so.
+        return jnp.where(size <= threshold, fill, wide).astype(value.dtype)
 
     def sparing(self, spared: AnyArray) -> Fill:
         """The same edit, but none of the units that are `spared` [H]."""
@@ -184,8 +185,10 @@ class Toward:
     def toward(self, value: Array, target: Array, unit_axis: int) -> Array:
         """The edited value, given its target, which has one example or as many as the value."""
         wide, (fraction,) = _alike(value, (self.fraction,), unit_axis)
-        # As it is at 0 and the target alone at 1, to the bit.
-        return ((1 - fraction) * wide + fraction * target.astype(wide.dtype)).astype(value.dtype)
+        target = target.astype(wide.dtype)
+        between = (1 - fraction) * wide + fraction * target
+        # As it is at 0 and the target alone at 1, also where they are infinite.
+        return jnp.where(fraction == 0, wide, jnp.where(fraction == 1, target, between)).astype(value.dtype)
 
     def sparing(self, spared: AnyArray) -> Toward:
         """The same edit, but none of the units that are `spared` [H]."""
@@ -205,7 +208,7 @@ def other_examples(keys: AnyArray, *, count: int) -> Array:
     """
 
     def one(key: Array) -> Array:
-        order = jax.random.permutation(jax.random.wrap_key_data(key), jnp.arange(count, dtype=jnp.int32))
+        order = jax.random.permutation(jax.random.wrap_key_data(key, impl=PRNG), jnp.arange(count, dtype=jnp.int32))
         return jnp.zeros(count, jnp.int32).at[order].set(jnp.roll(order, -1))
 
     flat = jnp.asarray(keys).reshape(-1, 2)
@@ -233,7 +236,7 @@ def sparing(edit: Edit, spared: AnyArray) -> Edit:
 
 def _normal(key_data: Array, value: Array, example_index: Array, unit_axis: int) -> Array:
     """Standard normal numbers of a value's shape; an example's depend on the key and its number alone."""
-    key, axis = jax.random.wrap_key_data(key_data), 1 if unit_axis % value.ndim == 0 else 0
+    key, axis = jax.random.wrap_key_data(key_data, impl=PRNG), 1 if unit_axis % value.ndim == 0 else 0
     shape = value.shape[:axis] + value.shape[axis + 1 :]
     return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), shape, jnp.float32), out_axes=axis)(
         example_index

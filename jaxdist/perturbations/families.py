@@ -35,7 +35,7 @@ from jaxdist.perturbations.family import Kind as Kind
 from jaxdist.perturbations.grids import intensity_grid as intensity_grid
 from jaxdist.perturbations.grids import offset_grid as offset_grid
 from jaxdist.registry import PAPER as PAPER
-from jaxdist.types import AnyArray, Ranges
+from jaxdist.types import PRNG, AnyArray, Ranges
 
 Gauge: TypeAlias = Literal["as_is", "averaged", "absolute"]
 
@@ -216,7 +216,12 @@ def check(family: str, ranges: Ranges, options: SweepConfig, where: str = "range
     """
     fetched = Ranges(*(np.asarray(leaf) for leaf in ranges))
     if get(family).kind == "fill" and (fetched.low < 0)[~fetched.dead].any():
-        raise InputError(f"{where}: {family} erases small values, which needs activations that are never negative")
+        raise InputError(
+            f"{where}: {family} erases small values, which needs ranges that are never negative: of activations that "
+            "are not, by their extremes or quantiles; use rule 'minmax' or 'quantile' with such an activation, or "
+            "leave the family out"
+        )
+    _refuse_infinite(family, fetched, options, where)
     senseless, live = np.asarray(without_meaning(family, fetched, options)), ~fetched.dead
     option = get(family).option
     if option is not None and (live.any(-1) & (senseless == live).all(-1)).any():
@@ -224,6 +229,27 @@ def check(family: str, ranges: Ranges, options: SweepConfig, where: str = "range
             f"{where}: {option.name} '{getattr(options, option.name)}' needs units whose largest value is positive, "
             f"and none's is; use sweep.{option.name} '{option.otherwise}'"
         )
+
+
+def _refuse_infinite(family: str, ranges: Ranges, options: SweepConfig, where: str) -> None:
+    """Refuse edits that make no numbers, or the same one, of a unit some of whose values are infinite."""
+    record = get(family)
+    infinite = (np.isinf(ranges.low) | np.isinf(ranges.high)) & ~ranges.dead
+    if not infinite.any() or record.kind in ("toward", "other"):
+        return
+    if record.kind == "affine":
+        keys = np.zeros((*ranges.low.shape[:-1], 1, 2), np.uint32) if record.random else None
+        made = build(family, Ranges(*map(jnp.asarray, ranges)), record.grid(), options, keys)
+        scale, offset, low, high = (np.asarray(leaf, np.float64) for leaf in made)
+        with np.errstate(invalid="ignore"):
+            ends = [scale * np.asarray(end)[..., None, :] + offset for end in (ranges.low, ranges.high)]
+        broken = np.isnan([*ends, low, high]) | np.isinf(offset) | (low == np.inf) | (high == -np.inf)
+        if not broken.any():
+            return
+    raise InputError(
+        f"{where}: some values are infinite, as those of scores that a mask rules out, of which {family} would make no "
+        "numbers; take a site before the mask or after the softmax, or a family such as scale, resample or patch"
+    )
 
 
 def without_meaning(family: str, ranges: Ranges, options: SweepConfig) -> AnyArray:
@@ -310,7 +336,7 @@ def _one_point(family: Family, reading: str, ranges: Ranges, fraction: Array, *k
 
 def keys(purpose: str, seeds: Sequence[int], draws: int) -> np.ndarray:
     """The data [S, K, 2] of the keys of each seed's draws: they depend on its number and the purpose alone."""
-    start = jax.random.fold_in(jax.random.key(0), zlib.crc32(purpose.encode()))
+    start = jax.random.fold_in(jax.random.key(0, impl=PRNG), zlib.crc32(purpose.encode()))
     return np.asarray(_keys(start, jnp.asarray(list(seeds)), draws=draws))
 
 

@@ -38,7 +38,7 @@ class Circumstances(NamedTuple):
     reached: bool
     """Whether the measured side's largest value is known to be reached on the edited side."""
     one_sided: bool
-    """Whether all that an activation makes of negative values, or of positive ones, is known to be nothing."""
+    """Whether an activation is known to make 0 of negative values, or the same of both signs."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

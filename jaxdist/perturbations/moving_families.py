@@ -13,7 +13,7 @@ from jaxdist.perturbations.family import Family
 from jaxdist.perturbations.grids import both_ways, upward
 from jaxdist.perturbations.paper_families import MOVES, NEAR, OFFSET_FORMULA, offset
 from jaxdist.registry import FAMILIES
-from jaxdist.types import Ranges
+from jaxdist.types import PRNG, Ranges
 
 
 def shifted(ranges: Ranges, fraction: Float[Array, ""]) -> Affine:
@@ -29,9 +29,8 @@ def random_offset(ranges: Ranges, fraction: Float[Array, ""], reading: str, key:
 def signs(key: UInt32[Array, "..."], units: int) -> Float32[Array, " H"]:
     """A random sign a unit, [H] of +-1, from the data of a key."""
     # Of a float32 probability, so that the draws are the same where JAX has 64 bits.
-    return jnp.where(jax.random.bernoulli(jax.random.wrap_key_data(key), jnp.float32(0.5), (units,)), 1.0, -1.0).astype(
-        jnp.float32
-    )
+    up = jax.random.bernoulli(jax.random.wrap_key_data(key, impl=PRNG), jnp.float32(0.5), (units,))
+    return jnp.where(up, 1.0, -1.0).astype(jnp.float32)
 
 
 SHIFT = Family(

@@ -11,13 +11,13 @@ from jaxdist.perturbations.edits import Affine, Noise
 from jaxdist.perturbations.family import Family
 from jaxdist.perturbations.grids import upward
 from jaxdist.registry import FAMILIES
-from jaxdist.types import Ranges
+from jaxdist.types import PRNG, Ranges
 
 
 def random_scale(ranges: Ranges, fraction: Array, key: Array) -> Affine:
     """Every unit times exp(p*z), with z its own normal number."""
-    factors = jnp.exp(fraction * jax.random.normal(jax.random.wrap_key_data(key), ranges.low.shape, jnp.float32))
-    return edits.unedited(ranges.low.size)._replace(scale=factors)
+    normal = jax.random.normal(jax.random.wrap_key_data(key, impl=PRNG), ranges.low.shape, jnp.float32)
+    return edits.unedited(ranges.low.size)._replace(scale=jnp.exp(fraction * normal))
 
 
 def noise(ranges: Ranges, fraction: Array, key: Array) -> Noise:

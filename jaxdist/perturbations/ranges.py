@@ -78,7 +78,7 @@ def gives_back_positive_values(model: Model, site: str) -> bool:
 
 
 def is_one_sided(model: Model, site: str) -> bool:
-    """Whether what the activation makes of negative values is known to be 0, or what it makes of positive ones."""
+    """Whether the activation is known to make 0 of negative values, or of a value what it makes of minus that."""
     function = _function_behind(model, site)
     return function is not None and (is_even(model, site) or not _made_of(function, -_SIZES).any())
 

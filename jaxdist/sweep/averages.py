@@ -28,6 +28,11 @@ class Averages(NamedTuple):
     """The weighted sum of squared deviations from the mean."""
 
     @property
+    def value(self) -> AnyArray:
+        """The mean, float32: both words, of which one alone is a plain sum's."""
+        return self.mean + self.rest
+
+    @property
     def sd(self) -> AnyArray:
         """The standard deviation over the examples (their own, not one of a population's that they stand for)."""
         return jnp.sqrt(self.squares / self.weight)
@@ -39,13 +44,14 @@ def none(shape: tuple[int, ...]) -> Averages:
 
 
 def of_values(values: Array, weights: Array) -> Averages:
-    """Of examples along the last axis; values are finite or not where weights are 0."""
+    """Of examples along the last axis, of which those with a weight of 0 may hold anything."""
+    values = jnp.where(weights != 0, values, 0)
     weight = pairwise_sum(weights)
     divisor = jnp.where(weight > 0, weight, 1)
     mean = pairwise_sum(weights * values) / divisor
     apart = values - mean[..., None]
     # Once more about the rounded mean, which makes it exact to a last place however large the values are.
-    rest = pairwise_sum(weights * apart) / divisor
+    rest = jnp.where(jnp.isfinite(mean), pairwise_sum(weights * apart) / divisor, 0)
     apart = apart - rest[..., None]
     return Averages(weight, mean, rest, pairwise_sum(weights * apart * apart))
 
@@ -61,7 +67,10 @@ def merged(first: Averages, second: Averages) -> Averages:
     back = mean - first.mean
     lost = (first.mean - (mean - back)) + (step - back)
     squares = first.squares + second.squares + jnp.square(apart + rest_apart) * share * first.weight
-    return Averages(weight, mean, first.rest + rest_apart * share + lost, squares)
+    finite = jnp.isfinite(apart)
+    # What is not finite is so in whatever order parts are merged.
+    mean = jnp.where(finite, mean, first.mean + second.mean)
+    return Averages(weight, mean, jnp.where(finite, first.rest + rest_apart * share + lost, 0), squares)
 
 
 def error(of: Averages, squared: Averages, examples: AnyArray) -> np.ndarray:

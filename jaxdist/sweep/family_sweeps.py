@@ -90,10 +90,11 @@ def sweep(
     )
     found: dict[str, xr.Dataset] = {}
     for kind, names in by_kind(list(wanted)).items():
-        # Edits of unlike forms cannot run concatenated.
-        unlike = kind in ("toward", "other")
+        # Edits of unlike forms, or with what the points of a family share, cannot run concatenated.
+        unlike = kind in ("toward", "other", "noise")
         for together in [[name] for name in names] if unlike else [names]:
-            label = job if kind == "affine" else f"{job} {together[0] if unlike else kind}"
+            # What is kept goes by it, so it holds the kind, which may be called as a family is.
+            label = job if kind == "affine" else " ".join([job, kind, *(together if unlike else ())])
             some = {name: wanted[name] for name in together}
             found |= _KINDS[kind](Task(some, subjects, measured, context, dosings, label, own))
     return {name: found[name] for name in wanted}

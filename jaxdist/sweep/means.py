@@ -50,7 +50,7 @@ class UnitMeans(Reducer):
         return {site: averages.merged(of, second[site]) for site, of in first.items()}
 
     def result(self, state: dict[str, Averages], total: Array) -> dict[str, Array]:
-        return {site: jnp.asarray(of.mean) for site, of in state.items()}
+        return {site: jnp.asarray(of.value) for site, of in state.items()}
 
 
 def measure(
@@ -109,7 +109,7 @@ class PositionMeans(Reducer):
         }
 
     def result(self, state: dict[str, tuple[Averages, ...]], total: Array) -> dict[str, tuple[Array, ...]]:
-        return {site: tuple(jnp.asarray(of.mean)[None] for of in calls) for site, calls in state.items()}
+        return {site: tuple(jnp.asarray(of.value)[None] for of in calls) for site, calls in state.items()}
 
 
 def of_positions(

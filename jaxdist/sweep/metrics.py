@@ -15,6 +15,7 @@ from jaxdist import registry
 from jaxdist.compute import blocks, elementwise
 from jaxdist.config import Task
 from jaxdist.errors import InputError
+from jaxdist.networks import site_programs
 from jaxdist.sweep import averages
 from jaxdist.sweep.metric import Metric
 
@@ -166,7 +167,19 @@ def _problem_of(metric: Metric, task: Task, each: Shape) -> str:
                 return f"of: expected a number {words} for outputs {list(shape)}, got {got}"
         if isinstance(made, tuple) and (len(made) != 2 or made[0].shape != made[1].shape):
             return f"of: expected numbers, or a pair of numbers and weights, got a tuple of {len(made)}"
+        if isinstance(made, tuple) and _weights_depend(metric, outputs, labels):
+            return (
+                "of: its weights depend on the outputs, which an edit changes, so that a change example by example is "
+                "undefined; let them depend on the labels or the unedited outputs alone, or weigh the numbers"
+            )
     return ""
+
+
+def _weights_depend(metric: Metric, outputs: jax.ShapeDtypeStruct, labels: jax.ShapeDtypeStruct) -> bool:
+    """Whether a record's weights depend on the edited outputs."""
+    unedited = [outputs] if metric.compares else []
+    program = jax.make_jaxpr(lambda *given: metric.of(*given)[1])(outputs, labels, *unedited)
+    return any(site_programs.dependence(program.jaxpr, [True, *[False] * (1 + len(unedited))]))
 
 
 def check_task(metrics: Sequence[Metric], task: Task, each: Shape) -> None:

@@ -200,7 +200,7 @@ def each_unit(
                 measured=context.metrics,
             )
             change = alone.change
-            return *alone.counts, *((change.mean + change.rest, np.asarray(change.sd)) if change else ())
+            return *alone.counts, *((change.value, np.asarray(change.sd)) if change else ())
 
         arrays = context.once(counting.kept_as("units", name, target, split), count)
         names = (*Counts._fields, "metric_change", "metric_change_sd")

@@ -65,7 +65,7 @@ def in_waves(
                 arrays += [np.full(np.shape(arrays[0]), np.nan)] * len(DOSES)
             if measures is not None:
                 edited, change, unedited, *squared, examples = measures
-                arrays += [array for each in measures[:3] for array in (each.mean, np.asarray(each.sd))]
+                arrays += [array for each in measures[:3] for array in (each.value, np.asarray(each.sd))]
                 arrays += [
                     averages.error(each, by, np.asarray(examples)[:, None]).astype(np.float32)
                     for each, by in zip((edited, change), squared, strict=True)

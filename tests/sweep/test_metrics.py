@@ -139,15 +139,24 @@ def test_averages_lose_no_digits_however_values_are_cut(sizes):
     assert float(state.weight) == 1000
     mean = np.float64(state.mean) + np.float64(state.rest)
     np.testing.assert_allclose(mean, exact.mean(), rtol=1e-9)
+    # What is reported is the nearest float32.
+    assert float(state.value) == np.float32(exact.mean())
     np.testing.assert_allclose(state.sd, exact.std(), rtol=2e-6)
 
 
 def test_nothing_that_does_not_count_is_averaged():
     values, weights = jnp.asarray([1.0, jnp.nan, 3.0]), jnp.asarray([1.0, 0.0, 1.0])
-    part = averages.of_values(jnp.where(weights != 0, values, 0), weights)
+    part = averages.of_values(values, weights)
     assert (float(part.mean), float(part.weight)) == (2.0, 2.0)
     whole = averages.merged(averages.none(()), part)
     assert float(averages.merged(whole, averages.none(())).mean) == 2.0
+
+
+@pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan])
+def test_what_is_not_finite_is_so_in_any_order(odd):
+    whole, one = (averages.of_values(jnp.asarray(values), jnp.ones(2)) for values in ([1.0, 2.0], [3.0, odd]))
+    for parts in ((whole, one), (one, whole), (one, one)):
+        np.testing.assert_array_equal(averages.merged(*parts).value, np.float32(odd))
 
 
 @pytest.mark.parametrize(
@@ -167,6 +176,7 @@ def test_nothing_that_does_not_count_is_averaged():
         ({"of": lambda outputs, labels: (outputs[:, 0],) * 3}, "expected numbers, or a pair of numbers and weights"),
         ({"of": lambda outputs: outputs[:, 0]}, "of: raises TypeError for outputs"),
         ({"compares": True}, "of: raises TypeError"),
+        ({"of": lambda outputs, labels: (outputs[:, 0], outputs[:, 1] > 0)}, "of: its weights depend on the outputs"),
     ],
 )
 def test_records_that_cannot_be_used_are_refused_in_a_sentence(change, message):
