@@ -21,7 +21,7 @@ OTHERS = {
 }  # fmt: skip
 FAMILIES = tuple(name for name in families.ALL if name in OTHERS | DISTANCE)
 """Those that the fair comparison is about."""
-RANDOM = tuple(name for name in families.ALL if families.get(name).random)
+RANDOM = tuple(name for name in FAMILIES if families.get(name).random)
 
 
 def grid(family, points=24):

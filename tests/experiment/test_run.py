@@ -46,6 +46,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "small"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(devices, "use_all_cores", lambda: None)
+        patch.setattr(writing.figures, "FORMATS", ("svg", "png", "pdf"))
         assert cli.main(["run", "--out", str(folder), *SMALL]) == 0
     return folder
 

@@ -369,7 +369,7 @@ def test_outputs_are_any_pytree_of_arrays():
     pair = edit(network(lambda y: Pair(y, {"x": (y,)})), PARAMS, X, {"hidden": twice})
     assert isinstance(pair, Pair)
     assert_same(pair.rest["x"][0], expected)
-    with pytest.raises(InputError, match=r"expected a pytree of arrays as output, got a Unknown in it; return its"):
+    with pytest.raises(InputError, match=r"expected a pytree of arrays as output, got an Unknown in it; return its"):
         sites(network(Unknown), PARAMS, X)
 
 
