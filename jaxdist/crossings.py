@@ -108,6 +108,19 @@ class Tolerance(NamedTuple):
         return Bracket(self.inside, self.outside, self.drop_inside, self.drop_outside)
 
 
+def check_amount(metric: str, amount: object) -> None:
+    """Refuse what is no distance for a metric's mean to move: above 0 to rise by, below 0 to fall by.
+
+    Raises:
+      InputError: for anything but a finite number other than 0.
+    """
+    given = np.asarray(amount)
+    if given.ndim or given.dtype.kind not in "iuf" or not np.isfinite(given) or not given:
+        raise InputError(
+            f"thresholds: expected how far '{metric}' rises, or, below 0, falls, in its own unit, got {amount!r}"
+        )
+
+
 def first_exit(
     fractions: Values,
     drops: Values,

@@ -27,20 +27,21 @@ def amounts_of(result: xr.DataTree) -> dict[str, float]:
 def thresholds(
     result: xr.DataTree, amounts: Mapping[str, float] | None = None, *, options: StatisticsConfig | None = None
 ) -> pd.DataFrame:
-    """The first fraction at which a metric's mean has moved so far from the unedited network's, to either direction.
+    """The first fraction at which a metric's mean has risen, or fallen, so far from the unedited network's.
 
     One row a metric, family, network, site, split and side of no edit: the `median` over seeds with its interval, `low`
     to `high`, as of tolerance radii; infinite where the metric has not moved so far by the end of the grid. Of a single
-    network the interval is over its examples: from where the upper end of the change's interval first has moved so far
-    to where its lower end has. Families that edit at every fraction have no row.
+    network the interval is over its examples: from where the one end of the change's interval first has moved so far
+    to where the other has. Families that edit at every fraction have no row.
 
     Args:
       result: as `probe` and `run` return it.
-      amounts: by metric, positive, in its own unit; by default those that `probe` was given as `thresholds`.
+      amounts: by metric, in its own unit, how far it rises, or, below 0, falls; by default those that `probe` was given
+        as `thresholds`.
       options: of statistics; by default the result's own.
 
     Raises:
-      InputError: for a metric that was not averaged, and amounts that are not positive.
+      InputError: for a metric that was not averaged, and amounts of 0 or that are not finite.
     """
     chosen = results.options_of(result).statistics if options is None else options
     wanted, told = amounts_of(result) if amounts is None else amounts, metric_tables.told(result)
@@ -49,8 +50,7 @@ def thresholds(
             raise InputError(
                 f"thresholds: expected metrics that were averaged, {', '.join(told) or 'none'}, got {name!r}"
             )
-        if not 0 < amount < float("inf"):
-            raise InputError(f"thresholds: expected a positive amount for '{name}', in its own unit, got {amount!r}")
+        crossings.check_amount(name, amount)
     rows = [
         row
         for family, group in metric_tables.groups(result)
@@ -69,7 +69,7 @@ def _rows(
     if "identity" not in curve.attrs:
         return
     fractions, change = curve.fraction.to_numpy(), curve.metric_change.to_numpy().astype(np.float64)
-    moved = np.abs(change) / amount
+    moved = change / amount
     for side in family.sides:
         ways: Any = {"identity": curve.attrs["identity"], "coordinate": family.spacing, "side": side, "margin": 1.0}
         found = crossings.first_exit(fractions, moved, **ways)
@@ -77,7 +77,7 @@ def _rows(
         if not np.isnan(found.exit).any():  # where a metric is no number, how far it moved is not known
             middle = statistics.median_interval(found.exit, options.confidence)
         if len(moved) == 1:
-            half = metric_tables.half_width(curve, "metric_change", options.confidence) / amount
+            half = metric_tables.half_width(curve, "metric_change", options.confidence) / abs(amount)
             middle = middle._replace(low=np.nan, high=np.nan)
             if not np.isnan(half).any():
                 ends = crossings.first_exit(fractions, np.stack([moved[0] + half, moved[0] - half]), **ways).exit

@@ -35,9 +35,9 @@ class Digest:
         leaves = [np.ascontiguousarray(leaf) for leaf in jax.tree.leaves((x, y))]
         if not self.parts:
             self.parts = [hashlib.sha256() for _ in leaves]
-            self.kinds = [f"{leaf.dtype.str}{leaf.shape[1:]}" for leaf in leaves]
+            self.kinds = [f"{leaf.dtype.name}{leaf.shape[1:]}" for leaf in leaves]
         for part, leaf in zip(self.parts, leaves, strict=True):
-            part.update(leaf.data.cast("B") if leaf.size else b"")
+            part.update(leaf.reshape(-1).view(np.uint8))  # types such as bfloat16 have no buffers
         self.count += len(leaves[0])
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import json
 import time
@@ -96,9 +97,9 @@ def probe(
         [n, C] and labels [n], or [n, C] with one 1 a row; ``"tokens"``, logits [n, T, C] and labels [n, T], of which
         -100 counts for nothing; ``"binary"``, one logit [n] or [n, 1] and labels 0 and 1; ``"regression"``, outputs and
         real targets [n] or [n, K], of which nothing is counted and the squared error is averaged.
-      thresholds: how far the mean of a metric has to move from the unedited network's, by the metric's name, in its own
-        unit: `jaxdist.thresholds` gives the fractions at which it has.
-      fractions: of families that are swept at others than their grids, increasing.
+      thresholds: how far the mean of a metric rises from the unedited network's, or, below 0, falls, by the metric's
+        name, in its own unit: `jaxdist.thresholds` gives the fractions at which it first has.
+      fractions: of families that are swept at others than their grids, increasing; single units as well.
       source: inputs [N, ...], one for each training example, or [1, ...], whose values the family `patch` puts in place
         of the examples' own; of two splits {"train": ..., "test": ...}, unless one stands for all.
       show: true for progress on stderr, false for none, or a function that is called with it; by default a terminal
@@ -166,7 +167,8 @@ def probe(
     def measured(show: Show) -> xr.DataTree:
         began = time.perf_counter()
         context = Context(laid_out, targets, chosen, range(seeds), show, _at_once, classes=classes, averaged=averaged)
-        context = context._replace(grids=_grids(fractions, chosen.sweep.families), sizes=tokens)
+        grids = _grids(fractions, chosen.sweep.families)
+        context = context._replace(grids=grids, alone=grids, sizes=tokens)
         with tuning.using(**chosen.compute.together):
             groups = study.study({name: Subject(model, params)}, context)
         attrs = _attrs(chosen, splits, time.perf_counter() - began) | results.data_notes(odd)
@@ -218,6 +220,11 @@ def _options(given: Mapping[str, Any], test: Given | None, measured_on: str) -> 
     }
     for option, (register, of_function) in registers.items():
         if isinstance(given.get(option), tuple | list):
+            for each in given[option]:
+                if isinstance(each, functools.partial):
+                    raise InputError(
+                        f"{option}: a functools.partial has no name; give a function made by def around it"
+                    )
             records = [of_function(each) if inspect.isroutine(each) else each for each in given[option]]
             given[option] = [each if isinstance(each, str) else register.add(each).name for each in records]
     chosen = configs.options_by_name(given, where="probe")

@@ -35,6 +35,11 @@ def or_a_module(function: Callable[..., Result]) -> Callable[..., Result]:
                 f"{name}: a Linen module does not hold its parameters; give the two that "
                 "jaxdist.from_linen(module, variables) makes of it"
             )
+        if isinstance(module, (list, tuple)) and any(_maker(each) for each in module):
+            raise InputError(
+                f"{name}: expected one network, got a {type(module).__name__} of modules; of several seeds give the "
+                "function of one and each one's parameters, as jaxdist.from_nnx gives them, to probe with stacked=True"
+            )
         complete = _fits(signature, given, options)
         if complete and isinstance(module, nnx.Module):
             raise InputError(

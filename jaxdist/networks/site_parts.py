@@ -112,7 +112,9 @@ class _WithParts:
     def __call__(self, params: Params, x: Any) -> Any:
         traced = site_values.trace(self.model.logits, params, x)
         actions: list[tuple[Key, Action]] = [(Key(name, None, None), _marking(name)) for name in self.kept]
-        actions += [(part.key._replace(iteration=None), part.action) for part in self.parts]
+        # A part is marked in every iteration, once: which of them an edit is of is said by its key.
+        marked = dict.fromkeys(dataclasses.replace(each, key=each.key._replace(iteration=None)) for each in self.parts)
+        actions += [(part.key, part.action) for part in marked]
         leaves = traced.leaves(params, x)
         return traced.output(site_programs.run(traced.program.jaxpr, traced.program.consts, leaves, Job(actions))[0])
 

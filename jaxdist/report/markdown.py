@@ -222,9 +222,9 @@ def moved(frame: pd.DataFrame, told: Mapping[str, Told], options: StatisticsConf
     over = "its images" if (frame.over == "images").all() else "seeds"
     return table.markdown(
         "# Thresholds",
-        "The first fraction, walking outward from no edit, at which the mean of a metric has moved so far from the "
-        f"unedited network's, linear between points (for scale in its logarithm), with {level} % interval over {over}. "
-        "A > or < marks the end of the grid.",
+        "The first fraction, walking outward from no edit, at which the mean of a metric has risen so far from the "
+        "unedited network's, or, below 0, fallen, linear between points (for scale in its logarithm), with "
+        f"{level} % interval over {over}. A > or < marks the end of the grid.",
         moved_table(frame, told),
     )
 
@@ -235,7 +235,7 @@ def moved_table(frame: pd.DataFrame, told: Mapping[str, Told], title: str = "") 
         *map(Column, ("network", "site", "split")),
         Column("edit", least=16),
         Column("metric", take=lambda r: told[r.metric].words, least=12),
-        Column("moved", figures, "amount"),
+        Column("moved by", figures, "amount"),
         Column("fraction", take=lambda r: str(radius_of(r))),
     ]
     columns = [one for one in columns if one.heading not in ("network", "site") or frame[one.heading].nunique() > 1]

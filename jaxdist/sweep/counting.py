@@ -49,6 +49,8 @@ class Context(NamedTuple):
     """The seeds' numbers that random draws depend on, where `seeds` are not their own."""
     grids: Mapping[str, np.ndarray] | None = None
     """Fractions of families that are swept at others than their own, as in a run that grows."""
+    alone: Mapping[str, np.ndarray] | None = None
+    """Fractions at which single units are edited, of families for which these are given."""
     classes: int = 0
     """Of the labels, where metrics are averaged."""
     sizes: Mapping[str, int] | None = None

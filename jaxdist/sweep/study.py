@@ -177,8 +177,9 @@ def each_unit(
 ) -> dict[str, xr.Dataset]:
     """Each unit edited alone, at a few fractions of every family."""
     options = context.options.sweep
+    own = context.alone or {}
     grids: dict[str, np.ndarray] = {
-        name: np.asarray(families.get(name).few) for name in options.families if families.get(name).alone
+        name: np.asarray(own.get(name, families.get(name).few)) for name in options.families if families.get(name).alone
     }
     if not grids:
         return {}

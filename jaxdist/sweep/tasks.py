@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from jaxdist import registry
+from jaxdist import crossings, registry
 from jaxdist.config import Options, Task
 from jaxdist.errors import InputError
 from jaxdist.perturbations import families
@@ -39,6 +39,11 @@ def measured(task: Task, each: tuple[int, ...], options: Options, thresholds: Ma
     """
     for name, why in _refused(task, options):
         raise InputError(f"{name}: {why}, and these outputs are {WORDS[task]}; leave it out")
+    if options.sweep.units and not any(families.get(name).alone for name in options.sweep.families):
+        raise InputError(
+            f"units: single units are edited by families such as zero, scale, clip and offset, and none of "
+            f"{', '.join(options.sweep.families)} is like them; add one, or leave units out"
+        )
     names = list(options.sweep.metrics or ())
     if task == "regression" and not names:
         names = ["squared_error"]
@@ -75,7 +80,7 @@ def thresholds_of(given: Mapping[str, float] | None, names: Sequence[str] | None
     `names` are the metrics that are averaged anyway.
 
     Raises:
-      InputError: for a metric that is not known, and an amount that is no positive number.
+      InputError: for a metric that is not known, and an amount that is 0 or no finite number.
     """
     if given is None:
         return {}
@@ -84,7 +89,5 @@ def thresholds_of(given: Mapping[str, float] | None, names: Sequence[str] | None
     for name, amount in given.items():
         if name not in (*registry.COUNTED, *(names or ())):
             metrics.REGISTER.get(name)
-        number = (isinstance(amount, (int, float)) and not isinstance(amount, bool)) or hasattr(amount, "item")
-        if not number or not 0 < float(amount) < float("inf"):
-            raise InputError(f"thresholds: expected a positive amount for '{name}', in its own unit, got {amount!r}")
+        crossings.check_amount(name, amount)
     return {str(name): float(amount) for name, amount in given.items()}

@@ -67,15 +67,18 @@ def crossing(values: np.ndarray, amount: float, step: int) -> float:
 
 @pytest.mark.parametrize(("side", "step"), [("below", -1), ("above", 1)])
 def test_the_first_fraction_at_which_a_mean_has_moved(side, step, one):
-    table = jaxdist.thresholds(one)
-    row = table[(table.metric == "first") & (table.side == side)].iloc[0]
     change = np.stack([outputs(0, fraction)[:, 0] - outputs(0, 0)[:, 0] for fraction in GRID])
-    moved = abs(change.mean(1))
-    assert row["median"] == pytest.approx(crossing(moved, 0.2, step), rel=1e-4)
     half = stats.t.ppf(0.975, 100) * change.std(1, ddof=1) / np.sqrt(101)
-    ends = sorted(crossing(values, 0.2, step) for values in (moved + half, moved - half))
-    np.testing.assert_allclose([row.low, row.high], ends, rtol=1e-3)
-    assert (row.over, row.seeds, row.amount) == ("images", 1, 0.2)
+    reached = []
+    for sign in (1, -1):
+        row = jaxdist.thresholds(one, {"first": sign * 0.2}).set_index("side").loc[side]
+        moved = sign * change.mean(1)
+        reached.append(crossing(moved, 0.2, step))
+        assert row["median"] == pytest.approx(reached[-1], rel=1e-4)
+        ends = sorted(crossing(values, 0.2, step) for values in (moved + half, moved - half))
+        np.testing.assert_allclose([row.low, row.high], ends, rtol=1e-3)
+        assert (row.over, row.seeds, row.amount) == ("images", 1, sign * 0.2)
+    assert len(set(reached)) == 2, "it rises elsewhere than it falls"
 
 
 def test_flips_are_averaged_where_a_threshold_names_them(one):
@@ -98,7 +101,7 @@ def test_other_amounts_are_asked_of_the_result(one):
     assert (far.censored == 1).all()
     for amounts, sentence in (
         ({"kl": 0.1}, "thresholds: expected metrics that were averaged, flips, first, cross_entropy, got 'kl'"),
-        ({"first": -1}, "thresholds: expected a positive amount for 'first', in its own unit, got -1"),
+        ({"first": 0}, "thresholds: expected how far 'first' rises, or, below 0, falls, in its own unit, got 0"),
     ):
         with pytest.raises(InputError, match=sentence):
             jaxdist.thresholds(one, amounts)
@@ -116,7 +119,7 @@ def test_of_several_seeds_the_median_has_an_interval_over_them():
         metrics=(first,),
     )
     row = jaxdist.thresholds(result, {"first": 0.3}).iloc[1]
-    moved = [[abs(outputs(k, f)[:, 0].mean() - outputs(k, 0)[:, 0].mean()) for f in GRID] for k in range(SEEDS)]
+    moved = [[outputs(k, f)[:, 0].mean() - outputs(k, 0)[:, 0].mean() for f in GRID] for k in range(SEEDS)]
     each = np.sort([crossing(np.array(values), 0.3, 1) for values in moved])
     assert row.side == "above"
     np.testing.assert_allclose(row["median"], (each[2] + each[3]) / 2, rtol=1e-4)

@@ -221,3 +221,38 @@ def test_a_part_of_a_site_that_is_not_edited_or_whose_activation_mixes_units_is_
         probed(plain, sites=["h"], only={"a": {1: 1}})
     with pytest.raises(InputError, match=r"post: what follows 'h' makes something else of 'h\[:, 1\]' alone"):
         probed(plain, post={"h": jax.nn.softmax}, sites=None, only={"h": {1: 1}}, measured_on="pre")
+
+
+def test_one_part_at_two_iterations_is_edited_in_each_by_itself():
+    """Half of the way to 0: what would be done twice is seen, as it is not at 0 itself."""
+
+    def loss_by_hand(iteration, factor):
+        h, weights = X @ np.asarray(PARAMS["in"]), np.asarray(PARAMS["layers"])
+        for k, weight in enumerate(weights):
+            value = h @ weight
+            value[:, 0] *= factor if k == iteration else 1
+            h = np.tanh(value) + np.float32(0.3) * h
+        logits = np.float64(h @ np.asarray(PARAMS["out"]))
+        shifted = logits - logits.max(1, keepdims=True)
+        return (np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(Y)), Y]).mean()
+
+    keys = ["up@0", "up@2"]
+    options = {"families": ("zero",), "sites": keys, "layers": "each", "metrics": ("cross_entropy",)}
+    result = jaxdist.probe(
+        scanned, PARAMS, train=(X, Y), only={key: {1: 0} for key in keys}, fractions={"zero": [0, 0.5, 1]}, **options
+    )
+    means = result["zero"].metric_mean.squeeze()
+    for iteration in (0, 2):
+        expected = [loss_by_hand(iteration, factor) for factor in (1, 0.5, 0)]
+        np.testing.assert_allclose(means.sel(site=f"up[:, 0]@{iteration}"), expected, rtol=1e-5)
+
+
+def test_inputs_may_be_of_half_precision():
+    def widened(params, x):
+        return scanned(params, x.astype(jnp.float32))
+
+    options = {"sites": ["up"], "families": ("zero",)}
+    halves = X.astype(jnp.bfloat16)
+    results = [jaxdist.probe(widened, PARAMS, train=(x, Y), **options) for x in (halves, np.float32(halves), X)]
+    np.testing.assert_array_equal(results[0]["zero"].agree, results[1]["zero"].agree)
+    assert len({result.attrs["data_digest"] for result in results}) == 3

@@ -516,3 +516,13 @@ def test_inputs_may_be_several_arrays_by_name(given):
         np.testing.assert_array_equal(several[family].correct, single[family].correct)
     with pytest.raises(InputError, match="train: expected as many examples of each input, got 200 of 'values', 199 of"):
         jaxdist.probe(masked, params, train=({"values": x, "mask": mask[1:]}, y), sites=["layers/0"])
+
+
+def test_single_units_are_edited_at_given_fractions_by_families_that_can(given):
+    params, x, y = given
+    options = {"train": (x, y), "sites": ["layers/0"], "output": "logits", "units": True}
+    result = jaxdist.probe(mlp_of, params, families=("zero", "mean"), fractions={"zero": [0, 0.3, 1]}, **options)
+    assert result["units_zero"].fraction.values.tolist() == [0, 0.3, 1]
+    assert (result["units_zero"].agree.sel(fraction=0) == len(y)).all()
+    with pytest.raises(InputError, match="units: single units are edited by families such as zero"):
+        jaxdist.probe(mlp_of, params, families=("mean", "resample"), **options)

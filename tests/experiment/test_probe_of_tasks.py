@@ -372,7 +372,9 @@ REFUSED = {
         "metric 'accuracy': is of classes, and these outputs are real",
     ),
     "no metric": (3, HALVES, {"thresholds": {"losses": 0.1}}, "unknown metric 'losses'"),
-    "no amount": (3, HALVES, {"thresholds": {"kl": 0}}, "thresholds: expected a positive amount for 'kl', in its own"),
+    "several amounts": (3, HALVES, {"thresholds": {"kl": np.ones(2)}}, "thresholds: expected how far 'kl' rises"),
+    "words": (3, HALVES, {"thresholds": {"kl": np.array("x")}}, "thresholds: expected how far 'kl' rises"),
+    "no amount": (3, HALVES, {"thresholds": {"kl": 0}}, "thresholds: expected how far 'kl' rises, or, below 0"),
 }
 
 
