@@ -109,16 +109,38 @@ def with_sources(splits: Splits, given: Any) -> dict[str, Split]:
     return {name: dataclasses.replace(split, source=sources[name]) for name, split in splits.items()}
 
 
+def at_once(splits: Splits, options: Options, why: str) -> tuple[Options, str]:
+    """Options by which each split is one block, for a network whose outputs depend on an example's place in it.
+
+    They are then those of a call with the whole split. Returns them, and a sentence that says so.
+
+    Raises:
+      InputError: for what cannot be had at once: batches, doses, and values of other examples.
+    """
+    sweep = options.sweep
+    asked = {"batches": any(split.batches for split in splits.values()), "dose": sweep.dose, "matched": sweep.matched}
+    asked |= {f"family '{name}'": families.target_of(name) == "example" for name in sweep.families}
+    for name, given in asked.items():
+        if given:
+            raise InputError(
+                f"apply: an example's outputs depend on its place in the block ({why}), which {name} would change; "
+                "draw by a key of each example, as jax.vmap over keys, or leave that out"
+            )
+    block = max(split.total for split in splits.values())
+    compute = dataclasses.replace(options.compute, block=block)
+    return dataclasses.replace(options, compute=compute), f"each split is computed as one block, since {why}"
+
+
 def notes(splits: Splits, classes: int) -> tuple[str, ...]:
     """What is odd of examples that are all held, as `oddities.notes` says; raises as it does."""
     pairs = {name: (split.x, split.y) for name, split in splits.items() if split.y is not None}
     return oddities.notes(pairs, classes, what="examples", one_class=True) if len(pairs) == len(splits) else ()
 
 
-def placed(splits: Splits, mesh: Mesh) -> dict[str, Examples]:
-    """The splits laid out, in shared arrays where they are alike; those of another size or type lie by themselves."""
+def placed(splits: Splits, mesh: Mesh, *, apart: bool = False) -> dict[str, Examples]:
+    """The splits laid out, in shared arrays where they are alike and not to lie `apart`; others lie by themselves."""
     held = {name: ((split.x, split.source), split.y) for name, split in splits.items() if split.y is not None}
-    alike = len({devices.kind_of(pair) for pair in held.values()}) == 1
+    alike = not apart and len({devices.kind_of(pair) for pair in held.values()}) == 1
     laid_out = devices.place_splits(held, mesh, dtype=None) if alike else {}
     for name, (both, y) in held.items() if not alike else ():
         laid_out[name] = devices.place(both, y, mesh, dtype=None)

@@ -160,9 +160,14 @@ def probe(
         networks_model.check_together(listed, together)
     # Networks that are not finite are left out, so the mesh is that of the others.
     finite = [not array for array in unedited.not_finite_weights(params)]
-    laid_out = own_examples.placed(splits, devices.make_mesh(seeds=sum(finite) or seeds))
+    verdict = _rows_of(model, params, splits)
+    if verdict.place:
+        chosen, note = own_examples.at_once(splits, chosen, str(verdict))
+        odd = (*odd, note)
+    mesh = devices.make_mesh(jax.devices()[:1] if verdict.place else None, seeds=sum(finite) or seeds)
+    laid_out = own_examples.placed(splits, mesh, apart=verdict.place)
     with tuning.using(**chosen.compute.together):
-        _refuse_dependent(model, params, splits, laid_out, tuple(names), chosen, finite)
+        _refuse_dependent(model, params, splits, laid_out, tuple(names), chosen, finite, verdict)
 
     def measured(show: Show) -> xr.DataTree:
         began = time.perf_counter()
@@ -253,6 +258,12 @@ def _at_once(name: str, compute: Callable[[], tuple[Any, ...]]) -> tuple[Any, ..
     return compute()
 
 
+def _rows_of(model: Model, params: Params, splits: own_examples.Splits) -> rows.Verdict:
+    """Whether the program of one network keeps examples apart."""
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
+    return rows.examine(model.logits, one, devices.rows(splits["train"].x, slice(0, 1)))
+
+
 def _refuse_dependent(
     model: Model,
     params: Params,
@@ -261,8 +272,9 @@ def _refuse_dependent(
     sites: tuple[str, ...],
     options: Options,
     finite: Sequence[bool],
+    verdict: rows.Verdict,
 ) -> None:
-    """Prove by the network's program that examples stay apart, or else look at every network with finite weights.
+    """Refuse a network whose program does not keep examples apart, or else look at every one with finite weights.
 
     First of all, sites have to hold all examples of a block.
 
@@ -281,8 +293,7 @@ def _refuse_dependent(
         for size in swept_in(split, listed):
             x_block = jax.tree.map(lambda leaf, size=size: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), x)
             own_networks.check_block(model, sites, listed, one, x_block)
-    verdict = rows.examine(model.logits, one, devices.rows(inputs["train"], slice(0, 1)))
-    if verdict.independent:
+    if verdict.independent or verdict.place:
         return
     if verdict.independent is False:
         raise InputError(

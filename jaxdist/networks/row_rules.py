@@ -54,6 +54,8 @@ class Verdict(NamedTuple):
     axes: tuple[int | None, ...] = ()
     """For each of `site_values.Traced.every_site` the axis of its value that holds the examples, one entry for each;
     None where there is none, and where nothing is proved."""
+    place: bool = False
+    """Whether they are not independent by an example's place in the block alone, and each by no other example."""
 
     def __str__(self) -> str:
         return self.reason + (f", in {self.line}" if self.line else "")
@@ -66,6 +68,14 @@ class StopSearchError(Exception):
         super().__init__(reason)
         name = {"jaxdist_site": "a site"}.get(eqn.primitive.name, eqn.primitive.name)
         self.verdict = Verdict(None if undecided else False, f"{name} {reason}", line_of(eqn))
+
+
+class PlaceError(StopSearchError):
+    """An example's value depends on its place in the block; the search may go on with `state` and keep that in mind."""
+
+    def __init__(self, eqn: core.JaxprEqn, reason: str, state: State, *, undecided: bool = False) -> None:
+        super().__init__(eqn, reason, undecided=undecided)
+        self.state = state
 
 
 def line_of(eqn: core.JaxprEqn) -> str:
@@ -164,10 +174,11 @@ def join(eqn: core.JaxprEqn, states: Sequence[State]) -> State:
         raise StopSearchError(eqn, "brings each example together with others")
     (state,) = by_example
     if any(state.axis in each.varies for each in fixed):
-        raise StopSearchError(
+        raise PlaceError(
             eqn,
             "brings in an array with an entry for each row of the block, so that an example's outputs depend on its "
             "place in it",
+            state,
             undecided=state.inner != 1,
         )
     return state
@@ -434,8 +445,8 @@ def _drawn(eqn: core.JaxprEqn, states: Sequence[State]) -> State:
     """Numbers that are drawn by keys, each for what it is given."""
     keys, values = states[0], states[1]
     if isinstance(values, ByExample) and isinstance(keys, Fixed) and values.axis >= len(shape_of(eqn.invars[0])):
-        raise StopSearchError(
-            eqn, "draws for the whole block by one key, so that an example's outputs depend on its place"
+        raise PlaceError(
+            eqn, "draws for the whole block by one key, so that an example's outputs depend on its place", values
         )
     return join(eqn, [keys, values])
 

@@ -20,8 +20,10 @@ from jax.extend import core
 from jaxdist.formatting import counted
 from jaxdist.networks import site_values
 from jaxdist.networks.row_rules import (
+    ELEMENTWISE,
     ByExample,
     Fixed,
+    PlaceError,
     Single,
     State,
     StopSearchError,
@@ -64,7 +66,7 @@ def examine(apply: Callable[..., Any], params: Params, x: Any) -> Verdict:
             return Verdict(None, reason)
     count = len(jax.tree.leaves(params))
     followed = [_follow(traced, count, number) for traced, number in zip(programs, NUMBERS, strict=True)]
-    (verdict, loops), (other, other_loops) = followed
+    (verdict, loops, places), (other, other_loops, _) = followed
     if verdict.independent is not True:
         return verdict
     if other[:2] != verdict[:2] or other.axes != verdict.axes:
@@ -72,6 +74,8 @@ def examine(apply: Callable[..., Any], params: Params, x: Any) -> Verdict:
     use = _use_of_number(*(traced.program for traced in programs))
     if use is None and loops and other_loops:
         use = Verdict(False, "scan goes round as often as there are examples", loops[0])
+    if use is None and places:
+        use = places[0]._replace(place=True)
     return verdict if use is None else use
 
 
@@ -80,8 +84,9 @@ def _with_length(leaf: Any, number: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((number, *shape.shape[1:]), shape.dtype)
 
 
-def _follow(traced: site_values.Traced, count: int, number: int) -> tuple[Verdict, list[str]]:
-    """The verdict for so many examples, and the lines of loops of that length that are none over examples."""
+def _follow(traced: site_values.Traced, count: int, number: int) -> tuple[Verdict, list[str], list[Verdict]]:
+    """The verdict for so many examples, the lines of loops of that length that are none over examples, and where an
+    example's place comes in, which the verdict leaves out."""
     jaxpr = traced.program.jaxpr
     states: list[State] = [all_axes(var) if k < count else ByExample(0) for k, var in enumerate(jaxpr.invars)]
     search = _Search(number)
@@ -89,12 +94,12 @@ def _follow(traced: site_values.Traced, count: int, number: int) -> tuple[Verdic
         consts = [constant(value) for value in traced.program.consts]
         search.follow(jaxpr, consts, states, ())
     except StopSearchError as stop:
-        return stop.verdict, []
+        return stop.verdict, [], []
     axes = []
     for path in _paths(jaxpr, ()):
         state = search.sites.get(path)
         axes.append(state.axis if isinstance(state, ByExample) and state.inner == 1 else None)
-    return Verdict(True, axes=tuple(axes)), search.loops
+    return Verdict(True, axes=tuple(axes)), search.loops, search.places
 
 
 _Path: TypeAlias = tuple[int, ...]
@@ -116,6 +121,7 @@ class _Search:
         self.number = number
         self.sites: dict[_Path, State] = {}
         self.loops: list[str] = []
+        self.places: list[Verdict] = []
 
     def follow(self, jaxpr: core.Jaxpr, consts: Sequence[State], states: Sequence[State], path: _Path) -> list[State]:
         """The states of a program's outputs, of those of its inputs."""
@@ -168,7 +174,14 @@ class _Search:
             return [reshaped(eqn, states[0], self.number)]
         if all(isinstance(state, Fixed) for state in states):
             return fixed_outputs(eqn, states)  # type: ignore[arg-type]  # all are Fixed, as just seen
-        return [moved_by(eqn, states)] * len(eqn.outvars)
+        try:
+            state = moved_by(eqn, states)
+        except PlaceError as at:
+            if name not in ELEMENTWISE and name != "random_gamma":
+                raise
+            self.places.append(at.verdict)
+            state = at.state
+        return [state] * len(eqn.outvars)
 
     def _scan(self, eqn: core.JaxprEqn, states: list[State], path: _Path) -> list[State]:
         static, (jaxpr, own) = eqn.params, closed(eqn.params["jaxpr"])
