@@ -72,7 +72,7 @@ def _of_single(y: np.ndarray, rows: int, split: str, *, real: bool) -> Task:
     if not (real or two) and y.dtype.kind in "iu":
         raise InputError(
             f"{split}: the labels are integers from {y.min()} to {y.max()} where the network gives one number each; "
-            "give logits of all classes, or task='regression' where they are targets"
+            "give 0 and 1 for two classes, logits of all classes, or task='regression' where they are targets"
         )
     return "regression" if real else "binary"
 

@@ -98,6 +98,11 @@ def stacked(params: Params, *, several: bool) -> tuple[Params, int]:
     arrays = []
     for path, leaf in leaves:
         where = f"params: the values at params{jax.tree_util.keystr(path)}"
+        if callable(leaf) and not hasattr(leaf, "dtype"):
+            raise InputError(
+                f"{where} are a function; expected arrays alone, as equinox.filter(module, equinox.is_array) gives "
+                "those of a module of Equinox, and jaxdist.from_equinox(module) with a function"
+            )
         values = own_data.numbers(own_data.array(leaf, where), where, finite=False)
         arrays.append(values if several else values[None])
     leading = {values.shape[:1] for values in arrays}

@@ -283,6 +283,7 @@ LEAVES = {
         r"params: the values at params\['more'\] cannot be read as an array from PRNGKey",
     ),
     "a large integer": (2**40, r"params: the values at params\['more'\] hold 1099511627776, which int32 cannot hold"),
+    "a function": (jax.nn.relu, r"params: the values at params\['more'\] are a function; expected arrays alone"),
     "an object": (object(), r"params: the values at params\['more'\] are of object"),
 }
 
