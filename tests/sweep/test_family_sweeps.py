@@ -298,7 +298,7 @@ def test_doses_of_sites_that_are_only_edited_together_are_refused(sourced):
 
 def test_activations_that_are_negative_are_not_erased_as_small(sourced):
     low, high = np.array([-0.5, 0.0]), np.array([1.0, 1.0])
-    with pytest.raises(InputError, match="needs activations that are never negative"):
+    with pytest.raises(InputError, match=r"needs ranges that are never negative.*use rule .minmax. or .quantile."):
         families.check("floor", Ranges(low, high, np.array([False, False])), SweepConfig())
     families.check("floor", Ranges(low, high, np.array([True, False])), SweepConfig())
 
