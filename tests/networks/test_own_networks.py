@@ -66,12 +66,12 @@ OUTPUTS = {
     ),
     "one class": (
         lambda z: z[:, :1],
-        "integers from 0 to 3 where the network gives one number each; give logits of all",
+        "integers from 0 to 3 where the network gives one number each; give 0 and 1 for two classes, logits of all",
     ),
     "no class": (lambda z: z[:, :0], "at least two classes, got 0, of which"),
     "no axis of classes": (
         lambda z: z[:, 0],
-        "integers from 0 to 3 where the network gives one number each; give logits of all",
+        "integers from 0 to 3 where the network gives one number each; give 0 and 1 for two classes, logits of all",
     ),
     "a class a token": (lambda z: jnp.stack([z] * 3, 1), r"got shape \(2, 3, 4\) for two .* as logits\[:, -1\]$"),
     "an axis too few for one": (lambda z: z.squeeze(), r"got shape \(4,\) for one example$"),
