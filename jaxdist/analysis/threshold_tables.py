@@ -72,10 +72,10 @@ def _rows(
     moved = change / amount
     for side in family.sides:
         ways: Any = {"identity": curve.attrs["identity"], "coordinate": family.spacing, "side": side, "margin": 1.0}
-        found = crossings.first_exit(fractions, moved, **ways)
+        exits = crossings.first_exit(fractions, moved, **ways)
         middle = statistics.NO_MEDIAN
-        if not np.isnan(found.exit).any():  # where a metric is no number, how far it moved is not known
-            middle = statistics.median_interval(found.exit, options.confidence)
+        if not np.isnan(exits.exit).any():  # where a metric is no number, how far it moved is not known
+            middle = statistics.median_interval(exits.exit, options.confidence)
         if len(moved) == 1:
             half = metric_tables.half_width(curve, "metric_change", options.confidence) / abs(amount)
             middle = middle._replace(low=np.nan, high=np.nan)
@@ -91,6 +91,6 @@ def _rows(
             **middle._asdict(),
             "grid_end": fractions[0 if side == "below" else -1],
             "seeds": len(moved),
-            "censored": int(found.censored.sum()),
+            "censored": int(exits.censored.sum()),
             "over": "seeds" if len(moved) > 1 else "images",
         }

@@ -185,8 +185,8 @@ def _over_chunks(
     # What walks more than once, or chooses something by a first block, is refused before it comes to this.
     assert isinstance(measure, Reducer), measure
     assert not measure.rehearses, measure
-    one = {**static, "measure": _OfChunk(measure), "mesh": examples.mesh}
-    states = (to_host(_run(*networks, chunk, **one)) for chunk in examples.chunks())
+    chosen = {**static, "measure": _OfChunk(measure), "mesh": examples.mesh}
+    states = (to_host(_run(*networks, chunk, **chosen)) for chunk in examples.chunks())
     return _finished(measure, functools.reduce(functools.partial(_merged, measure), states), np.int32(examples.total))
 
 

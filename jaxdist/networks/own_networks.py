@@ -288,7 +288,7 @@ def expanded(keys: Sequence[str], sites: Sites) -> Sequence[str]:
     """
     if isinstance(keys, str) or not all(isinstance(key, str) for key in keys):
         return keys  # refused by `check_sites`
-    each = ([site_values.written(one) for one in sites.traced.keys(key)] for key in keys)
+    each = ([site_values.written(site) for site in sites.traced.keys(key)] for key in keys)
     return tuple(itertools.chain(*each))
 
 

@@ -141,8 +141,8 @@ def _shape_of_edit(family: Family, units: int = 1) -> Any:
 
 def target_of(name: str) -> edits.Target | None:
     """What a family leads values towards that is not known from ranges, if anything."""
-    known = get(name)
-    return _shape_of_edit(known).of if known.kind == "toward" else None
+    record = get(name)
+    return _shape_of_edit(record).of if record.kind == "toward" else None
 
 
 def coarse_grid(family: str, step: int = 5) -> np.ndarray:

@@ -29,28 +29,25 @@ def towards_zero(ranges: Ranges, fraction: Array) -> Affine:
     return edits.unedited(ranges.low.size)._replace(scale=jnp.full_like(ranges.low, 1 - fraction))
 
 
-ZERO = Family(
+_record = functools.partial(Family, grid=grid, few=(0.5, 1.0), unit="way")
+"""What the records of all these families have in common."""
+
+ZERO = _record(
     name="zero",
     text=FAMILIES["zero"],
     edit=towards_zero,
-    grid=grid,
     above="zeroed by",
-    few=(0.5, 1.0),
-    unit="way",
     label="zero: towards 0",
     effect="scale",
     dash="dashed",
 )
 
-MEAN = Family(
+MEAN = _record(
     name="mean",
     text=FAMILIES["mean"],
     edit=towards_zero,  # the means, which are no part of the ranges, are added where the sweep has measured them
-    grid=grid,
     above="averaged by",
     kind="mean",
-    few=(0.5, 1.0),
-    unit="way",
     label="mean: towards the unit's mean",
     effect="other",
     dash="dashed",
@@ -63,44 +60,35 @@ def toward(of: edits.Target, ranges: Ranges, fraction: Array, key: Array | None 
     return Toward(jnp.full_like(ranges.low, fraction), drawn, jnp.int32(0), of)
 
 
-RESAMPLE = Family(
+RESAMPLE = _record(
     name="resample",
     text=FAMILIES["resample"],
     edit=functools.partial(toward, "example"),
-    grid=grid,
     above="resampled by",
     kind="toward",
     random=True,
-    few=(0.5, 1.0),
-    unit="way",
     label="resample: towards another example",
     effect="control",
     dash="dashed",
 )
 
-PATCH = Family(
+PATCH = _record(
     name="patch",
     text=FAMILIES["patch"],
     edit=functools.partial(toward, "source"),
-    grid=grid,
     above="patched by",
     kind="toward",
-    few=(0.5, 1.0),
-    unit="way",
     label="patch: towards the source",
     effect="other",
     dash="mixed",
 )
 
-MEAN_POSITION = Family(
+MEAN_POSITION = _record(
     name="mean_position",
     text=FAMILIES["mean_position"],
     edit=functools.partial(toward, "mean"),
-    grid=grid,
     above="position mean by",
     kind="toward",
-    few=(0.5, 1.0),
-    unit="way",
     label="mean position: towards each position's mean",
     effect="other",
     dash="dotted",

@@ -238,7 +238,7 @@ def moved_table(frame: pd.DataFrame, told: Mapping[str, Told], title: str = "") 
         Column("moved by", figures, "amount"),
         Column("fraction", take=lambda r: str(radius_of(r))),
     ]
-    columns = [one for one in columns if one.heading not in ("network", "site") or frame[one.heading].nunique() > 1]
+    columns = [each for each in columns if each.heading not in ("network", "site") or frame[each.heading].nunique() > 1]
     return table.of_rows(title, frame.itertuples(), columns)
 
 

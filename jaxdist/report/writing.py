@@ -224,10 +224,10 @@ def plot(
     """
     chosen = results.options_of(result).statistics if options is None else options
     told = metric_tables.told(result)
-    known = [*(["accuracy"] if any(True for _ in every_series(result)) else []), *told]
-    metric = next(iter(known), "accuracy") if metric is None else metric
-    if metric not in known:
-        listed = ", ".join(dict.fromkeys(known)) or "none"
+    names = [*(["accuracy"] if any(True for _ in every_series(result)) else []), *told]
+    metric = next(iter(names), "accuracy") if metric is None else metric
+    if metric not in names:
+        listed = ", ".join(dict.fromkeys(names)) or "none"
         raise InputError(f"plot: expected a metric of the result, which are {listed}, got {metric!r}")
     points = tables.points(result, chosen) if metric == "accuracy" else metric_tables.points(result, chosen)
     site, split = site or str(points.site.iloc[0]), split or tables.main_split(points)

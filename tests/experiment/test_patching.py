@@ -235,7 +235,9 @@ def test_real_networks_are_patched_as_by_hand(kind):
     _, others = jaxdist.read(apply, params, other, sites)
 
     def counted(site, target, p):
-        edit = lambda value: ((1 - p) * value + p * target).astype(value.dtype)  # noqa: E731
+        def edit(value):
+            return ((1 - p) * value + p * target).astype(value.dtype)
+
         return (np.asarray(jaxdist.edit(apply, params, x, {site: edit})).argmax(-1) == classes).sum()
 
     changed = 0
