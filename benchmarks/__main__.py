@@ -4,6 +4,7 @@
   sweep    speed of a sweep of all 325 points, beside every other way to do it
   train    speed of a training step, beside every other way to do it, and how exact its gradients are
   scaling  how the cost grows with images, points, networks and devices
+  staircase  what training and a sweep gain where blocks are cut to the pixels that they need
   adapters what named sites and Flax modules cost, beside a kernel written by hand
 
 --data-dir is a folder of MNIST's IDX files. Without one, speed is measured on made-up images of the same shape, which
@@ -22,7 +23,7 @@ from typing import Any
 
 import jax
 
-from benchmarks import adapters, parity, scaling, show, sweep, train
+from benchmarks import adapters, parity, scaling, show, staircase, sweep, train
 from jaxdist.compute import devices
 from jaxdist.errors import InputError
 
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "sweep": sweep.run,
     "train": train.run,
     "scaling": scaling.run,
+    "staircase": staircase.run,
     "adapters": adapters.run,
 }
 
@@ -49,7 +51,7 @@ def main() -> int:
         return 2
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    if options.figure:
+    if options.figure and options.what != "staircase":  # which needs the images
         show.figure(found, options.figure)
     return 0 if found.get("agrees", True) else 1
 
@@ -63,15 +65,19 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--data-dir", help="folder of MNIST's IDX files")
     parser.add_argument("--steps", type=_positive, default=200, help="parity: updates to compare [200]")
     parser.add_argument("--repeats", type=_positive, help="rounds of timing, after one that compiles [10; --quick: 3]")
-    parser.add_argument("--seeds", type=_positive, default=4, help="train: networks at once [4]")
+    parser.add_argument("--seeds", type=_positive, default=4, help="train, staircase: networks at once [4]")
     parser.add_argument("--devices", type=_positive, help="CPU devices; scaling: only this number [all cores]")
-    parser.add_argument("--only", help="sweep, train, adapters: only these contenders, as a,b,c [all]")
+    parser.add_argument("--only", help="sweep, train, staircase, adapters: only these contenders, as a,b,c [all]")
     parser.add_argument("--quick", action="store_true", help="small and few: only to see that it runs")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
-    parser.add_argument("--figure", type=Path, help="sweep, train: also draw a bar for each contender into this file")
+    parser.add_argument(
+        "--figure",
+        type=Path,
+        help="sweep, train: also draw a bar for each contender into this file; staircase: the staircase",
+    )
     options = parser.parse_args(arguments)
-    if options.figure and options.what not in ("sweep", "train"):
-        parser.error("--figure: only sweep and train have contenders to draw")
+    if options.figure and options.what not in ("sweep", "train", "staircase"):
+        parser.error("--figure: only sweep, train and staircase have something to draw")
     options.repeats = options.repeats or (3 if options.quick else 10)
     return options
 

@@ -105,7 +105,8 @@ def make_contenders(images: Images, families: Families) -> dict[str, Contender]:
     """Every contender, on the same weights, the same edits and the same images."""
     initial = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], parity.initial_weights(images, seed=0))
     params = mlp.narrow(jax_contenders.trained(initial, ACTIVATION, images, WARM_UP_STEPS), images.used)
-    examples, _ = inputs.place(images)
+    # All contenders multiply all pixels.
+    examples = inputs.place(images, in_order=True).splits["train"]
     site, model = jax_contenders.SITE, mlp.model(ACTIVATION)
     measured = ranges.measure(model, params, examples, (site,))[site]
     made = joined(measured, dict(families), SweepConfig())

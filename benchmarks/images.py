@@ -9,11 +9,12 @@ import numpy as np
 
 from jaxdist import config as configs
 from jaxdist import data
-from jaxdist.compute import Backend, Examples, devices, products
-from jaxdist.data import in_cache_lines, nonzero
+from jaxdist.compute import Backend, devices
+from jaxdist.data import LaidOut, in_cache_lines, lay_out, nonzero
 from jaxdist.formatting import counted
 
-FEATURES, CLASSES = 784, 10
+SIDE, CLASSES = 28, 10
+FEATURES = SIDE * SIDE
 
 
 class Images(NamedTuple):
@@ -27,7 +28,7 @@ class Images(NamedTuple):
 
     @property
     def used(self) -> np.ndarray:
-        """[D] bool: the inputs that a run in float32 keeps, of those that are zero in every image only a few."""
+        """[D] bool: the inputs that are kept where every image has all of them, with a few that are zero in all."""
         return in_cache_lines(self.nonzero)
 
     @property
@@ -65,14 +66,20 @@ def for_speed(options: argparse.Namespace) -> Images:
 
 
 def made_up(train: int, test: int) -> Images:
-    """Images of MNIST's shape that need no download: ten random patterns, one a class, under heavy noise."""
+    """Images of MNIST's shape that need no download: ten random patterns, one a class, under heavy noise.
+
+    Each is black beyond some distance from its middle, so that as many pixels are needed as of MNIST's.
+    """
     rng = np.random.default_rng(0)
+    middle = (SIDE - 1) / 2
+    distance = np.hypot(*np.indices((SIDE, SIDE)) - middle).ravel()
     patterns = rng.integers(0, 256, (CLASSES, FEATURES)) * (rng.random((CLASSES, FEATURES)) < 0.2)
 
     def split(count: int) -> tuple[np.ndarray, np.ndarray]:
         labels = rng.integers(0, CLASSES, count).astype(np.int32)
         noise = rng.integers(0, 256, (count, FEATURES)) * (rng.random((count, FEATURES)) < 0.2)
-        return np.maximum(patterns[labels] // 2, noise).astype(np.float32), labels
+        within = distance <= rng.normal(11, 1.5, (count, 1))
+        return (np.maximum(patterns[labels] // 2, noise) * within).astype(np.float32), labels
 
     return Images(
         *split(train),
@@ -81,18 +88,27 @@ def made_up(train: int, test: int) -> Images:
     )
 
 
-def place(
-    images: Images, *, seeds: int = 1, drop_unused: bool = True, backend: Backend = "float32"
-) -> tuple[Examples, Examples]:
-    """Lay both splits out over all of JAX's devices, as a run does for so many seeds and a backend.
+def place(images: Images, *, seeds: int = 1, backend: Backend = "float32", in_order: bool = False) -> LaidOut:
+    """Lay both splits, train and test, out over all of JAX's devices, as a run does for so many seeds and a backend.
 
     Raises `InputError` if a backend other than float32 is to multiply what are no integers 0..255.
     """
-    mesh = devices.make_mesh(seeds=seeds)
-    kept = images.used if drop_unused else np.ones(images.train_x.shape[1], bool)
+    splits = {"train": (images.train_x, images.train_y), "test": (images.test_x, images.test_y)}
+    return lay_out(splits, devices.make_mesh(seeds=seeds), backend, in_order=in_order)
 
-    def split(x: np.ndarray, y: np.ndarray) -> Examples:
-        stored = x[:, kept] if backend == "float32" else products.pack(products.as_pixels(x[:, kept]), backend)
-        return devices.place(stored, y, mesh, dtype=stored.dtype)
 
-    return split(images.train_x, images.train_y), split(images.test_x, images.test_y)
+def multiplied(images: Images, laid_out: LaidOut) -> float:
+    """The pixels of a training image that are multiplied, on average."""
+    examples = laid_out.splits["train"]
+    if not examples.widths:
+        return float(examples.x.shape[1])
+    return float(np.asarray(examples.widths)[steps(images, laid_out)].mean())
+
+
+def steps(images: Images, laid_out: LaidOut) -> np.ndarray:
+    """The step of the staircase that each training image is on, [N], in the images' own order."""
+    examples = laid_out.splits["train"]
+    total, mesh = len(images.train_y), devices.mesh_of(examples)
+    share, first = devices.share_of(total, mesh), int(examples.first)
+    each = np.asarray(examples.step).reshape(mesh.shape[devices.DATA], -1)[:, first : first + share].ravel()[:total]
+    return each[np.asarray(examples.places)[:total]]

@@ -65,11 +65,13 @@ def jaxdist_sweep(
     activation: str,
     images: Images,
     families: Sequence[tuple[str, np.ndarray]],
+    *,
+    in_order: bool = False,
 ) -> Run:
     """Ranges, edits and sweep of stacked networks, as a run of jaxdist does them; counts of the first network."""
-    model = mlp.model(activation)
-    train_set, _ = place(images, seeds=jax.tree.leaves(params)[0].shape[0])
-    narrow = mlp.narrow(params, images.used)
+    laid_out = place(images, seeds=jax.tree.leaves(params)[0].shape[0], in_order=in_order)
+    model, train_set = mlp.model(activation, background=laid_out.background), laid_out.splits["train"]
+    narrow = mlp.narrow(params, laid_out.used)
 
     def run() -> np.ndarray:
         measured = ranges.measure(model, narrow, train_set, (SITE,))[SITE]
@@ -81,8 +83,8 @@ def jaxdist_sweep(
 
 def trained(params: Params, activation: str, images: Images, steps: int) -> Params:
     """Stacked networks after some of the paper's updates, by jaxdist, all D inputs."""
-    after = jaxdist_trainer(params, activation, images, steps=steps)().params
-    return mlp.widen(after, images.used, params)
+    train, used = jaxdist_trainer(params, activation, images, steps=steps)
+    return mlp.widen(train().params, used, params)
 
 
 def naive_train(params: Params, activation: str, images: Images, *, steps: int, learning_rate: float) -> Run:
@@ -112,10 +114,19 @@ def naive_train(params: Params, activation: str, images: Images, *, steps: int, 
 
 
 def jaxdist_train(
-    params: Params, activation: str, images: Images, *, steps: int, learning_rate: float, backend: Backend = "float32"
+    params: Params,
+    activation: str,
+    images: Images,
+    *,
+    steps: int,
+    learning_rate: float,
+    backend: Backend = "float32",
+    in_order: bool = False,
 ) -> Run:
     """`jaxdist.networks.training.train` of stacked networks; it measures once more than it updates."""
-    train = jaxdist_trainer(params, activation, images, steps=steps, learning_rate=learning_rate, backend=backend)
+    train, _ = jaxdist_trainer(
+        params, activation, images, steps=steps, learning_rate=learning_rate, backend=backend, in_order=in_order
+    )
 
     def run() -> np.ndarray:
         metrics = train().metrics

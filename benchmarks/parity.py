@@ -124,7 +124,7 @@ def compare(images: Images, activation: str, *, steps: int, seed: int = 0, hidde
     _, torchs = torch_train(train_set)
     _, reordered = torch_train(paper_torch.as_tensors(images.train_x[order], images.train_y[order]))
     stacked = jax.tree.map(lambda leaf: jax.numpy.asarray(leaf)[None], initial)
-    ours = jax.tree.map(np.asarray, jaxdist_trainer(stacked, activation, images, steps=steps)()[1])
+    ours = jax.tree.map(np.asarray, jaxdist_trainer(stacked, activation, images, steps=steps)[0]()[1])
 
     trained_on, tested_on = len(images.train_y), len(images.test_y)
     # Entry k of ours belongs to the weights after k updates; PyTorch's test accuracy is taken after the update.
@@ -170,32 +170,35 @@ def jaxdist_trainer(
     steps: int,
     learning_rate: float = LEARNING_RATE,
     backend: Backend = "float32",
-) -> Callable[[], training.Trained]:
-    """Training of stacked networks as a run of jaxdist does it, on the pixels that it uses.
+    in_order: bool = False,
+) -> tuple[Callable[[], training.Trained], np.ndarray]:
+    """Training of stacked networks as a run of jaxdist does it, and the pixels [K] that it uses.
 
-    Calling it gives the parameters of the used pixels and the metrics [steps + 1, S].
+    Calling it gives the parameters of these pixels and the metrics [steps + 1, S].
     """
-    train_set, test_set = place(images, seeds=jax.tree.leaves(params)[0].shape[0], backend=backend)
-    return functools.partial(
+    laid_out = place(images, seeds=jax.tree.leaves(params)[0].shape[0], backend=backend, in_order=in_order)
+    train = functools.partial(
         training.train,
-        mlp.model(activation),
-        mlp.narrow(params, images.used),
-        train_set,
-        test_set,
+        mlp.model(activation, background=laid_out.background),
+        mlp.narrow(params, laid_out.used),
+        laid_out.splits["train"],
+        laid_out.splits["test"],
         steps=steps,
         optimizer=training.optimizer("sgd", learning_rate),
     )
+    return train, laid_out.used
 
 
 def jaxdist_gradient(images: Images, initial: Params, activation: str) -> dict[str, dict[str, np.ndarray]]:
     """The gradient of jaxdist's training step, of all D inputs, in the layout of the weights."""
-    train_set, _ = place(images, drop_unused=False)
-    model = mlp.model(activation)
+    laid_out = place(images)
+    model = mlp.model(activation, background=laid_out.background)
 
     stacked = jax.tree.map(lambda leaf: np.asarray(leaf)[None], initial)
-    size = blocks.default_size(HIDDEN)
-    found, _ = over_networks(training.Gradient(model), stacked, None, train_set, size=size)
-    return jax.tree.map(lambda leaf: leaf[0], found)
+    narrow, size = mlp.narrow(stacked, laid_out.used), blocks.default_size(HIDDEN)
+    found, _ = over_networks(training.Gradient(model), narrow, None, laid_out.splits["train"], size=size)
+    whole = mlp.widen(found, laid_out.used, jax.tree.map(np.zeros_like, stacked))
+    return jax.tree.map(lambda leaf: np.asarray(leaf[0]), whole)
 
 
 def reference_gradient(

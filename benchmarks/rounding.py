@@ -88,6 +88,6 @@ def _of_block(activation: str) -> Callable[[Params, blocks.Block], tuple[Params,
             return value
 
         watched = Model(lambda p, x, _: model.apply(p, x, tap), unit_axis=0, class_axis=0)
-        return training.block_sums(watched, params, part)[0], signs[SITE]
+        return training.block_sums(watched, params, part.x, part)[0], signs[SITE]
 
     return jax.jit(jax.grad(loss, has_aux=True))

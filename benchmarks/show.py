@@ -17,6 +17,8 @@ _COLUMNS = {
     "spread_s": ("spread s", "{:.2g}"),
     "compile_s": ("compile s", "{:.2g}"),
     "ratio_to_paper": ("x paper", "{:.3g}"),
+    "first_s": ("first call s", "{:.3g}"),
+    "ratio_to_own": ("x in order", "{:.3f}"),
     "ratio_to_hand": ("x hand's s", "{:.3f}"),
     "share_of_floor": ("of floor", "{:.0%}"),
     "executed_share_of_gemm": ("of GEMM", "{:.0%}"),

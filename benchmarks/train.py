@@ -45,8 +45,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         if name in EXACT:  # other operations than float32's, and more of them
             row["share_of_floor"] = None
         elif name != "floor":
-            all_inputs = name in ("paper_torch", "naive_jax")
-            executed = work(images, images.train_x.shape[1] if all_inputs else int(images.used.sum()))[0]
+            executed = work(images, _columns(name, images))[0]
             row["executed_gflops"] = executed / measured.found[name].median_s / 1e9
             row["executed_share_of_gemm"] = executed / measured.found[name].median_s / measured.rates.gemm
     show.table(f"A training step, a network ({options.seeds} at once), {images.source}", measured.rows)
@@ -92,7 +91,14 @@ def initial_networks(images: Images, seeds: int) -> tuple[list[dict[str, dict[st
     return networks, jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *networks)
 
 
-def work(images: Images, features: int) -> tuple[float, float]:
+def _columns(name: str, images: Images) -> float:
+    """The pixels of an image that a contender multiplies, on average."""
+    if name in ("paper_torch", "naive_jax"):
+        return images.train_x.shape[1]
+    return inputs.multiplied(images, inputs.place(images)) if name in BACKENDS else int(images.used.sum())
+
+
+def work(images: Images, features: float) -> tuple[float, float]:
     """Floating-point operations in products, and elements mapped, of a step and network.
 
     Two products with the first layer's weights on training images, three with the head's, one of each on test images;

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks import adapters, images, jax_contenders, machine, parity, scaling, show, sweep, timing, train
+from benchmarks import adapters, images, jax_contenders, machine, parity, scaling, show, staircase, sweep, timing, train
 from jaxdist.compute import products
 from jaxdist.errors import InputError
 from jaxdist.perturbations import families
@@ -89,6 +89,20 @@ def test_named_sites_and_flax_count_what_the_kernel_by_hand_counts(few):
         assert row["ratio_to_hand"] == 1
     alone = adapters.rows({"linen": found["linen"]})["linen"]
     assert alone["ratio_to_hand"] is alone["largest_count_difference"] is None
+
+
+def test_images_in_the_order_of_a_staircase_are_counted_as_in_their_own(monkeypatch, tmp_path, capsys):
+    many = images.made_up(3_000, 500)
+    monkeypatch.setattr(images, "for_speed", lambda options: many)
+    options = ["staircase", "--quick", "--repeats=1", "--seeds=2", f"--figure={tmp_path}/drawn.png"]
+    found = staircase.run(command_line.parse(options))
+    rows = found["contenders"]
+    assert set(rows) == {f"{what} {order}" for what in ("train", "sweep") for order in ("staircase", staircase.OWN)}
+    assert all(row["largest_count_difference"] <= 1 for row in rows.values())
+    assert all(rows[f"{what} {staircase.OWN}"]["ratio_to_own"] == 1 for what in ("train", "sweep"))
+    assert found["widths"][0] < found["mean_width"] < 0.8 * found["widths"][-1]
+    assert f"{found['mean_width']:.0f} pixels an image" in capsys.readouterr().out
+    assert (tmp_path / "drawn.png").stat().st_size > 1000
 
 
 def test_both_ways_in_pytorch_count_the_same(few):
@@ -187,7 +201,7 @@ def test_scaling_times_a_shared_size_once(few):
 def test_only_contenders_can_be_drawn(capsys):
     with pytest.raises(SystemExit):
         command_line.parse(["scaling", "--figure", "x.png"])
-    assert "only sweep and train" in capsys.readouterr().err
+    assert "only sweep, train and staircase" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         command_line.parse(["train", "--repeats", "0"])
     assert "integer of at least 1" in capsys.readouterr().err

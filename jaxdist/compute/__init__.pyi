@@ -5,8 +5,10 @@ from . import elementwise as elementwise
 from . import ensemble as ensemble
 from . import hosts as hosts
 from . import products as products
+from . import staircases as staircases
 from . import streams as streams
 from . import tuning as tuning
+from .compiling import compiled as compiled
 from .devices import DATA as DATA
 from .devices import SEED as SEED
 from .devices import Examples as Examples

@@ -43,6 +43,17 @@ class Block(NamedTuple):
     counted: Array  # [] bool: False where the block is a rehearsal
     source: Any = None  # [n, ...] other inputs that go with these, where the examples have any
     rows: Callable[[Array], Any] | None = None  # inputs of the split at any positions [n], on whatever device they lie
+    cut: Callable[[Callable[[Any], Any], int], Any] | None = None  # applies a function to inputs cut by a staircase
+
+    def with_inputs(self, evaluate: Callable[[Any], Carry], *, every: int = 2) -> Carry:
+        """What a function makes of the block's inputs, perhaps without the last columns, where these are all 0.
+
+        It must give the same for both but for rounding. How many columns are left is known when it is computed, so the
+        function is compiled for each step of a staircase; of these only `every` so many are told apart, which is enough
+        where it is not computed thousands of times.
+        """
+        result: Carry = evaluate(self.x) if self.cut is None else self.cut(evaluate, every)
+        return result
 
 
 def even_size(examples: Examples | Streamed, size: int, *, rehearse: bool = False) -> int:
@@ -74,16 +85,19 @@ def fold(
         before = number * share
 
         def body(k: Array, carry: Carry) -> Carry:
-            start = jnp.clip(k * size, 0, share - size)
+            # What is rehearsed is in the middle, as examples may lie in an order.
+            start = jnp.clip(jnp.where(k < 0, share // size // 2, k) * size, 0, share - size)
             position = start + jnp.arange(size, dtype=start.dtype)
             whole = (lax.axis_index(DATA) * shares + number) * share + position
             first = examples.first + before + start
-            x, y, source = jax.tree.map(
-                lambda leaf: lax.dynamic_slice_in_dim(leaf, first, size), (examples.x, examples.y, examples.source)
+            x, y, source, own, needs = jax.tree.map(
+                lambda leaf: lax.dynamic_slice_in_dim(leaf, first, size),
+                (examples.x, examples.y, examples.source, examples.number, examples.step),
             )
             valid = (k >= 0) & (position >= k * size) & (whole < examples.total)
             of_split = whole if examples.before is None else whole + examples.before
-            block = Block(x, y, of_split, valid, k >= 0, source, rows)
+            cut = None if needs is None else functools.partial(_cut, examples, first, size, jnp.max(needs))
+            block = Block(x, y, of_split if own is None else own, valid, k >= 0, source, rows, cut)
             return step(carry, block)
 
         return lax.fori_loop(-1 if rehearse else 0, -(-share // size), body, varying(init, (SEED, DATA)))
@@ -91,9 +105,25 @@ def fold(
     return lax.map(of_share, jnp.arange(shares, dtype=examples.first.dtype))
 
 
+def _cut(
+    examples: Examples, first: Array, size: int, needs: Array, evaluate: Callable[[Any], Carry], every: int
+) -> Carry:
+    """What a function makes of a block's inputs, cut to the width that they need, of the last and each so many."""
+    widths = examples.widths[::-1][::every][::-1]
+    step = len(widths) - 1 - (len(examples.widths) - 1 - needs) // every
+
+    def at(width: int) -> Carry:
+        return evaluate(jax.tree.map(lambda leaf: lax.dynamic_slice(leaf, (first, 0), (size, width)), examples.x))
+
+    result: Carry = lax.switch(step, [functools.partial(at, width) for width in widths])
+    return result
+
+
 def _rows(examples: Examples, share: Array, positions: Array) -> Any:
     """The inputs at some positions [n] of the whole split; all devices that share it ask for as many at once."""
     devices, each = lax.axis_size(DATA), share * examples.shares
+    if examples.places is not None:
+        positions = examples.places[positions]
     holder, place = positions // each, positions % each + examples.first
     if devices == 1:
         return jax.tree.map(lambda leaf: leaf[place], examples.x)
@@ -121,7 +151,17 @@ def specs(examples: Examples) -> Examples:
     whole: Any = PartitionSpec()
     of_chunk = None if examples.laid is None else whole
     return dataclasses.replace(
-        examples, x=split, y=split, first=whole, total=whole, laid=of_chunk, before=of_chunk, source=split
+        examples,
+        x=split,
+        y=split,
+        first=whole,
+        total=whole,
+        laid=of_chunk,
+        before=of_chunk,
+        source=split,
+        number=split,
+        step=split,
+        places=whole,
     )
 
 

@@ -11,7 +11,7 @@ import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -58,12 +58,14 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, seeds: int = 1) -> Me
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["x", "y", "first", "total", "laid", "before", "source"],
-    meta_fields=["least", "shares"],
+    data_fields=["x", "y", "first", "total", "laid", "before", "source", "number", "step", "places"],
+    meta_fields=["least", "shares", "widths"],
 )
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """A split laid out over the mesh's data axis, in its given order; every row of the mesh has all of it.
+    """A split laid out over the mesh's data axis; every row of the mesh has all of it.
+
+    It lies in its given order, or in that of a staircase (`staircases`), whose `number` and `places` lead back.
 
     The N examples lie in as many equal shares as there are devices in the whole mesh, `shares` of them one after the
     other on each device, from its row `first` on; the last ones are filled up by repeating the last example. What
@@ -79,6 +81,10 @@ class Examples:
     laid: Array | None = None  # [] int32 of a chunk (`streams`), the examples it has room for, where N are fewer
     before: Array | None = None  # [] int32 of a chunk, the examples of the split before it
     source: Any = None  # other inputs, one for each example, laid out as x, whose values edits may put in place of x's
+    number: Array | None = None  # [N'] int32, the examples' positions in the split, where they lie in another order
+    step: Array | None = None  # [N'] int32, the place in `widths` of what an example needs
+    places: Array | None = None  # [N or more] int32, where the example of a position lies
+    widths: tuple[int, ...] = ()  # how many of the first inputs a block may be cut to, the others being 0
 
 
 def place(x: Any, y: np.ndarray, mesh: Mesh, *, dtype: np.typing.DTypeLike | None = np.float32) -> Examples:
@@ -86,12 +92,24 @@ def place(x: Any, y: np.ndarray, mesh: Mesh, *, dtype: np.typing.DTypeLike | Non
     return _laid_out({"only": (x, y)}, mesh, dtype)["only"]
 
 
+class Stairs(NamedTuple):
+    """The steps of a staircase that the examples of several splits are on (`staircases`)."""
+
+    widths: tuple[int, ...]
+    steps: Mapping[str, np.ndarray]  # [N] int32 of each split
+
+
 def place_splits(
-    splits: Mapping[str, tuple[Any, np.ndarray]], mesh: Mesh, *, dtype: np.typing.DTypeLike | None = np.float32
+    splits: Mapping[str, tuple[Any, np.ndarray]],
+    mesh: Mesh,
+    *,
+    dtype: np.typing.DTypeLike | None = np.float32,
+    stairs: Stairs | None = None,
 ) -> dict[str, Examples]:
     """Lay the inputs [N, ...], stored as `dtype`, and labels [N] of several splits out over the mesh.
 
-    Inputs may be a pytree of arrays; without `dtype` each array keeps its own.
+    Inputs may be a pytree of arrays; without `dtype` each array keeps its own. With `stairs` each device has its share
+    of the examples of every step, in the order of the steps.
 
     On a CPU, where blocks are small, they share their arrays and differ only in where they lie: what is compiled for
     one split serves all. A split of few examples lies by itself, so that the others' blocks need not be as small.
@@ -102,8 +120,10 @@ def place_splits(
     large = {name for name, (_, y) in splits.items() if len(y) >= LEAST_SHARED * mesh.size}
     shapes = {kind_of(splits[name]) for name in large}
     together = large if tuning.current().shares_arrays and len(shapes) == 1 else set()
-    shared = _laid_out({name: pair for name, pair in splits.items() if name in together}, mesh, dtype)
-    return {name: shared.get(name) or place(*pair, mesh, dtype=dtype) for name, pair in splits.items()}
+    shared = _laid_out({name: pair for name, pair in splits.items() if name in together}, mesh, dtype, stairs)
+    alone = {name: pair for name, pair in splits.items() if name not in shared}
+    laid_out = shared | {name: _laid_out({name: pair}, mesh, dtype, stairs)[name] for name, pair in alone.items()}
+    return {name: laid_out[name] for name in splits}
 
 
 def kind_of(x: Any) -> tuple[Any, ...]:
@@ -123,7 +143,10 @@ def count(x: Any) -> int:
 
 
 def _laid_out(
-    splits: Mapping[str, tuple[Any, np.ndarray]], mesh: Mesh, dtype: np.typing.DTypeLike | None
+    splits: Mapping[str, tuple[Any, np.ndarray]],
+    mesh: Mesh,
+    dtype: np.typing.DTypeLike | None,
+    stairs: Stairs | None = None,
 ) -> dict[str, Examples]:
     """The splits in shared arrays: on each device its share of the first split, of the second, and so on."""
     for x, y in splits.values():
@@ -135,19 +158,53 @@ def _laid_out(
                 )
     if not splits:
         return {}
+    orders = [None if stairs is None else _by_step(stairs.steps[name], mesh) for name in splits]
     inputs = jax.tree.map(
-        lambda *leaves: _interleaved(list(map(np.asarray, leaves)), mesh, dtype or np.asarray(leaves[0]).dtype),
+        lambda *leaves: _interleaved(list(map(np.asarray, leaves)), mesh, dtype or np.asarray(leaves[0]).dtype, orders),
         *(x for x, _ in splits.values()),
     )
     every = [np.asarray(y) for _, y in splits.values()]
-    labels = _interleaved(every, mesh, np.float32 if every[0].dtype.kind == "f" else np.int32)
+    labels = _interleaved(every, mesh, np.float32 if every[0].dtype.kind == "f" else np.int32, orders)
     totals = [len(y) for _, y in splits.values()]
     shares, each = [share_of(total, mesh) for total in totals], mesh.shape[SEED]
     firsts = np.cumsum([0, *shares]).tolist()
+    numbers, steps = None, None
+    if stairs is not None:
+        numbers = _interleaved([np.arange(total) for total in totals], mesh, np.int32, orders)
+        steps = _interleaved([stairs.steps[name] for name in splits], mesh, np.int32, orders)
     return {
-        name: Examples(inputs, labels, same(first, mesh), same(total, mesh), min(shares) // each, each)
-        for name, first, total in zip(splits, firsts, totals, strict=False)
+        name: Examples(
+            inputs,
+            labels,
+            same(first, mesh),
+            same(total, mesh),
+            min(shares) // each,
+            each,
+            number=numbers,
+            step=steps,
+            # As long for every split, so that what is compiled for one serves all.
+            places=None if order is None else same(_inverse(order, max(totals)), mesh),
+            widths=() if stairs is None else stairs.widths,
+        )
+        for name, first, total, order in zip(splits, firsts, totals, orders, strict=False)
     }
+
+
+def _by_step(steps: np.ndarray, mesh: Mesh) -> np.ndarray:
+    """The order [N] in which every share has its part of the examples of each step, the steps one after the other."""
+    total = len(steps)
+    positions, each = np.arange(total), -(-total // mesh.size)
+    order = np.empty(total, np.int64)
+    # The first examples of all shares, then the second, and so on, take the examples by their steps.
+    order[np.lexsort((positions // each, positions % each))] = np.argsort(steps, kind="stable")
+    return order
+
+
+def _inverse(order: np.ndarray, length: int) -> np.ndarray:
+    """Where each example lies, [length] int32, of which the first are filled."""
+    places = np.zeros(length, np.int32)
+    places[order] = np.arange(len(order))
+    return places
 
 
 def share_of(total: int, mesh: Mesh) -> int:
@@ -155,20 +212,25 @@ def share_of(total: int, mesh: Mesh) -> int:
     return -(-total // mesh.size) * mesh.shape[SEED]
 
 
-def _interleaved(arrays: Sequence[np.ndarray], mesh: Mesh, dtype: np.typing.DTypeLike) -> Array:
-    """The arrays' shares on each device of the data axis, filled up by the array's last entry."""
+def _interleaved(
+    arrays: Sequence[np.ndarray], mesh: Mesh, dtype: np.typing.DTypeLike, orders: Sequence[np.ndarray | None]
+) -> Array:
+    """The arrays' shares on each device of the data axis, filled up by the array's last entry; each in its order."""
     devices = mesh.shape[DATA]
     shares = [share_of(len(array), mesh) for array in arrays]
     shape = (devices * sum(shares), *arrays[0].shape[1:])
 
     @functools.cache  # devices of several rows of the mesh hold the same
     def of_device(k: int) -> np.ndarray:
-        parts = [array[k * share : (k + 1) * share] for array, share in zip(arrays, shares, strict=True)]
+        parts = []
+        for array, share, order in zip(arrays, shares, orders, strict=True):
+            mine = slice(k * share, (k + 1) * share)
+            parts.append(array[mine] if order is None else array[order[mine]])
         if len(parts) == 1 and len(parts[0]) == shares[0]:
             return np.asarray(parts[0], dtype)  # nothing to copy
         whole = rest = np.empty((sum(shares), *shape[1:]), dtype)
-        for part, array, share in zip(parts, arrays, shares, strict=True):
-            rest[: len(part)], rest[len(part) : share] = part, array[-1]
+        for part, array, share, order in zip(parts, arrays, shares, orders, strict=True):
+            rest[: len(part)], rest[len(part) : share] = part, array[-1 if order is None else order[-1]]
             rest = rest[share:]
         return whole
 

@@ -15,6 +15,7 @@ same bit for bit on any number of devices, in blocks of any size. The gradient's
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import jax
@@ -32,7 +33,7 @@ BACKENDS: tuple[Backend, ...] = get_args(Backend)
 _SHIFT = 128
 """Pixels 0..255 less this are signed bytes."""
 
-_TILE = 64
+TILE = 64
 """Bytes of a row of a matrix unit's tile; rows of whole tiles were 1.3 times faster than those of 717 bytes."""
 
 _TOP = 127 * 2.0**16
@@ -41,11 +42,11 @@ _TOP = 127 * 2.0**16
 _SMALLEST = 1e-30
 """Rows whose largest value is below this are scaled as if it were this, so that no scale underflows to 0."""
 
-_NEIGHBOURS = 8
-"""Weights of a row that round together; a tile holds whole groups of them."""
+NEIGHBOURS = 8
+"""Weights of a row that round together with digits; a tile holds whole groups of them."""
 
 _FRACTION_BITS = 4
-"""Bits of each weight below an integer that are kept for that: sums of `_NEIGHBOURS` weights stay below 2**31."""
+"""Bits of each weight below an integer that are kept for that: sums of `NEIGHBOURS` weights stay below 2**31."""
 
 MOST_TERMS = (2**31 - 1) // (128 * 255)
 """Terms a 32-bit sum of digits times pixels holds in any case: 65,793 inputs, or examples a block."""
@@ -66,8 +67,9 @@ def as_pixels(x: Num[np.ndarray, "N D"]) -> UInt8[np.ndarray, "N D"]:
 def pack(pixels: UInt8[np.ndarray, "N D"], backend: Backend) -> Num[np.ndarray, "N stored"]:
     """Store pixels [N, D], uint8, as `backend` multiplies them.
 
-    Digits take int8 [N, D'] with D' a multiple of the tile: pixels less 128, a column of ones, zeros. The ones make
-    the sum over examples, which undoes the shift in the gradient, a by-product of the product itself.
+    Digits take int8 [N, D'] with D' a multiple of the tile: a column of ones and zeros, as many as round together, then
+    pixels less 128, then zeros. The ones make the sum over examples, which undoes the shift in the gradient, a
+    by-product of the product itself.
     """
     if backend == "float32":
         return pixels.astype(np.float32)
@@ -76,31 +78,38 @@ def pack(pixels: UInt8[np.ndarray, "N D"], backend: Backend) -> Num[np.ndarray, 
     inputs = pixels.shape[1]
     packed = np.zeros((len(pixels), _width(inputs)), np.int8)
     # Flipping the highest bit subtracts 128.
-    packed[:, :inputs] = (pixels ^ np.uint8(_SHIFT)).view(np.int8)
-    packed[:, inputs] = 1
+    packed[:, NEIGHBOURS : NEIGHBOURS + inputs] = (pixels ^ np.uint8(_SHIFT)).view(np.int8)
+    packed[:, 0] = 1
     return packed
 
 
 def _width(inputs: int) -> int:
-    return -(-(inputs + 1) // _TILE) * _TILE
+    return -(-(NEIGHBOURS + inputs) // TILE) * TILE
+
+
+def stored_widths(inputs: Sequence[int], backend: Backend) -> tuple[int, ...]:
+    """How many values the first so many inputs take, stored as `backend` multiplies them."""
+    return tuple(_width(count) if backend == "digits" else count for count in inputs)
 
 
 def product(weight: Float32[AnyArray, "H D"], x: Num[AnyArray, "n stored"]) -> Float32[Array, "H n"]:
     """Multiply weights [H, D] with a block of inputs [n, D], stored as by `pack`, to float32 [H, n]; differentiable.
 
+    The inputs may be fewer, of digits whole tiles: those that are missing, at the end, are 0.
+
     Raises:
       ValueError: if the inputs do not fit the weights, or are too many for exact integer sums.
     """
-    expected = _width(weight.shape[1]) if x.dtype == jnp.int8 else weight.shape[1]
-    if x.shape[1] != expected:
-        raise ValueError(f"expected {x.dtype} inputs [n, {expected}] for weights {weight.shape}, got {x.shape}")
+    inputs = weight.shape[1]
+    most = _width(inputs) if x.dtype == jnp.int8 else inputs
+    if x.shape[1] > most or (x.dtype == jnp.int8 and x.shape[1] % TILE):
+        raise ValueError(f"expected {x.dtype} inputs [n, {most}] for weights {weight.shape}, got {x.shape}")
     if x.dtype == jnp.int8 and max(*x.shape, 0) > MOST_TERMS:
         raise ValueError(f"expected at most {MOST_TERMS:,} inputs, and examples a block, got {x.shape}")
     if x.dtype == jnp.int8:
         return _by_digits(weight, x)
-    if x.dtype == jnp.uint8:
-        return _by_bfloat16(weight, x)
-    return _dot(jnp.asarray(weight), jnp.asarray(x), over_examples=False)
+    weight = jnp.asarray(weight)[:, : x.shape[1]]
+    return _by_bfloat16(weight, x) if x.dtype == jnp.uint8 else _dot(weight, jnp.asarray(x), over_examples=False)
 
 
 def _dot(values: Array, x: Array, *, over_examples: bool, to: type | None = None) -> Array:
@@ -160,13 +169,13 @@ def _weight_digits(weight: Array) -> tuple[Array, Array]:
 
     A weight's rounding is the same in every example, so it shifts a unit's preactivations in all of them alike, which
     training's gradient shows more than rounding that averages out. Neighbouring pixels are nearly the same in images;
-    so the sums of the first of each `_NEIGHBOURS` weights are what is rounded, and a rounded weight is the difference
+    so the sums of the first of each `NEIGHBOURS` weights are what is rounded, and a rounded weight is the difference
     of two. Where neighbours are not alike, preactivations shift less too, and vary a little more. It is done in
     integers, which no program adds up differently.
     """
     scale = _scale(weight)
     fixed = jnp.round(weight * (2**_FRACTION_BITS / scale)).astype(jnp.int32)
-    sums = jnp.cumsum(fixed.reshape(len(fixed), -1, _NEIGHBOURS), axis=2)
+    sums = jnp.cumsum(fixed.reshape(len(fixed), -1, NEIGHBOURS), axis=2)
     rounded = (sums + 2 ** (_FRACTION_BITS - 1)) >> _FRACTION_BITS
     before = jnp.pad(rounded[:, :, :-1], ((0, 0), (0, 0), (1, 0)))
     return _bytes((rounded - before).reshape(weight.shape)), scale
@@ -197,7 +206,10 @@ def _joined(sums: Array, scale: Array) -> Array:
 @jax.custom_vjp
 def _by_digits(weight: Array, x: Array) -> Array:
     # Padding first is faster than padding the bytes. The digits of padding are 0, so the column of ones adds nothing.
-    digits, scale = _weight_digits(jnp.pad(weight, ((0, 0), (0, x.shape[1] - weight.shape[1]))))
+    behind = _width(weight.shape[1]) - NEIGHBOURS - weight.shape[1]
+    digits, scale = _weight_digits(jnp.pad(weight, ((0, 0), (NEIGHBOURS, behind))))
+    # Of all weights, so that their scale does not depend on how many inputs are missing.
+    digits = digits[:, :, : x.shape[1]]
     # sum(d * pixel) = sum(d * (pixel - 128)) + 128 * sum(d).
     shift = _SHIFT * jnp.sum(digits, axis=2, keepdims=True, dtype=jnp.int32)
     return _joined(_dot(digits, x, over_examples=False, to=jnp.int32) + shift, scale)
@@ -212,7 +224,8 @@ def _digits_backward(saved: tuple[Array, Array], cotangent: Array) -> tuple[Arra
     inputs = weight.shape[1]
     digits, scale = _digits(cotangent)
     sums = _dot(digits, x, over_examples=True, to=jnp.int32)
-    return _joined(sums[:, :, :inputs] + _SHIFT * sums[:, :, inputs : inputs + 1], scale), None
+    gradient = _joined(sums[:, :, NEIGHBOURS : NEIGHBOURS + inputs] + _SHIFT * sums[:, :, :1], scale)
+    return jnp.pad(gradient, ((0, 0), (0, inputs - gradient.shape[1]))), None
 
 
 _by_digits.defvjp(_digits_forward, _digits_backward)

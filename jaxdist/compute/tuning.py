@@ -37,6 +37,10 @@ class Tuning:
     """Whether splits lie in the same arrays, so that one program serves all of them."""
     turns_products: bool
     """Whether narrow products are computed as their transposes (`layouts`)."""
+    staircases: bool
+    """Whether blocks are cut to the inputs that they need (`staircases`), where that saves enough."""
+    compiler_options: tuple[tuple[str, Any], ...]
+    """What XLA is told about the programs that take long (`compiling`)."""
     lanes: int | None
     """Examples that are added up at once before they are summed; None where the compiler's own sums are as fast."""
 
@@ -56,6 +60,10 @@ CPU = Tuning(
     # Blocks are small, and compiling takes long.
     shares_arrays=True,
     turns_products=True,
+    # Blocks are small against the examples of a step of a staircase.
+    staircases=True,
+    # Without these emitters the first call of `benchmarks sweep` took 3.7 s instead of 5.0, and others as long.
+    compiler_options=(("xla_cpu_use_fusion_emitters", False),),
     # XLA sums one number after the other, but adds whole vectors.
     lanes=64,
 )
@@ -71,6 +79,8 @@ ACCELERATOR = Tuning(
     flops=3e12,
     shares_arrays=False,
     turns_products=False,
+    staircases=False,
+    compiler_options=(),
     lanes=None,
 )
 

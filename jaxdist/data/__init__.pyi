@@ -5,7 +5,9 @@ from . import own_labels as own_labels
 from .dataset import Dataset as Dataset
 from .dataset import Split as Split
 from .inputs import Inputs as Inputs
+from .inputs import LaidOut as LaidOut
 from .inputs import in_cache_lines as in_cache_lines
+from .inputs import lay_out as lay_out
 from .inputs import load_inputs as load_inputs
 from .inputs import nonzero as nonzero
 from .inputs import refuse_unlike as refuse_unlike

@@ -116,7 +116,7 @@ def _train_seconds(config: Config, inputs: Inputs, activation: str, params: Para
     optimizer = training.optimizer(config.train.optimizer, config.train.learning_rate)
     begin = training.start(params, config.train.steps, optimizer)
     splits = inputs.splits["train"], inputs.splits["test"]
-    model = models.model_of(config, activation)
+    model = models.model_of(config, activation, inputs.background)
     for now in training.advance(model, begin, *splits, optimizer=optimizer, block=config.compute.block):
         calls.append((time.perf_counter(), now.step))
         if len(calls) > 2 and calls[-1][0] - calls[0][0] > MEASURE_S:
@@ -130,7 +130,7 @@ def _train_seconds(config: Config, inputs: Inputs, activation: str, params: Para
 
 def _sweep_seconds(config: Config, inputs: Inputs, activation: str, params: Params) -> tuple[float, float]:
     """Seconds to compile, and of one network's ranges and sweep of all sites, splits and points."""
-    model, targets = models.model_of(config, activation), models.targets_of(config)
+    model, targets = models.model_of(config, activation, inputs.background), models.targets_of(config)
     sites = tuple(dict.fromkeys(itertools.chain(*targets.values())))
     # The points of single affine edits are measured; what has others is taken to cost as much a point.
     alone = [name for name in config.sweep.families if families.get(name).alone] or ["offset"]
@@ -220,7 +220,7 @@ def _report_seconds(config: Config, inputs: Inputs, seeds: int) -> float:
 
 def _flops(config: Config, inputs: Inputs) -> tuple[float, float]:
     """Useful operations in products of all networks: the training's, the sweep's."""
-    sizes = (inputs.used.size, *config.model.hidden, inputs.dataset.classes)
+    sizes = (inputs.size, *config.model.hidden, inputs.dataset.classes)
     images = {split: len(getattr(inputs.dataset, split).labels) for split in ("train", "test")}
     points = _points(config)
     train_flops = sweep_flops = 0.0

@@ -190,7 +190,7 @@ def _refuse_meaningless(config: Config, inputs: Inputs) -> None:
     """Raise `InputError` where ranges mean nothing for a network, as far as that is known before it is trained."""
     sites = tuple(dict.fromkeys(itertools.chain(*models.targets_of(config).values())))
     for name in config.model.activations:
-        model = models.model_of(config, name)
+        model = models.model_of(config, name, inputs.background)
         params = jax.eval_shape(lambda whole: mlp.narrow(whole, inputs.used), models.shapes(config, inputs, 1, name))
         found = networks_model.sites_for_one(model, params, inputs.splits["train"].x, sites)
         try:
@@ -234,7 +234,9 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
             return result
         resolving.refuse_foreign(config, changes or {}, folder)
         for name in config.model.activations:
-            family_sweeps.check(models.model_of(config, name), models.targets_of(config), resolving.options(config))
+            family_sweeps.check(
+                models.model_of(config, name, 0.0), models.targets_of(config), resolving.options(config)
+            )
         store = Store(folder, config)
         inputs = load_inputs(config, store.backend)
         _check_data(earlier, inputs, folder)
@@ -287,7 +289,7 @@ def train_networks(config: Config, inputs: Inputs, show: Show, seeds: range, sto
         job, initial, model = (
             f"train {name}",
             models.initial(config, inputs, seeds, name),
-            models.model_of(config, name),
+            models.model_of(config, name, inputs.background),
         )
         optimizer = training.optimizer(config.train.optimizer, config.train.learning_rate)
         begin = training.start(
@@ -373,7 +375,7 @@ def sweep_networks(
 def _subjects(config: Config, inputs: Inputs, part: Part) -> dict[str, Subject]:
     """The ensembles of a part, to be measured."""
     return {
-        name: Subject(models.model_of(config, name), mlp.narrow(whole, inputs.used))
+        name: Subject(models.model_of(config, name, inputs.background), mlp.narrow(whole, inputs.used))
         for name, whole in part.networks.items()
     }
 

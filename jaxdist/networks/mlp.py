@@ -29,6 +29,10 @@ MLPParams: TypeAlias = dict[str, dict[str, Array]]
 """Each layer's arrays by name; stacked ones have a leading S."""
 
 
+Which: TypeAlias = 'Bool[np.ndarray, " D"] | Int[np.ndarray, " K"]'
+"""Some inputs: where it is true, or their numbers."""
+
+
 def init(
     key: Key[Array, ""], sizes: Sequence[int], scheme: str = "pytorch", activation: forms.Kind = "relu"
 ) -> MLPParams:
@@ -79,55 +83,71 @@ def _init_ensemble(key: Array, seeds: Array, sizes: tuple[int, ...], scheme: str
 
 
 def apply(
-    params: MLPParams, x: Num[AnyArray, "n ..."], tap: Tap = site, *, activation: forms.Kind
+    params: MLPParams,
+    x: Num[AnyArray, "n ..."],
+    tap: Tap = site,
+    *,
+    activation: forms.Kind,
+    background: float = 0.0,
 ) -> Float[Array, "C n"]:
     """Map inputs x[n, ...] to logits [C, n]; sites are ``dense0/pre``, ``dense0/post``, ``dense1/pre``, ...
 
-    The last layer has sites only where something follows it. The inputs may be stored as `products.pack` does, for
-    exact products in the first layer.
+    The last layer has sites only where something follows it.
+
+    Args:
+      x: may be stored as `products.pack` does, for exact products in the first layer, and lack its last inputs, where
+        these are 0.
+      background: what has been taken from every input, those included that x lacks.
     """
     form = forms.of(activation)
     value = jnp.asarray(x).reshape(len(x), -1)
     for k, (layer, act) in enumerate(form.layers(len(params))):
         here = params[f"dense{k}"]
         # Only the inputs are not feature-major.
-        value = layer.apply(here, value, operator.matmul if k else products.product)
+        value = layer.apply(here, value, operator.matmul if k else functools.partial(_first, background))
         if act:
             value = tap(f"dense{k}/pre", value)
             value = tap(f"dense{k}/post", act(value, *(here[name] for name, _ in act.parameters)))
     return -value if form.sign < 0 else value
 
 
-def narrow(params: MLPParams, used: Bool[np.ndarray, " D"]) -> MLPParams:
-    """Keep the first layer's weights of the inputs in `used` [D] (bool), whatever axes lead the parameters.
+def _first(background: float, weight: Array, x: Array) -> Array:
+    """The products [H, n] of the first layer with inputs from which a constant has been taken."""
+    product = products.product(weight, x)
+    return product + background * jnp.sum(weight, axis=1, keepdims=True) if background else product
+
+
+def narrow(params: MLPParams, used: Which) -> MLPParams:
+    """Keep the first layer's weights of the `used` inputs, in their order, whatever axes lead the parameters.
 
     Exact where the other inputs are zero for every example: they add nothing and their weights have no gradient.
     """
     return params | {"dense0": params["dense0"] | {"weight": params["dense0"]["weight"][..., used]}}
 
 
-def widen(params: MLPParams, used: Bool[np.ndarray, " D"], initial: MLPParams) -> MLPParams:
+def widen(params: MLPParams, used: Which, initial: MLPParams) -> MLPParams:
     """Undo `narrow`: the weights of inputs that are not used stay as in `initial`."""
     weight = jnp.asarray(initial["dense0"]["weight"]).at[..., used].set(params["dense0"]["weight"])
     return params | {"dense0": params["dense0"] | {"weight": weight}}
 
 
-def model(activation: forms.Kind, hidden_layers: int = 1) -> Model:
+def model(activation: forms.Kind, hidden_layers: int = 1, background: float = 0.0) -> Model:
     """The perceptron of that name, activation, function or form, with values and logits that are feature-major.
 
-    Equal arguments give equal models. Raises `InputError` as `forms.of` does.
+    `background` is as in `apply`. Equal arguments give equal models. Raises `InputError` as `forms.of` does.
 
     >>> model("abs_l2").after("dense1/pre").name
     'root'
     """
-    return _model(forms.of(activation), hidden_layers)
+    return _model(forms.of(activation), hidden_layers, background)
 
 
 @functools.cache  # two partial functions are never equal
-def _model(form: forms.Form, hidden_layers: int) -> Model:
+def _model(form: forms.Form, hidden_layers: int, background: float) -> Model:
     post: list[tuple[str, Action | str]] = []
     for k, (_, act) in enumerate(form.layers(hidden_layers + 1)):
         if act:
             # With parameters of its own, an activation is no function of the value alone.
             post.append((f"dense{k}/pre", f"dense{k}/post" if act.parameters else act))
-    return Model(functools.partial(apply, activation=form), post=tuple(post), unit_axis=0, class_axis=0)
+    applied = functools.partial(apply, activation=form, background=background)
+    return Model(applied, post=tuple(post), unit_axis=0, class_axis=0)

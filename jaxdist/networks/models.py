@@ -17,9 +17,9 @@ _INIT = 0
 """The purpose of the key that initial weights are drawn from."""
 
 
-def model_of(config: Config, activation: str) -> Model:
-    """The model of one of the config's networks."""
-    return mlp.model(activation, len(config.model.hidden))
+def model_of(config: Config, activation: str, background: float) -> Model:
+    """The model of one of the config's networks, on inputs from which a constant has been taken."""
+    return mlp.model(activation, len(config.model.hidden), background)
 
 
 def targets_of(config: Config) -> targets.Targets:
@@ -56,4 +56,4 @@ def shapes(config: Config, inputs: Inputs, seeds: int, network: str) -> Params:
 
 
 def _sizes(config: Config, inputs: Inputs) -> tuple[int, ...]:
-    return (inputs.used.size, *config.model.hidden, inputs.dataset.classes)
+    return (inputs.size, *config.model.hidden, inputs.dataset.classes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -21,6 +21,7 @@ from jaxdist.compute import (
     Reducer,
     Tuning,
     blocks,
+    compiled,
     each_network,
     elementwise,
     filled,
@@ -128,9 +129,9 @@ class Progress:
         return Trained(state.params, self.metrics, state.passed)
 
 
-def block_sums(model: Model, params: Params, part: blocks.Block) -> tuple[Array, Sums]:
-    """Summed cross-entropy of one network on one block, to differentiate, and the sums to report."""
-    logits = model.logits(params, part.x)
+def block_sums(model: Model, params: Params, x: Any, part: blocks.Block) -> tuple[Array, Sums]:
+    """Summed cross-entropy of one network on one block with inputs x, to differentiate, and the sums to report."""
+    logits = model.logits(params, x)
     each = optax.softmax_cross_entropy_with_integer_labels(logits, part.y, axis=model.class_axis)
     loss = jnp.sum(jnp.where(part.valid, each, 0))
     correct = (elementwise.argmax(logits, model.class_axis) == part.y) & part.valid
@@ -149,7 +150,8 @@ class Gradient(Reducer):
     def update(
         self, state: tuple[Params, Sums], params: Params, given: None, block: blocks.Block
     ) -> tuple[Params, Sums]:
-        found = jax.grad(functools.partial(block_sums, self.model), has_aux=True)(params, block)
+        gradient = jax.grad(functools.partial(block_sums, self.model), has_aux=True)
+        found = block.with_inputs(lambda x: gradient(params, x, block), every=1)
         return jax.tree.map(jnp.add, state, found)
 
     def result(self, state: tuple[Params, Sums], total: Array) -> tuple[Params, Sums]:
@@ -166,7 +168,8 @@ class Evaluation(Reducer):
         return Sums(jnp.float32(0), jnp.int32(0))
 
     def update(self, state: Sums, params: Params, given: None, block: blocks.Block) -> Sums:
-        return jax.tree.map(jnp.add, state, block_sums(self.model, params, block)[1])
+        sums = block.with_inputs(lambda x: block_sums(self.model, params, x, block)[1])
+        return jax.tree.map(jnp.add, state, sums)
 
 
 def train(
@@ -305,7 +308,7 @@ def _check_finite(loss: AnyArray, first_step: int, numbers: Sequence[int]) -> No
         )
 
 
-@functools.partial(jax.jit, static_argnames=("model", "update", "length", "chosen", "precision", "size", "mesh"))
+@compiled("model", "update", "length", "chosen", "precision", "size", "mesh")
 def _steps(
     state: State,
     train_set: Examples,

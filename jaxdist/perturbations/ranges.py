@@ -7,6 +7,7 @@ digit by digit from counts.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
@@ -231,7 +232,7 @@ class Summary(Reducer):
     def update(self, state: dict[str, Any], params: Params, given: Any, block: blocks.Block) -> dict[str, Any]:
         summary: Callable[..., Any] = rules.moments if self.kind == "sd" else rules.extremes
         result = {}
-        for site, (measured, post) in self.sides(params, block.x).items():
+        for site, (measured, post) in block.with_inputs(functools.partial(self.sides, params)).items():
             (so_far, idle), axis = state[site], self.sides.model.axis_of(site)
             if post is not None:
                 counted = blocks.rows_of(block.valid, post, axis)
@@ -259,7 +260,7 @@ class AtMost(Reducer):
     def update(
         self, state: dict[str, Array], params: Params, given: dict[str, Array], block: blocks.Block
     ) -> dict[str, Array]:
-        values, model = self.sides(params, block.x), self.sides.model
+        values, model = block.with_inputs(functools.partial(self.sides, params)), self.sides.model
         return {
             site: counts + rules.at_most(values[site][0], given[site], block.valid, model.axis_of(site))
             for site, counts in state.items()

@@ -36,7 +36,7 @@ Tree = TypeVar("Tree")
 
 FOLDER = places.UNFINISHED
 
-_FORMAT = 5
+_FORMAT = 6
 """Which arrays are kept, in which order, under which names: another number when that changes."""
 
 _SUMS = "sha256.json"

@@ -93,10 +93,9 @@ def predictor(
     with what edits of earlier ones have made of them.
     """
     several = watch is not None and _is_several(networks_model.trace(model, params, part.x), watch.site)
-    cut = networks_model.cut(
-        model, params, part.x, [*sites, *([watch.site] if watch and not several and watch.site not in sites else [])]
-    )
-    residuals = cut.before(params, part.x)
+    keys = [*sites, *([watch.site] if watch and not several and watch.site not in sites else [])]
+    cut = networks_model.cut(model, params, part.x, keys)
+    residuals = part.with_inputs(lambda x: networks_model.cut(model, params, x, keys).before(params, x))
     drawn = _drawn(model, params, part, edits, sites)
     targets = _targets(model, params, part, edits)
 

@@ -31,7 +31,7 @@ class UnitMeans(Reducer):
     def update(
         self, state: dict[str, Averages], params: Params, given: None, block: blocks.Block
     ) -> dict[str, Averages]:
-        values = networks_model.read(self.model, params, block.x, self.sites)[1]
+        values = block.with_inputs(lambda x: networks_model.read(self.model, params, x, self.sites)[1])
         return {
             site: averages.merged(of, self._of(values[site], block.valid, self.model.axis_of(site)))
             for site, of in state.items()

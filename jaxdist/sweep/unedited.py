@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -31,7 +32,7 @@ def block_counts(model: Model, params: Params, part: blocks.Block) -> Unedited:
 
     A logit of -inf is a class that the network rules out; NaN, and a largest logit that is infinite, say nothing.
     """
-    logits = model.logits(params, part.x)
+    logits = part.with_inputs(functools.partial(model.logits, params))
     if model.task == "regression":
         finite = jnp.isfinite(logits).all(-1)
         return Unedited(None, None, jnp.sum(part.valid & ~finite, dtype=jnp.int32), None)

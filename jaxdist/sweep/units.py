@@ -96,7 +96,7 @@ def block_sums(
     With outgoing weights [H, C] the logits are updated by rank one.
     """
     cut = networks_model.cut(model, params, part.x, [site])
-    residuals = cut.before(params, part.x)
+    residuals = part.with_inputs(lambda x: networks_model.cut(model, params, x, [site]).before(params, x))
     logits = cut.after(residuals, {})
     expected = wanted(model.classes(logits), part)
 

@@ -154,8 +154,8 @@ def test_what_follows_digits_in_a_program_does_not_change_their_bits(trained):
 
 
 def test_neighbours_are_whole_groups_whose_sums_fit_in_32_bits():
-    assert products._TILE % products._NEIGHBOURS == 0
-    assert products._NEIGHBOURS * 2**products._FRACTION_BITS * (products._TOP + 1) < 2**31
+    assert products.TILE % products.NEIGHBOURS == 0
+    assert products.NEIGHBOURS * 2**products._FRACTION_BITS * (products._TOP + 1) < 2**31
 
 
 def test_preactivations_by_digits_are_the_same_bits_on_any_devices_in_any_blocks(trained, digits):
@@ -248,11 +248,13 @@ def test_inputs_that_are_no_pixels_are_refused_with_the_reason():
 
 def test_inputs_that_do_not_fit_are_refused():
     x = jnp.asarray(products.pack(PIXELS, "digits"))
-    with pytest.raises(ValueError, match=r"expected int8 inputs \[n, 64\] for weights \(2, 60\), got \(70, 128\)"):
-        products.product(jnp.ones((2, 60)), x)
+    with pytest.raises(ValueError, match=r"expected int8 inputs \[n, 64\] for weights \(2, 50\), got \(70, 128\)"):
+        products.product(jnp.ones((2, 50)), x)
+    with pytest.raises(ValueError, match=r"expected int8 inputs \[n, 128\] for weights \(2, 120\), got \(70, 100\)"):
+        products.product(jnp.ones((2, 120)), x[:, :100])  # no whole tile
     many = jax.ShapeDtypeStruct((products.MOST_TERMS + 1, 64), jnp.int8)
     with pytest.raises(ValueError, match=r"at most 65,793 inputs, and examples a block, got \(65794, 64\)"):
-        jax.eval_shape(products.product, jax.ShapeDtypeStruct((2, 60), jnp.float32), many)
+        jax.eval_shape(products.product, jax.ShapeDtypeStruct((2, 50), jnp.float32), many)
 
 
 def test_the_choice_is_the_fastest_of_what_was_measured(digits):
@@ -327,7 +329,7 @@ def test_the_training_step_and_the_sweep_lower_for_accelerators(backend, platfor
     )
     operand = {"float32": "f32", "bfloat16": "bf16", "digits": "i8"}[backend]
     for program, arguments, more in programs:
-        exported = jax.export.export(program, platforms=[platform])(*arguments, **static, **more)
+        exported = jax.export.export(program.program(), platforms=[platform])(*arguments, **static, **more)
         assert exported.platforms == (platform,)
         products_of_pixels = [line for line in exported.mlir_module().splitlines() if "dot_general" in line]
         assert any(f"x{operand}>" in line for line in products_of_pixels)

@@ -65,8 +65,9 @@ def test_every_count_of_a_sweep_equals_pytorchs(activation, digits_images):
     expected = paper_torch.sweep(trained, activation, x, y, points)
 
     model, site = mlp.model(activation), "dense0/pre"
-    train_set, _ = images.place(digits_images, drop_unused=False)
-    params = jax.tree.map(lambda leaf: jax.numpy.asarray(leaf)[None], trained)
+    laid_out = images.place(digits_images)
+    train_set = laid_out.splits["train"]
+    params = mlp.narrow(jax.tree.map(lambda leaf: jax.numpy.asarray(leaf)[None], trained), laid_out.used)
     measured = ranges.measure(model, params, train_set, (site,))[site]
     made = edits.concatenate([families.build(name, measured, grid, SweepConfig()) for name, grid in grids.items()])
     counts = ensemble_sweep.sweep(model, params, {site: made}, train_set)

@@ -90,7 +90,7 @@ def same_classes(
     targets = models.targets_of(sides[0].config)
     for network, target, split in dict.fromkeys(key[1:] for key in pairs):
         sites = targets.get(target, (target,))
-        model = models.model_of(sides[0].config, network)
+        model = models.model_of(sides[0].config, network, 0.0)
         edited = []
         for side, of, known in zip(sides, networks, inputs, strict=True):
             params = mlp.narrow(of[network], known.used)
@@ -117,7 +117,8 @@ def _inputs(side: Side, other: Side, data_dir: str | None, seeds: int) -> Inputs
     # Both sides on one mesh, for the seeds that they have in common.
     where |= {"compute.precision": "float32", "train.seeds": str(seeds)}
     config = configs.override(side.config, where | {"data.name": (side if side.digest else other).config.data.name})
-    inputs = load_inputs(config)
+    # Each side's scaling has its own background, and both see an image at once.
+    inputs = load_inputs(config, in_order=True)
     if inputs.dataset.digest != (side.digest or other.digest):
         raise InputError(f"{inputs.dataset.source} these are not the images of {side.name}; give them with --data.dir")
     return inputs
