@@ -9,6 +9,7 @@ counted from the first. An edit acts on each.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -251,9 +252,17 @@ def sites_for_one(model: Model, params: Params, x: Any, keys: Iterable[str] = ()
       InputError: as `check` does.
     """
     network = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
-    sites = trace(model, network, shapes_of_one(x))
+    leaves, structure = jax.tree.flatten((network, shapes_of_one(x)))
+    sites = _traced_of_one(model, structure, tuple(leaves), jax.config.jax_enable_x64)
     check(sites, keys)
     return sites
+
+
+@functools.lru_cache(maxsize=8)  # each measurement asks again, and so does the next of equal networks
+def _traced_of_one(
+    model: Model, structure: Any, leaves: tuple[jax.ShapeDtypeStruct, ...], _x64: bool
+) -> Sites:  # what a type comes to depends on x64
+    return trace(model, *jax.tree.unflatten(structure, leaves))
 
 
 def check(sites: Sites, keys: Iterable[str]) -> None:
