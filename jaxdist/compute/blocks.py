@@ -72,8 +72,8 @@ def fold(
     known when they are walked, so that splits in the same arrays take one program. The last one starts early and marks
     what it repeats as not valid, so nothing is copied or padded, and no block reaches out of its split. `init` holds
     constants; the result has a leading axis of the device's shares: merge it with those of other devices. With
-    `rehearse` the first block also comes before all others, with no row valid, for what has to be known from the start;
-    blocks are then an eighth of the smallest share at most.
+    `rehearse` one from the middle also comes before all others, with no row valid, for what has to be known from the
+    start; blocks are then an eighth of the smallest share at most.
     """
     size = even_size(examples, size, rehearse=rehearse)
     shares = examples.shares
@@ -113,7 +113,10 @@ def _cut(
     step = len(widths) - 1 - (len(examples.widths) - 1 - needs) // every
 
     def at(width: int) -> Carry:
-        return evaluate(jax.tree.map(lambda leaf: lax.dynamic_slice(leaf, (first, 0), (size, width)), examples.x))
+        def narrow(leaf: Array) -> Array:
+            return lax.dynamic_slice(leaf, (first, jnp.zeros_like(first)), (size, width))
+
+        return evaluate(jax.tree.map(narrow, examples.x))
 
     result: Carry = lax.switch(step, [functools.partial(at, width) for width in widths])
     return result

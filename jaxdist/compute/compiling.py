@@ -16,7 +16,7 @@ Options: TypeAlias = tuple[tuple[str, Any], ...]
 class Compiled:
     """A function as ``jax.jit`` makes it with the platform's compiler options.
 
-    JAX takes options of outermost programs only, so it cannot be called within another.
+    JAX takes options of outermost programs only, so it cannot be called where JAX traces another.
     """
 
     def __init__(self, function: Callable[..., Any], static: tuple[str, ...]) -> None:
@@ -24,7 +24,14 @@ class Compiled:
         self.program = functools.cache(functools.partial(_jitted, function, static))
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        return self.program(_known(tuning.current().compiler_options))(*arguments, **named)
+        return self._of_platform()(*arguments, **named)
+
+    def lower(self, *arguments: Any, **named: Any) -> Any:
+        """As ``jax.jit(...).lower``."""
+        return self._of_platform().lower(*arguments, **named)
+
+    def _of_platform(self) -> Any:
+        return self.program(known(tuning.current().compiler_options))
 
 
 def compiled(*static: str) -> Callable[[Callable[..., Any]], Compiled]:
@@ -37,10 +44,12 @@ def _jitted(function: Callable[..., Any], static: tuple[str, ...], options: Opti
 
 
 @functools.cache
-def _known(options: Options) -> Options:
-    """The options, or none where this version of JAX does not have all of them."""
+def known(options: Options) -> Options:
+    """The options, or none where this version of XLA does not have all of them."""
     try:
-        jax.jit(lambda: None, compiler_options=dict(options))()
-    except (jax.errors.JaxRuntimeError, ValueError):
+        jax.jit(lambda: None, compiler_options=dict(options)).lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" not in str(error):
+            raise
         return ()
     return options

@@ -58,7 +58,7 @@ class Reducer:
     """
 
     rehearses: bool = False
-    """Whether the first block comes once more before all others, with no row valid, for what has to be known then."""
+    """Whether a block from the middle comes before all others too, with no row valid, for what has to be known then."""
 
     def init(self, params: Params, given: Tree, x: Tree) -> Tree:
         """The state before any example; `x` has the shapes of one example, [1, ...]."""
@@ -183,7 +183,7 @@ def _over_chunks(
     measure: Measurement, networks: tuple[Params, Tree], examples: Streamed, static: dict[str, Any]
 ) -> Tree:
     """What a reducer makes of a stream, in one walk over its chunks, each fetched before the next is read."""
-    # What walks more than once, or chooses something by a first block, is refused before it comes to this.
+    # What walks more than once, or chooses something by a rehearsal, is refused before it comes to this.
     assert isinstance(measure, Reducer), measure
     assert not measure.rehearses, measure
     chosen = {**static, "measure": _OfChunk(measure), "mesh": examples.mesh}

@@ -67,7 +67,7 @@ def as_pixels(x: Num[np.ndarray, "N D"]) -> UInt8[np.ndarray, "N D"]:
 def pack(pixels: UInt8[np.ndarray, "N D"], backend: Backend) -> Num[np.ndarray, "N stored"]:
     """Store pixels [N, D], uint8, as `backend` multiplies them.
 
-    Digits take int8 [N, D'] with D' a multiple of the tile: a column of ones and zeros, as many as round together, then
+    Digits take int8 [N, D'] with D' a multiple of the tile: a column of ones, zeros to as many as round together, then
     pixels less 128, then zeros. The ones make the sum over examples, which undoes the shift in the gradient, a
     by-product of the product itself.
     """
@@ -92,17 +92,20 @@ def stored_widths(inputs: Sequence[int], backend: Backend) -> tuple[int, ...]:
     return tuple(_width(count) if backend == "digits" else count for count in inputs)
 
 
-def product(weight: Float32[AnyArray, "H D"], x: Num[AnyArray, "n stored"]) -> Float32[Array, "H n"]:
+def product(
+    weight: Float32[AnyArray, "H D"], x: Num[AnyArray, "n stored"], *, cut: bool = False
+) -> Float32[Array, "H n"]:
     """Multiply weights [H, D] with a block of inputs [n, D], stored as by `pack`, to float32 [H, n]; differentiable.
 
-    The inputs may be fewer, of digits whole tiles: those that are missing, at the end, are 0.
+    With `cut` the last inputs may be missing, of digits whole tiles: they are 0.
 
     Raises:
       ValueError: if the inputs do not fit the weights, or are too many for exact integer sums.
     """
     inputs = weight.shape[1]
     most = _width(inputs) if x.dtype == jnp.int8 else inputs
-    if x.shape[1] > most or (x.dtype == jnp.int8 and x.shape[1] % TILE):
+    fits = x.shape[1] < most and (x.dtype != jnp.int8 or x.shape[1] % TILE == 0) if cut else False
+    if x.shape[1] != most and not fits:
         raise ValueError(f"expected {x.dtype} inputs [n, {most}] for weights {weight.shape}, got {x.shape}")
     if x.dtype == jnp.int8 and max(*x.shape, 0) > MOST_TERMS:
         raise ValueError(f"expected at most {MOST_TERMS:,} inputs, and examples a block, got {x.shape}")

@@ -3,7 +3,7 @@
 Where most inputs of an example are the same constant, such as the black around a digit, they need not be multiplied.
 With the columns in that order an example needs only the first few, and with the examples in theirs a block of them
 needs no more than its last one does: a plain slice of the inputs, of the weights and of their gradient. What is left
-out is exactly 0, so that nothing but the order of sums changes. Drawn over the examples, the columns that are needed
+out is exactly 0, so that nothing but rounding changes. Drawn over the examples, the columns that are needed
 are a staircase.
 """
 
@@ -63,6 +63,8 @@ def _ordered(on: Bool[np.ndarray, "N D"], together: int) -> Int[np.ndarray, " D"
     inputs = on.shape[1]
     filled = np.pad(on, ((0, 0), (0, -inputs % together)))
     often = filled.reshape(len(on), -1, together).any(2).sum(0)
+    if inputs % together:
+        often[-1] = -1  # what is left stays last, so that all others are whole
     groups = np.argsort(-often, kind="stable")
     columns = (groups[:, None] * together + np.arange(together)).ravel()
     return columns[columns < inputs]

@@ -31,9 +31,9 @@ class Inputs(NamedTuple):
     """
 
     dataset: data.Dataset
-    splits: Mapping[str, Examples]  # x is [N, K or fewer], stored as `products.pack` does
+    splits: Mapping[str, Examples]  # x is stored as `products.pack` does, of all `used` inputs that are ever set
     used: np.ndarray  # [K] the inputs that are used, in the order of the networks' weights
-    background: float  # what has been taken from all inputs (`mlp.apply`)
+    background: float | None  # what has been taken from all inputs (`mlp.apply`); None where they lie in order
     products: Mapping[str, Any]  # how the first layer's are computed, and what was measured to choose that
 
     @property
@@ -76,7 +76,7 @@ class LaidOut(NamedTuple):
 
     splits: Mapping[str, Examples]
     used: np.ndarray
-    background: float
+    background: float | None
 
 
 def lay_out(
@@ -88,11 +88,11 @@ def lay_out(
       InputError: if exact products are wanted of inputs that are not integers 0..255.
     """
     flat = [x for x, _ in splits.values()]
-    background = 0.0 if backend != "float32" else _background(flat)
-    stairs = None if in_order else _staircase(flat, backend, background)
+    background: float | None = 0.0 if backend != "float32" else _background(flat)
+    stairs = None if in_order else _staircase(flat, backend, background or 0.0)
     if stairs is None:
         kept = nonzero(flat)
-        used, background = np.flatnonzero(in_cache_lines(kept) if backend == "float32" else kept), 0.0
+        used, background = np.flatnonzero(in_cache_lines(kept) if backend == "float32" else kept), None
         stored = used
     else:
         stored = stairs.columns[: stairs.widths[-1]]

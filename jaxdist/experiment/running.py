@@ -235,7 +235,7 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
         resolving.refuse_foreign(config, changes or {}, folder)
         for name in config.model.activations:
             family_sweeps.check(
-                models.model_of(config, name, 0.0), models.targets_of(config), resolving.options(config)
+                models.model_of(config, name, None), models.targets_of(config), resolving.options(config)
             )
         store = Store(folder, config)
         inputs = load_inputs(config, store.backend)

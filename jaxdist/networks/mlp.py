@@ -88,16 +88,16 @@ def apply(
     tap: Tap = site,
     *,
     activation: forms.Kind,
-    background: float = 0.0,
+    background: float | None = None,
 ) -> Float[Array, "C n"]:
     """Map inputs x[n, ...] to logits [C, n]; sites are ``dense0/pre``, ``dense0/post``, ``dense1/pre``, ...
 
     The last layer has sites only where something follows it.
 
     Args:
-      x: may be stored as `products.pack` does, for exact products in the first layer, and lack its last inputs, where
-        these are 0.
-      background: what has been taken from every input, those included that x lacks.
+      x: may be stored as `products.pack` does, for exact products in the first layer.
+      background: what has been taken from every input, where images are laid out as a staircase (`staircases`): x may
+        then lack the last inputs, which are 0 but for that. None where x is whole.
     """
     form = forms.of(activation)
     value = jnp.asarray(x).reshape(len(x), -1)
@@ -111,9 +111,9 @@ def apply(
     return -value if form.sign < 0 else value
 
 
-def _first(background: float, weight: Array, x: Array) -> Array:
+def _first(background: float | None, weight: Array, x: Array) -> Array:
     """The products [H, n] of the first layer with inputs from which a constant has been taken."""
-    product = products.product(weight, x)
+    product = products.product(weight, x, cut=background is not None)
     return product + background * jnp.sum(weight, axis=1, keepdims=True) if background else product
 
 
@@ -131,7 +131,7 @@ def widen(params: MLPParams, used: Which, initial: MLPParams) -> MLPParams:
     return params | {"dense0": params["dense0"] | {"weight": weight}}
 
 
-def model(activation: forms.Kind, hidden_layers: int = 1, background: float = 0.0) -> Model:
+def model(activation: forms.Kind, hidden_layers: int = 1, background: float | None = None) -> Model:
     """The perceptron of that name, activation, function or form, with values and logits that are feature-major.
 
     `background` is as in `apply`. Equal arguments give equal models. Raises `InputError` as `forms.of` does.
@@ -143,7 +143,7 @@ def model(activation: forms.Kind, hidden_layers: int = 1, background: float = 0.
 
 
 @functools.cache  # two partial functions are never equal
-def _model(form: forms.Form, hidden_layers: int, background: float) -> Model:
+def _model(form: forms.Form, hidden_layers: int, background: float | None) -> Model:
     post: list[tuple[str, Action | str]] = []
     for k, (_, act) in enumerate(form.layers(hidden_layers + 1)):
         if act:

@@ -28,7 +28,7 @@ from jaxdist.networks import site_splits, site_values
 from jaxdist.networks.site_primitives import site
 from jaxdist.networks.site_programs import Action as Action
 from jaxdist.networks.site_programs import Placed as Placed
-from jaxdist.networks.site_splits import Split
+from jaxdist.networks.site_splits import Split as Split
 from jaxdist.networks.site_values import Site, Traced
 from jaxdist.registry import kind_of
 from jaxdist.types import Apply, Params
@@ -253,15 +253,23 @@ def sites_for_one(model: Model, params: Params, x: Any, keys: Iterable[str] = ()
     """
     network = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
     leaves, structure = jax.tree.flatten((network, shapes_of_one(x)))
-    sites = _traced_of_one(model, structure, tuple(leaves), jax.config.jax_enable_x64)
-    check(sites, keys)
+    context = tuple(getattr(jax.config, name) for name in ("jax_enable_x64", "jax_numpy_dtype_promotion"))
+    keys = tuple(keys)
+    try:
+        sites = _traced_of_one(model, structure, tuple(leaves), context)
+        check(sites, keys)
+    except InputError:
+        # What a function reads of its surroundings may have changed since.
+        _traced_of_one.cache_clear()
+        sites = _traced_of_one(model, structure, tuple(leaves), context)
+        check(sites, keys)
     return sites
 
 
 @functools.lru_cache(maxsize=8)  # each measurement asks again, and so does the next of equal networks
 def _traced_of_one(
-    model: Model, structure: Any, leaves: tuple[jax.ShapeDtypeStruct, ...], _x64: bool
-) -> Sites:  # what a type comes to depends on x64
+    model: Model, structure: Any, leaves: tuple[jax.ShapeDtypeStruct, ...], _context: tuple[Any, ...]
+) -> Sites:
     return trace(model, *jax.tree.unflatten(structure, leaves))
 
 

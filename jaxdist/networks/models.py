@@ -17,8 +17,8 @@ _INIT = 0
 """The purpose of the key that initial weights are drawn from."""
 
 
-def model_of(config: Config, activation: str, background: float) -> Model:
-    """The model of one of the config's networks, on inputs from which a constant has been taken."""
+def model_of(config: Config, activation: str, background: float | None) -> Model:
+    """The model of one of the config's networks; `background` is as in `mlp.apply`."""
     return mlp.model(activation, len(config.model.hidden), background)
 
 

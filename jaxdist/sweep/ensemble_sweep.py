@@ -156,7 +156,7 @@ class Counting(Reducer):
 
     @property
     def rehearses(self) -> bool:  # type: ignore[override]
-        """Moments are about factors, which are chosen by a first block."""
+        """Moments are about factors, which are chosen by one block."""
         return self.watch is not None
 
     def init(self, params: Params, given: Mapping[str, Edit], x: Array) -> Sums:
@@ -222,6 +222,8 @@ def matches(
     Seeds are taken in pairs; the edits are of the same sites, with leaves [S, P, H], as in `sweep`. Each ensemble sees
     the same images in its own scaling, laid out on one mesh; float32 throughout.
     """
+    # Two orders would pair different images, and no width fits both.
+    assert not any(each.widths for each in examples), "matches needs images in their own order"
     both = dataclasses.replace(examples[0], x=(examples[0].x, examples[1].x))
     sites = networks_model.sites_for_one(model, first[0], examples[0].x, first[1])
     work = jax.tree.leaves(dict(first[1]))[0].shape[1] * examples[0].y.shape[0]
@@ -243,7 +245,7 @@ class Matching(Reducer):
 
     def update(self, state: Array, params: tuple[Edited, Edited], given: None, block: blocks.Block) -> Array:
         first, second = (
-            predictor(self.model, self.sites, weights, block._replace(x=x), made).logits_and_after
+            predictor(self.model, self.sites, weights, block._replace(x=x, cut=None), made).logits_and_after
             for (weights, made), x in zip(params, block.x, strict=True)
         )
 

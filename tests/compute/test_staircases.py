@@ -56,6 +56,17 @@ def test_examples_that_all_need_everything_have_no_staircase(images):
     assert staircases.plan(images["train"][0][:1000] != 0, tile=16) is None, "too few for a step"
 
 
+def test_groups_of_columns_are_whole_but_for_the_last():
+    on = np.zeros((3000, 100), bool)
+    on[:, 90:] = True  # what is left over when columns go by eight is set most often
+    on[::2, 16:24] = True
+    columns = staircases._ordered(on, 8)
+    assert sorted(columns) == list(range(100))
+    assert columns[:8].tolist() == list(range(88, 96))
+    assert columns[8:16].tolist() == list(range(16, 24))
+    assert columns[-4:].tolist() == list(range(96, 100))
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_no_other_cut_multiplies_fewer_columns(seed, monkeypatch):
     monkeypatch.setattr(staircases, "STEPS", 3)
@@ -192,6 +203,7 @@ def test_training_is_that_of_the_images_in_their_order(both, scaling, backend, r
 
 def test_the_background_is_what_most_inputs_are(both):
     assert both("raw")[0].background == 0
+    assert both("raw")[1].background is None
     assert both("standard")[0].background == np.float32((np.float32(0) - np.float32(0.13)) / np.float32(0.3))
     assert both("inverted")[0].background == 240
     # Whatever is taken from all inputs, all of their weights are trained; of black corners none are.
@@ -211,4 +223,8 @@ def test_preactivations_by_digits_are_the_same_bits(both):
     steps = np.asarray(laid_out.splits["train"].step)
     width = laid_out.splits["train"].widths[steps[:200].max()]
     assert width < x.shape[1]
-    np.testing.assert_array_equal(products.product(here, x[:200, :width]), whole)
+    np.testing.assert_array_equal(products.product(here, x[:200, :width], cut=True), whole)
+    with pytest.raises(ValueError, match="expected int8 inputs"):
+        products.product(here, x[:200, :width])  # unless it is asked for
+    with pytest.raises(ValueError, match="expected int8 inputs"):
+        products.product(here, x[:200, : width - 8], cut=True)  # no whole tile

@@ -132,3 +132,40 @@ def test_a_run_with_training_and_snapshots_is_that_of_float32(tmp_path):
             if values.dtype.kind in "fiu":
                 measured = double[group][variable].to_numpy()
                 np.testing.assert_allclose(measured, values, rtol=1e-4, atol=1e-5, err_msg=f"{group}/{variable}")
+
+
+def test_images_in_the_order_of_a_staircase_train_as_in_their_own():
+    script = """
+import jax
+import numpy as np
+from jaxdist import data
+from jaxdist.compute import devices
+from jaxdist.config import DataConfig
+from jaxdist.data import lay_out
+from jaxdist.networks import mlp, training
+from tests.staircase_support import shifted
+
+assert jax.config.jax_enable_x64
+splits = {"train": shifted(data.load(DataConfig()).train, 3000, seed=0)}
+whole = mlp.init_ensemble(jax.random.key(0), range(2), (256, 8, 10))
+made = []
+for in_order in (True, False):
+    laid_out = lay_out(splits, devices.make_mesh(), "float32", in_order=in_order)
+    assert bool(laid_out.splits["train"].widths) != in_order
+    model, examples = mlp.model("relu", background=laid_out.background), laid_out.splits["train"]
+    sgd = training.optimizer("sgd", 1e-4)
+    trained = training.train(model, mlp.narrow(whole, laid_out.used), examples, examples, steps=3, optimizer=sgd)
+    made.append(mlp.widen(trained.params, laid_out.used, whole)["dense0"]["weight"])
+np.testing.assert_allclose(*made, atol=1e-6)
+assert np.abs(made[0] - whole["dense0"]["weight"]).max() > 1e-4
+"""
+    environment = {**os.environ, "JAX_ENABLE_X64": "1"}
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr

@@ -251,3 +251,20 @@ def test_tokens_stay_integers(x):
 
     found = checked(model, jnp.ones((3, 4)), tokens, ["embedded"])
     assert found == (Site("embedded", (2, 3, 4), jnp.float32),)
+
+
+def test_a_site_that_a_function_has_since_is_found():
+    """Sites are listed once for equal arguments, but what is refused is looked at afresh."""
+    named = ["a"]
+
+    def apply(params, x):
+        for name in named:
+            x = site(name, x * params)
+        return x
+
+    shapes = jnp.ones((1, 1, 3)), jax.ShapeDtypeStruct((4, 3), jnp.float32)
+    assert networks_model.sites_for_one(Model(apply), *shapes, ("a",)).names == ["a"]
+    with pytest.raises(InputError, match="'b'"):
+        networks_model.sites_for_one(Model(apply), *shapes, ("b",))
+    named.append("b")
+    assert networks_model.sites_for_one(Model(apply), *shapes, ("b",)).names == ["a", "b"]

@@ -90,7 +90,7 @@ def same_classes(
     targets = models.targets_of(sides[0].config)
     for network, target, split in dict.fromkeys(key[1:] for key in pairs):
         sites = targets.get(target, (target,))
-        model = models.model_of(sides[0].config, network, 0.0)
+        model = models.model_of(sides[0].config, network, None)
         edited = []
         for side, of, known in zip(sides, networks, inputs, strict=True):
             params = mlp.narrow(of[network], known.used)
