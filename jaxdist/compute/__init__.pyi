@@ -1,5 +1,6 @@
 from . import backends as backends
 from . import blocks as blocks
+from . import compiling as compiling
 from . import devices as devices
 from . import elementwise as elementwise
 from . import ensemble as ensemble
@@ -8,7 +9,6 @@ from . import products as products
 from . import staircases as staircases
 from . import streams as streams
 from . import tuning as tuning
-from .compiling import compiled as compiled
 from .devices import DATA as DATA
 from .devices import SEED as SEED
 from .devices import Examples as Examples

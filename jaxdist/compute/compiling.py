@@ -1,4 +1,4 @@
-"""How the programs that take long are compiled: with the options of a platform, as far as this JAX knows them."""
+"""How the driver's programs are compiled: with the options of a platform, as far as this JAX knows them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Compiled:
         return self._of_platform().lower(*arguments, **named)
 
     def _of_platform(self) -> Any:
-        return self.program(known(tuning.current().compiler_options))
+        return self.program(supported(tuning.current().compiler_options))
 
 
 def compiled(*static: str) -> Callable[[Callable[..., Any]], Compiled]:
@@ -44,7 +44,7 @@ def _jitted(function: Callable[..., Any], static: tuple[str, ...], options: Opti
 
 
 @functools.cache
-def known(options: Options) -> Options:
+def supported(options: Options) -> Options:
     """The options, or none where this version of XLA does not have all of them."""
     try:
         jax.jit(lambda: None, compiler_options=dict(options)).lower().compile()

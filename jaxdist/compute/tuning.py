@@ -40,7 +40,7 @@ class Tuning:
     staircases: bool
     """Whether blocks are cut to the inputs that they need (`staircases`), where that saves enough."""
     compiler_options: tuple[tuple[str, Any], ...]
-    """What XLA is told about the programs that take long (`compiling`)."""
+    """What XLA is told about the driver's programs (`compiling`)."""
     lanes: int | None
     """Examples that are added up at once before they are summed; None where the compiler's own sums are as fast."""
 
@@ -62,7 +62,8 @@ CPU = Tuning(
     turns_products=True,
     # Blocks are small against the examples of a step of a staircase.
     staircases=True,
-    # Without these emitters the first call of `benchmarks sweep` took 3.7 s instead of 5.0, and others as long.
+    # With these emitters the driver's programs take longer to compile and run no faster; a training step, whose widths
+    # are many small programs, is compiled sooner with them.
     compiler_options=(("xla_cpu_use_fusion_emitters", False),),
     # XLA sums one number after the other, but adds whole vectors.
     lanes=64,

@@ -21,7 +21,6 @@ from jaxdist.compute import (
     Reducer,
     Tuning,
     blocks,
-    compiled,
     each_network,
     elementwise,
     filled,
@@ -308,7 +307,7 @@ def _check_finite(loss: AnyArray, first_step: int, numbers: Sequence[int]) -> No
         )
 
 
-@compiled("model", "update", "length", "chosen", "precision", "size", "mesh")
+@functools.partial(jax.jit, static_argnames=("model", "update", "length", "chosen", "precision", "size", "mesh"))
 def _steps(
     state: State,
     train_set: Examples,

@@ -320,7 +320,7 @@ def test_the_training_step_and_the_sweep_lower_for_accelerators(backend, platfor
         ),
         *(
             (
-                ensemble._run,
+                ensemble._run.program(),
                 (params, given, split(60_000)),
                 {"measure": ensemble_sweep.Counting(model, (SITE,), at, 32)},
             )
@@ -329,7 +329,7 @@ def test_the_training_step_and_the_sweep_lower_for_accelerators(backend, platfor
     )
     operand = {"float32": "f32", "bfloat16": "bf16", "digits": "i8"}[backend]
     for program, arguments, more in programs:
-        exported = jax.export.export(program.program(), platforms=[platform])(*arguments, **static, **more)
+        exported = jax.export.export(program, platforms=[platform])(*arguments, **static, **more)
         assert exported.platforms == (platform,)
         products_of_pixels = [line for line in exported.mlir_module().splitlines() if "dot_general" in line]
         assert any(f"x{operand}>" in line for line in products_of_pixels)
