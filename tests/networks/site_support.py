@@ -10,6 +10,12 @@ import numpy as np
 
 from jaxdist.networks import site_splits, site_values
 
+X = jax.random.normal(jax.random.key(7), (12, 64))
+
+
+def twice(value):
+    return 2 * value
+
 
 def assert_same(got: Any, expected: Any, tolerance: float = 0.0) -> None:
     """Two outputs are equal, or differ by at most `tolerance` of the largest of the expected values."""
