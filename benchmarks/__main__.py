@@ -1,11 +1,11 @@
 """Measure jaxdist beside PyTorch on this machine.
 
-  parity   are training curves and gradients PyTorch's?
-  sweep    speed of a sweep of all 325 points, beside every other way to do it
-  train    speed of a training step, beside every other way to do it, and how exact its gradients are
-  scaling  how the cost grows with images, points, networks and devices
+  parity     are training curves and gradients PyTorch's?
+  sweep      speed of a sweep of all 325 points, beside every other way to do it
+  train      speed of a training step, beside every other way to do it, and how exact its gradients are
+  scaling    how the cost grows with images, points, networks and devices
   staircase  what training and a sweep gain where blocks are cut to the pixels that they need
-  adapters what named sites and Flax modules cost, beside a kernel written by hand
+  adapters   what named sites and Flax modules cost, beside a kernel written by hand
 
 --data-dir is a folder of MNIST's IDX files. Without one, speed is measured on made-up images of the same shape, which
 are the same work, and parity is checked on the embedded digits. --quick takes seconds and shows only that all of it
@@ -23,7 +23,7 @@ from typing import Any
 
 import jax
 
-from benchmarks import adapters, parity, scaling, show, staircase, sweep, train
+from benchmarks import adapters, parity, scaling, staircase, sweep, train
 from jaxdist.compute import devices
 from jaxdist.errors import InputError
 
@@ -51,8 +51,6 @@ def main() -> int:
         return 2
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    if options.figure and options.what != "staircase":  # which needs the images
-        show.figure(found, options.figure)
     return 0 if found.get("agrees", True) else 1
 
 

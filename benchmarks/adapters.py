@@ -15,17 +15,17 @@ from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
 from benchmarks import images as inputs
-from benchmarks import jax_contenders, machine, parity, show
+from benchmarks import jax_contenders, parity, show
 from benchmarks.images import CLASSES, Images
 from benchmarks.jax_contenders import Run
 from benchmarks.parity import HIDDEN
 from benchmarks.sweep import ACTIVATION, WARM_UP_STEPS, Families
-from benchmarks.timing import Contender, Row, Timed, chosen, interleave, largest_difference
+from benchmarks.timing import Contender, Row, Timed, chosen, described, interleave, largest_difference
 from jaxdist.compute import DATA, Examples, blocks, elementwise, mesh_of, tuning
 from jaxdist.config import SweepConfig
 from jaxdist.formatting import counted
 from jaxdist.networks import Model, from_linen, from_nnx, mlp
-from jaxdist.perturbations import PAPER, edits, get, joined, ranges
+from jaxdist.perturbations import edits, joined, ranges
 from jaxdist.sweep import ensemble_sweep
 from jaxdist.types import Params
 
@@ -42,9 +42,7 @@ ALLOWED = 2
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Time every contender, print the table and return the numbers; seconds are those of one network's sweep."""
     images = inputs.for_speed(options)
-    families = [(name, get(name).grid()) for name in PAPER]
-    if options.quick:
-        families = [(name, grid[::10]) for name, grid in families]
+    families = jax_contenders.paper_families(every=10 if options.quick else 1)
     contenders = chosen(make_contenders(images, families), options.only)
     timed = interleave(contenders, options.repeats, turn_s=0 if options.quick else 1)
     found = rows(timed)
@@ -53,13 +51,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     show.table(f"Sweep of {counted(points, 'point')} at one site, {images.source}", found)
     off = [row["largest_count_difference"] for row in found.values() if row["largest_count_difference"] is not None]
     return {
-        "what": what,
-        "images": images.source,
-        "repeats": options.repeats,
-        "spread": "largest less smallest",
+        **described(what, images.source, options.repeats, found),
         "targets": TARGETS,
-        "machine": machine.facts(),
-        "contenders": found,
         "agrees": all(difference <= ALLOWED for difference in off),
     }
 

@@ -13,7 +13,7 @@ from benchmarks.parity import jaxdist_trainer
 from jaxdist.compute import Backend
 from jaxdist.config import SweepConfig
 from jaxdist.networks import mlp
-from jaxdist.perturbations import edits, joined, ranges
+from jaxdist.perturbations import PAPER, edits, get, joined, ranges
 from jaxdist.sweep import ensemble_sweep
 from jaxdist.types import Params, Ranges
 
@@ -24,6 +24,11 @@ POINTS = 13
 """Points that the first attempt maps at once; all 325 would need 10 GB."""
 
 Run = Callable[[], np.ndarray]
+
+
+def paper_families(every: int = 1) -> list[tuple[str, np.ndarray]]:
+    """The paper's families with their fractions, or each so many of them."""
+    return [(name, get(name).grid()[::every]) for name in PAPER]
 
 
 def _textbook(params: Params, x: jax.Array, activation: str, edit: edits.Affine | None = None) -> jax.Array:

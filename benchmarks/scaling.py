@@ -23,7 +23,6 @@ from benchmarks import jax_contenders, machine, parity
 from benchmarks.images import Images
 from benchmarks.parity import LEARNING_RATE
 from benchmarks.timing import Contender, fit_line, interleave
-from jaxdist.perturbations import PAPER, get
 from jaxdist.types import Params
 
 ACTIVATION = "relu"
@@ -66,7 +65,7 @@ def cases(
         contenders.setdefault(name, contender)
 
     def sweep(some: Images, stride: int, together: int) -> tuple[float, str, Contender]:
-        families = [(name, get(name).grid()[::stride]) for name in PAPER]
+        families = jax_contenders.paper_families(every=stride)
         points = sum(len(grid) for _, grid in families)
         work = jax_contenders.jaxdist_sweep(_first(networks, together), ACTIVATION, some, families)
         return points, f"sweep {len(some.train_y)} {points} {together}", Contender(work)

@@ -11,15 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import images as inputs
-from benchmarks import jax_contenders, machine, show
+from benchmarks import jax_contenders, show
 from benchmarks.images import Images
 from benchmarks.parity import LEARNING_RATE
 from benchmarks.sweep import ACTIVATION, WARM_UP_STEPS, Families
-from benchmarks.timing import Contender, Row, Timed, chosen, interleave, largest_difference
+from benchmarks.timing import Contender, Row, Timed, chosen, described, interleave, largest_difference
 from benchmarks.train import initial_networks
 from jaxdist.data import LaidOut
 from jaxdist.formatting import counted
-from jaxdist.perturbations import PAPER, get
 
 OWN = "in_order"
 """What names the contenders on images in their own order, which ratios and answers refer to."""
@@ -30,9 +29,7 @@ STEPS = 2
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Time every contender, print the table and return the numbers; seconds are those of one network."""
     images = inputs.for_speed(options)
-    families = [(name, get(name).grid()) for name in PAPER]
-    if options.quick:
-        families = [(name, grid[::10]) for name, grid in families]
+    families = jax_contenders.paper_families(every=10 if options.quick else 1)
     laid_out = inputs.place(images)
     widths = laid_out.splits["train"].widths
     total = int(images.used.sum())
@@ -40,35 +37,30 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     steps = f"{counted(len(widths), 'step')} of {', '.join(map(str, widths))} pixels" if widths else "no staircase"
     print(f"{steps}: {mean:.0f} pixels an image are multiplied on average, of {total}")
     contenders = chosen(make_contenders(images, families, options.seeds), options.only)
-    found = rows(interleave(contenders, options.repeats, turn_s=0 if options.quick else 1))
-    show.table(f"In the order of a staircase, {images.source}, {counted(options.seeds, 'network')}", found)
+    measured = rows(interleave(contenders, options.repeats, turn_s=0 if options.quick else 1))
+    show.table(f"In the order of a staircase, {images.source}, {counted(options.seeds, 'network')}", measured)
     if options.figure and widths:
         figure(images, laid_out, options.figure)
     return {
-        "what": "a training step, and a sweep, seconds a network",
-        "images": images.source,
-        "repeats": options.repeats,
-        "spread": "largest less smallest",
-        "machine": machine.facts(),
+        **described("a training step, and a sweep, seconds a network", images.source, options.repeats, measured),
         "widths": list(widths),
         "mean_width": mean,
-        "contenders": found,
     }
 
 
 def rows(timed: dict[str, Timed]) -> dict[str, Row]:
-    """The numbers of each contender; ratios are None where the one in their own order was left out."""
-    found: dict[str, Row] = {}
-    for name, one in timed.items():
-        own = timed.get(f"{name.split()[0]} {OWN}")
-        found[name] = {
-            "median_s": one.median_s,
-            "spread_s": max(one.each_s) - min(one.each_s),
-            "first_s": one.first_s,
-            "ratio_to_own": own.median_s / one.median_s if own else None,
-            "largest_count_difference": largest_difference(one.answer, own.answer) if own else None,
+    """The numbers of each contender; ratios are None where the same job on images in order was left out."""
+    numbers: dict[str, Row] = {}
+    for name, contender in timed.items():
+        in_order = timed.get(f"{name.split()[0]} {OWN}")
+        numbers[name] = {
+            "median_s": contender.median_s,
+            "spread_s": max(contender.each_s) - min(contender.each_s),
+            "first_s": contender.first_s,
+            "ratio_to_own": in_order.median_s / contender.median_s if in_order else None,
+            "largest_count_difference": largest_difference(contender.answer, in_order.answer) if in_order else None,
         }
-    return found
+    return numbers
 
 
 def make_contenders(images: Images, families: Families, seeds: int) -> dict[str, Contender]:
@@ -87,7 +79,7 @@ def make_contenders(images: Images, families: Families, seeds: int) -> dict[str,
 
 
 def figure(images: Images, laid_out: LaidOut, path: Path) -> None:
-    """Draw which pixels are set in every 60th image, in the order of the staircase, and what is multiplied."""
+    """Draw the pixels that are set in about a thousand images, in the staircase's order, and what is multiplied."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -15,7 +15,6 @@ from benchmarks.images import CLASSES, Images
 from benchmarks.parity import HIDDEN
 from benchmarks.timing import Contender, chosen, measure, report
 from jaxdist.formatting import counted
-from jaxdist.perturbations import PAPER, get
 
 ACTIVATION = "relu"
 WARM_UP_STEPS = 10
@@ -27,17 +26,14 @@ Families = list[tuple[str, np.ndarray]]
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Time every contender, print the table and return the numbers; seconds are those of one network."""
     images = inputs.for_speed(options)
-    families = [(name, get(name).grid()) for name in PAPER]
-    if options.quick:
-        families = [(name, grid[::10]) for name, grid in families]
+    families = jax_contenders.paper_families(every=10 if options.quick else 1)
     contenders = chosen(make_contenders(images, families, quick=options.quick), options.only)
     points = sum(len(grid) for _, grid in families)
     least = work(len(images.train_y), int(images.nonzero.sum()), points)
     measured = measure(contenders, options, least)
     show.table(f"Sweep of {counted(points, 'point')}, one network, {images.source}", measured.rows)
-    return report(
-        measured, f"sweep of {counted(points, 'point')}, seconds a network", images.source, options.repeats, least
-    )
+    what = f"sweep of {counted(points, 'point')}, seconds a network"
+    return report(measured, what, images.source, options, least)
 
 
 def work(images: int, features: int, points: int) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from benchmarks import machine
+from benchmarks import machine, show
 from jaxdist.errors import InputError, nearest
 
 PAPER = "paper_torch"
@@ -69,19 +69,31 @@ def measure(contenders: Mapping[str, Contender], options: argparse.Namespace, wo
     return Measured(found, rates, summary(found, contenders, rates.seconds(*work)))
 
 
-def report(measured: Measured, what: str, images: str, repeats: int, work: tuple[float, float]) -> dict[str, Any]:
-    """What a benchmark of contenders leaves: their rows with how and on what they were measured."""
+def report(
+    measured: Measured, what: str, images: str, options: argparse.Namespace, work: tuple[float, float]
+) -> dict[str, Any]:
+    """What a benchmark of contenders leaves: their rows with how and on what they were measured, and a picture."""
+    content = {
+        **described(what, images, options.repeats, measured.rows),
+        "gemm_gflops": measured.rates.gemm / 1e9,
+        "elementwise_gelements": measured.rates.elementwise / 1e9,
+        "floor_gflop": work[0] / 1e9,
+        "floor_gelements": work[1] / 1e9,
+    }
+    if options.figure:
+        show.figure(content, options.figure)
+    return content
+
+
+def described(what: str, images: str, repeats: int, rows: Mapping[str, Row]) -> dict[str, Any]:
+    """Rows of contenders with what they are of and where they were measured."""
     return {
         "what": what,
         "images": images,
         "repeats": repeats,
         "spread": "largest less smallest",
-        "gemm_gflops": measured.rates.gemm / 1e9,
-        "elementwise_gelements": measured.rates.elementwise / 1e9,
-        "floor_gflop": work[0] / 1e9,
-        "floor_gelements": work[1] / 1e9,
         "machine": machine.facts(),
-        "contenders": measured.rows,
+        "contenders": rows,
     }
 
 

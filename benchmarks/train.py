@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             row["executed_share_of_gemm"] = executed / measured.found[name].median_s / measured.rates.gemm
     show.table(f"A training step, a network ({options.seeds} at once), {images.source}", measured.rows)
     what = f"training step with all that it records, seconds a network, {counted(options.seeds, 'network')}"
-    found = report(measured, what, images.source, options.repeats, least)
+    found = report(measured, what, images.source, options, least)
     names = [name for name in BACKENDS if name in contenders]
     if names:
         steps = 10 if options.quick else TRAINED_STEPS
