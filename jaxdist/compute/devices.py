@@ -19,7 +19,7 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxdist.compute import tuning
+from jaxdist.compute import staircases, tuning
 from jaxdist.formatting import counted
 from jaxdist.types import AnyArray
 
@@ -158,7 +158,7 @@ def _laid_out(
                 )
     if not splits:
         return {}
-    orders = [None if stairs is None else _by_step(stairs.steps[name], mesh) for name in splits]
+    orders = [None if stairs is None else staircases.dealt(stairs.steps[name], mesh.size) for name in splits]
     inputs = jax.tree.map(
         lambda *leaves: _interleaved(list(map(np.asarray, leaves)), mesh, dtype or np.asarray(leaves[0]).dtype, orders),
         *(x for x, _ in splits.values()),
@@ -183,28 +183,11 @@ def _laid_out(
             number=numbers,
             step=steps,
             # As long for every split, so that what is compiled for one serves all.
-            places=None if order is None else same(_inverse(order, max(totals)), mesh),
+            places=None if order is None else same(staircases.places(order, max(totals)), mesh),
             widths=() if stairs is None else stairs.widths,
         )
         for name, first, total, order in zip(splits, firsts, totals, orders, strict=False)
     }
-
-
-def _by_step(steps: np.ndarray, mesh: Mesh) -> np.ndarray:
-    """The order [N] in which every share has its part of the examples of each step, the steps one after the other."""
-    total = len(steps)
-    positions, each = np.arange(total), -(-total // mesh.size)
-    order = np.empty(total, np.int64)
-    # The first examples of all shares, then the second, and so on, take the examples by their steps.
-    order[np.lexsort((positions // each, positions % each))] = np.argsort(steps, kind="stable")
-    return order
-
-
-def _inverse(order: np.ndarray, length: int) -> np.ndarray:
-    """Where each example lies, [length] int32, of which the first are filled."""
-    places = np.zeros(length, np.int32)
-    places[order] = np.arange(len(order))
-    return places
 
 
 def share_of(total: int, mesh: Mesh) -> int:

@@ -99,3 +99,19 @@ def _cut(needed: Int[np.ndarray, " K"]) -> tuple[list[int], float]:
             ends.append(left - 1)
             left = step[left - 1]
     return ends[::-1], float(cost[count] / count)
+
+
+def dealt(steps: Int32[np.ndarray, " N"], shares: int) -> Int[np.ndarray, " N"]:
+    """The order in which each of so many shares has its part of the examples of every step, the first steps first."""
+    positions, each = np.arange(len(steps)), -(-len(steps) // shares)
+    order = np.empty(len(steps), np.int64)
+    # The first places of all shares, then the second, and so on, take the examples by their steps.
+    order[np.lexsort((positions // each, positions % each))] = np.argsort(steps, kind="stable")
+    return order
+
+
+def places(order: Int[np.ndarray, " N"], length: int) -> Int32[np.ndarray, " length"]:
+    """Where each example lies in an order, then zeros."""
+    inverse = np.zeros(length, np.int32)
+    inverse[order] = np.arange(len(order))
+    return inverse

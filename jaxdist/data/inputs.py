@@ -66,9 +66,9 @@ def load_inputs(
             how = backends.choose(products.as_pixels(flat[0][:, used]), config.model.hidden[0], mesh)._asdict()
         else:
             how = {"backend": backend}
-    pairs = list(zip(flat, (dataset.train.labels, dataset.test.labels), strict=True))
-    laid_out = lay_out(dict(zip(("train", "test"), pairs, strict=True)), mesh, how["backend"], in_order=in_order)
-    return Inputs(dataset, *laid_out, how)
+    splits = {"train": (flat[0], dataset.train.labels), "test": (flat[1], dataset.test.labels)}
+    laid_out = lay_out(splits, mesh, how["backend"], in_order=in_order)
+    return Inputs(dataset, laid_out.splits, laid_out.used, laid_out.background, how)
 
 
 class LaidOut(NamedTuple):
@@ -88,30 +88,35 @@ def lay_out(
       InputError: if exact products are wanted of inputs that are not integers 0..255.
     """
     flat = [x for x, _ in splits.values()]
-    background: float | None = 0.0 if backend != "float32" else _background(flat)
-    stairs = None if in_order else _staircase(flat, backend, background or 0.0)
+    background = _background(flat) if backend == "float32" else 0.0
+    stairs = None if in_order else _staircase(flat, backend, background)
     if stairs is None:
         kept = nonzero(flat)
-        used, background = np.flatnonzero(in_cache_lines(kept) if backend == "float32" else kept), None
-        stored = used
-    else:
-        stored = stairs.columns[: stairs.widths[-1]]
-        # Where something has been taken from all inputs, their weights are used in all.
-        used = stairs.columns if background else stored
-
-    def packed(x: np.ndarray) -> np.ndarray:
-        taken = np.take(x, stored, axis=1)  # three times as fast as by an index
-        if backend != "float32":
-            return products.pack(products.as_pixels(taken), backend)
-        return taken - np.float32(background) if background else taken
-
+        used = np.flatnonzero(in_cache_lines(kept) if backend == "float32" else kept)
+        pairs = {name: (_stored(x, used, backend), y) for name, (x, y) in splits.items()}
+        return LaidOut(_placed(pairs, mesh, None), used, None)
+    set_ever = stairs.columns[: stairs.widths[-1]]
+    pairs = {name: (_stored(x, set_ever, backend, background), y) for name, (x, y) in splits.items()}
     steps = None
-    if stairs is not None and tuning.current().staircases:
-        each = {name: stairs.steps(x != background) for name, (x, _) in splits.items()}
+    if tuning.current().staircases:
+        each = {name: stairs.steps(x != np.float32(background)) for name, (x, _) in splits.items()}
         steps = devices.Stairs(products.stored_widths(stairs.widths, backend), each)
-    pairs = {name: (packed(x), y) for name, (x, y) in splits.items()}
-    dtype = next(iter(pairs.values()))[0].dtype
-    return LaidOut(devices.place_splits(pairs, mesh, dtype=dtype, stairs=steps), used, background)
+    # Where something has been taken from all inputs, their weights are used in all.
+    return LaidOut(_placed(pairs, mesh, steps), stairs.columns if background else set_ever, background)
+
+
+def _stored(x: np.ndarray, which: np.ndarray, backend: Backend, background: float = 0.0) -> np.ndarray:
+    """Some inputs of images [N, D], as `backend` multiplies them, with a constant taken from each."""
+    some = np.take(x, which, axis=1)  # three times as fast as by an index
+    if backend != "float32":
+        return products.pack(products.as_pixels(some), backend)
+    return some - np.float32(background) if background else some
+
+
+def _placed(
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], mesh: Mesh, stairs: devices.Stairs | None
+) -> dict[str, Examples]:
+    return devices.place_splits(pairs, mesh, dtype=next(iter(pairs.values()))[0].dtype, stairs=stairs)
 
 
 def _background(flat: Sequence[np.ndarray]) -> float:

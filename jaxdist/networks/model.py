@@ -8,6 +8,7 @@ counted from the first. An edit acts on each.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -253,17 +254,17 @@ def sites_for_one(model: Model, params: Params, x: Any, keys: Iterable[str] = ()
     """
     network = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
     leaves, structure = jax.tree.flatten((network, shapes_of_one(x)))
+    # What a type comes to depends on these.
     context = tuple(getattr(jax.config, name) for name in ("jax_enable_x64", "jax_numpy_dtype_promotion"))
+    listed = functools.partial(_traced_of_one, model, structure, tuple(leaves), context)
     keys = tuple(keys)
-    try:
-        sites = _traced_of_one(model, structure, tuple(leaves), context)
-        check(sites, keys)
-    except InputError:
-        # What a function reads of its surroundings may have changed since.
-        _traced_of_one.cache_clear()
-        sites = _traced_of_one(model, structure, tuple(leaves), context)
-        check(sites, keys)
-    return sites
+    with contextlib.suppress(InputError):
+        check(listed(), keys)
+        return listed()
+    # What the function reads of its surroundings may have changed since it was traced.
+    _traced_of_one.cache_clear()
+    check(listed(), keys)
+    return listed()
 
 
 @functools.lru_cache(maxsize=8)  # each measurement asks again, and so does the next of equal networks

@@ -150,8 +150,8 @@ class Gradient(Reducer):
         self, state: tuple[Params, Sums], params: Params, given: None, block: blocks.Block
     ) -> tuple[Params, Sums]:
         gradient = jax.grad(functools.partial(block_sums, self.model), has_aux=True)
-        found = block.with_inputs(lambda x: gradient(params, x, block), every=1)
-        return jax.tree.map(jnp.add, state, found)
+        of_block = block.with_inputs(lambda x: gradient(params, x, block), every=1)
+        return jax.tree.map(jnp.add, state, of_block)
 
     def result(self, state: tuple[Params, Sums], total: Array) -> tuple[Params, Sums]:
         return jax.tree.map(lambda leaf: leaf / total.astype(jnp.float32), state[0]), state[1]

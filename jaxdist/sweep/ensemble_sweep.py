@@ -245,7 +245,7 @@ class Matching(Reducer):
 
     def update(self, state: Array, params: tuple[Edited, Edited], given: None, block: blocks.Block) -> Array:
         first, second = (
-            predictor(self.model, self.sites, weights, block._replace(x=x, cut=None), made).logits_and_after
+            predictor(self.model, self.sites, weights, block._replace(x=x), made).logits_and_after
             for (weights, made), x in zip(params, block.x, strict=True)
         )
 

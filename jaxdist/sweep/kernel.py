@@ -94,8 +94,7 @@ def predictor(
     """
     several = watch is not None and _is_several(networks_model.trace(model, params, part.x), watch.site)
     keys = [*sites, *([watch.site] if watch and not several and watch.site not in sites else [])]
-    cut = networks_model.cut(model, params, part.x, keys)
-    before_cut = residuals(cut, model, params, part, keys)
+    cut, residuals = cut_block(model, params, part, keys)
     drawn = _drawn(model, params, part, edits, sites)
     targets = _targets(model, params, part, edits)
 
@@ -132,24 +131,25 @@ def predictor(
         if watch and several:
             logits, values = networks_model.read(model, params, part.x, [watch.site], actions)
             return logits, watch.value(values[watch.site])
-        logits = cut.after(before_cut, actions)
+        logits = cut.after(residuals, actions)
         return logits, seen[0] if seen else None
 
     logits, before = logits_and_after({})
     return Predictor(logits, before, logits_and_after)
 
 
-def residuals(
-    cut: networks_model.Split, model: Model, params: Params, part: blocks.Block, keys: Sequence[str]
-) -> list[Any]:
-    """What the part of a program behind `keys` needs of the part before them, on the inputs that the block needs."""
+def cut_block(
+    model: Model, params: Params, part: blocks.Block, keys: Sequence[str]
+) -> tuple[networks_model.Split, list[Any]]:
+    """A program cut at some sites, and what its second part needs of the first, on the inputs that a block needs."""
+    whole = networks_model.cut(model, params, part.x, keys)
 
     def before(x: Any) -> list[Any]:
-        # Cut inputs have a program of their own, which gives the same.
-        own = cut if x is part.x else networks_model.cut(model, params, x, keys)
-        return own.before(params, x)
+        # Fewer inputs have a program of their own, which hands over the same.
+        cut = whole if x is part.x else networks_model.cut(model, params, x, keys)
+        return cut.before(params, x)
 
-    return part.with_inputs(before)
+    return whole, part.with_inputs(before)
 
 
 def _is_several(sites: Sites, site: str) -> bool:

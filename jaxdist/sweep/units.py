@@ -28,7 +28,7 @@ from jaxdist.perturbations import Edit
 from jaxdist.sweep import averages, metrics
 from jaxdist.sweep.averages import Averages
 from jaxdist.sweep.ensemble_sweep import check_edit
-from jaxdist.sweep.kernel import Counts, equal, residuals, wanted
+from jaxdist.sweep.kernel import Counts, cut_block, equal, wanted
 from jaxdist.sweep.metric import Metric
 from jaxdist.types import Params
 
@@ -95,9 +95,8 @@ def block_sums(
 
     With outgoing weights [H, C] the logits are updated by rank one.
     """
-    cut = networks_model.cut(model, params, part.x, [site])
-    needed = residuals(cut, model, params, part, [site])
-    logits = cut.after(needed, {})
+    cut, residuals = cut_block(model, params, part, [site])
+    logits = cut.after(residuals, {})
     expected = wanted(model.classes(logits), part)
 
     if measured:
@@ -117,7 +116,7 @@ def block_sums(
                 changed, axis = edit.apply(value, part.number, model.axis_of(site)), model.axis_of(site) % value.ndim
                 return jnp.where(lax.broadcasted_iota(jnp.int32, value.shape, axis) == j, changed, value)
 
-            return compared(cut.after(needed, {site: alone}))
+            return compared(cut.after(residuals, {site: alone}))
 
         return lax.map(unit, jnp.arange(jax.tree.leaves(edit)[0].shape[-1]))
 

@@ -109,17 +109,17 @@ def test_every_example_is_walked_over_once_as_itself(images, size, count, seeds)
         total = len(y)
         each = np.stack([x.sum(1), (x * x).sum(1), y], 1).astype(np.int64)
         expected = (each * (np.arange(total)[:, None] % 7 + 1)).sum(0).astype(np.int32)
-        found = over_networks(Seen(), np.full(seeds, total, np.int32), None, examples, size=size)
-        assert found.tolist() == [[expected.tolist()] * 4] * seeds
+        seen = over_networks(Seen(), np.full(seeds, total, np.int32), None, examples, size=size)
+        assert seen.tolist() == [[expected.tolist()] * 4] * seeds
 
 
 def test_shares_have_alike_parts_of_every_step(images):
     mesh = devices.make_mesh()
     examples = inputs.lay_out(images, mesh, "float32").splits["train"]
     share = devices.share_of(COUNTS["train"], mesh)
-    both = np.asarray(examples.step).reshape(mesh.shape[DATA], -1)[:, :share]
-    assert (np.diff(both, axis=1) >= 0).all()
-    counts = [np.bincount(one, minlength=len(examples.widths)) for one in both]
+    shares = np.asarray(examples.step).reshape(mesh.shape[DATA], -1)[:, :share]
+    assert (np.diff(shares, axis=1) >= 0).all()
+    counts = [np.bincount(share, minlength=len(examples.widths)) for share in shares]
     assert np.ptp(counts, axis=0).max() <= mesh.size
 
 
@@ -158,9 +158,9 @@ def both(images):
     def laid_out(scaling, backend="float32", count=2):
         mesh = devices.make_mesh(jax.devices()[:count])
         splits = {name: (SCALED[scaling](x).astype(np.float32), y) for name, (x, y) in images.items()}
-        found = [inputs.lay_out(splits, mesh, backend, in_order=in_order) for in_order in (False, True)]
-        assert [bool(each.splits["train"].widths) for each in found] == [True, False]
-        return found
+        pair = [inputs.lay_out(splits, mesh, backend, in_order=in_order) for in_order in (False, True)]
+        assert [bool(each.splits["train"].widths) for each in pair] == [True, False]
+        return pair
 
     return functools.cache(laid_out)
 
@@ -196,8 +196,8 @@ def test_training_is_that_of_the_images_in_their_order(both, scaling, backend, r
         np.testing.assert_allclose(a, b, atol=1e-4 * moved + 1e-7)
     np.testing.assert_allclose(metrics.loss, others.loss, rtol=1e-5)
     for split in ("train", "test"):
-        found, own = getattr(metrics, f"{split}_accuracy"), getattr(others, f"{split}_accuracy")
-        assert np.abs(found - own).max() * COUNTS[split] <= 2.1
+        cut, whole = getattr(metrics, f"{split}_accuracy"), getattr(others, f"{split}_accuracy")
+        assert np.abs(cut - whole).max() * COUNTS[split] <= 2.1
     assert (others.loss[-1] < others.loss[0]).all(), "it learns, so that wrong gradients would show"
 
 

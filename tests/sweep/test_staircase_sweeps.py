@@ -48,8 +48,8 @@ def pair(request, digits):
         if params is None:
             optimizer = training.optimizer("sgd", {"black": 0.02, "standard": 0.3}[request.param])
             narrow = mlp.narrow(initial, laid_out.used)
-            found = training.train(model, narrow, examples, examples, steps=150, optimizer=optimizer)
-            params = mlp.widen(found.params, laid_out.used, initial)
+            trained = training.train(model, narrow, examples, examples, steps=150, optimizer=optimizer)
+            params = mlp.widen(trained.params, laid_out.used, initial)
         subject = Subject(model, mlp.narrow(params, laid_out.used))
         context = Context(
             {"train": examples}, {SITE: (SITE,)}, Options(sweep=sweep), range(2), silent, at_once, classes=10
@@ -63,14 +63,14 @@ def both(pair, measure):
 
 
 def test_ranges_means_and_classes(pair):
-    for found, own in zip(*both(pair, lambda s, c: counting.measure_ranges(s, c, "relu")[SITE]), strict=True):
-        np.testing.assert_allclose(found, own, rtol=1e-4, atol=1e-3)
-    found, own = both(pair, lambda s, c: means.measure(s.model, s.params, c.splits["train"], (SITE,))[SITE])
-    np.testing.assert_allclose(found, own, rtol=1e-4, atol=1e-3)
-    found, own = both(pair, lambda s, c: unedited.measure(s.model, s.params, c.splits["train"]))
-    assert own.correct.min() > COUNT / 3
-    np.testing.assert_array_equal(found.labels, own.labels)
-    np.testing.assert_array_equal(found.predicted, own.predicted)
+    for cut, whole in zip(*both(pair, lambda s, c: counting.measure_ranges(s, c, "relu")[SITE]), strict=True):
+        np.testing.assert_allclose(cut, whole, rtol=1e-4, atol=1e-3)
+    cut, whole = both(pair, lambda s, c: means.measure(s.model, s.params, c.splits["train"], (SITE,))[SITE])
+    np.testing.assert_allclose(cut, whole, rtol=1e-4, atol=1e-3)
+    cut, whole = both(pair, lambda s, c: unedited.measure(s.model, s.params, c.splits["train"]))
+    assert whole.correct.min() > COUNT / 3
+    np.testing.assert_array_equal(cut.labels, whole.labels)
+    np.testing.assert_array_equal(cut.predicted, whole.predicted)
 
 
 def test_counts_and_doses_of_every_kind_of_edit(pair):
@@ -83,10 +83,10 @@ def test_counts_and_doses_of_every_kind_of_edit(pair):
         every = family_sweeps.sweep(subjects, measured, context, dosings)
         return {name: labels.over_draws(each) for name, each in every.items()}
 
-    found, own = both(pair, swept)
-    assert set(own) == set(FAMILIES)
+    cut, whole = both(pair, swept)
+    assert set(whole) == set(FAMILIES)
     for family in FAMILIES:
-        difference = np.abs(found[family].correct.astype(int) - own[family].correct)
+        difference = np.abs(cut[family].correct.astype(int) - whole[family].correct)
         assert float(difference.max()) <= 2, family
-        assert float(own[family].correct.max() - own[family].correct.min()) > 100, family
-        np.testing.assert_allclose(found[family].rms, own[family].rms, rtol=1e-3, atol=1e-4, err_msg=family)
+        assert float(whole[family].correct.max() - whole[family].correct.min()) > 100, family
+        np.testing.assert_allclose(cut[family].rms, whole[family].rms, rtol=1e-3, atol=1e-4, err_msg=family)
