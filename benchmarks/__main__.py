@@ -6,6 +6,7 @@
   scaling    how the cost grows with images, points, networks and devices
   staircase  what training and a sweep gain where blocks are cut to the pixels that they need
   adapters   what named sites and Flax modules cost, beside a kernel written by hand
+  waits      how long commands and first calls take, as whole processes, of this checkout and others
 
 --data-dir is a folder of MNIST's IDX files. Without one, speed is measured on made-up images of the same shape, which
 are the same work, and parity is checked on the embedded digits. --quick takes seconds and shows only that all of it
@@ -23,7 +24,7 @@ from typing import Any
 
 import jax
 
-from benchmarks import adapters, parity, scaling, staircase, sweep, train
+from benchmarks import adapters, parity, scaling, staircase, sweep, train, waits
 from jaxdist.compute import devices
 from jaxdist.errors import InputError
 
@@ -34,6 +35,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "scaling": scaling.run,
     "staircase": staircase.run,
     "adapters": adapters.run,
+    "waits": waits.run,
 }
 
 
@@ -66,6 +68,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", type=_positive, default=4, help="train, staircase: networks at once [4]")
     parser.add_argument("--devices", type=_positive, help="CPU devices; scaling: only this number [all cores]")
     parser.add_argument("--only", help="sweep, train, staircase, adapters: only these contenders, as a,b,c [all]")
+    parser.add_argument("--against", type=Path, action="append", help="waits: another checkout, timed in turns")
     parser.add_argument("--quick", action="store_true", help="small and few: only to see that it runs")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     parser.add_argument(

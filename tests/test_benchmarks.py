@@ -10,7 +10,20 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks import adapters, images, jax_contenders, machine, parity, scaling, show, staircase, sweep, timing, train
+from benchmarks import (
+    adapters,
+    images,
+    jax_contenders,
+    machine,
+    parity,
+    scaling,
+    show,
+    staircase,
+    sweep,
+    timing,
+    train,
+    waits,
+)
 from jaxdist.compute import products
 from jaxdist.errors import InputError
 from jaxdist.perturbations import families
@@ -205,3 +218,30 @@ def test_only_contenders_can_be_drawn(capsys):
     with pytest.raises(SystemExit):
         command_line.parse(["train", "--repeats", "0"])
     assert "integer of at least 1" in capsys.readouterr().err
+
+
+class TestWaits:
+    def test_every_wait_of_this_checkout_is_timed(self, monkeypatch, tmp_path, capsys):
+        monkeypatch.setattr("sys.argv", ["benchmarks", "waits", "--quick", f"--json={tmp_path}/f"])
+        monkeypatch.setattr(command_line.devices, "use_all_cores", lambda: None)
+        assert command_line.main() == 0
+        rows = json.loads((tmp_path / "f").read_text())["contenders"]
+        assert list(rows) == [name for name in waits.NAMES if name in rows]
+        assert {"a loop of one's own", "first probe", "second probe", "run", "run again"} == set(rows)
+        loop, first = rows["a loop of one's own"], rows["first probe"]
+        assert first["x_loop"] == first["wall_s"] / loop["wall_s"]
+        assert all(row["wall_s"] > 0 for row in rows.values())
+        assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+    def test_what_is_no_checkout_is_said(self, monkeypatch, tmp_path, capsys):
+        monkeypatch.setattr("sys.argv", ["benchmarks", "waits", "--quick", f"--against={tmp_path}"])
+        monkeypatch.setattr(command_line.devices, "use_all_cores", lambda: None)
+        assert command_line.main() == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line == f"error: --against: {tmp_path}: no checkout of jaxdist; expected a folder that holds jaxdist/"
+
+    def test_a_process_that_fails_is_said_in_its_last_line(self, tmp_path):
+        place = waits.Place(waits.CHECKOUT, tmp_path)
+        assert place.run("-c", "print(3)").printed == "3\n"
+        with pytest.raises(InputError, match=r"-c raise ValueError\('so'\): ValueError: so$"):
+            place.run("-c", "raise ValueError('so')")

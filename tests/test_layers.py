@@ -102,3 +102,18 @@ def test_only_one_module_imports_tensorflow_datasets():
 def test_what_needs_no_jax_loads_without_it(module):
     code = f"import sys, jaxdist.{module}; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_probe_waits_for_nothing_that_it_does_not_need():
+    """What draws, what tests hypotheses and Flax take as long to import as a small network to measure."""
+    code = (
+        "import sys, jax, numpy as np, jaxdist\n"
+        "def network(w, x): return jax.nn.relu(jaxdist.site('hidden', x @ w)) @ w.T\n"
+        "x, y = np.random.default_rng(0).normal(size=(40, 4)).astype('f'), np.arange(40) % 4\n"
+        "post = {'hidden': jax.nn.relu}\n"
+        "jaxdist.probe(network, np.eye(4, dtype='f'), train=(x, y), post=post, families=('scale',))\n"
+        "needless = {'matplotlib', 'scipy.stats', 'flax', 'sklearn', 'orbax', 'plotly'} & set(sys.modules)\n"
+        "sys.exit(', '.join(sorted(needless)) or None)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from jaxdist.analysis.statistics import shows_spread
 from jaxdist.crossings import DECIMALS
@@ -54,9 +54,9 @@ def welch(first: Values, second: Values, *, margin: float, confidence: float) ->
     varied = shows_spread(first) & shows_spread(second)
     if varied.any():
         a, b = first[:, varied], second[:, varied]
-        test: Any = stats.ttest_ind(b, a, equal_var=False)
-        below: Any = stats.ttest_ind(b - margin, a, equal_var=False, alternative="less")
-        above: Any = stats.ttest_ind(b + margin, a, equal_var=False, alternative="greater")
+        test: Any = scipy.stats.ttest_ind(b, a, equal_var=False)
+        below: Any = scipy.stats.ttest_ind(b - margin, a, equal_var=False, alternative="less")
+        above: Any = scipy.stats.ttest_ind(b + margin, a, equal_var=False, alternative="greater")
         interval = test.confidence_interval(confidence)
         one_sided = test.confidence_interval(2 * confidence - 1)
         smallest[varied] = np.maximum(np.abs(one_sided.low), np.abs(one_sided.high))

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
+import scipy
 import xarray as xr
-from scipy import stats
 
 from jaxdist.analysis import statistics
 from jaxdist.config import StatisticsConfig
@@ -88,7 +88,7 @@ def half_width(curve: xr.Dataset, mean: str, confidence: float) -> Values:
     # An earlier version's result has no errors: there all weights have to be 1.
     sd = mean.replace("_mean", "") + "_sd"
     errors = curve[error].to_numpy()[0] if error in curve else curve[sd].to_numpy()[0] / np.sqrt(count - 1)
-    half: Values = float(stats.t.ppf((1 + confidence) / 2, count - 1)) * errors.astype(np.float64)
+    half: Values = float(scipy.stats.t.ppf((1 + confidence) / 2, count - 1)) * errors.astype(np.float64)
     return half
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy
 
 from jaxdist import crossings
 from jaxdist.analysis import statistics
@@ -88,7 +88,7 @@ def drop_interval(counted: Images, confidence: float) -> tuple[Values, Values]:
 def mcnemar(counted: Images) -> Values:
     """McNemar's exact two-sided p-value [P] of as many images lost as won: the binomial test of one in lost + won."""
     fewer, both = np.minimum(counted.lost, counted.won), counted.lost + counted.won
-    return np.minimum(2 * stats.binom.cdf(fewer, both, 0.5), 1.0)
+    return np.minimum(2 * scipy.stats.binom.cdf(fewer, both, 0.5), 1.0)
 
 
 def corrected(counted: Images, *, margin: float, confidence: float) -> Corrected:
@@ -104,7 +104,7 @@ def corrected(counted: Images, *, margin: float, confidence: float) -> Corrected
     middle, error = _adjusted(counted)
     p = mcnemar(counted)
     undefined = np.full(len(p), np.nan)
-    smallest_margin = np.clip(middle + float(stats.norm.ppf(confidence)) * error, 0.0, 1.0)
+    smallest_margin = np.clip(middle + float(scipy.stats.norm.ppf(confidence)) * error, 0.0, 1.0)
     return Corrected(
         counted.correct / counted.total,
         *wilson(counted.correct, counted.total, confidence),
@@ -114,7 +114,7 @@ def corrected(counted: Images, *, margin: float, confidence: float) -> Corrected
         p=p,
         p_holm=statistics.holm(p),
         effect_size=undefined,
-        noninferiority_p=stats.norm.cdf((middle - margin) / error),
+        noninferiority_p=scipy.stats.norm.cdf((middle - margin) / error),
         noninferior=smallest_margin < margin,
         smallest_margin=smallest_margin,
     )
@@ -154,4 +154,4 @@ def _two_sided(confidence: float) -> float:
     """The normal quantile of a two-sided interval."""
     if not 0 < confidence < 1:
         raise InputError(f"confidence: expected a fraction between 0 and 1, got {confidence}")
-    return float(stats.norm.ppf((1 + confidence) / 2))
+    return float(scipy.stats.norm.ppf((1 + confidence) / 2))

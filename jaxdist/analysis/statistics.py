@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from jaxdist.crossings import accuracy_drop, checked_fractions, checked_margin
 from jaxdist.errors import InputError
@@ -145,7 +145,7 @@ def one_sample_t(
         # On the edge of "less" the hypothesis "at least `expected`" is true, so nothing is evidence against it: p = 1.
         p[limit] = np.where(excess == 0, 1.0, 0.0) if alternative == "two-sided" else np.where(excess < 0, 0.0, 1.0)
     if varied.any():
-        result: Any = stats.ttest_1samp(differences[:, varied], expected, alternative=alternative)
+        result: Any = scipy.stats.ttest_1samp(differences[:, varied], expected, alternative=alternative)
         t[varied], p[varied] = result.statistic, result.pvalue
     return t, p
 
@@ -241,7 +241,7 @@ def median_interval(values: Values, confidence: float) -> MedianInterval:
     if np.isnan(ordered).any() or (ordered[0] == -np.inf and ordered[-1] == np.inf):
         raise InputError("values: expected numbers that are censored on one side at most, got NaN or -inf and inf")
     middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
-    interval: Any = stats.quantile_test(ordered, p=0.5).confidence_interval(confidence)
+    interval: Any = scipy.stats.quantile_test(ordered, p=0.5).confidence_interval(confidence)
     return MedianInterval(float(middle), float(interval.low), float(interval.high))
 
 
@@ -258,7 +258,7 @@ def _standard_error(values: Values, sd: Values, exact: Flags | None) -> Values:
 
 
 def _t_quantile(probability: float, seeds: int) -> float:
-    return float(stats.t.ppf(probability, seeds - 1))
+    return float(scipy.stats.t.ppf(probability, seeds - 1))
 
 
 def _check_confidence(confidence: float) -> None:

@@ -137,10 +137,11 @@ def experiment(options: argparse.Namespace | None = None) -> ModuleType:
     """Import what computes, with all cores in use and other processes met; late, so that mistakes answer at once."""
     known: Mapping[str, Any] = vars(options) if options else {}
     cluster = hosts.cluster({n: known[key] for n in hosts.HELP if (key := f"distributed.{n}") in known})
-    from jaxdist.compute import devices
+    from jaxdist.compute import devices, programs
     from jaxdist.experiment import running
 
     devices.use_all_cores()
+    programs.keep()
     if cluster:
         hosts.join(cluster)
     return running

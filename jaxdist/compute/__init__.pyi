@@ -1,11 +1,11 @@
 from . import backends as backends
 from . import blocks as blocks
-from . import compiling as compiling
 from . import devices as devices
 from . import elementwise as elementwise
 from . import ensemble as ensemble
 from . import hosts as hosts
 from . import products as products
+from . import programs as programs
 from . import staircases as staircases
 from . import streams as streams
 from . import tuning as tuning

@@ -24,7 +24,6 @@ from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxdist.compute import blocks, tuning
-from jaxdist.compute.compiling import compiled
 from jaxdist.compute.devices import DATA, SEED, Examples, mesh_of, spread, to_host
 from jaxdist.compute.streams import Streamed
 from jaxdist.types import AnyArray, Params
@@ -233,7 +232,7 @@ def each_network(measure: Callable[[Tree], Tree], networks: Tree, together: int)
     return lax.map(isolated, networks, batch_size=together if together > 1 else None)
 
 
-@compiled("measure", "size", "precision", "chosen", "mesh")
+@functools.partial(jax.jit, static_argnames=("measure", "size", "precision", "chosen", "mesh"))
 def _run(
     params: Params,
     given: Tree,

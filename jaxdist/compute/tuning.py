@@ -39,8 +39,6 @@ class Tuning:
     """Whether narrow products are computed as their transposes (`layouts`)."""
     staircases: bool
     """Whether blocks are cut to the inputs that they need (`staircases`), where that saves enough."""
-    compiler_options: tuple[tuple[str, Any], ...]
-    """What XLA is told about the driver's programs (`compiling`)."""
     lanes: int | None
     """Examples that are added up at once before they are summed; None where the compiler's own sums are as fast."""
 
@@ -62,9 +60,6 @@ CPU = Tuning(
     turns_products=True,
     # Blocks are small against the examples of a step of a staircase.
     staircases=True,
-    # With these emitters the driver's programs take longer to compile and run no faster; a training step, whose widths
-    # are many small programs, is compiled sooner with them.
-    compiler_options=(("xla_cpu_use_fusion_emitters", False),),
     # XLA sums one number after the other, but adds whole vectors.
     lanes=64,
 )
@@ -81,7 +76,6 @@ ACCELERATOR = Tuning(
     shares_arrays=False,
     turns_products=False,
     staircases=False,
-    compiler_options=(),
     lanes=None,
 )
 

@@ -40,7 +40,6 @@ from jaxdist.networks import (
 )
 from jaxdist.networks import model as networks_model
 from jaxdist.perturbations import families, toward_families
-from jaxdist.report import writing
 from jaxdist.storage import folders, manifests, result_files
 from jaxdist.sweep import Context, Subject, metrics, results, study, tasks, unedited
 from jaxdist.types import Apply, Params
@@ -190,6 +189,8 @@ def probe(
         if hosts.writes():
             with manifests.recording(folder):
                 result_files.save(result, folder / result_files.FILE)
+        from jaxdist.report import writing  # late: what draws takes as long to import as a probe to compute
+
         writing.write(result, chosen.statistics, folder)
     return result
 

@@ -8,10 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from flax import linen, nnx
-
 from jaxdist.errors import InputError
-from jaxdist.networks import modules, site_values
+from jaxdist.networks import site_values
 
 Result = TypeVar("Result")
 
@@ -30,7 +28,7 @@ def or_a_module(function: Callable[..., Result]) -> Callable[..., Result]:
     @functools.wraps(function)
     def with_parameters(*given: Any, **options: Any) -> Result:
         module = given[0] if given else options.get(next(iter(signature.parameters)))
-        if isinstance(module, linen.Module):
+        if _is_of("flax.linen", module):
             raise InputError(
                 f"{name}: a Linen module does not hold its parameters; give the two that "
                 "jaxdist.from_linen(module, variables) makes of it"
@@ -41,7 +39,7 @@ def or_a_module(function: Callable[..., Result]) -> Callable[..., Result]:
                 "function of one and each one's parameters, as jaxdist.from_nnx gives them, to probe with stacked=True"
             )
         complete = _fits(signature, given, options)
-        if complete and isinstance(module, nnx.Module):
+        if complete and _is_of("flax.nnx", module):
             raise InputError(
                 f"{name}: {type(module).__name__} holds its parameters; leave params out, as in {name}(module, ...)"
             )
@@ -62,10 +60,18 @@ def _fits(signature: inspect.Signature, given: tuple[Any, ...], options: dict[st
 
 def _maker(module: object) -> Callable[[Any], tuple[Any, Any]] | None:
     """What makes a function and parameters of a module that holds its parameters; None of anything else."""
-    if isinstance(module, nnx.Module):
-        return modules.from_nnx
-    equinox = sys.modules.get("equinox")  # without it nobody has a module of it
-    return modules.from_equinox if equinox is not None and isinstance(module, equinox.Module) else None
+    for library in ("flax.nnx", "equinox"):
+        if _is_of(library, module):
+            from jaxdist.networks import modules  # late, for those who have no module and need not wait for Flax
+
+            return modules.from_nnx if library == "flax.nnx" else modules.from_equinox
+    return None
+
+
+def _is_of(library: str, module: object) -> bool:
+    """Whether this is a module of a library; nobody has one of a library that is not imported."""
+    imported = sys.modules.get(library)
+    return imported is not None and isinstance(module, imported.Module)
 
 
 sites = or_a_module(site_values.sites)

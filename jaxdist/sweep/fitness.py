@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 import xarray as xr
-from scipy import stats
 
 from jaxdist.formatting import counted, listed
 from jaxdist.sweep import results
@@ -71,7 +71,7 @@ def at_chance(correct: npt.ArrayLike, total: int, largest: int) -> Flags:
     array([ True,  True, False, False])
     """
     # The probability that a network right with the largest class's frequency is right on as many images or more.
-    return np.asarray(stats.binom.sf(np.asarray(correct) - 1, total, largest / total) > LEVEL)
+    return np.asarray(scipy.special.bdtrc(np.asarray(correct) - 1, total, largest / total) > LEVEL)
 
 
 def group(

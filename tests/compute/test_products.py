@@ -320,7 +320,7 @@ def test_the_training_step_and_the_sweep_lower_for_accelerators(backend, platfor
         ),
         *(
             (
-                ensemble._run.program(),
+                ensemble._run,
                 (params, given, split(60_000)),
                 {"measure": ensemble_sweep.Counting(model, (SITE,), at, 32)},
             )
