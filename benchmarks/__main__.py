@@ -6,11 +6,12 @@
   scaling    how the cost grows with images, points, networks and devices
   staircase  what training and a sweep gain where blocks are cut to the pixels that they need
   adapters   what named sites and Flax modules cost, beside a kernel written by hand
+  peers      a layer scaled by other libraries and by jaxdist: seconds, lines of code, answers
   waits      how long commands and first calls take, as whole processes, of this checkout and others
 
 --data-dir is a folder of MNIST's IDX files. Without one, speed is measured on made-up images of the same shape, which
 are the same work, and parity is checked on the embedded digits. --quick takes seconds and shows only that all of it
-runs. PyTorch comes with: pip install 'jaxdist[torch]'.
+runs. PyTorch comes with: pip install 'jaxdist[torch]', the peers with: pip install 'jaxdist[peers]'.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 import jax
 
 from benchmarks import adapters, parity, scaling, staircase, sweep, train, waits
+from benchmarks.peers import comparison
 from jaxdist.compute import devices
 from jaxdist.errors import InputError
 
@@ -35,6 +37,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "scaling": scaling.run,
     "staircase": staircase.run,
     "adapters": adapters.run,
+    "peers": comparison.run,
     "waits": waits.run,
 }
 
@@ -67,7 +70,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=_positive, help="rounds of timing, after one that compiles [10; --quick: 3]")
     parser.add_argument("--seeds", type=_positive, default=4, help="train, staircase: networks at once [4]")
     parser.add_argument("--devices", type=_positive, help="CPU devices; scaling: only this number [all cores]")
-    parser.add_argument("--only", help="sweep, train, staircase, adapters: only these contenders, as a,b,c [all]")
+    parser.add_argument("--only", help="not for parity, scaling, waits: only these contenders, as a,b,c [all]")
     parser.add_argument("--against", type=Path, action="append", help="waits: another checkout, timed in turns")
     parser.add_argument("--quick", action="store_true", help="small and few: only to see that it runs")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")

@@ -24,6 +24,7 @@ from benchmarks import (
     train,
     waits,
 )
+from benchmarks.peers import comparison
 from jaxdist.compute import products
 from jaxdist.errors import InputError
 from jaxdist.perturbations import families
@@ -245,3 +246,36 @@ class TestWaits:
         assert place.run("-c", "print(3)").printed == "3\n"
         with pytest.raises(InputError, match=r"-c raise ValueError\('so'\): ValueError: so$"):
             place.run("-c", "raise ValueError('so')")
+
+
+class TestPeers:
+    def test_what_is_installed_counts_the_same(self, monkeypatch, tmp_path, capsys):
+        only = "plain_vmap,with_jaxdist" + (",torch_hooks" if machine.have_torch() else "")
+        monkeypatch.setattr("sys.argv", ["benchmarks", "peers", "--quick", f"--only={only}", f"--json={tmp_path}/f"])
+        monkeypatch.setattr(command_line.devices, "use_all_cores", lambda: None)
+        assert command_line.main() == 0
+        written = json.loads((tmp_path / "f").read_text())
+        assert written["agrees"]
+        assert list(written["contenders"]) == only.split(",")
+        for name, row in written["contenders"].items():
+            assert row["lines"] == comparison.lines_of(comparison.HERE / f"{name}.py")
+            assert min(row[f"{what}_{call}_s"] for what in ("one", "all") for call in ("first", "again")) > 0
+        assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+    def test_what_is_not_installed_is_left_out_and_said(self, monkeypatch, capsys):
+        monkeypatch.setattr(comparison.importlib.util, "find_spec", lambda name: None)
+        options = command_line.parse(["peers", "--quick"])
+        monkeypatch.setattr(comparison, "_job", lambda *_: {})
+        assert comparison.run(options)["contenders"] == {}
+        assert "left out: torch, nnsight, pyvene" in capsys.readouterr().err
+
+    def test_an_unknown_peer_is_said(self):
+        with pytest.raises(InputError, match="unknown contender 'with_jaxdits'; did you mean 'with_jaxdist'"):
+            comparison.run(command_line.parse(["peers", "--only=with_jaxdits"]))
+
+    def test_lines_of_code_are_counted_and_no_others(self, tmp_path):
+        path = tmp_path / "some.py"
+        text = '"""A docstring\nof two lines."""\n\nimport os  # with a comment\n\n\n# alone\n'
+        text += 'def f(\n    a,\n):\n    """Said."""\n    x = """of\n    three\n    lines"""\n'
+        path.write_text(text + "    return [\n        x,\n\n    ]\n")
+        assert comparison.lines_of(path) == 1 + 3 + 3 + 3

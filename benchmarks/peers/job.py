@@ -1,0 +1,34 @@
+"""One peer's job in a process of its own: ``python -m benchmarks.peers.job MODULE FILE REPEATS``; prints JSON."""
+
+import importlib
+import json
+import sys
+import time
+
+import numpy as np
+
+
+def main() -> None:
+    """Time the import, the first call and later ones of one network, then of the ensemble."""
+    name, path, repeats = sys.argv[1:]
+    with np.load(path) as file:
+        given = dict(file)
+    x, y, factors = (given.pop(key) for key in ("x", "y", "factors"))
+    networks = list(zip(*given.values(), strict=True))
+    started = time.perf_counter()
+    peer = importlib.import_module(f"benchmarks.peers.{name}")
+    printed: dict[str, object] = {"import_s": time.perf_counter() - started}
+    # An ensemble takes some so long that it is run twice and no more.
+    jobs = (("one", peer.scales, networks[0], int(repeats)), ("all", peer.ensemble, networks, 1))
+    for what, function, network, again in jobs:
+        each = []
+        for _ in range(again + 1):
+            started = time.perf_counter()
+            counts = function(network, x, y, factors)
+            each.append(time.perf_counter() - started)
+        printed |= {f"{what}_first_s": each[0], f"{what}_again_s": float(np.median(each[1:])), what: counts}
+    print(json.dumps(printed))
+
+
+if __name__ == "__main__":
+    main()
