@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
-# Read when JAX is first used: all programs as the driver's are compiled for users (`tuning.CPU`), those of single
-# operations too, which takes a fifth off the whole. An option that XLA does not know would end the process.
+# Read when JAX is first used: without its newer emitters XLA compiles the many small programs of tests sooner, which
+# takes a fifth off the whole. They round as the others do. An option that XLA does not know would end the process.
 if jaxlib.__version__.startswith("0.10."):
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 jax.config.update("jax_num_cpu_devices", 2)
