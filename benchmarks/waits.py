@@ -60,7 +60,7 @@ for k in range(2):
     params = {**params, "v": params["v"] + 1}
 """
 )
-"""The same by jaxdist, and again with other weights; it prints the milliseconds of each."""
+"""The same by jaxdist, and again with other weights, both in the process that is timed; it prints each one's ms."""
 
 DOSES = """
 import sys, time, statistics
@@ -145,6 +145,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     for checkout in checkouts:
         if not (checkout / "jaxdist" / "__init__.py").is_file():
             raise InputError(f"--against: {checkout}: no checkout of jaxdist; expected a folder that holds jaxdist/")
+    names = [checkout.name for checkout in checkouts]
+    if len(set(names)) < len(names):
+        raise InputError(f"--against: expected folders of different names, which tell rows apart, got {names}")
     repeats = 1 if options.quick else options.repeats
     each: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as root:
@@ -201,7 +204,7 @@ def parts(options: argparse.Namespace) -> Sequence[Callable[[Place], Mapping[str
         }
 
     def quickstart(place: Place) -> dict[str, dict[str, float]]:
-        place.empty("cache", "runs")
+        place.empty("cache/jaxdist", "runs")
         first = place.jaxdist("run", *few)
         place.empty("runs")
         return {"run": _spent(first), "run again": _spent(place.jaxdist("run", *few))}
@@ -210,7 +213,7 @@ def parts(options: argparse.Namespace) -> Sequence[Callable[[Place], Mapping[str
         given = ("--data.name", "mnist", "--data.dir", data, "--out", "trained")
         if not (place.folder / "trained").exists():
             place.jaxdist("train", *given, "--train.seeds", "1", "--train.steps", "10", "--train.learning_rate", "1e-3")
-        place.empty("cache")
+        place.empty("cache/jaxdist")
         times = []
         for _ in range(2):
             place.empty("copy")

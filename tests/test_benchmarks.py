@@ -241,6 +241,12 @@ class TestWaits:
         (line,) = capsys.readouterr().err.splitlines()
         assert line == f"error: --against: {tmp_path}: no checkout of jaxdist; expected a folder that holds jaxdist/"
 
+    def test_checkouts_of_one_name_are_refused(self, tmp_path):
+        (tmp_path / waits.CHECKOUT.name / "jaxdist").mkdir(parents=True)
+        (tmp_path / waits.CHECKOUT.name / "jaxdist" / "__init__.py").touch()
+        with pytest.raises(InputError, match="folders of different names"):
+            waits.run(command_line.parse(["waits", f"--against={tmp_path}/{waits.CHECKOUT.name}"]))
+
     def test_a_process_that_fails_is_said_in_its_last_line(self, tmp_path):
         place = waits.Place(waits.CHECKOUT, tmp_path)
         assert place.run("-c", "print(3)").printed == "3\n"
@@ -272,6 +278,8 @@ class TestPeers:
     def test_an_unknown_peer_is_said(self):
         with pytest.raises(InputError, match="unknown contender 'with_jaxdits'; did you mean 'with_jaxdist'"):
             comparison.run(command_line.parse(["peers", "--only=with_jaxdits"]))
+        with pytest.raises(InputError, match="expected plain_vmap among them"):
+            comparison.run(command_line.parse(["peers", "--only=with_jaxdist"]))
 
     def test_lines_of_code_are_counted_and_no_others(self, tmp_path):
         path = tmp_path / "some.py"

@@ -51,6 +51,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     for name in names:
         if name not in LIBRARY:
             raise InputError(f"--only: unknown contender '{name}'{nearest(name, LIBRARY)}")
+    if REFERENCE not in names:
+        raise InputError(f"--only: expected {REFERENCE} among them, with which the others' counts are compared")
     missing = [name for name in names if importlib.util.find_spec(LIBRARY[name]) is None]
     if missing:
         print(f"not installed, so left out: {', '.join(LIBRARY[name] for name in missing)}", file=sys.stderr)

@@ -2,17 +2,17 @@
 
 import jax
 
-import jaxdist
+from jaxdist import probe, site
 
 
 def logits(network, x):
     hidden_weight, hidden_bias, head_weight, head_bias = network
-    hidden = jaxdist.site("hidden", x @ hidden_weight.T + hidden_bias)
+    hidden = site("hidden", x @ hidden_weight.T + hidden_bias)
     return jax.nn.relu(hidden) @ head_weight.T + head_bias
 
 
 def ensemble(networks, x, y, factors):
-    result = jaxdist.probe(
+    result = probe(
         logits,
         networks,
         train=(x, y),

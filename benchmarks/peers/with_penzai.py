@@ -38,7 +38,7 @@ def correct(made, x, y, factor):
 
 def scales(network, x, y, factors):
     made, x, y = model(network), jnp.asarray(x), jnp.asarray(y)
-    return [int(count) for count in [correct(made, x, y, factor) for factor in factors]]
+    return jax.vmap(correct, (None, None, None, 0))(made, x, y, factors).tolist()
 
 
 def ensemble(networks, x, y, factors):

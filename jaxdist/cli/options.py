@@ -141,7 +141,8 @@ def experiment(options: argparse.Namespace | None = None) -> ModuleType:
     from jaxdist.experiment import running
 
     devices.use_all_cores()
-    programs.keep()
     if cluster:
         hosts.join(cluster)
+    else:
+        programs.keep()
     return running

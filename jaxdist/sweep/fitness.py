@@ -71,7 +71,9 @@ def at_chance(correct: npt.ArrayLike, total: int, largest: int) -> Flags:
     array([ True,  True, False, False])
     """
     # The probability that a network right with the largest class's frequency is right on as many images or more.
-    return np.asarray(scipy.special.bdtrc(np.asarray(correct) - 1, total, largest / total) > LEVEL)
+    right = np.asarray(correct)
+    as_often = scipy.special.betainc(np.maximum(right, 1), total - right + 1.0, largest / total)
+    return np.asarray((right == 0) | (as_often > LEVEL))
 
 
 def group(

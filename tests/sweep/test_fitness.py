@@ -268,6 +268,14 @@ class TestDefinition:
         p = [stats.binomtest(int(k), total, largest / total, alternative="greater").pvalue for k in correct]
         np.testing.assert_array_equal(fitness.at_chance(correct, total, largest), np.array(p) > 0.05)
 
+    @pytest.mark.parametrize(("total", "largest"), [(300, 90), (60000, 6742), (10**9, 10**8)])
+    def test_the_last_count_at_chance_is_that_of_the_binomial_distribution(self, total, largest):
+        last = int(stats.binom.isf(0.05, total, largest / total)) + 1
+        near = np.arange(last - 3, last + 4)
+        expected = stats.binom.sf(near - 1, total, largest / total) > 0.05
+        assert 0 < expected.sum() < len(near)
+        np.testing.assert_array_equal(fitness.at_chance(near, total, largest), expected)
+
     def test_whoever_gives_all_images_one_class_is_at_chance(self):
         for labels in np.random.default_rng(1).multinomial(200, [0.4, 0.3, 0.2, 0.1], size=50):
             assert fitness.at_chance(labels, 200, labels.max()).all()
