@@ -148,6 +148,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     names = [checkout.name for checkout in checkouts]
     if len(set(names)) < len(names):
         raise InputError(f"--against: expected folders of different names, which tell rows apart, got {names}")
+    if options.data_dir and not Path(options.data_dir).is_dir():
+        raise InputError(f"--data-dir: {options.data_dir}: expected a folder of MNIST's IDX files, and there is none")
     repeats = 1 if options.quick else options.repeats
     each: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as root:

@@ -65,8 +65,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         found = {}
         for name in names:
             if name not in missing:
+                print(f"{name} ...", file=sys.stderr, flush=True)
                 found[name] = _of(name, path, options.repeats)
-                print(f"{name}: {found[name]['all_first_s']:.3g} s", file=sys.stderr, flush=True)
     expected = found.get(REFERENCE)
     rows: dict[str, Row] = {}
     for name, answer in found.items():

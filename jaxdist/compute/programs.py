@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import json
 import os
 import platform
+import stat
 import subprocess
 import sys
 import tempfile
 import warnings
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+import filelock
 import jax
 import platformdirs
 
 KEPT_BYTES = 64 * 2**20
-"""What compiled programs may take of the user's disk: some thousands of them."""
+"""What the programs of a kind of machine may take of the user's disk: some thousands of them."""
 
 JAX_LEAST_S = 1.0
 """Programs that compile sooner are not kept, by JAX's default."""
 
-_TRIAL = """
+_REJECTS = 3
+"""The exit status of a trial in which JAX took nothing back."""
+
+_TRIAL = f"""
 import sys, jax, jax.monitoring
 seen = set()
 jax.monitoring.register_event_listener(lambda name, **_: seen.add(name))
@@ -30,33 +38,33 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 for _ in range(2):
     jax.jit(lambda x: x + 1)(1.0)
     jax.clear_caches()
-sys.exit("/jax/compilation_cache/cache_hits" not in seen)
+sys.exit(0 if "/jax/compilation_cache/cache_hits" in seen else {_REJECTS})
 """
-
-_VERDICT, _FINDS, _REJECTS = "verdict", "finds", "rejects"
 
 
 def keep() -> None:
     """Keep compiled programs in the user's cache folder, so that another process need not compile them again.
 
-    Each kind of machine and version of jaxlib has a folder of its own. Nothing is kept where JAX has been told where to
-    keep programs, or to keep none, where the folder cannot be used or is not the user's alone, and on machines whose
-    programs JAX does not take back (https://github.com/jax-ml/jax/issues/38445), which it says in a line for each.
+    Each kind of machine and version of jaxlib has a folder of its own, with a list of what is in it. What is not as it
+    is listed is removed first, since JAX would run whatever has a program's name. Nothing is kept where JAX has been
+    told where to keep programs, or to keep none, where the folder cannot be used or others can write it, and on
+    machines whose programs JAX does not take back (https://github.com/jax-ml/jax/issues/38445).
     """
     told = jax.config.values
     if told["jax_compilation_cache_dir"] is not None or not told["jax_enable_compilation_cache"]:
         return
     try:
-        top = platformdirs.user_cache_path("jaxdist")
-        folder = top / "programs" / _kind_of_machine()
-        for each in (top, folder.parent, folder):
+        folder = platformdirs.user_cache_path("jaxdist") / "programs" / _kind_of_machine()
+        for each in (folder.parent, folder):
             each.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _make_the_users_alone(each)
-        _trim(folder.parent)
-        if not _finds_again(folder):
-            return
-    except OSError:
+            if not _is_the_users_alone(each):
+                return
+        listed = _mended(folder)
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
         return
+    if not listed["takes_back"]:
+        return
+    atexit.register(_list, folder)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     if told["jax_persistent_cache_min_compile_time_secs"] == JAX_LEAST_S:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -73,46 +81,110 @@ def _kind_of_machine() -> str:
     return hashlib.sha256(words.encode()).hexdigest()[:16]
 
 
-def _make_the_users_alone(folder: Path) -> None:
-    """Let nobody else write a folder whose files are run; raises `PermissionError` where it is not the user's."""
-    status = folder.stat()
-    if hasattr(os, "getuid") and status.st_uid != os.getuid():
-        raise PermissionError(folder)
-    if status.st_mode & 0o022:
-        folder.chmod(status.st_mode & ~0o022)
+def _is_the_users_alone(folder: Path) -> bool:
+    """Whether nobody else can write a folder whose files are run."""
+    status = folder.lstat()
+    owned = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+    return owned and stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o022
 
 
-def _trim(folder: Path) -> None:
-    """Remove entries that a process was killed at, and the oldest where there are too many."""
-    entries = []
-    for path in folder.glob("*/*-cache"):
-        try:
-            status = path.stat()
-        except FileNotFoundError:  # by another process at the same time
-            continue
-        if status.st_size == 0:  # JAX would never write over it
-            path.unlink(missing_ok=True)
-        entries.append((status.st_mtime, status.st_size, path))
-    total = sum(size for _, size, _ in entries)
-    if total <= KEPT_BYTES:
-        return
-    for _, size, path in sorted(entries):
+def _lock(folder: Path) -> filelock.FileLock:
+    return filelock.FileLock(folder / "list.lock", timeout=10)
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    """A folder's list: whether JAX takes programs back, and the SHA-256 of each; None where there is none to trust."""
+    try:
+        listed = json.loads((folder / "list.json").read_text(encoding="utf-8"))
+        whole = isinstance(listed["takes_back"], bool) and isinstance(listed["programs"], dict)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return listed if whole else None
+
+
+def _write(folder: Path, listed: dict[str, Any]) -> None:
+    aside = folder / f"list.{os.getpid()}"
+    aside.write_text(json.dumps(listed), encoding="utf-8")
+    aside.replace(folder / "list.json")
+
+
+def _mended(folder: Path) -> dict[str, Any]:
+    """A folder's list, after what is not as listed, and the oldest where there is too much, has been removed."""
+    with _lock(folder):
+        listed = _read(folder)
+        if listed is None:
+            takes_back = _takes_back()
+            listed = {"takes_back": takes_back, "programs": {}}
+            if takes_back is None:
+                return {**listed, "takes_back": False}
+            _write(folder, listed)
+        noted, newest_first = listed["programs"], []
+        for path in folder.glob("*-cache"):
+            if path.name in noted and _sum_of(path) == noted[path.name]:
+                newest_first.append((-path.stat().st_mtime, path.stat().st_size, path))
+            else:
+                _remove(path)
+        kept, total = {}, 0
+        much = sum(size for _, size, _ in newest_first) > KEPT_BYTES
+        for _, size, path in sorted(newest_first):
+            total += size
+            if much and total > KEPT_BYTES / 2:
+                _remove(path)
+            else:
+                kept[path.name] = noted[path.name]
+        listed = {**listed, "programs": kept}
+        if kept != noted:
+            _write(folder, listed)
+        return listed
+
+
+def _list(folder: Path) -> None:
+    """Note what has been added to a folder and what has gone; what a killed process adds is not noted, nor kept."""
+    try:
+        with _lock(folder):
+            listed = _read(folder)
+            if listed is not None:
+                noted, paths = listed["programs"], list(folder.glob("*-cache"))
+                sums = {path.name: noted.get(path.name) or _sum_of(path) for path in paths}
+                _write(folder, {**listed, "programs": {name: each for name, each in sums.items() if each}})
+    except OSError:
+        return  # then they are compiled again
+
+
+def _sum_of(path: Path) -> str | None:
+    """A file's SHA-256; None of what is no file, as a link."""
+    try:
+        whole = stat.S_ISREG(path.lstat().st_mode)
+        return hashlib.sha256(path.read_bytes()).hexdigest() if whole else None
+    except OSError:
+        return None
+
+
+def _remove(path: Path) -> None:
+    try:
         path.unlink(missing_ok=True)
-        total -= size
-        if total <= KEPT_BYTES / 2:
-            break
+    except OSError:  # a folder, which JAX cannot read either
+        return
 
 
-def _finds_again(folder: Path) -> bool:
-    """Whether JAX takes back what it has kept on this machine: tried once, in a process whose lines nobody sees."""
-    noted = folder / _VERDICT
-    if noted.exists():
-        return noted.read_text(encoding="utf-8") == _FINDS
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+def _takes_back() -> bool | None:
+    """Whether JAX takes back what it keeps on this machine, tried in a process whose lines nobody sees.
+
+    None where that process did not come to its end.
+    """
+    settings = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
     with tempfile.TemporaryDirectory() as place:
-        command = [sys.executable, "-c", _TRIAL, place]
-        finds = subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
-    aside = noted.with_name(f"{_VERDICT}.{os.getpid()}")
-    aside.write_text(_FINDS if finds else _REJECTS, encoding="utf-8")
-    aside.replace(noted)
-    return finds
+        # Isolated from what lies in the folder where the command runs.
+        command = [sys.executable, "-P", "-c", _TRIAL, place]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=place,
+                env={**settings, "JAX_PLATFORMS": "cpu"},
+                capture_output=True,
+                check=False,
+                timeout=60,
+            )
+        except subprocess.TimeoutExpired:
+            return None
+    return {0: True, _REJECTS: False}.get(done.returncode)

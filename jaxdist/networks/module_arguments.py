@@ -70,8 +70,8 @@ def _maker(module: object) -> Callable[[Any], tuple[Any, Any]] | None:
 
 def _is_of(library: str, module: object) -> bool:
     """Whether this is a module of a library; nobody has one of a library that is not imported."""
-    # Without the attribute while another thread imports it.
-    return isinstance(module, getattr(sys.modules.get(library), "Module", ()))
+    kind = getattr(sys.modules.get(library), "Module", None)  # None while another thread imports it
+    return isinstance(kind, type) and isinstance(module, kind)
 
 
 sites = or_a_module(site_values.sites)

@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from jaxdist.compute import blocks
 from jaxdist.errors import InputError
-from jaxdist.networks import Action, Model, Placed, Sites, layouts
+from jaxdist.networks import Action, Model, Placed, Sites, Split, layouts
 from jaxdist.networks import model as networks_model
 from jaxdist.perturbations import Drawn, Edit, Target, Toward, of_points
 from jaxdist.sweep import averages, metrics, moments
@@ -138,9 +138,7 @@ def predictor(
     return Predictor(logits, before, logits_and_after)
 
 
-def cut_block(
-    model: Model, params: Params, part: blocks.Block, keys: Sequence[str]
-) -> tuple[networks_model.Split, list[Any]]:
+def cut_block(model: Model, params: Params, part: blocks.Block, keys: Sequence[str]) -> tuple[Split, list[Any]]:
     """A program cut at some sites, and what its second part needs of the first, on the inputs that a block needs."""
     whole = networks_model.cut(model, params, part.x, keys)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -37,29 +38,35 @@ def run(folder, name, **environment):
 
 
 def test_a_second_run_compiles_nothing_and_trains_the_same_networks(tmp_path):
-    open_to_others = tmp_path / "cache" / "jaxdist"
-    open_to_others.mkdir(parents=True)
-    open_to_others.chmod(0o775)
     first, weights = run(tmp_path, "first")
-    (kept,) = (open_to_others / "programs").iterdir()
-    for folder in (open_to_others, kept.parent, kept):
-        assert folder.stat().st_mode & 0o022 == 0, "programs that are run are nobody else's to write"
-    if (kept / "verdict").read_text() == "rejects":
-        assert [path.name for path in kept.iterdir()] == ["verdict"]
+    (kept,) = (tmp_path / "cache" / "jaxdist" / "programs").iterdir()
+    listed = json.loads((kept / "list.json").read_text())
+    if not listed["takes_back"]:
+        assert not list(kept.glob("*-cache"))
         pytest.skip("JAX takes back none of its kept programs on this machine")
-    assert first["cache_misses"] > 5
+    assert first["cache_misses"] == len(listed["programs"]) > 5
     again, same = run(tmp_path, "again")
     assert same == weights
     assert "cache_misses" not in again
     assert again["cache_hits"] == first["cache_misses"]
-    # What was damaged, or left half-written, is compiled again.
-    damaged, empty, *_ = sorted(kept.glob("*-cache"))
+    # What is damaged, half-written, another program, a link or not listed is compiled again, and then as before.
+    damaged, empty, link, one, other, *_, unlisted = sorted(kept.glob("*-cache"))
     damaged.write_bytes(damaged.read_bytes()[:-20])
     empty.write_bytes(b"")
+    outside = link.rename(tmp_path / "outside")
+    before = outside.read_bytes()
+    link.symlink_to(outside)
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    listed = json.loads((kept / "list.json").read_text())
+    del listed["programs"][unlisted.name]
+    (kept / "list.json").write_text(json.dumps(listed))
     mended, same = run(tmp_path, "mended")
     assert same == weights
-    assert mended["cache_misses"] == 2
-    assert empty.stat().st_size > 0
+    assert mended["cache_misses"] == 6
+    assert outside.read_bytes() == before
+    assert "cache_misses" not in run(tmp_path, "whole")[0]
     # And nothing is kept where there is no place for it, or JAX is told so.
     (tmp_path / "file").write_text("")
     elsewhere = {"nowhere": {"XDG_CACHE_HOME": f"{tmp_path}/file"}, "told": {"JAX_ENABLE_COMPILATION_CACHE": "0"}}
@@ -115,44 +122,92 @@ def test_what_jax_has_been_told_stays(cache):
     assert list(cache.iterdir()) == []
 
 
-@pytest.mark.parametrize(("trial", "kept"), [("raise SystemExit(0)", True), ("raise SystemExit(1)", False)])
-def test_nothing_is_kept_where_jax_does_not_take_it_back(cache, monkeypatch, trial, kept):
-    monkeypatch.setattr(programs, "_TRIAL", trial)
-    programs.keep()
-    assert (jax.config.values["jax_compilation_cache_dir"] is not None) == kept
-    assert jax.config.values["jax_persistent_cache_min_compile_time_secs"] == (0 if kept else programs.JAX_LEAST_S)
-    # It is tried once, and not again.
-    monkeypatch.setattr(programs, "_TRIAL", "this is no Python")
+def kept_in(cache):
+    """Where programs are kept after `keep`, which begins with JAX told nothing; None where they are not."""
     jax.config.update("jax_compilation_cache_dir", None)
     programs.keep()
-    assert (jax.config.values["jax_compilation_cache_dir"] is not None) == kept
+    folder = jax.config.values["jax_compilation_cache_dir"]
+    assert folder is None or pathlib.Path(folder).is_relative_to(cache)
+    return folder
+
+
+def trial(monkeypatch, status):
+    monkeypatch.setattr(programs, "_TRIAL", f"raise SystemExit({status})")
+
+
+@pytest.mark.parametrize("takes_back", [True, False])
+def test_nothing_is_kept_where_jax_does_not_take_it_back(cache, monkeypatch, takes_back):
+    trial(monkeypatch, 0 if takes_back else programs._REJECTS)
+    assert (kept_in(cache) is not None) == takes_back
+    least = jax.config.values["jax_persistent_cache_min_compile_time_secs"]
+    assert least == (0 if takes_back else programs.JAX_LEAST_S)
+    # It is tried once, and not again.
+    trial(monkeypatch, programs._REJECTS if takes_back else 0)
+    assert (kept_in(cache) is not None) == takes_back
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"\xff\xfe\0", b"[]", b'{"takes_back": 3, "programs": {}}'])
+def test_a_list_that_cannot_be_read_is_made_anew(cache, monkeypatch, rubbish):
+    trial(monkeypatch, 0)
+    folder = pathlib.Path(kept_in(cache))
+    (folder / "list.json").write_bytes(rubbish)
+    (folder / "program-cache").write_bytes(b"of nobody knows whom")
+    assert kept_in(cache) == str(folder)
+    assert [path.name for path in folder.glob("*-cache")] == []
+
+
+def test_a_trial_that_does_not_come_to_its_end_says_nothing(cache, monkeypatch):
+    trial(monkeypatch, 1)
+    assert kept_in(cache) is None
+    trial(monkeypatch, 0)
+    assert kept_in(cache) is not None
+
+
+def test_the_trial_is_real_and_runs_nothing_that_lies_about(cache, monkeypatch, tmp_path):
+    (tmp_path / "jax.py").write_text("raise SystemExit(0)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAX_DISABLE_JIT", "1")
+    assert programs._takes_back() in (True, False)
+    monkeypatch.setattr(programs, "_TRIAL", "import jax; raise SystemExit(0 if jax.__version__ else 1)")
+    assert programs._takes_back() is True
 
 
 def test_seconds_that_were_set_stay(cache, monkeypatch):
-    monkeypatch.setattr(programs, "_TRIAL", "")
+    trial(monkeypatch, 0)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 7.0)
-    programs.keep()
+    assert kept_in(cache) is not None
     assert jax.config.values["jax_persistent_cache_min_compile_time_secs"] == 7
 
 
-def test_a_folder_of_somebody_else_is_not_used(cache, monkeypatch):
-    monkeypatch.setattr(programs, "_TRIAL", "")
+def test_a_folder_that_others_can_write_is_not_used(cache, monkeypatch):
+    trial(monkeypatch, 0)
+    folder = pathlib.Path(kept_in(cache))
+    folder.chmod(0o775)
+    assert kept_in(cache) is None
+    folder.chmod(0o700)
+    assert kept_in(cache) is not None
     monkeypatch.setattr(os, "getuid", lambda: 12345)
-    programs.keep()
-    assert jax.config.values["jax_compilation_cache_dir"] is None
+    assert kept_in(cache) is None
+    assert folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_oldest_are_removed_and_what_was_not_finished(tmp_path, monkeypatch):
+def test_without_a_home_nothing_is_kept(cache, monkeypatch):
+    def none(name):
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr(programs.platformdirs, "user_cache_path", none)
+    assert kept_in(cache) is None
+
+
+def test_the_oldest_are_removed(cache, monkeypatch):
+    trial(monkeypatch, 0)
     monkeypatch.setattr(programs, "KEPT_BYTES", 40)
-    machine, other = tmp_path / "a", tmp_path / "b"
-    newest_first = [(machine, "a-cache", 10), (other, "b-cache", 8), (machine, "c-cache", 15), (other, "d-cache", 15)]
-    for age, (folder, name, size) in enumerate(newest_first):
-        folder.mkdir(exist_ok=True)
+    folder = pathlib.Path(kept_in(cache))
+    newest_first = {"a-cache": 10, "b-cache": 8, "c-cache": 15, "d-cache": 15}
+    for age, (name, size) in enumerate(newest_first.items()):
         (folder / name).write_bytes(b"x" * size)
         os.utime(folder / name, (1000 - age, 1000 - age))
-    (machine / "empty-cache").write_bytes(b"")
-    (machine / "verdict").write_text("finds")
-    programs._trim(tmp_path)
-    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"verdict", "a-cache", "b-cache"}
-    programs._trim(tmp_path)
-    assert (machine / "a-cache").exists()
+    programs._list(folder)
+    for _ in range(2):
+        assert kept_in(cache) == str(folder)
+        assert {path.name for path in folder.glob("*-cache")} == {"a-cache", "b-cache"}

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import jaxdist
-from jaxdist import cli
+from jaxdist import cli, registry
 from jaxdist.perturbations import families
 from jaxdist.sweep import results
 from tests.page_support import ROOT
@@ -27,6 +27,7 @@ SMALL = ["--train.seeds=2", "--train.steps=30", "--model.hidden=16", "--sweep.do
 def forget():
     """As another process has it."""
     families.ALL.pop("squeeze", None)
+    registry.FAMILIES.pop("squeeze", None)
     families.REGISTER.references.clear()
     sys.modules.pop("own_family", None)
 
