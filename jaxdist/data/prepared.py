@@ -64,7 +64,8 @@ def read(folder: Path) -> tuple[RawSplit, RawSplit]:
     Raises `InputError` for a set that cannot be read or is not image classification with both splits.
     """
     mark = _fingerprint(folder)
-    places = [folder / ".jaxdist" / "decoded.npz", _user_cache() / f"{_key(folder)}.npz"]
+    users = _user_cache()
+    places = [folder / ".jaxdist" / "decoded.npz", *([] if users is None else [users / f"{_key(folder)}.npz"])]
     for place in places:
         if (arrays := _cached(place, mark)) is not None:
             break
@@ -101,8 +102,12 @@ def _key(folder: Path) -> str:
     return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
 
 
-def _user_cache() -> Path:
-    return platformdirs.user_cache_path("jaxdist")
+def _user_cache() -> Path | None:
+    """The user's cache folder; None for a user without a home, as in some containers."""
+    try:
+        return platformdirs.user_cache_path("jaxdist")
+    except RuntimeError:
+        return None
 
 
 def _cached(path: Path, mark: str) -> Arrays | None:
