@@ -179,24 +179,26 @@ def trained(laid_out, activation="relu", hidden=(24,), steps=12, rate=1e-4):
 
 
 @pytest.mark.parametrize(
-    ("activation", "scaling", "backend", "rate"),
+    ("scaling", "backend", "rate"),
     [
-        ("relu", "raw", "float32", 1e-4),
-        ("abs_l2", "raw", "bfloat16", 1e-4),
-        ("relu", "raw", "digits", 1e-4),
-        ("abs_l2", "standard", "float32", 0.1),
-        ("relu", "inverted", "float32", 1e-6),
+        ("raw", "float32", 1e-4),
+        ("raw", "bfloat16", 1e-4),
+        ("raw", "digits", 1e-4),
+        # At larger rates each step amplifies what the last one rounded.
+        ("standard", "float32", 0.003),
+        ("inverted", "float32", 2e-7),
     ],
 )
-def test_training_is_that_of_the_images_in_their_order(both, activation, scaling, backend, rate):
+@pytest.mark.parametrize("activation", ["relu", "abs_l2"])
+def test_training_is_that_of_the_images_in_their_order(both, scaling, backend, rate, activation):
     (weights, metrics), (expected, others) = (trained(each, activation, rate=rate) for each in both(scaling, backend))
     for a, b, start in zip(*map(jax.tree.leaves, (weights, expected, initial(activation))), strict=True):
         moved = np.abs(np.asarray(b) - start).max()
-        np.testing.assert_allclose(a, b, atol=1e-3 * moved + 1e-7)  # each step amplifies how the processor rounds
+        np.testing.assert_allclose(a, b, atol=1e-4 * moved + 1e-7)
     np.testing.assert_allclose(metrics.loss, others.loss, rtol=1e-5)
     for split in ("train", "test"):
         cut, whole = getattr(metrics, f"{split}_accuracy"), getattr(others, f"{split}_accuracy")
-        assert np.abs(cut - whole).max() <= 2e-3, "images whose two largest logits are as far apart as rounding"
+        assert np.abs(cut - whole).max() * COUNTS[split] <= 2.1
     assert (others.loss[-1] < others.loss[0]).all(), "it learns, so that wrong gradients would show"
 
 
