@@ -21,7 +21,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 # Read when JAX is first used: without its newer emitters XLA compiles the many small programs of tests sooner, which
-# takes a fifth off the whole. They round as the others do. An option that XLA does not know would end the process.
+# takes a fifth off the whole. Users have them. An option that XLA does not know would end the process.
 if jaxlib.__version__.startswith("0.10."):
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 jax.config.update("jax_num_cpu_devices", 2)
@@ -194,7 +194,7 @@ def _compile_little(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="module")
 def optimised() -> Iterator[None]:
-    """Compile a file's programs as those of a run are."""
+    """Compile a file's programs as those of a run are; with XLA_FLAGS set to nothing, by the newer emitters too."""
     before = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "True"
     if before:
         jax.clear_caches()

@@ -264,7 +264,7 @@ class TestPeers:
         assert written["agrees"]
         assert list(written["contenders"]) == only.split(",")
         for name, row in written["contenders"].items():
-            assert row["lines"] == comparison.lines_of(comparison.HERE / f"{name}.py")
+            assert row["lines"] == comparison.lines(name)
             assert min(row[f"{what}_{call}_s"] for what in ("one", "all") for call in ("first", "again")) > 0
         assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 

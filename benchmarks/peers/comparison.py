@@ -30,6 +30,9 @@ HERE = Path(__file__).parent
 REFERENCE = "plain_vmap"
 """Whose counts all others are compared with."""
 
+SHARED = "torch_network"
+"""The module that those for PyTorch have in common; its lines count for each of them."""
+
 LIBRARY = {
     "torch_hooks": "torch",
     "with_nnsight": "nnsight",
@@ -62,19 +65,19 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         path = Path(folder) / "job.npz"
         arrays: Any = _job(images, seeds, points)
         np.savez(path, **arrays)
-        found = {}
+        answers = {}
         for name in names:
             if name not in missing:
                 print(f"{name} ...", file=sys.stderr, flush=True)
-                found[name] = _of(name, path, options.repeats)
-    expected = found.get(REFERENCE)
+                answers[name] = _of(name, path, options.repeats)
+    expected = answers.get(REFERENCE)
     rows: dict[str, Row] = {}
-    for name, answer in found.items():
+    for name, answer in answers.items():
         off = None
         if expected is not None:
             off = max(largest_difference(np.ravel(answer[what]), np.ravel(expected[what])) for what in ("one", "all"))
         seconds = {key: answer[key] for key in answer if key.endswith("_s")}
-        rows[name] = {"lines": lines_of(HERE / f"{name}.py"), **seconds, "largest_count_difference": off}
+        rows[name] = {"lines": lines(name), **seconds, "largest_count_difference": off}
     what = f"{counted(points, 'scale')} of one layer, {counted(f'{len(images.test_y):,}', 'image')}, one network and "
     what += counted(seeds, "network")
     show.table(what, rows)
@@ -108,6 +111,13 @@ def _of(name: str, path: Path, repeats: int) -> dict[str, Any]:
         raise InputError(f"{name}: {said[-1] if said else 'failed'}")
     printed: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return printed
+
+
+def lines(name: str) -> int:
+    """The lines of code of a peer, with those of the module that it shares, if it does."""
+    path = HERE / f"{name}.py"
+    shares = SHARED in path.read_text(encoding="utf-8")
+    return lines_of(path) + (lines_of(HERE / f"{SHARED}.py") if shares else 0)
 
 
 def lines_of(path: Path) -> int:

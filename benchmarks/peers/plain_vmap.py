@@ -19,7 +19,3 @@ def correct(network, x, y, factors):
 
 def scales(network, x, y, factors):
     return correct(network, x, y, factors).tolist()
-
-
-def ensemble(networks, x, y, factors):
-    return [correct(network, x, y, factors).tolist() for network in networks]

@@ -1,15 +1,8 @@
 """Forward hooks of PyTorch."""
 
 import torch
-from torch import nn
 
-
-def module(network):
-    hidden_weight, hidden_bias, head_weight, head_bias = map(torch.from_numpy, network)
-    made = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
-    weights = {"0.weight": hidden_weight, "0.bias": hidden_bias, "2.weight": head_weight, "2.bias": head_bias}
-    made.load_state_dict(weights)
-    return made
+from benchmarks.peers.torch_network import module
 
 
 @torch.no_grad()
@@ -21,7 +14,3 @@ def scales(network, x, y, factors):
         counts.append(int((made(x).argmax(1) == y).sum()))
         hook.remove()
     return counts
-
-
-def ensemble(networks, x, y, factors):
-    return [scales(network, x, y, factors) for network in networks]

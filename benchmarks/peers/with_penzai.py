@@ -39,7 +39,3 @@ def correct(made, x, y, factor):
 def scales(network, x, y, factors):
     made, x, y = model(network), jnp.asarray(x), jnp.asarray(y)
     return jax.vmap(correct, (None, None, None, 0))(made, x, y, factors).tolist()
-
-
-def ensemble(networks, x, y, factors):
-    return [scales(network, x, y, factors) for network in networks]

@@ -50,8 +50,8 @@ def keep() -> None:
     told where to keep programs, or to keep none, where the folder cannot be used or others can write it, and on
     machines whose programs JAX does not take back (https://github.com/jax-ml/jax/issues/38445).
     """
-    told = jax.config.values
-    if told["jax_compilation_cache_dir"] is not None or not told["jax_enable_compilation_cache"]:
+    settings = jax.config.values
+    if settings["jax_compilation_cache_dir"] is not None or not settings["jax_enable_compilation_cache"]:
         return
     try:
         folder = platformdirs.user_cache_path("jaxdist") / "programs" / _kind_of_machine()
@@ -59,14 +59,14 @@ def keep() -> None:
             each.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not _is_the_users_alone(each):
                 return
-        listed = _mended(folder)
+        listed = _verified(folder)
     except (OSError, RuntimeError):  # RuntimeError: there is no home folder
         return
     if not listed["takes_back"]:
         return
-    atexit.register(_list, folder)
+    atexit.register(_note_new, folder)
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    if told["jax_persistent_cache_min_compile_time_secs"] == JAX_LEAST_S:
+    if settings["jax_persistent_cache_min_compile_time_secs"] == JAX_LEAST_S:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     # A program that cannot be read is compiled, and one that cannot be written is not kept: nobody needs to know.
     warnings.filterwarnings("ignore", r"Error (reading|writing) persistent compilation cache entry")
@@ -108,7 +108,7 @@ def _write(folder: Path, listed: dict[str, Any]) -> None:
     aside.replace(folder / "list.json")
 
 
-def _mended(folder: Path) -> dict[str, Any]:
+def _verified(folder: Path) -> dict[str, Any]:
     """A folder's list, after what is not as listed, and the oldest where there is too much, has been removed."""
     with _lock(folder):
         listed = _read(folder)
@@ -118,27 +118,28 @@ def _mended(folder: Path) -> dict[str, Any]:
             if takes_back is None:
                 return {**listed, "takes_back": False}
             _write(folder, listed)
-        noted, newest_first = listed["programs"], []
+        noted, intact = listed["programs"], []
         for path in folder.glob("*-cache"):
             if path.name in noted and _sum_of(path) == noted[path.name]:
-                newest_first.append((-path.stat().st_mtime, path.stat().st_size, path))
+                status = path.stat()
+                intact.append((-status.st_mtime, status.st_size, path))
             else:
                 _remove(path)
-        kept, total = {}, 0
-        much = sum(size for _, size, _ in newest_first) > KEPT_BYTES
-        for _, size, path in sorted(newest_first):
+        remaining, total = {}, 0
+        too_much = sum(size for _, size, _ in intact) > KEPT_BYTES
+        for _, size, path in sorted(intact):  # the newest first
             total += size
-            if much and total > KEPT_BYTES / 2:
+            if too_much and total > KEPT_BYTES / 2:
                 _remove(path)
             else:
-                kept[path.name] = noted[path.name]
-        listed = {**listed, "programs": kept}
-        if kept != noted:
+                remaining[path.name] = noted[path.name]
+        listed = {**listed, "programs": remaining}
+        if remaining != noted:
             _write(folder, listed)
         return listed
 
 
-def _list(folder: Path) -> None:
+def _note_new(folder: Path) -> None:
     """Note what has been added to a folder and what has gone; what a killed process adds is not noted, nor kept."""
     try:
         with _lock(folder):
@@ -172,7 +173,7 @@ def _takes_back() -> bool | None:
 
     None where that process did not come to its end.
     """
-    settings = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
     with tempfile.TemporaryDirectory() as place:
         # Isolated from what lies in the folder where the command runs.
         command = [sys.executable, "-P", "-c", _TRIAL, place]
@@ -180,7 +181,7 @@ def _takes_back() -> bool | None:
             done = subprocess.run(
                 command,
                 cwd=place,
-                env={**settings, "JAX_PLATFORMS": "cpu"},
+                env={**environment, "JAX_PLATFORMS": "cpu"},
                 capture_output=True,
                 check=False,
                 timeout=60,

@@ -10,6 +10,7 @@ import jax
 import pytest
 
 from jaxdist.compute import programs
+from jaxdist.data import prepared
 
 RUN = """
 import collections, json, sys
@@ -50,15 +51,15 @@ def test_a_second_run_compiles_nothing_and_trains_the_same_networks(tmp_path):
     assert "cache_misses" not in again
     assert again["cache_hits"] == first["cache_misses"]
     # What is damaged, half-written, another program, a link or not listed is compiled again, and then as before.
-    damaged, empty, link, one, other, *_, unlisted = sorted(kept.glob("*-cache"))
+    damaged, empty, link, first_of_two, second_of_two, *_, unlisted = sorted(kept.glob("*-cache"))
     damaged.write_bytes(damaged.read_bytes()[:-20])
     empty.write_bytes(b"")
     outside = link.rename(tmp_path / "outside")
     before = outside.read_bytes()
     link.symlink_to(outside)
-    content = one.read_bytes()
-    one.write_bytes(other.read_bytes())
-    other.write_bytes(content)
+    content = first_of_two.read_bytes()
+    first_of_two.write_bytes(second_of_two.read_bytes())
+    second_of_two.write_bytes(content)
     listed = json.loads((kept / "list.json").read_text())
     del listed["programs"][unlisted.name]
     (kept / "list.json").write_text(json.dumps(listed))
@@ -197,6 +198,7 @@ def test_without_a_home_nothing_is_kept(cache, monkeypatch):
 
     monkeypatch.setattr(programs.platformdirs, "user_cache_path", none)
     assert kept_in(cache) is None
+    assert prepared._user_cache() is None, "nor arrays of prepared data"
 
 
 def test_the_oldest_are_removed(cache, monkeypatch):
@@ -207,7 +209,7 @@ def test_the_oldest_are_removed(cache, monkeypatch):
     for age, (name, size) in enumerate(newest_first.items()):
         (folder / name).write_bytes(b"x" * size)
         os.utime(folder / name, (1000 - age, 1000 - age))
-    programs._list(folder)
+    programs._note_new(folder)
     for _ in range(2):
         assert kept_in(cache) == str(folder)
         assert {path.name for path in folder.glob("*-cache")} == {"a-cache", "b-cache"}
