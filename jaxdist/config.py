@@ -6,13 +6,14 @@ import dataclasses
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
 
 import tomli_w
+from annotated_types import Ge, Gt, Lt
 
 from jaxdist import fields, registry
 from jaxdist.errors import InputError, nearest
-from jaxdist.fields import Call, option
+from jaxdist.fields import Call, Distinct, Integer, Many, Names, Number, Text, Truth, option
 
 _NAMING = {"sweep.families", "sweep.metrics"}
 """Options that name records, which may be the user's own."""
@@ -25,31 +26,33 @@ Task: TypeAlias = Literal["classes", "tokens", "binary", "regression"]
 """What a network's outputs answer: a class an example, a class a token, one of two by a single logit, real numbers."""
 
 
-@dataclasses.dataclass(frozen=True)
+@fields.options(section="data")
 class DataConfig:
     """Which images, and how they are scaled."""
 
-    name: str = option("digits", "digits, mnist, fashion_mnist, or any TFDS image-classification set")
-    dir: str = option("", "folder of IDX files, or a TFDS data folder; empty: the default place for the name")
+    name: Text = option("digits", "digits, mnist, fashion_mnist, or any TFDS image-classification set")
+    dir: Text = option("", "folder of IDX files, or a TFDS data folder; empty: the default place for the name")
     normalisation: Literal["raw", "unit", "standard"] = option(
         "raw", "raw: stored pixel values (the paper's code); unit: divided by the largest; standard: (unit - mean) / sd"
     )
-    mean: float | None = option(
+    mean: Number | None = option(
         None, "mean for 'standard', in units of the largest pixel; unset: of the training images"
     )
-    sd: float | None = option(None, "standard deviation for 'standard'; unset: of the training images", above=0)
+    sd: Annotated[Number, Gt(0)] | None = option(
+        None, "standard deviation for 'standard'; unset: of the training images"
+    )
 
 
-@dataclasses.dataclass(frozen=True)
+@fields.options(section="model")
 class ModelConfig:
     """The networks: one multilayer perceptron an activation, or of another form."""
 
-    activations: tuple[str, ...] = option(
+    activations: Distinct[Text] = option(
         ("relu", "abs"),
         "one network each, from the same initial weights: relu, abs, leaky_relu, prelu, elu, gelu, silu, softplus, "
         "tanh, sigmoid, sine, identity; relu2, relu_l2, relu2_neg, relu_l2_neg, and these of abs",
     )
-    hidden: tuple[int, ...] = option((128,), "hidden units of each layer", least=1)
+    hidden: Many[Annotated[Integer, Ge(1)]] = option((128,), "hidden units of each layer")
     init: Literal["pytorch", "paper_code", "lecun_normal", "he_normal", "glorot_uniform"] = option(
         "pytorch",
         "pytorch: weights and biases U(-1/sqrt(fan_in), 1/sqrt(fan_in)); paper_code: of these the very ones that the "
@@ -58,23 +61,23 @@ class ModelConfig:
     )
 
 
-@dataclasses.dataclass(frozen=True)
+@fields.options(section="train")
 class TrainConfig:
     """Full-batch training of the seed ensemble."""
 
-    seeds: int = option(20, "networks an activation", least=1)
-    seed: int = option(0, "root of all random keys", least=0, below=2**32)
-    steps: int = option(400, "parameter updates; 0: networks as they are drawn", least=0, below=10**9)
-    optimizer: str | Call = option(
+    seeds: Annotated[Integer, Ge(1)] = option(20, "networks an activation")
+    seed: Annotated[Integer, Ge(0), Lt(2**32)] = option(0, "root of all random keys")
+    steps: Annotated[Integer, Ge(0), Lt(10**9)] = option(400, "parameter updates; 0: networks as they are drawn")
+    optimizer: Text | Call = option(
         "sgd",
         f"{', '.join(registry.OPTIMIZERS)} or any other of optax (sgd is the paper's), or a table of its name and "
         "arguments; your own is 'package.module:function'",
     )
-    learning_rate: float | Call = option(
-        0.01, "step size, or a table of an optax schedule's name and arguments", above=0
+    learning_rate: Annotated[Number, Gt(0)] | Call = option(
+        0.01, "step size, or a table of an optax schedule's name and arguments"
     )
-    save_every: float = option(60.0, "seconds between saved states, from which a killed run goes on", least=0)
-    snapshots: bool = option(
+    save_every: Annotated[Number, Ge(0)] = option(60.0, "seconds between saved states, from which a killed run goes on")
+    snapshots: Truth = option(
         False, "keep the weights when training accuracy first passes 10, 20, ... 90, 95, 99 %, and sweep them too"
     )
 
@@ -84,7 +87,7 @@ class TrainConfig:
         return self.snapshots and self.steps > 0
 
 
-@dataclasses.dataclass(frozen=True)
+@fields.options(section="ranges")
 class RangesConfig:
     """How the per-unit ranges are measured, always on the training images."""
 
@@ -93,42 +96,42 @@ class RangesConfig:
         "minmax",
         "minmax: smallest and largest value (the paper's); quantile: two quantiles; sd: mean -+ deviations * sd",
     )
-    quantile: float = option(
-        0.001, "for the rule 'quantile': a range is from this quantile to 1 minus it", above=0, below=0.5
+    quantile: Annotated[Number, Gt(0), Lt(0.5)] = option(
+        0.001, "for the rule 'quantile': a range is from this quantile to 1 minus it"
     )
-    deviations: float = option(3.0, "for the rule 'sd': standard deviations to either side of the mean", above=0)
+    deviations: Annotated[Number, Gt(0)] = option(
+        3.0, "for the rule 'sd': standard deviations to either side of the mean"
+    )
 
 
-@dataclasses.dataclass(frozen=True)
+@fields.options(section="sweep")
 class SweepConfig:
     """The edits of the preactivations."""
 
-    families: tuple[str, ...] = option(
+    families: Distinct[Annotated[Text, Names(registry.FAMILIES)]] = option(
         registry.PAPER,
         f"families of edits, each at its own grid: {', '.join(registry.PAPER)} (the paper's); "
         f"{', '.join(name for name in registry.FAMILIES if name not in registry.PAPER)}; your own is "
         "'package.module:name'",
-        names=registry.FAMILIES,
     )
-    metrics: tuple[str, ...] | None = option(
+    metrics: Distinct[Annotated[Text, Names(registry.METRICS)]] | None = option(
         None,
         f"also the mean of these over the images, beside {' and '.join(registry.COUNTED)}, which are counted always: "
         f"{', '.join(name for name in registry.METRICS if name not in registry.COUNTED)}; your own is "
         "'package.module:name'",
-        names=registry.METRICS,
     )
-    dose: bool = option(False, "also how much each edit disturbs what the logits are made of, as an angle")
-    matched: tuple[float, ...] | None = option(
-        None, "also every family where it has these angular doses, such as 0.1,0.2,0.4", above=0, below=1
+    dose: Truth = option(False, "also how much each edit disturbs what the logits are made of, as an angle")
+    matched: Distinct[Annotated[Number, Gt(0), Lt(1)]] | None = option(
+        None, "also every family where it has these angular doses, such as 0.1,0.2,0.4"
     )
-    draws: int = option(
-        8, "random signs that the gauge averages; families average half as many draws, noise a quarter", least=2
+    draws: Annotated[Integer, Ge(2)] = option(
+        8, "random signs that the gauge averages; families average half as many draws, noise a quarter"
     )
-    gauges: tuple[Literal["as_is", "averaged", "absolute"], ...] = option(
+    gauges: Distinct[Literal["as_is", "averaged", "absolute"]] = option(
         ("as_is",),
         "of even activations; as_is: units' signs as trained; averaged: random signs; absolute: magnitudes edited",
     )
-    splits: tuple[Literal["train", "test"], ...] = option(("train", "test"), "images to count on")
+    splits: Distinct[Literal["train", "test"]] = option(("train", "test"), "images to count on")
     layers: Literal["both", "each", "all"] = option(
         "both", "of several sites: each by itself, all edited together, or both"
     )
@@ -141,33 +144,39 @@ class SweepConfig:
     dead_units: Literal["identity", "nan"] = option(
         "identity", "identity: a unit that is never active is left as it is; nan: 0/0 as in the paper's code"
     )
-    grid: bool = option(False, "also scale and offset at once, as a grid")
-    units: bool = option(False, "also each unit edited alone, which ranks the units")
-    sensitivity: bool = option(False, "also derivatives of the logit margin by each unit's offset and log-scale")
+    grid: Truth = option(False, "also scale and offset at once, as a grid")
+    units: Truth = option(False, "also each unit edited alone, which ranks the units")
+    sensitivity: Truth = option(False, "also derivatives of the logit margin by each unit's offset and log-scale")
 
 
-@dataclasses.dataclass(frozen=True)
+@fields.options(section="statistics")
 class StatisticsConfig:
     """Tests and intervals."""
 
-    confidence: float = option(0.95, "of every interval, as a fraction", above=0.5, below=1)
-    margin: float = option(0.01, "accuracy loss that matters, as a fraction; 0.01 is one point", above=0, below=1)
-    flips: float = option(0.01, "share of changed predictions that matters, as a fraction", above=0, below=1)
-    published_baseline_index: int = option(
-        50, "grid index that the published analysis takes as baseline", least=0, below=100
+    confidence: Annotated[Number, Gt(0.5), Lt(1)] = option(0.95, "of every interval, as a fraction")
+    margin: Annotated[Number, Gt(0), Lt(1)] = option(
+        0.01, "accuracy loss that matters, as a fraction; 0.01 is one point"
+    )
+    flips: Annotated[Number, Gt(0), Lt(1)] = option(0.01, "share of changed predictions that matters, as a fraction")
+    published_baseline_index: Annotated[Integer, Ge(0), Lt(100)] = option(
+        50, "grid index that the published analysis takes as baseline"
     )
 
 
-@dataclasses.dataclass(frozen=True)
+@fields.options(section="compute")
 class ComputeConfig:
     """How the work is done; none of it changes what is computed, up to rounding."""
 
     precision: Literal["float32", "exact"] = option(
         "float32", "float32: every product; exact: raw pixels' products from exact narrow parts, for matrix units"
     )
-    block: int | None = option(None, "examples a block; unset: chosen from the shapes", least=1)
-    networks: int | None = option(None, "networks that run together; unset: 1 on a CPU, 10 elsewhere", least=1)
-    points: int | None = option(None, "points of a sweep that run together; unset: 1 on a CPU, 32 elsewhere", least=1)
+    block: Annotated[Integer, Ge(1)] | None = option(None, "examples a block; unset: chosen from the shapes")
+    networks: Annotated[Integer, Ge(1)] | None = option(
+        None, "networks that run together; unset: 1 on a CPU, 10 elsewhere"
+    )
+    points: Annotated[Integer, Ge(1)] | None = option(
+        None, "points of a sweep that run together; unset: 1 on a CPU, 32 elsewhere"
+    )
 
     @property
     def together(self) -> dict[str, int | None]:
@@ -175,7 +184,7 @@ class ComputeConfig:
         return {"networks": self.networks, "points": self.points}
 
 
-@dataclasses.dataclass(frozen=True)
+@fields.options()
 class Options:
     """What determines how given networks are measured."""
 
@@ -185,11 +194,11 @@ class Options:
     compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
 
 
-@dataclasses.dataclass(frozen=True)
+@fields.options()
 class Config:
     """Everything that determines a run."""
 
-    out: str = option("runs/quickstart", "run folder; must be new or empty")
+    out: Text = option("runs/quickstart", "run folder; must be new or empty")
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
@@ -225,8 +234,8 @@ def from_toml(text: str, *, where: str = "config", kept: bool = False) -> Config
     """Build a config from TOML text; raises `InputError` as `load` does."""
     try:
         tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{where}: not valid TOML: {error}") from None
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, tables thousands deep
+        raise InputError(f"{where}: not valid TOML: {str(error).partition(';')[0]}") from None
     return from_dict(tree, where=where, kept=kept)
 
 
@@ -275,9 +284,7 @@ def options_by_name(given: Mapping[str, Any], *, where: str = "options") -> Opti
             raise InputError(f"{where}: unknown option '{name}'{nearest(name, section_of)}")
         if value is None and getattr(getattr(Options(), section_of[name]), name) is None:
             continue  # the default, given
-        plain = list(value) if isinstance(value, tuple) else value
-        plain = plain.item() if hasattr(plain, "item") else plain  # NumPy's numbers
-        tree.setdefault(section_of[name], {})[name] = plain
+        tree.setdefault(section_of[name], {})[name] = value
     return options_from_dict(tree, where=where)
 
 
@@ -296,12 +303,17 @@ def to_dict(config: Config | Options) -> dict[str, Any]:
     return tree
 
 
+def schema() -> dict[str, Any]:
+    """The JSON schema of a config, by which editors complete and check what is typed."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **fields.schema(Config)}
+
+
 def to_toml(config: Config) -> str:
     """The resolved config as TOML; `load` of it gives the same config."""
     return tomli_w.dumps(to_dict(config))
 
 
-def override(config: Config, changes: Mapping[str, str], *, where: str = "--") -> Config:
+def override(config: Config, changes: Mapping[str, str], *, where: str = "command line") -> Config:
     """Return `config` with fields replaced, keyed by dotted name, values as typed on a command line.
 
     >>> override(Config(), {"train.steps": "200", "model.activations": "relu"}).model.activations
@@ -314,9 +326,9 @@ def override(config: Config, changes: Mapping[str, str], *, where: str = "--") -
         branch = tree
         for section in sections:
             branch = branch.setdefault(section, {})
-        branch[name] = fields.parse(text, types.get(key, str), where + key)
+        branch[name] = fields.parse(text, types.get(key, str), f"{where}: {key}")
     # Names that are not changed were checked when the config was made; one that a run has kept may hold others.
-    return from_dict(tree, where=where.rstrip("-") or "command line", kept=not changes.keys() & _NAMING)
+    return from_dict(tree, where=where, kept=not changes.keys() & _NAMING)
 
 
 def field_types() -> dict[str, Any]:
@@ -341,7 +353,7 @@ def field_help() -> dict[str, str]:
         *sections, name = key.split(".")
         for section in sections:
             owner = getattr(owner, section)
-        text = next(f.metadata["help"] for f in dataclasses.fields(owner) if f.name == name)
+        text = fields.help_of(owner, name)
         value = getattr(owner, name)
         shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
         shown = str(shown).lower() if isinstance(shown, bool) else shown

@@ -1,19 +1,46 @@
-"""Frozen dataclasses made of what a person wrote: fields with help and bounds, each mistake named in one sentence."""
+"""Options in frozen dataclasses of pydantic, checked wherever they are made; each mistake is named in one sentence.
+
+What pydantic finds wrong is said in words made of the field's own type and bounds, the same for a config in Python, in
+TOML and on a command line.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import json
 import math
+import os
 import tomllib
 import types
-from collections.abc import Collection, Mapping
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeAlias,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+import annotated_types
+import pydantic
+import pydantic.dataclasses
+from pydantic import AllowInfNan, ConfigDict, Strict, TypeAdapter, ValidationInfo
+from pydantic_core import ErrorDetails, core_schema
 
 from jaxdist import registry
 from jaxdist.errors import InputError, nearest
 
 T = TypeVar("T")
+E = TypeVar("E")
+
+_EXAMPLE = 'as {name = "adamw", weight_decay = 1e-4}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +65,14 @@ class Call:
         """As one writes it in TOML."""
         return _toml(self.table())
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(_call)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+
 
 def _as_written(value: Any) -> Any:
     if isinstance(value, Call):
@@ -53,154 +88,226 @@ def _toml(value: Any) -> str:
     return repr(value) if isinstance(value, float) else json.dumps(value)
 
 
-def option(
-    default: Any,
-    help: str,
-    *,
-    least: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    names: Collection[str] | None = None,
-) -> Any:
-    """A field with its help text and its bounds: `least` is inclusive, `above` and `below` are exclusive.
+def _call(value: Any, path: str = "") -> Call:
+    """A call from its table; raises `InputError` for one without a name, or with what is no argument.
 
-    Where there are `names`, a text is one of them as they are when it is read, or "package.module:name".
+    The message is what follows the field's name, and `path` what lies between the two.
     """
-    bounds = {"least": least, "above": above, "below": below, "names": names}
-    return dataclasses.field(default=default, metadata={"help": help, **bounds})
+    if isinstance(value, Call):
+        return value
+    name = value.get("name") if isinstance(value, Mapping) else None
+    if not isinstance(name, str) or not name:
+        raise InputError(f"{path}: expected a table with a name, {_EXAMPLE}, got {_json(value)}")
+
+    def argument(value: Any, key: str) -> Any:
+        if isinstance(value, Mapping | Call):
+            return _call(value, f"{path}.{key}")
+        if isinstance(value, list | tuple):
+            return tuple(argument(item, key) for item in value)
+        if isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
+            return value
+        raise InputError(f"{path}.{key}: expected a number, text, truth value or table, got {_json(value)}")
+
+    return Call(name, tuple((key, argument(item, key)) for key, item in value.items() if key != "name"))
 
 
-_EXAMPLE = 'as {name = "adamw", weight_decay = 1e-4}'
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """An annotation of texts: one of the `names` that there are when it is read, or "package.module:name".
+
+    Where pydantic's context says ``any_name``, as for what a run has kept, any text will do.
+    """
+
+    names: Collection[str] = dataclasses.field(hash=False)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.with_info_after_validator_function(self._checked, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"anyOf": [{"enum": list(self.names)}, {"type": "string", "pattern": ":"}]}
+
+    def _checked(self, name: str, info: ValidationInfo) -> str:
+        if name in self.names or registry.is_reference(name) or (info.context or {}).get("any_name"):
+            return name
+        raise ValueError
 
 
-def parse(text: str, expected: Any, where: str) -> Any:
-    """Turn command-line text into the kind of value that TOML would have given."""
-    if get_origin(expected) is tuple:
-        element = get_args(expected)[0]
-        return [parse(part.strip(), element, where) for part in text.split(",") if part.strip()]
-    if expected is bool:
-        known = {"true": True, "false": False}
-        if text.lower() not in known:
-            raise InputError(f"{where}: expected {_words(expected, {})}, got {text!r}")
-        return known[text.lower()]
-    if Call in get_args(expected) and text.lstrip().startswith("{"):
-        try:
-            return tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            raise InputError(f"{where}: expected a table as TOML writes it, {_EXAMPLE}, got {text!r}") from None
-    for kind in (int, float):
-        if kind in (expected, *get_args(expected)):
+def _plain(value: Any) -> Any:
+    """As TOML has it: no numbers and arrays of NumPy and JAX, no paths; lists are tuples."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if getattr(value, "ndim", None) in (0, 1):
+        value = value.tolist()
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+
+
+def _without_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError
+    return values
+
+
+Text: TypeAlias = Annotated[str, Strict()]
+Truth: TypeAlias = Annotated[bool, Strict()]
+Integer: TypeAlias = Annotated[int, Strict()]
+Number: TypeAlias = Annotated[float, Strict(), AllowInfNan(False)]
+Many: TypeAlias = Annotated[tuple[E, ...], Strict(), annotated_types.MinLen(1)]
+"""At least one."""
+Distinct: TypeAlias = Annotated[
+    Many[E], pydantic.AfterValidator(_without_repeats), pydantic.Field(json_schema_extra={"uniqueItems": True})
+]
+"""At least one, without repeats."""
+
+
+def option(default: Any, help: str) -> Any:
+    """A field with its default and its help text."""
+    return pydantic.Field(default=default, description=help)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def options(*, section: str = "") -> Callable[[type[T]], type[T]]:
+    """A frozen dataclass of pydantic whose mistakes are an `InputError`; its `section` is named in them."""
+
+    def decorate(kind: type[T]) -> type[T]:
+        checked: Any = pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(extra="forbid"))(kind)
+        plain = checked.__init__
+
+        @functools.wraps(plain)
+        def construct(self: Any, *args: Any, **kwargs: Any) -> None:
             try:
-                return kind(text)
-            except ValueError:
-                raise InputError(f"{where}: expected {_words(expected, {})}, got {text!r}") from None
-    return text
+                plain(self, *map(_plain, args), **_plain(kwargs))
+            except pydantic.ValidationError as error:
+                raise InputError(_sentence(error, checked, f"{section}." if section else "")) from None
+
+        checked.__init__ = construct
+        decorated: type[T] = checked
+        return decorated
+
+    return decorate
 
 
-def build(kind: type[T], tree: Mapping[str, Any], where: str, prefix: str = "", *, any_name: bool = False) -> T:
-    """A dataclass from nested dictionaries; `prefix` is the name of what is built, with a dot, in errors.
+def help_of(owner: Any, name: str) -> str:
+    """The help text of a field of a dataclass made by `options`, or of an instance of it."""
+    return str(owner.__pydantic_fields__[name].description)
+
+
+def build(kind: type[T], tree: Mapping[str, Any], where: str, *, any_name: bool = False) -> T:
+    """A dataclass from nested dictionaries.
 
     With `any_name`, fields that name one of several things may name others.
 
     Raises:
       InputError: with `where` and the field's name, for unknown keys and for values of another type or out of bounds.
     """
-    if not isinstance(tree, Mapping):
-        raise InputError(f"{where}: {prefix.rstrip('.') or 'the config'} must be a table of options, got {tree!r}")
-    hints = get_type_hints(kind)
-    for key in tree:
-        if key not in hints:
-            raise InputError(f"{where}: unknown key '{prefix}{key}'{nearest(key, hints)}")
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # every T here is one of the dataclasses above
-        if field.name not in tree:
-            continue
-        value, name = tree[field.name], f"{where}: {prefix}{field.name}"
-        hint = set_type(hints[field.name])
-        if dataclasses.is_dataclass(hint):
-            values[field.name] = build(hint, value, where, f"{prefix}{field.name}.", any_name=any_name)  # type: ignore[arg-type]
-        else:
-            bounds = {**field.metadata, "names": None} if any_name else field.metadata
-            values[field.name] = _checked(value, hint, bounds, name)
-    return kind(**values)
+    try:
+        return TypeAdapter(kind).validate_python(_plain(tree), context={"any_name": any_name})
+    except pydantic.ValidationError as error:
+        raise InputError(f"{where}: {_sentence(error, kind)}") from None
 
 
-def _checked(value: Any, expected: Any, bounds: Mapping[str, Any], where: str) -> Any:
-    """Return `value` if it is of the expected type and within bounds; only integers are converted, to floats."""
-    problem = InputError(f"{where}: expected {_words(expected, bounds)}, got {json.dumps(value, default=str)}")
+def schema(kind: type) -> dict[str, Any]:
+    """The JSON schema of a dataclass, for editors that complete and check what is typed."""
+    return TypeAdapter(kind).json_schema()
+
+
+def parse(text: str, expected: Any, where: str) -> Any:
+    """Turn command-line text into the value that TOML would have given; text that is none of the kind stays text.
+
+    Raises:
+      InputError: with `where`, for a table that is not written as TOML writes it.
+    """
     if get_origin(expected) is tuple:
         element = get_args(expected)[0]
-        if not isinstance(value, list) or not value:
-            raise problem
-        # Layers may be equally wide; names that repeat are a mistake.
-        if element is not int and len(set(map(str, value))) != len(value):
-            raise problem
-        return tuple(_checked(item, element, bounds, where) for item in value)
-    if get_origin(expected) is Literal:
-        if value not in get_args(expected):
-            raise problem
-        return value
-    if Call in get_args(expected):
-        if isinstance(value, Mapping):
-            return _call(value, where)
-        return _checked(value, next(kind for kind in get_args(expected) if kind is not Call), bounds, where)
-    if expected is float and type(value) is int:
-        value = float(value)
-    if type(value) is not expected or (expected is not str and not _within(value, bounds)):
-        raise problem
-    names = bounds.get("names")
-    if names is not None and value not in names and not registry.is_reference(value):
-        raise problem
-    return value
-
-
-def _call(table: Mapping[str, Any], where: str) -> Call:
-    """A call from its table; raises `InputError` for one without a name, or with what is no argument."""
-    name = table.get("name")
-    if not isinstance(name, str) or not name:
-        raise InputError(f"{where}: expected a table with a name, {_EXAMPLE}, got {json.dumps(table, default=str)}")
-
-    def plain(value: Any, key: str) -> Any:
-        if isinstance(value, Mapping):
-            return _call(value, f"{where}.{key}")
-        if isinstance(value, list):
-            return tuple(plain(item, key) for item in value)
-        if isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
-            return value
-        raise InputError(f"{where}.{key}: expected a number, text, truth value or table, got {value}")
-
-    return Call(name, tuple((key, plain(value, key)) for key, value in table.items() if key != "name"))
+        return [parse(part.strip(), element, where) for part in text.split(",") if part.strip()]
+    if Call in get_args(expected) and text.lstrip().startswith("{"):
+        try:
+            return tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            raise InputError(f"{where}: expected a table as TOML writes it, {_EXAMPLE}, got {text!r}") from None
+    if {int, float, bool}.isdisjoint((expected, *get_args(expected))):
+        return text
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return {"true": True, "false": False}.get(text.lower(), text)
 
 
 def set_type(expected: Any) -> Any:
     """The type of an option where it is set: int for ``int | None``."""
-    if isinstance(expected, types.UnionType) and type(None) in get_args(expected):
+    if get_origin(expected) in (Union, types.UnionType) and type(None) in get_args(expected):
         return next(kind for kind in get_args(expected) if kind is not type(None))
     return expected
 
 
-def _within(value: float, bounds: Mapping[str, Any]) -> bool:
-    least, above, below = (bounds.get(key) for key in ("least", "above", "below"))
-    return (
-        math.isfinite(value)
-        and (least is None or value >= least)
-        and (above is None or value > above)
-        and (below is None or value < below)
-    )
+def _json(value: Any) -> str:
+    return json.dumps(value, default=str)
 
 
-def _words(expected: Any, bounds: Mapping[str, Any]) -> str:
+def _sentence(error: pydantic.ValidationError, kind: type, prefix: str = "") -> str:
+    """An unknown key, or else the first of the mistakes; `prefix` comes before the names of the fields of `kind`."""
+    errors = error.errors(include_url=False)
+    first = next((each for each in errors if each["type"] == "unexpected_keyword_argument"), errors[0])
+    hint, path = _field_of(first, kind)
+    name = prefix + ".".join(path)
+    if first["type"] == "unexpected_keyword_argument":
+        key = str(first["loc"][-1])
+        return f"unknown key '{name}{'.' if path else ''}{key}'{nearest(key, get_type_hints(hint))}"
+    if first["type"] == "unexpected_positional_argument":
+        return f"{hint.__name__}: expected options by their names"
+    if dataclasses.is_dataclass(hint):
+        return f"{name or 'the config'} must be a table of options, got {first['input']!r}"
+    # A table is meant to be a call, whatever else the field may be.
+    own = [
+        each["ctx"]["error"] for each in errors if each["type"] == "value_error" and each["loc"][: len(path)] == path
+    ]
+    of_call = next((each for each in own if isinstance(each, InputError)), None)
+    if of_call is not None and isinstance(first["input"], Mapping):
+        return f"{name}{of_call}"
+    return f"{name}: expected {_words(hint)}, got {_json(first['input'])}"
+
+
+def _field_of(error: ErrorDetails, kind: type) -> tuple[Any, tuple[str, ...]]:
+    """The type of the field, or of the item of one, that an error is about, and the names that lead to the field."""
+    hint: Any = kind
+    path: list[str] = []
+    for part in error["loc"]:
+        if dataclasses.is_dataclass(hint):
+            hints = get_type_hints(hint, include_extras=True)
+            if isinstance(part, int) and part < len(hints):  # given by its place
+                part = list(hints)[part]
+            if part not in hints:
+                break
+            hint = hints[part]
+            path.append(str(part))
+        elif isinstance(part, int):
+            hint = get_args(_split(hint)[0])[0]
+    return hint, tuple(path)
+
+
+def _split(hint: Any) -> tuple[Any, Sequence[Any]]:
+    """A type where it is set, and its annotations."""
+    hint = set_type(hint)
+    return (hint.__origin__, hint.__metadata__) if get_origin(hint) is Annotated else (hint, ())
+
+
+def _words(hint: Any) -> str:
     """Say a type and its bounds as a reader would."""
-    if get_origin(expected) is tuple:
-        element = get_args(expected)[0]
-        return f"a list of at least one{'' if element is int else ', without repeats'}, each {_words(element, bounds)}"
-    if get_origin(expected) is Literal:
-        return "one of " + ", ".join(map(str, get_args(expected)))
-    if Call in get_args(expected):
-        return _words(next(kind for kind in get_args(expected) if kind is not Call), bounds)
-    if bounds.get("names") is not None:
-        return f"one of {', '.join(bounds['names'])}, or 'package.module:name'"
-    names = {"least": "at least", "above": "above", "below": "below"}
-    limits = " and ".join(f"{word} {bounds[key]}" for key, word in names.items() if bounds.get(key) is not None)
+    kind, annotations = _split(hint)
+    if get_origin(kind) is tuple:
+        repeats = "" if pydantic.AfterValidator(_without_repeats) not in annotations else ", without repeats"
+        return f"a list of at least one{repeats}, each {_words(get_args(kind)[0])}"
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(str, get_args(kind)))
+    if Call in get_args(kind):
+        return _words(next(each for each in get_args(kind) if each is not Call))
+    for each in annotations:
+        if isinstance(each, Names):
+            return f"one of {', '.join(each.names)}, or 'package.module:name'"
+    bounds = {annotated_types.Ge: "at least", annotated_types.Gt: "above", annotated_types.Lt: "below"}
+    limits = [
+        f"{bounds[type(each)]} {next(iter(dataclasses.astuple(each)))}" for each in annotations if type(each) in bounds
+    ]
     kinds = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
-    return f"{kinds[expected]} {limits}".strip()
+    return f"{kinds[kind]} {' and '.join(limits)}".strip()

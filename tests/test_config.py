@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import math
+import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
+import jsonschema
+import numpy as np
 import pytest
+import tomli_w
 
+from jaxdist import cli, fields
 from jaxdist import config as configs
 from jaxdist.config import Config
 from jaxdist.errors import InputError
@@ -97,7 +107,192 @@ def test_what_is_wrong_is_said_in_one_sentence_with_the_file(text, message, tmp_
 def test_a_missing_file_and_bad_overrides_are_said(tmp_path):
     with pytest.raises(InputError, match="no such config file"):
         configs.load(tmp_path / "none.toml")
-    with pytest.raises(InputError, match=r"--train.steps: expected an integer, got 'many'"):
-        configs.override(Config(), {"train.steps": "many"})
-    with pytest.raises(InputError, match=r"--sweep.grid: expected true or false, got 'yes'"):
-        configs.override(Config(), {"sweep.grid": "yes"})
+    with pytest.raises(InputError, match=r"command line: train.optimizer: expected a table as TOML writes it"):
+        configs.override(Config(), {"train.optimizer": "{name = adam}"})
+
+
+BEYOND: dict[str, list[Any]] = {
+    "data.mean": [],
+    "data.sd": [0, -1.0],
+    "model.hidden": [0, -3],
+    "train.seeds": [0, -1],
+    "train.seed": [-1, 2**32],
+    "train.steps": [-1, 10**9],
+    "train.learning_rate": [0, -0.1],
+    "train.save_every": [-0.5],
+    "ranges.quantile": [0, 0.5],
+    "ranges.deviations": [0, -3.0],
+    "sweep.matched": [0, 1, 1.5],
+    "sweep.draws": [1, 0],
+    "statistics.confidence": [0.5, 1],
+    "statistics.margin": [0, 1],
+    "statistics.flips": [0, 1],
+    "statistics.published_baseline_index": [-1, 100],
+    "compute.block": [0, -1],
+    "compute.networks": [0],
+    "compute.points": [0],
+}
+"""The nearest numbers that are out of bounds, of every field that holds any."""
+
+UNKNOWN_NAMES = {"sweep.families": "shear", "sweep.metrics": "volume"}
+
+
+def _wrong(kind: Any) -> list[Any]:
+    """Values of no such type, as TOML can have them."""
+    if get_origin(kind) is tuple:
+        return [[], "relu,abs", 3, {"a": 1}, *([value] for value in _wrong(get_args(kind)[0]))]
+    if get_origin(kind) is Literal:
+        return ["neither", 3, True, ["raw"]]
+    if kind is bool:
+        return [1, 0.0, "maybe", [True]]
+    numbers: list[Any] = ["many", True, [1], math.nan, math.inf, -math.inf]
+    if kind is int:
+        return [*numbers, 1.5, 2.0]
+    return numbers if kind in (float, float | fields.Call) else [3, 1.5, True, ["a"]]
+
+
+def _cases() -> Iterator[tuple[str, Any]]:
+    for key, kind in configs.field_types().items():
+        of_many = get_origin(kind) is tuple
+        yield from ((key, value) for value in _wrong(kind))
+        yield from ((key, [value] if of_many else value) for value in BEYOND.get(key, ()))
+        if key in UNKNOWN_NAMES:
+            yield key, [UNKNOWN_NAMES[key]]
+    for key in ("model.activations", "sweep.families", "sweep.metrics", "sweep.gauges", "sweep.splits"):
+        valid = {"gauges": "averaged", "splits": "test"}.get(key.partition(".")[2], "a:b")
+        yield key, [valid, valid]
+    yield "sweep.matched", [0.5, 0.25, 0.5]
+    for key in ("train.optimizer", "train.learning_rate"):
+        yield from ((key, value) for value in ({}, {"name": 3}, {"nme": "adam"}, {"name": "adam", "b1": math.nan}))
+
+
+CASES = list(_cases())
+
+
+def _typed(value: Any, kind: Any) -> str | None:
+    """A value as one would type it, where the command line can tell it from others."""
+    if get_origin(kind) is tuple:
+        items = [_typed(item, get_args(kind)[0]) for item in value] if isinstance(value, list) else [None]
+        return ",".join(map(str, items)) if None not in items else None
+    if isinstance(value, str):
+        return value
+    is_text = get_origin(kind) is Literal or kind is str or str in get_args(kind)
+    return None if is_text or isinstance(value, list | dict) else str(value).lower()
+
+
+def test_every_number_has_its_bounds_tried():
+    numbers = {int, float, tuple[int, ...], tuple[float, ...], float | fields.Call}
+    assert {key for key, kind in configs.field_types().items() if kind in numbers} == BEYOND.keys()
+    assert all(configs.field_types()[key] == tuple[str, ...] for key in UNKNOWN_NAMES)
+
+
+@pytest.mark.parametrize(("key", "value"), CASES, ids=[f"{key}={value!r:.30}" for key, value in CASES])
+def test_a_mistake_is_one_sentence_the_same_from_python_a_file_and_the_command_line(key, value):
+    section, _, name = key.rpartition(".")
+    sections = {field.name: field.default_factory for field in dataclasses.fields(Config)}
+    tree = {section: {name: value}} if section else {name: value}
+
+    def sentence(attempt: Callable[[], Any]) -> str:
+        with pytest.raises(InputError) as caught:
+            attempt()
+        assert type(caught.value) is InputError
+        return str(caught.value)
+
+    said = sentence(lambda: (sections[section] if section else Config)(**{name: value}))
+    assert said.startswith(key)
+    assert ": expected " in said
+    assert "\n" not in said
+    # A value that is in a list, or is an argument, is named alone.
+    assert any(text in said for text in (json.dumps(value), *(json.dumps(item) for item in _within(value))))
+    assert sentence(lambda: Config(**tree)) == said
+    assert sentence(lambda: configs.from_toml(tomli_w.dumps(tree), where="c.toml")) == f"c.toml: {said}"
+    if (
+        section
+        and section in {field.name for field in dataclasses.fields(configs.Options)}
+        and not isinstance(value, dict)
+    ):
+        assert sentence(lambda: configs.options_by_name({name: value}, where="probe")) == f"probe: {said}"
+    typed = _typed(value, configs.field_types()[key])
+    if typed is not None:
+        assert sentence(lambda: configs.override(Config(), {key: typed})) == f"command line: {said}"
+
+
+def _within(value: Any) -> list[Any]:
+    """The items of a list; of an argument, as it is printed."""
+    if isinstance(value, dict):
+        return [value, *value.values()]
+    return list(value) if isinstance(value, list) else []
+
+
+@pytest.fixture(scope="module")
+def by_schema() -> Any:
+    kept = json.loads((CONFIGS / "config.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(kept)
+    return jsonschema.Draft202012Validator(kept)
+
+
+def test_the_schema_beside_the_configs_is_the_one_that_the_command_writes(by_schema, tmp_path):
+    assert cli.main(["schema", str(tmp_path / "a.json")]) == 0
+    assert (tmp_path / "a.json").read_text() == (CONFIGS / "config.schema.json").read_text()
+    assert by_schema.schema == configs.schema()
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_config_names_the_schema_and_fits_it(path, by_schema):
+    assert path.read_text().startswith("#:schema config.schema.json\n")
+    by_schema.validate(tomllib.loads(path.read_text()))
+    by_schema.validate(configs.to_dict(configs.load(path)))
+
+
+def test_an_editor_marks_by_the_schema_what_a_run_would_refuse(by_schema):
+    """But for what JSON has no word for: it has no NaN, and 2.0 is an integer."""
+    for key, value in CASES:
+        section, _, name = key.rpartition(".")
+        tree = {section: {name: value}} if section else {name: value}
+        items = [value, *_within(value)]
+        if any(isinstance(item, float) and (item == 2 or not math.isfinite(item)) for item in items):
+            continue
+        assert not by_schema.is_valid(tree), (key, value)
+    assert not by_schema.is_valid({"train": {"leaning_rate": 1}})
+    assert by_schema.is_valid({"sweep": {"families": ["mine.edits:squeeze", "clip"]}})
+
+
+def test_what_python_has_in_place_of_what_toml_has_is_taken():
+    model = configs.ModelConfig(hidden=[np.int64(64), 32], activations=["relu"])
+    assert model == configs.ModelConfig(hidden=(64, 32), activations=("relu",))
+    assert hash(model) == hash(configs.ModelConfig(hidden=np.array([64, 32]), activations=("relu",)))
+    config = Config(out=Path("runs") / "mine", train={"steps": np.int32(7), "learning_rate": np.float32(0.5)})
+    assert (config.out, config.train) == (str(Path("runs/mine")), configs.TrainConfig(steps=7, learning_rate=0.5))
+    assert configs.from_toml(configs.to_toml(config)) == config
+    call = {"name": "adamw", "weight_decay": 1e-4}
+    assert configs.TrainConfig(optimizer=call).optimizer == fields.Call("adamw", (("weight_decay", 1e-4),))
+
+
+@pytest.mark.parametrize(
+    ("attempt", "message"),
+    [
+        (lambda: Config(train=3), "train must be a table of options, got 3"),
+        (lambda: Config(train={"steps": -1}), "train.steps: expected an integer at least 0"),
+        (lambda: configs.TrainConfig(sed=1), "unknown key 'train.sed'; did you mean 'seed'?"),
+        (lambda: Config("runs/a", 3), "data must be a table of options, got 3"),
+        (lambda: configs.StatisticsConfig(0.9, 0.01, 0.01, 50, 7), "StatisticsConfig: expected options by their names"),
+        (
+            lambda: configs.ModelConfig(activations={"relu", "abs"}),
+            "model.activations: expected a list of at least one",
+        ),
+        (lambda: dataclasses.replace(configs.TrainConfig(), seeds=0), "train.seeds: expected an integer at least 1"),
+    ],
+)
+def test_what_is_wrong_in_python_is_said_in_one_sentence(attempt, message):
+    with pytest.raises(InputError) as caught:
+        attempt()
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["a = " + "9" * 5000, "a = " + "[" * 20000 + "]" * 20000], ids=["digits", "depth"])
+def test_toml_that_no_parser_takes_is_said(text):
+    with pytest.raises(InputError, match=r"^c\.toml: not valid TOML: ") as caught:
+        configs.from_toml(text, where="c.toml")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200

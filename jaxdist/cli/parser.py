@@ -17,6 +17,7 @@ from jaxdist.cli.commands import (
     plan,
     report,
     run,
+    schema,
     sweep,
     train,
     verdict,
@@ -73,6 +74,7 @@ COMMANDS: tuple[Command, ...] = (
     compare,
     gallery,
     data,
+    schema,
 )
 
 

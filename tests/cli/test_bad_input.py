@@ -89,7 +89,7 @@ def test_unknown_option_and_command(capsys):
 def test_impossible_values(capsys):
     refused(capsys, "run", "--train.seeds", "0", message="train.seeds: expected an integer at least 1, got 0")
     refused(
-        capsys, "run", "--train.learning_rate", "-1", message="train.learning_rate: expected a number above 0, got -1.0"
+        capsys, "run", "--train.learning_rate", "-1", message="train.learning_rate: expected a number above 0, got -1"
     )
     refused(capsys, "run", "--sweep.families", "shear", message="sweep.families: expected one of scale, clip, offset")
 
