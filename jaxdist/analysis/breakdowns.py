@@ -96,20 +96,20 @@ def units(result: xr.DataTree) -> pd.DataFrame:
         shares = shares.assign(changes)
         frame = shares.to_dataframe(["network", "seed", "site", "split", "fraction", "unit"]).dropna().reset_index()
         frames.append(frame.assign(family=family))
-    found = pd.DataFrame(columns=UNIT)
+    table = pd.DataFrame(columns=UNIT)
     if frames:
-        found = pd.concat(frames, ignore_index=True)
-        found = found[["network", "site", "seed", "split", "family", "fraction", "unit", "flips", "drop", *changes]]
-        ordered = found.sort_values(["flips", "drop"], ascending=False, kind="stable")
-        found["rank"] = ordered.groupby(RANKED, sort=False).cumcount() + 1
+        table = pd.concat(frames, ignore_index=True)
+        table = table[["network", "site", "seed", "split", "family", "fraction", "unit", "flips", "drop", *changes]]
+        ordered = table.sort_values(["flips", "drop"], ascending=False, kind="stable")
+        table["rank"] = ordered.groupby(RANKED, sort=False).cumcount() + 1
         # Networks, sites and families stay in the result's order, which is not the alphabet's.
-        place = found.groupby(RANKED, sort=False).ngroup()
-        found = found.iloc[np.lexsort((found["rank"], place))].reset_index(drop=True)
+        place = table.groupby(RANKED, sort=False).ngroup()
+        table = table.iloc[np.lexsort((table["rank"], place))].reset_index(drop=True)
     if "sensitivity" in result.children:
         measured = result["sensitivity"].to_dataset()[["offset", "log_scale"]].to_dataframe(UNIT).dropna().reset_index()
         measured = measured.rename(columns={name: f"sensitivity_{name}" for name in ("offset", "log_scale")})
-        found = found.merge(measured, on=UNIT, how="left") if frames else measured
-    return found
+        table = table.merge(measured, on=UNIT, how="left") if frames else measured
+    return table
 
 
 def matched(result: xr.DataTree) -> pd.DataFrame:
@@ -150,20 +150,24 @@ def along_training(result: xr.DataTree, options: StatisticsConfig) -> tuple[pd.D
     """
     points, reach, chances = [], [], fitness.chances(result)
     for family, traits in _families(result, "snapshots").items():
-        whole = results.over_draws(result[f"snapshots_{family}"].to_dataset())
-        passed = whole.step >= 0
-        whole = whole.assign(correct=whole.correct.where(passed, results.MISSING))
-        trained = _trained(result, whole)
-        for threshold in whole.threshold.to_numpy():
-            for one in series_of(traits, whole.sel(threshold=threshold), {}):
-                chance = chances.get((one.network, one.split))
+        group = results.over_draws(result[f"snapshots_{family}"].to_dataset())
+        passed = group.step >= 0
+        group = group.assign(correct=group.correct.where(passed, results.MISSING))
+        trained = _trained(result, group)
+        for threshold in group.threshold.to_numpy():
+            for series in series_of(traits, group.sel(threshold=threshold), {}):
+                chance = chances.get((series.network, series.split))
                 low = 0
                 if chance is not None:
-                    low = int(fitness.at_chance(one.correct_unperturbed, chance.total, chance.largest).sum())
-                added = {"threshold": float(threshold), "of": trained[one.network], "at_chance": low}
-                columns = {"fraction": one.fraction, "accuracy": one.accuracy.mean(axis=0), "seeds": len(one.seeds)}
-                points.append(pd.DataFrame({**one.labels, **columns, **added}))
-                reach += [{**row, **added} for row in tables.radii(one, options)]
+                    low = int(fitness.at_chance(series.correct_unperturbed, chance.total, chance.largest).sum())
+                added = {"threshold": float(threshold), "of": trained[series.network], "at_chance": low}
+                columns = {
+                    "fraction": series.fraction,
+                    "accuracy": series.accuracy.mean(axis=0),
+                    "seeds": len(series.seeds),
+                }
+                points.append(pd.DataFrame({**series.labels, **columns, **added}))
+                reach += [{**row, **added} for row in tables.radii(series, options)]
     return pd.concat(points, ignore_index=True) if points else pd.DataFrame(), pd.DataFrame(reach)
 
 
@@ -179,9 +183,9 @@ def stage_notes(points: pd.DataFrame) -> list[str]:
     return notes
 
 
-def _trained(result: xr.DataTree, whole: xr.Dataset) -> dict[str, int]:
+def _trained(result: xr.DataTree, group: xr.Dataset) -> dict[str, int]:
     """How many seeds each network has: those with a history, or else all that the result numbers."""
     if "training" in result.children:
         there = result["training"].to_dataset().loss.notnull().any("step").sum("seed")
         return {str(name): int(there.sel(network=name)) for name in there.network.to_numpy()}
-    return {str(name): whole.sizes["seed"] for name in whole.network.to_numpy()}
+    return {str(name): group.sizes["seed"] for name in group.network.to_numpy()}

@@ -68,7 +68,7 @@ class FairComparison(NamedTuple):
 
     def at(self, site: str) -> FairComparison:
         """The same of one site; raises `InputError` that lists the sites if there is no such."""
-        sites = list(dict.fromkeys(one.site for one in self.findings))
+        sites = list(dict.fromkeys(finding.site for finding in self.findings))
         if site not in sites:
             raise InputError(
                 f"site: expected one with doses, {', '.join(sites) or 'of which there are none'}, got {site!r}"
@@ -78,30 +78,30 @@ class FairComparison(NamedTuple):
             return frame if frame.empty else frame[frame.site == site]
 
         return FairComparison(
-            tuple(one for one in self.swept if one.series.site == site),
+            tuple(sweep for sweep in self.swept if sweep.series.site == site),
             here(self.doses),
             here(self.costs),
             here(self.equal),
             here(self.robust),
             here(self.gauges),
-            tuple(one for one in self.rhos if one.site == site),
-            tuple(one for one in self.findings if one.site == site),
+            tuple(rho for rho in self.rhos if rho.site == site),
+            tuple(finding for finding in self.findings if finding.site == site),
         )
 
 
 def compare(result: xr.DataTree, options: StatisticsConfig) -> FairComparison:
     """Compare the edits of a result; raises `InputError` if it has no doses."""
-    found = _swept(result)
-    known = _with_doses(found)
+    sweeps = _swept(result)
+    with_doses = _with_doses(sweeps)
     return FairComparison(
-        tuple(found),
-        doses(found),
-        costs(known, options),
-        equal_doses(known),
-        robust(found, options),
-        gauges(found, options),
-        tuple(rhos(known, options)),
-        tuple(findings(known, options)),
+        tuple(sweeps),
+        doses(sweeps),
+        costs(with_doses, options),
+        equal_doses(with_doses),
+        robust(sweeps, options),
+        gauges(sweeps, options),
+        tuple(rhos(with_doses, options)),
+        tuple(findings(with_doses, options)),
     )
 
 
@@ -111,43 +111,45 @@ def outline(result: xr.DataTree, options: StatisticsConfig) -> FairComparison:
     Raises:
       InputError: if the result has no doses.
     """
-    found = _swept(result)
-    split = dosed.chosen_split(found)
-    shown = [one for one in found if (one.gauge, one.series.split) == ("as_is", split)]
-    known, nothing = _with_doses(shown), pd.DataFrame()
-    verdicts = tuple(findings(known, options))
-    return FairComparison(tuple(shown), nothing, costs(known, options), nothing, nothing, nothing, (), verdicts)
+    sweeps = _swept(result)
+    split = dosed.chosen_split(sweeps)
+    of_split = [sweep for sweep in sweeps if (sweep.gauge, sweep.series.split) == ("as_is", split)]
+    with_doses, nothing = _with_doses(of_split), pd.DataFrame()
+    verdicts = tuple(findings(with_doses, options))
+    return FairComparison(tuple(of_split), nothing, costs(with_doses, options), nothing, nothing, nothing, (), verdicts)
 
 
 def _swept(result: xr.DataTree) -> list[Swept]:
-    found = dosed.swept(result)
-    if not found:
+    sweeps = dosed.swept(result)
+    if not sweeps:
         raise InputError("the result holds no doses; sweep it again with --sweep.dose true")
-    return found
+    return sweeps
 
 
-def _with_doses(found: Sequence[Swept]) -> list[Swept]:
+def _with_doses(sweeps: Sequence[Swept]) -> list[Swept]:
     """Those that have doses: all sites edited together do not."""
-    return [one for one in found if not np.isnan(one.dose).all()]
+    return [sweep for sweep in sweeps if not np.isnan(sweep.dose).all()]
 
 
 def doses(found: Sequence[Swept]) -> pd.DataFrame:
     """One row a network, seed, site, split, family, gauge and fraction: doses, flips and the accuracy lost."""
     frames = []
-    for one in found:
-        seeds, points = one.dose.shape
+    for sweep in found:
+        seeds, points = sweep.dose.shape
         frames.append(
             pd.DataFrame(
                 {
-                    "network": one.series.network,
-                    "seed": np.repeat(one.series.seeds, points),
-                    "site": one.series.site,
-                    "split": one.series.split,
-                    "family": one.series.family,
-                    "gauge": one.gauge,
-                    "fraction": np.tile(one.series.fraction, seeds),
-                    **{name: getattr(one, name).ravel() for name in ("dose", "rms", "rms_plain", "flips", "flips_sd")},
-                    "drop": one.series.drop.ravel(),
+                    "network": sweep.series.network,
+                    "seed": np.repeat(sweep.series.seeds, points),
+                    "site": sweep.series.site,
+                    "split": sweep.series.split,
+                    "family": sweep.series.family,
+                    "gauge": sweep.gauge,
+                    "fraction": np.tile(sweep.series.fraction, seeds),
+                    **{
+                        name: getattr(sweep, name).ravel() for name in ("dose", "rms", "rms_plain", "flips", "flips_sd")
+                    },
+                    "drop": sweep.series.drop.ravel(),
                 }
             )
         )
@@ -161,21 +163,21 @@ def costs(found: Sequence[Swept], options: StatisticsConfig) -> pd.DataFrame:
     `reached` is the least. Networks without a dose there are `missing` and left out.
     """
     rows = []
-    for one, level in itertools.product(found, LEVELS):
-        for side, path in one.paths():
+    for sweep, level in itertools.product(found, LEVELS):
+        for side, path in sweep.paths():
             taken = preference.dose_at(path, level)
-            known = taken.dose[~taken.missing]
+            values = taken.dose[~taken.missing]
             undefined = statistics.MedianInterval(np.nan, np.nan, np.nan)
-            middle = statistics.median_interval(known, options.confidence) if len(known) else undefined
+            middle = statistics.median_interval(values, options.confidence) if len(values) else undefined
             rows.append(
                 {
-                    **_labels(one),
+                    **_labels(sweep),
                     "side": side,
-                    "edit": one.series.traits.outward(side),
+                    "edit": sweep.series.traits.outward(side),
                     "level": level,
                     **middle._asdict(),
                     "reached": np.nan if taken.missing.all() else taken.reached[~taken.missing].min(),
-                    "seeds": len(known),
+                    "seeds": len(values),
                     "censored": int(taken.censored.sum()),
                     "missing": int(taken.missing.sum()),
                 }
@@ -186,21 +188,21 @@ def costs(found: Sequence[Swept], options: StatisticsConfig) -> pd.DataFrame:
 def equal_doses(found: Sequence[Swept]) -> pd.DataFrame:
     """One row a family, gauge, side and dose: the median flips there, NaN where not all seeds' paths get there."""
     rows = []
-    for one in found:
-        for side, path in one.paths():
+    for sweep in found:
+        for side, path in sweep.paths():
             flips = preference.flips_at(path, np.array(EQUAL_DOSES))
-            for dose, here in zip(EQUAL_DOSES, flips.T, strict=True):
-                known = ~np.isnan(here)
+            for dose, at_dose in zip(EQUAL_DOSES, flips.T, strict=True):
+                reached = ~np.isnan(at_dose)
                 rows.append(
                     {
-                        **_labels(one),
+                        **_labels(sweep),
                         "side": side,
-                        "edit": one.series.traits.outward(side),
+                        "edit": sweep.series.traits.outward(side),
                         "dose": dose,
-                        "flips": np.median(here) if known.all() else np.nan,
-                        "least": here[known].min(initial=np.inf) if known.all() else np.nan,
-                        "most": here[known].max(initial=-np.inf) if known.all() else np.nan,
-                        "seeds": int(known.sum()),
+                        "flips": np.median(at_dose) if reached.all() else np.nan,
+                        "least": at_dose[reached].min(initial=np.inf) if reached.all() else np.nan,
+                        "most": at_dose[reached].max(initial=-np.inf) if reached.all() else np.nan,
+                        "seeds": int(reached.sum()),
                     }
                 )
     return pd.DataFrame(rows, columns=list(EQUAL))
@@ -214,19 +216,19 @@ def robust(found: Sequence[Swept], options: StatisticsConfig) -> pd.DataFrame:
     accuracy without seeds at chance, which `left_out` lists; NaN where there are no others.
     """
     rows = []
-    for one in found:
-        series = one.series
+    for sweep in found:
+        series = sweep.series
         if series.identity is None:
             continue
         judged = series.judged
         for outcome, margin, smallest, of, losses in (
-            ("flips", options.flips, _flips_margin(one, options), series, one.flips),
+            ("flips", options.flips, _flips_margin(sweep, options), series, sweep.flips),
             ("accuracy", options.margin, tables.corrected_of(judged, options).smallest_margin, judged, judged.drop),
         ):
             low, high = _robust_over(series, series.identity, losses, smallest, margin)
             where = {"low": low, "high": high, "over": tables.over(of if len(of.seeds) else series)}
             out = tables.left_out(series) if outcome == "accuracy" else ""
-            rows.append({**_labels(one), "outcome": outcome, "margin": margin, **where, "left_out": out})
+            rows.append({**_labels(sweep), "outcome": outcome, "margin": margin, **where, "left_out": out})
     return pd.DataFrame(rows, columns=list(ROBUST))
 
 
@@ -242,10 +244,10 @@ def _robust_over(
     return preference.robust_over(series.fraction, within, identity=identity, sides=sides, untested=alike)
 
 
-def _flips_margin(one: Swept, options: StatisticsConfig) -> Values:
-    if one.series.flipped is None:
-        return preference.flips_margin(one.flips, options.confidence)
-    return _over_images(one.series.flipped, options.flips, options)
+def _flips_margin(sweep: Swept, options: StatisticsConfig) -> Values:
+    if sweep.series.flipped is None:
+        return preference.flips_margin(sweep.flips, options.confidence)
+    return _over_images(sweep.series.flipped, options.flips, options)
 
 
 def _over_images(images: one_network.Images, margin: float, options: StatisticsConfig) -> Values:
@@ -259,25 +261,25 @@ def gauges(found: Sequence[Swept], options: StatisticsConfig) -> pd.DataFrame:
     at. Empty where no other gauge than the paper's was swept.
     """
     together: dict[tuple[Place, str], dict[str, Swept]] = {}
-    for one in found:
-        together.setdefault((one.place, one.series.family), {})[one.gauge] = one
+    for sweep in found:
+        together.setdefault((sweep.place, sweep.series.family), {})[sweep.gauge] = sweep
     rows = []
     for ((network, site, split), family), by_gauge in together.items():
         if len(by_gauge) < 2:
             continue
         # Other gauges may have been swept at some points of the grid only.
-        grid = functools.reduce(np.intersect1d, [one.series.fraction for one in by_gauge.values()])
+        grid = functools.reduce(np.intersect1d, [sweep.series.fraction for sweep in by_gauge.values()])
         if len(grid) == 0:
             continue
         means = {
-            gauge: statistics.mean_interval(one.flips[:, np.isin(one.series.fraction, grid)], options.confidence)
-            for gauge, one in by_gauge.items()
+            gauge: statistics.mean_interval(sweep.flips[:, np.isin(sweep.series.fraction, grid)], options.confidence)
+            for gauge, sweep in by_gauge.items()
         }
         apart = np.ptp([interval.mean for interval in means.values()], axis=0)
-        shown = next(iter(by_gauge.values())).series.traits.compared_at
-        for at in dict.fromkeys(int(np.abs(grid - wanted).argmin()) for wanted in shown):
+        fractions = next(iter(by_gauge.values())).series.traits.compared_at
+        for at in dict.fromkeys(int(np.abs(grid - fraction).argmin()) for fraction in fractions):
             row = {"network": network, "site": site, "split": split, "family": family, "fraction": float(grid[at])}
-            row["seeds"] = min(len(one.flips) for one in by_gauge.values())
+            row["seeds"] = min(len(sweep.flips) for sweep in by_gauge.values())
             for gauge, interval in means.items():
                 row |= {gauge: interval.mean[at], f"{gauge}_low": interval.low[at], f"{gauge}_high": interval.high[at]}
             rows.append({**row, "apart": apart[at], "most_apart": apart.max()})
@@ -287,10 +289,10 @@ def gauges(found: Sequence[Swept], options: StatisticsConfig) -> pd.DataFrame:
 def rhos(found: Sequence[Swept], options: StatisticsConfig, levels: Sequence[float] = LEVELS) -> Iterator[Rho]:
     """Rho of every network, gauge, side of the offset and level; at `LEVELS` networks are also compared, by seed."""
     paths = {
-        (*one.place, one.gauge, one.series.family, side): (one.series.seeds, path)
-        for one in found
-        if one.series.family in ("clip", "offset")
-        for side, path in one.paths()
+        (*sweep.place, sweep.gauge, sweep.series.family, side): (sweep.series.seeds, path)
+        for sweep in found
+        if sweep.series.family in ("clip", "offset")
+        for side, path in sweep.paths()
     }
     ratios: dict[tuple[str, str, str, float], dict[str, tuple[Any, preference.LogRatio]]] = {}
     for network, site, split, gauge, family, side in paths:
@@ -319,27 +321,27 @@ def findings(found: Sequence[Swept], options: StatisticsConfig) -> Iterator[Find
     None of the four families that it needs depends on the signs of an even activation's units.
     """
     together: dict[Place, list[Swept]] = {}
-    for one in found:
-        if one.gauge == "as_is":
-            together.setdefault(one.place, []).append(one)
+    for sweep in found:
+        if sweep.gauge == "as_is":
+            together.setdefault(sweep.place, []).append(sweep)
     for place, parts in together.items():
         taken: dict[tuple[str, float], Doses] = {}
-        for one in parts:
-            if one.series.family in (*preference.SMALL, preference.LARGE, preference.NOISE):
-                for _, path in one.paths():
-                    taken |= {(one.series.family, level): preference.dose_at(path, level) for level in LEVELS}
-        seeds = max(len(one.series.seeds) for one in parts)
-        weighted = all(one.weighted for one in parts)
+        for sweep in parts:
+            if sweep.series.family in (*preference.SMALL, preference.LARGE, preference.NOISE):
+                for _, path in sweep.paths():
+                    taken |= {(sweep.series.family, level): preference.dose_at(path, level) for level in LEVELS}
+        seeds = max(len(sweep.series.seeds) for sweep in parts)
+        weighted = all(sweep.weighted for sweep in parts)
         yield Finding(*place, seeds, weighted, preference.verdict(taken, options.confidence))
 
 
 def rho_frame(found: Sequence[Rho]) -> pd.DataFrame:
     """The ratios as a frame, one row each."""
-    return pd.DataFrame([{**one._asdict(), **one.ratio._asdict()} for one in found]).drop(
+    return pd.DataFrame([{**rho._asdict(), **rho.ratio._asdict()} for rho in found]).drop(
         columns="ratio", errors="ignore"
     )
 
 
-def _labels(one: Swept) -> dict[str, str]:
-    network, site, split = one.place
-    return {"network": network, "site": site, "split": split, "family": one.series.family, "gauge": one.gauge}
+def _labels(sweep: Swept) -> dict[str, str]:
+    network, site, split = sweep.place
+    return {"network": network, "site": site, "split": split, "family": sweep.series.family, "gauge": sweep.gauge}

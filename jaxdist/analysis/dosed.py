@@ -62,12 +62,12 @@ class Swept(NamedTuple):
 
     def paths(self) -> Iterator[tuple[str, Path]]:
         """The sides that have points, walking outward; none of a family that edits at every fraction."""
-        one = self.series
-        if one.identity is None:
+        series = self.series
+        if series.identity is None:
             return
-        for side in one.traits.sides:
-            if len(crossings.outward(one.fraction, one.identity, side)):
-                yield side, preference.path(one.fraction, self.dose, self.flips, identity=one.identity, side=side)
+        for side in series.traits.sides:
+            if len(crossings.outward(series.fraction, series.identity, side)):
+                yield side, preference.path(series.fraction, self.dose, self.flips, identity=series.identity, side=side)
 
 
 def has_doses(result: xr.DataTree) -> bool:
@@ -77,29 +77,29 @@ def has_doses(result: xr.DataTree) -> bool:
 
 def swept(result: xr.DataTree) -> list[Swept]:
     """Every family of a result that has doses, in each gauge."""
-    found, chances = [], fitness.chances(result)
+    sweeps, chances = [], fitness.chances(result)
     for (family, traits), (gauge, prefix) in itertools.product(results.families_of(result).items(), GAUGES.items()):
         if f"{prefix}{family}" not in result.children or "dose" not in result[family].data_vars:
             continue
         group = results.over_draws(result[f"{prefix}{family}"].to_dataset())
-        for one in series_of(traits, group, chances):
-            if one.flips is None:
+        for series in series_of(traits, group, chances):
+            if series.flips is None:
                 continue
-            here = group.sel(network=one.network, site=one.site, split=one.split, seed=one.seeds)
+            part = group.sel(network=series.network, site=series.site, split=series.split, seed=series.seeds)
             # Other gauges have counts, and doses only where they were measured too.
-            unknown = np.full(one.flips.shape, np.nan)
+            unknown = np.full(series.flips.shape, np.nan)
             dose, rms, rms_plain = (
-                here[name].to_numpy() if name in here else unknown for name in ("dose", "rms", "rms_plain")
+                part[name].to_numpy() if name in part else unknown for name in ("dose", "rms", "rms_plain")
             )
-            sd = here.agree_sd.to_numpy() / one.total if "agree_sd" in here else unknown
-            weighted = bool(here["weighted"]) if "weighted" in here else True
-            found.append(Swept(one, gauge, weighted, dose, rms, rms_plain, one.flips, sd))
-    return found
+            sd = part.agree_sd.to_numpy() / series.total if "agree_sd" in part else unknown
+            weighted = bool(part["weighted"]) if "weighted" in part else True
+            sweeps.append(Swept(series, gauge, weighted, dose, rms, rms_plain, series.flips, sd))
+    return sweeps
 
 
 def chosen_split(found: Sequence[Swept]) -> str:
     """The split that verdicts and the figure show: test images where they were swept, which no network was fit to."""
-    splits = {one.series.split for one in found}
+    splits = {sweep.series.split for sweep in found}
     return "test" if "test" in splits else min(splits)
 
 

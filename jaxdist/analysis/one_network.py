@@ -50,19 +50,19 @@ def images(correct: Counts, kept: Counts, unperturbed: int, total: int) -> Image
     Raises `InputError` for counts that no images can have.
     """
     correct, kept = (np.asarray(counts, np.int64) for counts in (correct, kept))
-    found = Images(unperturbed - kept, correct - kept, int(unperturbed), int(total))
+    tally = Images(unperturbed - kept, correct - kept, int(unperturbed), int(total))
     if kept.shape != correct.shape or not 0 <= unperturbed <= total or total < 1:
         raise InputError(
             f"kept: expected one count a point and at most {counted(total, 'image')} right unedited, got "
             f"shapes {kept.shape} and "
             f"{correct.shape} and {counted(unperturbed, 'image')}"
         )
-    if min(map(np.min, (found.lost, found.won, kept, total - correct - found.lost)), default=0) < 0:
+    if min(map(np.min, (tally.lost, tally.won, kept, total - correct - tally.lost)), default=0) < 0:
         raise InputError(
             "kept: expected at most the images right with the edit and without, and no more than there are, got "
             f"{kept.min()} to {kept.max()} of {unperturbed} unedited"
         )
-    return found
+    return tally
 
 
 def wilson(count: Counts, total: int, confidence: float) -> tuple[Values, Values]:
@@ -138,8 +138,8 @@ def radius_interval(
     `crossings.first_exit`, whose first exit always lies within.
     """
     bounds = np.stack(drop_interval(counted, confidence))
-    found = crossings.first_exit(fractions, bounds, identity=identity, coordinate=coordinate, side=side, margin=margin)
-    low, high = np.sort(found.exit)
+    exits = crossings.first_exit(fractions, bounds, identity=identity, coordinate=coordinate, side=side, margin=margin)
+    low, high = np.sort(exits.exit)
     return float(low), float(high)
 
 

@@ -66,9 +66,9 @@ def absent(frame: pd.DataFrame) -> str:
     Networks that are all at chance have none of edits.
     """
     there = set(zip(frame.table, frame.network, strict=True))
-    wanted = [("trained", one.network) for one in published.finals()]
-    wanted += [(one.family, one.network) for one in published.cells()]
-    return ", ".join(f"{network} {table}" for table, network in dict.fromkeys(wanted) if (table, network) not in there)
+    pairs = [("trained", cell.network) for cell in published.finals()]
+    pairs += [(cell.family, cell.network) for cell in published.cells()]
+    return ", ".join(f"{network} {table}" for table, network in dict.fromkeys(pairs) if (table, network) not in there)
 
 
 def edited(frame: pd.DataFrame) -> pd.DataFrame:
@@ -84,18 +84,18 @@ def by_table(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def near(z: pd.Series) -> tuple[int, int]:
     """How many of some differences lie within `NEAR` standard errors, and of how many that is known."""
-    known = z.dropna()
-    return int((known.abs() <= NEAR).sum()), len(known)
+    values = z.dropna()
+    return int((values.abs() <= NEAR).sum()), len(values)
 
 
 def verdict(frame: pd.DataFrame) -> tuple[str, str]:
     """Agree, differ, not shown (too few seeds or cells), or cannot judge (a single seed); and why."""
     judged = frame[frame.quantity != "loss"]
-    within, known = near(judged.z)
-    if not known:
+    within, count = near(judged.z)
+    if not count:
         return "cannot judge", "one seed has no standard error; two or more can be judged"
-    words = f"{within} of {counted(known, 'accuracy cell')} within {NEAR:g} standard errors"
-    if within < AGREEING * known:
+    words = f"{within} of {counted(count, 'accuracy cell')} within {NEAR:g} standard errors"
+    if within < AGREEING * count:
         return "differ", words
     if judged.seeds.min() < LEAST_SEEDS:
         return (
@@ -147,48 +147,50 @@ class _Tested(NamedTuple):
 
 
 def _edited(result: xr.DataTree, options: StatisticsConfig) -> list[dict[str, object]]:
-    known = {
-        (one.family, one.network): _tested(one.judged, options)
-        for one in every_series(result)
-        if (one.site, one.split) == (SITE, "train") and _printed(one) and len(one.judged.seeds)
+    tested = {
+        (series.family, series.network): _tested(series.judged, options)
+        for series in every_series(result)
+        if (series.site, series.split) == (SITE, "train") and _printed(series) and len(series.judged.seeds)
     }
     return [
-        _cell(cell, known[cell.family, cell.network])
+        _cell(cell, tested[cell.family, cell.network])
         for cell in published.cells()
-        if (cell.family, cell.network) in known
+        if (cell.family, cell.network) in tested
     ]
 
 
-def _tested(one: Series, options: StatisticsConfig) -> _Tested:
+def _tested(series: Series, options: StatisticsConfig) -> _Tested:
     return _Tested(
-        one,
-        statistics.as_published(one.accuracy, baseline_index=published.BASELINE_INDEX, confidence=options.confidence),
-        statistics.corrected(one.accuracy, one.unperturbed, margin=options.margin, confidence=options.confidence),
+        series,
+        statistics.as_published(
+            series.accuracy, baseline_index=published.BASELINE_INDEX, confidence=options.confidence
+        ),
+        statistics.corrected(series.accuracy, series.unperturbed, margin=options.margin, confidence=options.confidence),
     )
 
 
 def _cell(cell: published.Cell, tested: _Tested) -> dict[str, object]:
     """A row of `cells` of a table of edits."""
-    one, of_paper, corrected = tested
-    index = _index(one, cell)
-    values = one.accuracy[:, index]
-    rows = {other.label: other for other in _printed(one)}
+    series, of_paper, corrected = tested
+    index = _index(series, cell)
+    values = series.accuracy[:, index]
+    rows = {other.label: other for other in _printed(series)}
     is_unedited = cell.label == UNEDITED
     printed_sd = next(c.sd for c in published.finals() if (c.network, c.quantity) == (cell.network, "train_accuracy"))
     paper_drop = rows[UNEDITED].accuracy - cell.accuracy
     # Both of the paper's rows are rounded.
-    drops = _against(one.unperturbed - values, paper_drop, 2**0.5 * published.DIGITS)
-    to_baseline = one.accuracy[:, published.BASELINE_INDEX] - values
+    drops = _against(series.unperturbed - values, paper_drop, 2**0.5 * published.DIGITS)
+    to_baseline = series.accuracy[:, published.BASELINE_INDEX] - values
     return {
         "table": cell.family,
         "network": cell.network,
         "quantity": "accuracy",
         "label": cell.label,
         "row": cell.row,
-        "fraction": float(one.fraction[index]),
+        "fraction": float(series.fraction[index]),
         "paper": cell.accuracy,
         **_against(values, cell.accuracy, published.DIGITS, printed_sd=printed_sd if is_unedited else None),
-        "paper_spread": _paper_spread(one, cell),
+        "paper_spread": _paper_spread(series, cell),
         "spread": float(to_baseline.std(ddof=1)) if len(to_baseline) > 1 else np.nan,
         "paper_t": cell.t,
         "t": float(of_paper.t[index]),
@@ -204,21 +206,21 @@ def _cell(cell: published.Cell, tested: _Tested) -> dict[str, object]:
     }
 
 
-def _printed(one: Series) -> list[published.Cell]:
+def _printed(series: Series) -> list[published.Cell]:
     """The published rows of a family and network."""
-    return [cell for cell in published.cells() if (cell.family, cell.network) == (one.family, one.network)]
+    return [cell for cell in published.cells() if (cell.family, cell.network) == (series.family, series.network)]
 
 
-def _index(one: Series, cell: published.Cell) -> int:
+def _index(series: Series, cell: published.Cell) -> int:
     """The grid point that the paper's table shows in a row."""
-    return int(np.flatnonzero(one.fraction == tables.nearest(one.fraction, cell.row))[0])
+    return int(np.flatnonzero(series.fraction == tables.nearest(series.fraction, cell.row))[0])
 
 
-def _paper_spread(one: Series, cell: published.Cell) -> float:
+def _paper_spread(series: Series, cell: published.Cell) -> float:
     """The standard deviation of the difference to the paper's baseline that its t implies; NaN where it is in doubt."""
     at = published.BASELINE_INDEX
-    ours = one.accuracy.mean(axis=0)
-    shifts = {_index(one, other): other.accuracy - ours[_index(one, other)] for other in _printed(one)}
+    ours = series.accuracy.mean(axis=0)
+    shifts = {_index(series, other): other.accuracy - ours[_index(series, other)] for other in _printed(series)}
     before, after = max(k for k in shifts if k <= at), min(k for k in shifts if k >= at)
     baseline = ours[at] + np.interp(at, [before, after], [shifts[before], shifts[after]])
     doubt = published.DIGITS + abs(shifts[after] - shifts[before]) / 2

@@ -175,9 +175,9 @@ def over(first: LogRatio, second: LogRatio) -> LogRatio:
 
 def summarise(ratio: LogRatio, confidence: float) -> Ratio:
     """Mean, interval and tests of log-ratios over seeds; see `Ratio`."""
-    known = ~(np.isnan(ratio.low) | np.isnan(ratio.high))
-    low, high = (np.round(end[known], DECIMALS) for end in ratio)
-    seeds, missing = len(low), int((~known).sum())
+    defined = ~(np.isnan(ratio.low) | np.isnan(ratio.high))
+    low, high = (np.round(end[defined], DECIMALS) for end in ratio)
+    seeds, missing = len(low), int((~defined).sum())
     censored = int((low != high).sum())
     if seeds == 0:
         return _UNKNOWN._replace(missing=missing)
@@ -255,15 +255,15 @@ def verdict(costs: Mapping[tuple[str, float], Doses], confidence: float) -> Verd
     if absent:
         return Verdict("neither", f"not swept: {', '.join(absent)}", np.nan, np.nan, ())
     pairs = [(first, LARGE) for first in SMALL] + [(first, NOISE) for first in (*SMALL, LARGE)]
-    found = {
+    ratios = {
         (level, first, second): summarise(log_ratio(costs[first, level], costs[second, level]), confidence)
         for level in LEVELS
         for first, second in pairs
     }
     # The p-value of an intersection-union test is the largest of its parts; a NaN stays one.
-    p_distance = float(np.max([r.p_less for (_, first, _), r in found.items() if first in SMALL]))
-    p_intensity = float(np.max([p for key, r in found.items() for p in _mirrored(key[1], key[2], r)]))
-    comparisons = tuple(Comparison(*key, ratio) for key, ratio in found.items())
+    p_distance = float(np.max([r.p_less for (_, first, _), r in ratios.items() if first in SMALL]))
+    p_intensity = float(np.max([p for key, r in ratios.items() for p in _mirrored(key[1], key[2], r)]))
+    comparisons = tuple(Comparison(*key, ratio) for key, ratio in ratios.items())
     answer: Literal["distance", "intensity", "neither"] = "neither"
     if p_distance < 1 - confidence:
         answer, reason = "distance", "erasing small values needs less dose than erasing large ones and than noise"
@@ -281,12 +281,12 @@ def _mirrored(first: str, second: str, ratio: Ratio) -> list[float]:
 
 def _reason(costs: list[Doses], comparisons: tuple[Comparison, ...], confidence: float) -> str:
     """Why neither is shown, the plainest reason first."""
-    if all(one.censored.all() for one in costs):
+    if all(doses.censored.all() for doses in costs):
         return f"no edit changes {100 * min(LEVELS):g} % of predictions up to the end of its grid"
-    seeds = min(one.ratio.seeds for one in comparisons)
+    seeds = min(comparison.ratio.seeds for comparison in comparisons)
     if seeds < 2:
-        one = len(costs[0].dose) < 2
-        return "one seed, and tests are over seeds" if one else "doses are defined for fewer than two seeds"
+        single = len(costs[0].dose) < 2
+        return "one seed, and tests are over seeds" if single else "doses are defined for fewer than two seeds"
     untested = [comparison for comparison in comparisons if not comparison.ratio.tested]
     if untested:
         words = f"no test, since {all_seeds(seeds)} have the same ratios of doses"
@@ -295,29 +295,31 @@ def _reason(costs: list[Doses], comparisons: tuple[Comparison, ...], confidence:
         places = ", ".join(f"{each.first} to {each.second} at {100 * each.level:g} %" for each in untested)
         return f"{words} of {places}"
     alpha = 1 - confidence
-    against = [one for one in comparisons if one.second == LARGE]
-    if all(one.ratio.equivalent for one in against):
+    against = [comparison for comparison in comparisons if comparison.second == LARGE]
+    if all(comparison.ratio.equivalent for comparison in against):
         return (
             "erasing small values and large ones needs equal doses, "
             f"within {EQUIVALENT[0]} to {EQUIVALENT[1]} of each other"
         )
-    less = [one for one in against if one.ratio.p_less < alpha]
-    greater = [one for one in against if one.ratio.p_greater < alpha]
+    less = [comparison for comparison in against if comparison.ratio.p_less < alpha]
+    greater = [comparison for comparison in against if comparison.ratio.p_greater < alpha]
     if less and greater:
-        if {one.level for one in less} & {one.level for one in greater}:
+        if {comparison.level for comparison in less} & {comparison.level for comparison in greater}:
             return f"{' and '.join(SMALL)} disagree: {_list(less, 'less')}, {_list(greater, 'more')}"
         return f"the levels disagree: {_list(less, 'less')}, {_list(greater, 'more')}"
-    noise = [one for one in comparisons if one.second == NOISE]
-    for shown, kind, beside in ((less, "small", SMALL), (greater, "large", (LARGE,))):
-        if len(shown) == len(against):
-            undecided = [one for one in noise if one.first in beside and not one.ratio.p_less < alpha]
+    noise = [comparison for comparison in comparisons if comparison.second == NOISE]
+    for decided, kind, beside in ((less, "small", SMALL), (greater, "large", (LARGE,))):
+        if len(decided) == len(against):
+            undecided = [
+                comparison for comparison in noise if comparison.first in beside and not comparison.ratio.p_less < alpha
+            ]
             other = {"small": "large", "large": "small"}[kind]
             return (
                 f"erasing {kind} values needs less dose than erasing {other} ones, but is not shown to need less "
                 f"than noise: "
-                f"{', '.join(f'{one.first} at {100 * one.level:g} %' for one in undecided)}"
+                f"{', '.join(f'{comparison.first} at {100 * comparison.level:g} %' for comparison in undecided)}"
             )
-    censored = sum(one.ratio.censored > 0 for one in comparisons)
+    censored = sum(comparison.ratio.censored > 0 for comparison in comparisons)
     words = "undecided: "
     if less or greater:
         words += f"only {_list(less or greater, 'less' if less else 'more')}"
@@ -327,17 +329,17 @@ def _reason(costs: list[Doses], comparisons: tuple[Comparison, ...], confidence:
     return words + (f"; {censored} of {len(comparisons)} comparisons {meet} the end of a grid" if censored else "")
 
 
-def _list(shown: list[Comparison], word: str) -> str:
-    places = ", ".join(f"{one.first} at {100 * one.level:g} %" for one in shown)
+def _list(comparisons: list[Comparison], word: str) -> str:
+    places = ", ".join(f"{comparison.first} at {100 * comparison.level:g} %" for comparison in comparisons)
     return f"{word} dose than {LARGE} for {places}"
 
 
 def _log_ends(doses: Doses) -> tuple[Values, Values]:
     low = np.where(doses.censored, doses.reached, doses.dose)
-    shown = doses.censored | (doses.dose > 0)
+    defined = doses.censored | (doses.dose > 0)
     with np.errstate(divide="ignore"):
         low, high = np.log(low), np.log(doses.dose)
-    return np.where(shown, low, np.nan), np.where(shown, high, np.nan)
+    return np.where(defined, low, np.nan), np.where(defined, high, np.nan)
 
 
 def _bound(ends: Values, side: Literal["low", "high"], confidence: float) -> float:

@@ -133,9 +133,9 @@ def series_of(traits: Traits, group: xr.Dataset, chances: Mapping[tuple[str, str
     group = results.over_draws(group)
     axes = (group[name].to_numpy() for name in ("network", "site", "split"))
     for network, site, split in itertools.product(*axes):
-        here = group.sel(network=network, site=site, split=split)
-        here = here.isel(seed=here.correct.to_numpy()[:, 0] != results.MISSING)
-        if here.sizes["seed"] == 0:
+        part = group.sel(network=network, site=site, split=split)
+        part = part.isel(seed=part.correct.to_numpy()[:, 0] != results.MISSING)
+        if part.sizes["seed"] == 0:
             continue
         yield Series(
             traits,
@@ -143,13 +143,13 @@ def series_of(traits: Traits, group: xr.Dataset, chances: Mapping[tuple[str, str
             str(site),
             str(split),
             group.attrs.get("identity"),
-            here.seed.to_numpy(),
-            here.fraction.to_numpy(),
-            int(here.total),
-            here.correct.to_numpy(),
-            here.agree.to_numpy() if "agree" in here else None,
-            here.kept.to_numpy() if "kept" in here else None,
-            here.unperturbed.to_numpy(),
+            part.seed.to_numpy(),
+            part.fraction.to_numpy(),
+            int(part.total),
+            part.correct.to_numpy(),
+            part.agree.to_numpy() if "agree" in part else None,
+            part.kept.to_numpy() if "kept" in part else None,
+            part.unperturbed.to_numpy(),
             chances.get((str(network), str(split))),
             group.attrs.get("of") == "tokens",
         )

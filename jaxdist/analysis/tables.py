@@ -35,31 +35,31 @@ def points(result: xr.DataTree, options: StatisticsConfig) -> pd.DataFrame:
     Empty where no family was swept.
     """
     frames = []
-    for one in every_series(result):
-        judged, published = one.judged, _published(one, options)
+    for series in every_series(result):
+        judged, published = series.judged, _published(series, options)
         corrected = corrected_of(judged, options)
         low, high = published.low, published.high
-        if one.images is not None:
-            low, high = one_network.wilson(one.images.correct, one.total, options.confidence)
+        if series.images is not None:
+            low, high = one_network.wilson(series.images.correct, series.total, options.confidence)
         columns = {
-            "fraction": one.fraction,
-            "unedited": one.fraction == one.identity,
-            "seeds": len(one.accuracy),
+            "fraction": series.fraction,
+            "unedited": series.fraction == series.identity,
+            "seeds": len(series.accuracy),
             "judged": len(judged.seeds),
-            "left_out": left_out(one),
+            "left_out": left_out(series),
             "accuracy": published.mean,
             "sd": published.sd,
             "low": low,
             "high": high,
-            "agree": np.nan if one.agree is None else one.agree.mean(axis=0) / one.total,
-            "flips_smallest_margin": _flips_margin(one, options),
+            "agree": np.nan if series.agree is None else series.agree.mean(axis=0) / series.total,
+            "flips_smallest_margin": _flips_margin(series, options),
             "published_t": published.t,
             "published_p": published.p,
             **{name: getattr(corrected, name) for name in corrected._fields if name not in ("mean", "low", "high")},
-            "over": over(one),
-            "tested_over": over(judged if len(judged.seeds) else one),
+            "over": over(series),
+            "tested_over": over(judged if len(judged.seeds) else series),
         }
-        frames.append(pd.DataFrame({**one.labels, **columns}))
+        frames.append(pd.DataFrame({**series.labels, **columns}))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
@@ -101,21 +101,21 @@ def left_out_notes(frame: pd.DataFrame) -> list[str]:
     return notes
 
 
-def _flips_margin(one: Series, options: StatisticsConfig) -> Values | float:
+def _flips_margin(series: Series, options: StatisticsConfig) -> Values | float:
     """The smallest margin [P] that flips are shown to be below: over seeds, or over the images of a single network."""
-    if one.flips is None:
+    if series.flips is None:
         return np.nan
-    if one.flipped is None:
-        return preference.flips_margin(one.flips, options.confidence)
-    return one_network.corrected(one.flipped, margin=options.flips, confidence=options.confidence).smallest_margin
+    if series.flipped is None:
+        return preference.flips_margin(series.flips, options.confidence)
+    return one_network.corrected(series.flipped, margin=options.flips, confidence=options.confidence).smallest_margin
 
 
-def _published(one: Series, options: StatisticsConfig) -> statistics.Published:
+def _published(series: Series, options: StatisticsConfig) -> statistics.Published:
     """The published analysis; without tests where a grid of the user's own is too short for its baseline."""
-    index, judged = options.published_baseline_index, one.judged
-    mean, low, high, sd = statistics.mean_interval(one.accuracy, options.confidence)
+    index, judged = options.published_baseline_index, series.judged
+    mean, low, high, sd = statistics.mean_interval(series.accuracy, options.confidence)
     undefined = np.full(len(mean), np.nan)
-    if index >= len(one.fraction) or not len(judged.seeds):
+    if index >= len(series.fraction) or not len(judged.seeds):
         return statistics.Published(mean, sd, low, high, t=undefined, p=undefined)
     tested = statistics.as_published(judged.accuracy, baseline_index=index, confidence=options.confidence)
     return tested._replace(mean=mean, sd=sd, low=low, high=high)
@@ -129,7 +129,7 @@ def tolerance(result: xr.DataTree, options: StatisticsConfig, outcome: Outcome =
     Of a single network the interval is over its images (`one_network.radius_interval`), as the column `over` says.
     Seeds at chance, which `left_out` lists, have no radius; where there are no others the median is NaN.
     """
-    return pd.DataFrame([row for one in every_series(result) for row in radii(one, options, outcome)])
+    return pd.DataFrame([row for series in every_series(result) for row in radii(series, options, outcome)])
 
 
 def radii(one: Series, options: StatisticsConfig, outcome: Outcome = "accuracy") -> Iterator[dict[str, object]]:
@@ -154,8 +154,8 @@ def radii(one: Series, options: StatisticsConfig, outcome: Outcome = "accuracy")
             yield {**labels, **statistics.NO_MEDIAN._asdict(), "grid_end": grid_end, **numbers}
             continue
         ways: Any = {"identity": one.identity, "coordinate": family.spacing, "side": side, "margin": margin}
-        found = crossings.first_exit(one.fraction, lost, **ways)
-        middle = statistics.median_interval(found.exit, options.confidence)
+        exits = crossings.first_exit(one.fraction, lost, **ways)
+        middle = statistics.median_interval(exits.exit, options.confidence)
         if images is not None:
             low, high = one_network.radius_interval(one.fraction, images, **ways, confidence=options.confidence)
             middle = middle._replace(low=low, high=high)
@@ -163,9 +163,9 @@ def radii(one: Series, options: StatisticsConfig, outcome: Outcome = "accuracy")
             **labels,
             **middle._asdict(),
             "grid_end": grid_end,
-            "seeds": len(found.exit),
-            "censored": int(found.censored.sum()),
-            "reentered": int(found.reentered.sum()),
+            "seeds": len(exits.exit),
+            "censored": int(exits.censored.sum()),
+            "reentered": int(exits.reentered.sum()),
             "over": "seeds" if images is None else "images",
             "left_out": left_out(every),
         }

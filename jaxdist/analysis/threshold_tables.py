@@ -44,8 +44,8 @@ def thresholds(
       InputError: for a metric that was not averaged, and amounts of 0 or that are not finite.
     """
     chosen = results.options_of(result).statistics if options is None else options
-    wanted, told = amounts_of(result) if amounts is None else amounts, metric_tables.told(result)
-    for name, amount in wanted.items():
+    by_metric, told = amounts_of(result) if amounts is None else amounts, metric_tables.told(result)
+    for name, amount in by_metric.items():
         if name not in told:
             raise InputError(
                 f"thresholds: expected metrics that were averaged, {', '.join(told) or 'none'}, got {name!r}"
@@ -54,7 +54,7 @@ def thresholds(
     rows = [
         row
         for family, group in metric_tables.groups(result)
-        for name, amount in wanted.items()
+        for name, amount in by_metric.items()
         for place, curve in metric_tables.curves(group)
         if place["metric"] == name
         for row in _rows(family, place, curve, amount, chosen)

@@ -50,21 +50,21 @@ def main_numbers(result: xr.DataTree, options: StatisticsConfig, found: FairComp
 
 def _networks(result: xr.DataTree, options: StatisticsConfig) -> dict[str, dict[str, Any]]:
     """Means over seeds: of the last step, or, of networks without a history, of what the sweep counted unedited."""
-    found: dict[str, dict[str, Any]] = {}
+    means: dict[str, dict[str, Any]] = {}
     if "training" in result.children:
         for row in tables.training(result, options).to_dict("records"):
-            found.setdefault(row["network"], {})[row["quantity"]] = plain(row["mean"])
+            means.setdefault(row["network"], {})[row["quantity"]] = plain(row["mean"])
     else:
-        for one in every_series(result):
-            accuracies = found.setdefault(one.network, {})
-            accuracies.setdefault(f"{one.split}_accuracy", plain(one.unperturbed.mean()))
+        for series in every_series(result):
+            accuracies = means.setdefault(series.network, {})
+            accuracies.setdefault(f"{series.split}_accuracy", plain(series.unperturbed.mean()))
     if "ranges" in result.children:
         dead = result["ranges"].to_dataset().dead.sum(("site", "unit"))
         for name in dead.network.to_numpy():
             each = dead.sel(network=name).to_numpy()
             units = {"dead_units": int(each.sum()), "networks_with_dead_units": int(np.count_nonzero(each))}
-            found.setdefault(str(name), {}).update(units)
-    return found
+            means.setdefault(str(name), {}).update(units)
+    return means
 
 
 def _tolerance(result: xr.DataTree, options: StatisticsConfig) -> list[dict[str, Any]]:
@@ -83,14 +83,14 @@ def _seeds(numbers: str) -> list[int]:
     return [int(number) for number in numbers.split(", ") if number]
 
 
-def _verdicts(result: xr.DataTree, found: FairComparison) -> list[dict[str, Any]]:
-    split = dosed.chosen_split(found.swept)
+def _verdicts(result: xr.DataTree, comparison: FairComparison) -> list[dict[str, Any]]:
+    split = dosed.chosen_split(comparison.swept)
     return [
         {
-            **{name: getattr(one, name) for name in ("network", "site", "split")},
-            "answer": one.verdict.answer if one.verdict.comparisons else None,
-            "sentence": verdicts.sentence(result, found, one),
+            **{name: getattr(finding, name) for name in ("network", "site", "split")},
+            "answer": finding.verdict.answer if finding.verdict.comparisons else None,
+            "sentence": verdicts.sentence(result, comparison, finding),
         }
-        for one in found.findings
-        if one.split == split
+        for finding in comparison.findings
+        if finding.split == split
     ]

@@ -107,10 +107,10 @@ class Panel(NamedTuple):
 
 def figure(found: FairComparison, options: StatisticsConfig) -> Figure:
     """The figure of one site: flips against dose, and rho against the level of flips."""
-    shown, drawn = _shown(found), panels(found, options)
-    seeds = max(len(one.series.seeds) for one in shown)
+    sweeps, drawn = _shown(found), panels(found, options)
+    seeds = max(len(sweep.series.seeds) for sweep in sweeps)
     over = f"median of {counted(seeds, 'seed')}, band from least to most" if seeds > 1 else "one seed"
-    first = shown[0].series
+    first = sweeps[0].series
     where = f"Edits of {shortened(first.site, 30)} at equal dose, {first.split} images"
     title = f"{where}: {over}" if len(drawn) > 1 else f"{where}\n{over}"
     if seeds == 2 and any(np.isfinite(rho.low).any() for panel in drawn for rho in panel.rhos):
@@ -120,29 +120,29 @@ def figure(found: FairComparison, options: StatisticsConfig) -> Figure:
 
 def panels(found: FairComparison, options: StatisticsConfig) -> list[Panel]:
     """The curves of each network of one site, on the split that verdicts are of."""
-    shown = _shown(found)
-    rhos = list(dose_tables.rhos(shown, options, levels=RHO_LEVELS))
+    sweeps = _shown(found)
+    rhos = list(dose_tables.rhos(sweeps, options, levels=RHO_LEVELS))
     return [
         Panel(
             name,
-            [curve for one in shown if one.series.network == name for curve in _curves(one)],
+            [curve for sweep in sweeps if sweep.series.network == name for curve in _curves(sweep)],
             [_rho_curve(rhos, name, side) for side in ("below", "above")],
         )
-        for name in dict.fromkeys(one.series.network for one in shown)
+        for name in dict.fromkeys(sweep.series.network for sweep in sweeps)
     ]
 
 
-def _shown(found: FairComparison) -> list[Swept]:
-    split = dosed.chosen_split(found.swept)
-    shown = [one for one in found.swept if one.series.split == split and one.gauge == "as_is"]
-    return [one for one in shown if not np.isnan(one.dose).all()]
+def _shown(comparison: FairComparison) -> list[Swept]:
+    split = dosed.chosen_split(comparison.swept)
+    sweeps = [sweep for sweep in comparison.swept if sweep.series.split == split and sweep.gauge == "as_is"]
+    return [sweep for sweep in sweeps if not np.isnan(sweep.dose).all()]
 
 
-def _curves(one: Swept) -> Iterator[Curve]:
-    sides = list(one.paths())
+def _curves(sweep: Swept) -> Iterator[Curve]:
+    sides = list(sweep.paths())
     for side, path in sides:
-        traits = one.series.traits
-        if one.unseen:  # at dose 0, whatever it flips
+        traits = sweep.series.traits
+        if sweep.unseen:  # at dose 0, whatever it flips
             most = np.median(path.flips.max(axis=1), keepdims=True)
             yield Curve(traits, side, np.zeros(1), most, most, most, two_sided=False)
             continue
@@ -156,11 +156,11 @@ def _curves(one: Swept) -> Iterator[Curve]:
 
 def _rho_curve(rhos: Sequence[Rho], network: str, side: str) -> RhoCurve:
     """Rho along the level, where no seed is censored."""
-    ratios = [one.ratio for one in rhos if (one.network, one.side, one.against) == (network, side, "")]
-    known = [one.at_least == one.at_most for one in ratios]
-    values = ([getattr(one, name) for one in ratios] for name in ("at_least", "low", "high"))
+    ratios = [rho.ratio for rho in rhos if (rho.network, rho.side, rho.against) == (network, side, "")]
+    uncensored = [ratio.at_least == ratio.at_most for ratio in ratios]
+    values = ([getattr(ratio, name) for ratio in ratios] for name in ("at_least", "low", "high"))
     levels = np.array(RHO_LEVELS[: len(ratios)])
-    return RhoCurve(side, levels, *(np.where(known, np.array(each), np.nan) for each in values))
+    return RhoCurve(side, levels, *(np.where(uncensored, np.array(each), np.nan) for each in values))
 
 
 def draw(panels: Sequence[Panel], margin: float, *, resolution: float, title: str | None = None) -> Figure:
@@ -202,9 +202,9 @@ def _panel(ax: Axes, panel: Panel, margin: float, resolution: float) -> None:
     ax.set_axisbelow(True)
     ax.axhline(100 * margin, color="0.35", linewidth=0.8, linestyle=(0, (1, 2)), zorder=1.5)
     # Later ones are drawn above: what the verdict is made of must not be covered.
-    for curve in sorted(panel.curves, key=lambda one: _place(one.traits), reverse=True):
+    for curve in sorted(panel.curves, key=lambda drawn: _place(drawn.traits), reverse=True):
         _curve(ax, curve, least)
-    rhos = [one for one in panel.rhos if np.isfinite(one.rho).any()]
+    rhos = [rho for rho in panel.rhos if np.isfinite(rho.rho).any()]
     if rhos:
         _rho(ax.inset_axes(_free(ax, panel)), rhos)
 
@@ -228,16 +228,16 @@ def _rho(ax: Axes, rhos: Sequence[RhoCurve]) -> None:
     ax.set(xscale="log", yscale="log")
     ax.patch.set_alpha(0.92)
     ax.axhline(1, color="0.55", linewidth=0.8, linestyle=":")
-    for one in rhos:
-        known = np.isfinite(one.rho)
-        level, rho, low, high = (100 * one.level[known], one.rho[known], one.low[known], one.high[known])
+    for curve in rhos:
+        finite = np.isfinite(curve.rho)
+        level, rho, low, high = (100 * curve.level[finite], curve.rho[finite], curve.low[finite], curve.high[finite])
         if np.isfinite(low).any():
             ax.fill_between(level, low, high, color=MOVED, alpha=0.18, linewidth=0)
-        ax.plot(level, rho, color=MOVED, marker=MARKERS[one.side], markersize=3.5, linewidth=1.0, markevery=(0, 3))
-    every = np.concatenate([np.ravel(values)[np.isfinite(values)] for one in rhos for values in one[2:]])
+        ax.plot(level, rho, color=MOVED, marker=MARKERS[curve.side], markersize=3.5, linewidth=1.0, markevery=(0, 3))
+    every = np.concatenate([np.ravel(values)[np.isfinite(values)] for curve in rhos for values in curve[2:]])
     every = np.append(every[(every > 0) & (every < 1e3)], 1.0)
     ax.set_ylim(every.min() / 1.15, every.max() * 1.15)
-    levels = np.concatenate([one.level for one in rhos])
+    levels = np.concatenate([curve.level for curve in rhos])
     ax.set_xlim(100 * levels.min() / 1.1, 100 * levels.max() * 1.1)
     ax.xaxis.set_major_locator(FixedLocator([0.5, 1, 2, 5, 10, 20]))
     ax.yaxis.set_major_locator(FixedLocator(_round_ticks(every.min(), every.max())))
@@ -254,9 +254,9 @@ def _free(ax: Axes, panel: Panel) -> tuple[float, float, float, float]:
     corners = ((0.575, 0.12), (0.575, 0.70), (0.10, 0.70), (0.10, 0.12))
     bottom, top = np.log10(ax.get_ylim())
     points = [
-        (np.sqrt(one.dose), (np.log10(np.maximum(100 * one.flips, 1e-9)) - bottom) / (top - bottom))
-        for one in panel.curves
-        if one.dose.any()
+        (np.sqrt(curve.dose), (np.log10(np.maximum(100 * curve.flips, 1e-9)) - bottom) / (top - bottom))
+        for curve in panel.curves
+        if curve.dose.any()
     ]
 
     def covered(corner: tuple[float, float]) -> int:

@@ -112,13 +112,13 @@ def curves_of(frame: pd.DataFrame) -> Curves:
 
     Families that Figure 1 does not have are left out.
     """
-    shown = frame[frame.family.isin(DASHES)]
+    rows = frame[frame.family.isin(DASHES)]
     return {
         str(family): {
             str(network): Curve(*(part[name].to_numpy() for name in Curve._fields))
             for network, part in of_family.groupby("network", sort=False)
         }
-        for family, of_family in shown.groupby("family", sort=False)
+        for family, of_family in rows.groupby("family", sort=False)
     }
 
 
@@ -151,12 +151,12 @@ def figure1_beside(sides: Mapping[str, Curves], *, title: str | None = None) -> 
                 _draw(axes[row, column], panel, {f: curves[f] for f in panel.families if curves.get(f)}, look)
                 if column:
                     axes[row, column].set_ylabel("")
-        shown: dict[str, dict[str, Curve]] = {}
+        by_family: dict[str, dict[str, Curve]] = {}
         for curves in sides.values():
             for family in DASHES:
-                shown.setdefault(family, {}).update(curves.get(family, {}))
-        shown = {family: named for family, named in shown.items() if named}
-        figure.legend(handles=_legend_handles(shown, look), loc="outside lower center", ncols=7)
+                by_family.setdefault(family, {}).update(curves.get(family, {}))
+        by_family = {family: named for family, named in by_family.items() if named}
+        figure.legend(handles=_legend_handles(by_family, look), loc="outside lower center", ncols=7)
         if title is not None:
             figure.suptitle(title, fontsize="large")
         return settle(figure)
@@ -179,11 +179,11 @@ def looks(networks: Iterable[str]) -> dict[str, Look]:
     Look(label='gelu', colour='#009e73', marker='^')
     """
     further = zip(cycle(FURTHER_COLOURS), cycle(FURTHER_MARKERS), strict=False)
-    given: dict[str, Look] = {}
+    by_network: dict[str, Look] = {}
     for name in networks:
-        if name not in given:
-            given[name] = LOOKS.get(name.lower()) or Look(name, *next(further))
-    return given
+        if name not in by_network:
+            by_network[name] = LOOKS.get(name.lower()) or Look(name, *next(further))
+    return by_network
 
 
 def style(font_size: float) -> AbstractContextManager[None]:
@@ -266,11 +266,11 @@ def _compose(
     title: str | None,
 ) -> Figure:
     _check(curves)
-    shown = {name: curves[name] for panel in panels for name in panel.families if curves.get(name)}
+    by_family = {name: curves[name] for panel in panels for name in panel.families if curves.get(name)}
     # Looks follow all the networks given, so that a network has one colour in both single-panel figures.
     look = looks(network for family in curves.values() for network in family)
     with style(font_size):
-        handles = _legend_handles(shown, look)
+        handles = _legend_handles(by_family, look)
         width, height = size
         if len(panels) == 1:
             # Two legend rows are part of the size given; further ones must not be taken from the curves.
@@ -279,7 +279,7 @@ def _compose(
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for letter, panel, ax in zip("ab", panels, axes, strict=False):
             ax.set_title(f"({letter}) {panel.title}" if len(panels) > 1 else panel.title)
-            _draw(ax, panel, shown, look)
+            _draw(ax, panel, by_family, look)
         # Outside the axes, the legend covers no curve whatever the curves are.
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), legend_columns))
         if title is not None:
@@ -296,13 +296,13 @@ def frame(ax: Axes, panel: Panel) -> None:
     ax.axvline(panel.unedited, color="0.55", linewidth=0.8, linestyle=":", zorder=1)
 
 
-def _draw(ax: Axes, panel: Panel, shown: Curves, look: Mapping[str, Look]) -> None:
+def _draw(ax: Axes, panel: Panel, curves: Curves, look: Mapping[str, Look]) -> None:
     frame(ax, panel)
-    drawn = [name for name in panel.families if name in shown]
+    drawn = [name for name in panel.families if name in curves]
     if not drawn:
         ax.text(0.5, 0.5, "not measured", transform=ax.transAxes, ha="center", va="center", color="0.4")
     for family in drawn:
-        for name, curve in shown[family].items():
+        for name, curve in curves[family].items():
             # Intervals of few seeds reach beyond what an accuracy can be.
             x, low, high = 100 * curve.fraction, 100 * np.clip(curve.low, 0, 1), 100 * np.clip(curve.high, 0, 1)
             banded = np.isfinite(low) & np.isfinite(high)
@@ -323,13 +323,13 @@ def _draw(ax: Axes, panel: Panel, shown: Curves, look: Mapping[str, Look]) -> No
             )
 
 
-def _legend_handles(shown: Curves, look: Mapping[str, Look]) -> list[Line2D]:
-    present = dict.fromkeys(name for family in shown.values() for name in family)
+def _legend_handles(curves: Curves, look: Mapping[str, Look]) -> list[Line2D]:
+    present = dict.fromkeys(name for family in curves.values() for name in family)
     handles = [Line2D([], [], color=look[n].colour, marker=look[n].marker, label=look[n].label) for n in present]
-    dashes = list(dict.fromkeys(DASHES[family] for family in shown))
+    dashes = list(dict.fromkeys(DASHES[family] for family in curves))
     if len(dashes) > 1:
         for dash in dashes:
-            label = ", ".join(family for family in shown if DASHES[family] == dash)
+            label = ", ".join(family for family in curves if DASHES[family] == dash)
             handles.append(Line2D([], [], color="0.3", linestyle=dash, label=label))
     return [*handles, Line2D([], [], color="0.55", linewidth=0.8, linestyle=":", label="unedited")]
 

@@ -99,7 +99,7 @@ def corrected(points: pd.DataFrame, options: StatisticsConfig) -> str:
         )
     parts += left_out(points, "All of it is")
     parts += tables.cautions(points, "p")
-    columns = [one for one in CORRECTED if one != EFFECT or not tables.over_images(points)]
+    columns = [column for column in CORRECTED if column != EFFECT or not tables.over_images(points)]
     return table.markdown(*parts, *_by_family(points, columns))
 
 
@@ -166,15 +166,15 @@ def _radii(reach: pd.DataFrame) -> Table:
 def units(frame: pd.DataFrame) -> str:
     """The most important single units of each network and seed, where there are few seeds and units were edited."""
     split = tables.main_split(frame)
-    shown = breakdowns.strongest(frame[frame.split == split])
-    shown = shown[shown["rank"] <= MOST_UNITS]
+    strongest = breakdowns.strongest(frame[frame.split == split])
+    strongest = strongest[strongest["rank"] <= MOST_UNITS]
     parts: list[str | Table] = [
         "# Units",
         f"Each unit edited alone, on the {split} images, at each family's strongest fraction: the one at which most "
         "predictions change over all units. Flips are the percentage of images whose class changes; drops are "
         "percentage points. Ranks are within one network, seed and site: unit k of one seed is not unit k of another.",
     ]
-    for (network, seed, site), part in shown.groupby(["network", "seed", "site"], sort=False):
+    for (network, seed, site), part in strongest.groupby(["network", "seed", "site"], sort=False):
         columns, cells = [Column("rank")], []
         for family, own in part.groupby("family", sort=False):
             at = f"{family} at {fraction(own.fraction.iloc[0])}"
@@ -259,7 +259,7 @@ def radius_of(row: Any, names: Sequence[str] = ("median", "low", "high")) -> Rad
 
 def _by_family(points: pd.DataFrame, taken: Sequence[Column]) -> list[Table]:
     """One table a split, site and family, the networks side by side."""
-    made = []
+    blocks = []
     for (split, site, family), part in tables.at_paper_rows(points).groupby(["split", "site", "family"], sort=False):
         rows = []
         for row, same in part.groupby("row", sort=False):
@@ -267,6 +267,8 @@ def _by_family(points: pd.DataFrame, taken: Sequence[Column]) -> list[Table]:
             cells = [column.of(point) for point in same.itertuples() for column in taken]
             rows.append([label, fraction(same.fraction.iloc[0]), *cells])
         columns = [Column("row"), Column("point")]
-        columns += [one._replace(heading=f"{name} {one.heading}") for name in part.network.unique() for one in taken]
-        made.append(Table(f"{str(family).capitalize()} of {site}, {split} images", columns, rows))
-    return made
+        columns += [
+            column._replace(heading=f"{name} {column.heading}") for name in part.network.unique() for column in taken
+        ]
+        blocks.append(Table(f"{str(family).capitalize()} of {site}, {split} images", columns, rows))
+    return blocks

@@ -61,7 +61,9 @@ def layers(reach: pd.DataFrame, *, title: str | None = None) -> Figure:
                 # "all" is not one more layer.
                 apart = sites[y] == "all"
                 ax.axhline(y - 0.5, color="0.3" if apart else "0.88", linewidth=0.9 if apart else 0.6, zorder=1)
-        handles = [Line2D([], [], color=one.colour, marker=one.marker, label=one.label) for one in look.values()]
+        handles = [
+            Line2D([], [], color=entry.colour, marker=entry.marker, label=entry.label) for entry in look.values()
+        ]
         if np.isinf(reach["median"]).any():
             open_: dict[str, Any] = {"marker": "o", "markerfacecolor": "white", "markeredgecolor": "0.3"}
             handles.append(Line2D([], [], linestyle="none", label="not lost to the end of the grid", **open_))
@@ -77,13 +79,13 @@ def further(points: pd.DataFrame, edits: Mapping[str, Traits], *, title: str | N
 
     `points` are of one site and split; `edits` are the families by name.
     """
-    shown = points.assign(**{name: 100 * points[name] for name in ("accuracy", "low", "high")})
-    shown = shown.assign(low=shown.low.clip(0, 100), high=shown.high.clip(0, 100))
+    in_percent = points.assign(**{name: 100 * points[name] for name in ("accuracy", "low", "high")})
+    in_percent = in_percent.assign(low=in_percent.low.clip(0, 100), high=in_percent.high.clip(0, 100))
 
     def percent_axis(ax: Axes) -> None:
         ax.set(ylim=(0, 102), yticks=range(0, 101, 20))
 
-    return _panels(shown, edits, "accuracy", "Accuracy (%)", percent_axis, title=title)
+    return _panels(in_percent, edits, "accuracy", "Accuracy (%)", percent_axis, title=title)
 
 
 def metric(points: pd.DataFrame, told: Told, edits: Mapping[str, Traits], *, title: str | None = None) -> Figure:
@@ -128,14 +130,14 @@ def _panels(
             ax.set_axis_off()
         for ax, name in zip(axes.flat, names, strict=False):
             of, part = edits[name], points[points.family == name]
-            for network, one in part.groupby("network", sort=False):
-                line, x = look[str(network)], 100 * one.fraction.to_numpy(float)
-                low, high = (one[end].to_numpy(float) for end in ("low", "high"))
+            for network, curve in part.groupby("network", sort=False):
+                line, x = look[str(network)], 100 * curve.fraction.to_numpy(float)
+                low, high = (curve[end].to_numpy(float) for end in ("low", "high"))
                 if np.isfinite(low).any():
                     ax.fill_between(x, low, high, color=line.colour, alpha=0.2, linewidth=0)
                 start = 0.02 + 0.05 * list(look).index(str(network))
-                every = (start, 0.1) if len(x) > FEW and np.isfinite(one[value]).any() else None
-                ax.plot(x, one[value], color=line.colour, marker=line.marker, markevery=every)
+                every = (start, 0.1) if len(x) > FEW and np.isfinite(curve[value]).any() else None
+                ax.plot(x, curve[value], color=line.colour, marker=line.marker, markevery=every)
             ends = 100 * np.array([part.fraction.min(), part.fraction.max()])
             _axis(ax, "x", ends, of.spacing == "log")
             if of.spacing == "linear":  # some go on where nothing happens
@@ -148,7 +150,9 @@ def _panels(
             ax.axvline(100 * of.identity, color="0.55", linewidth=0.8, linestyle=":", zorder=1)
         for ax in axes[:, 0]:
             ax.set_ylabel(label)
-        handles = [Line2D([], [], color=one.colour, marker=one.marker, label=one.label) for one in look.values()]
+        handles = [
+            Line2D([], [], color=entry.colour, marker=entry.marker, label=entry.label) for entry in look.values()
+        ]
         handles.append(Line2D([], [], color="0.55", linewidth=0.8, linestyle=":", label="unedited"))
         for text, colour in lines.items():
             handles.append(Line2D([], [], color=colour, linewidth=0.8, linestyle="--", label=text))
@@ -234,28 +238,28 @@ def _edge(ax: Axes, part: pd.DataFrame, family: str, side: str) -> None:
 
 def _radius(ax: Axes, row: Any, y: float, look: dict[str, Look]) -> None:
     """One network's radius at one site, with its interval."""
-    one, end = look[row.network], 100 * row.grid_end
+    line, end = look[row.network], 100 * row.grid_end
     outward = -1 if row.side == "below" else 1
     interval = np.array([row.low, row.high])
     if not np.isnan(interval).any():
         ends = np.where(np.isinf(interval), end, 100 * interval)
-        ax.plot(ends, [y, y], color=one.colour, linewidth=1.6, zorder=2)
-    kept = np.isinf(row.median)
-    if kept or np.isinf(interval).any():
+        ax.plot(ends, [y, y], color=line.colour, linewidth=1.6, zorder=2)
+    censored = np.isinf(row.median)
+    if censored or np.isinf(interval).any():
         arrow: dict[str, Any] = {
             "arrowstyle": "<|-",
-            "color": one.colour,
+            "color": line.colour,
             "shrinkA": 0,
             "shrinkB": 0,
             "mutation_scale": 7,
         }
         out: dict[str, Any] = {"xytext": (11 * outward, 0), "textcoords": "offset points"}
         ax.annotate("", xy=(end, y), arrowprops=arrow, **out)
-    mark: dict[str, Any] = {"marker": one.marker, "markersize": 4.8, "linestyle": "none", "zorder": 3}
-    if kept:
-        ax.plot([end], [y], **mark, markerfacecolor="white", markeredgecolor=one.colour, markeredgewidth=1.2)
+    mark: dict[str, Any] = {"marker": line.marker, "markersize": 4.8, "linestyle": "none", "zorder": 3}
+    if censored:
+        ax.plot([end], [y], **mark, markerfacecolor="white", markeredgecolor=line.colour, markeredgewidth=1.2)
     else:
-        ax.plot([100 * row.median], [y], **mark, color=one.colour)
+        ax.plot([100 * row.median], [y], **mark, color=line.colour)
 
 
 def _beside(k: int, count: int) -> float:

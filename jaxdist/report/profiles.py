@@ -34,16 +34,16 @@ def units(frame: pd.DataFrame, *, title: str | None = None) -> Figure:
     `frame` is one site and split of `breakdowns.units`. Units are ranked within each seed; the line is the median over
     seeds at each rank, the band reaches from the smallest to the largest.
     """
-    shown, look = breakdowns.strongest(frame), looks(frame.network.unique())
-    families = list(shown.family.unique())
+    strongest, look = breakdowns.strongest(frame), looks(frame.network.unique())
+    families = list(strongest.family.unique())
     with style(10):
         figure = new_figure((1.0 + 3.2 * len(families), 3.7))
         axes = figure.subplots(1, len(families), sharey=True, squeeze=False)[0]
         for ax, family in zip(axes, families, strict=True):
-            part = shown[shown.family == family]
-            for network, one in part.groupby("network", sort=False):
+            part = strongest[strongest.family == family]
+            for network, rows in part.groupby("network", sort=False):
                 # A unit that only some seeds have, as where widths differ, is none of the others' zeros.
-                flips = 100 * one.pivot(index="rank", columns="seed", values="flips").dropna()
+                flips = 100 * rows.pivot(index="rank", columns="seed", values="flips").dropna()
                 line, rank = look[str(network)], flips.index.to_numpy(float)
                 if flips.shape[1] > 1:
                     band = (flips.min(axis=1), flips.max(axis=1))
@@ -62,7 +62,9 @@ def units(frame: pd.DataFrame, *, title: str | None = None) -> Figure:
             ax.set(title=f"{family} at {100 * part.fraction.iloc[0]:.4g} %", xlabel="Rank of the unit")
         axes[0].set_ylabel("Images that change class (%)")
         axes[0].set_ylim(bottom=0)
-        handles = [Line2D([], [], color=one.colour, marker=one.marker, label=one.label) for one in look.values()]
+        handles = [
+            Line2D([], [], color=entry.colour, marker=entry.marker, label=entry.label) for entry in look.values()
+        ]
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 7))
         if title is not None:
             figure.suptitle(title, fontsize="large")
@@ -87,8 +89,8 @@ def snapshots(points: pd.DataFrame, *, title: str | None = None) -> Figure:
                 ax.set(xlabel=records.get(family).axis_label if ax in axes[-1] else "", ylabel="")
                 ax.set_title(f"{looks(networks)[network].label}, {family}")
                 for threshold, colour in colours.items():
-                    one = part[part.threshold == threshold]
-                    ax.plot(100 * one.fraction, 100 * one.accuracy, color=colour, linewidth=1.3)
+                    stage = part[part.threshold == threshold]
+                    ax.plot(100 * stage.fraction, 100 * stage.accuracy, color=colour, linewidth=1.3)
             row[0].set_ylabel("Accuracy (%)")
             passed = points[points.network == network].groupby("threshold")[["seeds", "of"]].first()
             handles = [
@@ -122,8 +124,8 @@ def radii_along_training(reach: pd.DataFrame, *, title: str | None = None) -> Fi
         axes = figure.subplots(1, len(columns), squeeze=False)[0]
         for ax, (family, side) in zip(axes, columns, strict=True):
             part = reach[(reach.family == family) & (reach.side == side)]
-            for network, one in part.groupby("network", sort=False):
-                _course(ax, one.sort_values("threshold"), look[str(network)])
+            for network, stages in part.groupby("network", sort=False):
+                _course(ax, stages.sort_values("threshold"), look[str(network)])
             if records.get(family).spacing == "log":
                 ax.set_yscale("log")
                 ax.yaxis.set_major_formatter(plain)
@@ -134,7 +136,9 @@ def radii_along_training(reach: pd.DataFrame, *, title: str | None = None) -> Fi
             ax.set(title=part["edit"].iloc[0], xlabel="Training accuracy (%)")
             ax.set(ylabel=records.get(family).percent, xlim=(0, 103))
             ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
-        handles = [Line2D([], [], color=one.colour, marker=one.marker, label=one.label) for one in look.values()]
+        handles = [
+            Line2D([], [], color=entry.colour, marker=entry.marker, label=entry.label) for entry in look.values()
+        ]
         open_: dict[str, Any] = {
             "marker": "o",
             "markerfacecolor": "white",
@@ -149,19 +153,19 @@ def radii_along_training(reach: pd.DataFrame, *, title: str | None = None) -> Fi
         return settle(figure)
 
 
-def _course(ax: Axes, one: pd.DataFrame, look: figures.Look) -> None:
+def _course(ax: Axes, stages: pd.DataFrame, look: figures.Look) -> None:
     """One network's median radius along training, with intervals and open markers where it is censored."""
-    x, end = 100 * one.threshold.to_numpy(), 100 * one.grid_end.to_numpy()
+    x, end = 100 * stages.threshold.to_numpy(), 100 * stages.grid_end.to_numpy()
 
     def drawn(values: pd.Series) -> np.ndarray:
         return np.where(np.isinf(values), end, 100 * values)
 
-    ax.fill_between(x, drawn(one.low), drawn(one.high), color=look.colour, alpha=0.2, linewidth=0)
-    ax.plot(x, drawn(one["median"]), color=look.colour)
-    kept = np.isinf(one["median"].to_numpy())
-    ax.plot(x[~kept], drawn(one["median"])[~kept], color=look.colour, marker=look.marker, linestyle="none")
+    ax.fill_between(x, drawn(stages.low), drawn(stages.high), color=look.colour, alpha=0.2, linewidth=0)
+    ax.plot(x, drawn(stages["median"]), color=look.colour)
+    censored = np.isinf(stages["median"].to_numpy())
+    ax.plot(x[~censored], drawn(stages["median"])[~censored], color=look.colour, marker=look.marker, linestyle="none")
     hollow: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": look.colour, "markeredgewidth": 1.2}
-    ax.plot(x[kept], drawn(one["median"])[kept], marker=look.marker, linestyle="none", zorder=3, **hollow)
+    ax.plot(x[censored], drawn(stages["median"])[censored], marker=look.marker, linestyle="none", zorder=3, **hollow)
 
 
 def _colours(thresholds: Sequence[float]) -> dict[float, tuple[float, float, float, float]]:

@@ -37,8 +37,8 @@ def show(result: xr.DataTree, options: StatisticsConfig | None = None) -> None:
             f"show: expected a whole result, got one group{name}; give the result as run, probe and load return it, "
             "and read a group as the xarray dataset that it is"
         )
-    shown = summary(result, options or results.options_of(result).statistics)
-    Console(width=WIDTH, markup=False, emoji=False).print(shown)  # networks' names are no markup
+    answer = summary(result, options or results.options_of(result).statistics)
+    Console(width=WIDTH, markup=False, emoji=False).print(answer)  # networks' names are no markup
 
 
 def summary(result: xr.DataTree, options: StatisticsConfig) -> RenderableType:
@@ -48,8 +48,8 @@ def summary(result: xr.DataTree, options: StatisticsConfig) -> RenderableType:
     moved = threshold_tables.thresholds(result, options=options)
     if not moved.empty:
         told = metric_tables.told(result)
-        shown = markdown.moved_table(moved, told, "How far an edit goes before the mean of a metric has moved")
-        notes = [table.terminal(shown), *notes]
+        thresholds = markdown.moved_table(moved, told, "How far an edit goes before the mean of a metric has moved")
+        notes = [table.terminal(thresholds), *notes]
     if reach.empty:
         return Group(*notes)
     reach = reach[reach.split == tables.main_split(reach)]
@@ -66,13 +66,13 @@ def summary(result: xr.DataTree, options: StatisticsConfig) -> RenderableType:
         for (family, side, edit), _ in layer.groupby(["family", "side", "edit"], sort=False):
             label = ("  " if len(sites) > 1 else "") + str(edit)
             rows.append([label, *(radii.get((site, family, side, network), "") for network in networks)])
-    shown = Table(
+    tolerances = Table(
         title(reach, options),
         columns,
         rows,
         [f"{interval_words(reach, options)}, {_percent_words(result, reach, preactivations=preactivations)}"],
     )
-    return Group(table.terminal(shown, framed=True), *notes)
+    return Group(table.terminal(tolerances, framed=True), *notes)
 
 
 def _percent_words(result: xr.DataTree, reach: pd.DataFrame, *, preactivations: bool) -> str:
@@ -172,18 +172,18 @@ def _dead_notes(result: xr.DataTree) -> list[str]:
 
 def _meaningless_notes(network: str, measured: xr.Dataset, result: xr.DataTree) -> list[str]:
     options = results.options_of(result).sweep
-    found = Ranges(*(measured[name].to_numpy() for name in Ranges._fields))
+    ranges = Ranges(*(measured[name].to_numpy() for name in Ranges._fields))
     concerned: dict[str, list[str]] = {}  # families whose formulas one option names are concerned by the same units
     for family in (name for name in families.BUILT_IN if name in result.children):
         option = families.get(family).option
-        if option is not None and np.any(families.without_meaning(family, found, options)):
+        if option is not None and np.any(families.without_meaning(family, ranges, options)):
             concerned.setdefault(option.name, []).append(family)
     notes = []
     for names in concerned.values():
-        count, s = int(np.sum(families.without_meaning(names[0], found, options))), "s" if len(names) == 1 else ""
+        count, s = int(np.sum(families.without_meaning(names[0], ranges, options))), "s" if len(names) == 1 else ""
         them, are, is_ = ("it", "it is", "is") if count == 1 else ("them", "they are", "are")
         done = f"leave{s} {them} as {are}" if options.dead_units == "identity" else f"edit{s} {them} all the same"
-        units = f"{count} of {counted((~found.dead).sum(), 'unit')} {is_} never positive"
+        units = f"{count} of {counted((~ranges.dead).sum(), 'unit')} {is_} never positive"
         notes.append(f"{network}: {units}; {' and '.join(filter(None, (', '.join(names[:-1]), names[-1])))} {done}")
     return notes
 
@@ -194,8 +194,8 @@ def _snapshot_notes(result: xr.DataTree, options: StatisticsConfig) -> list[str]
         if name.startswith("snapshots_"):
             refused = [f"not swept along training: {said}" for said in np.atleast_1d(group.attrs.get("refused", []))]
             points, _ = breakdowns.along_training(result, options)
-            shown = points if points.empty else points[points.split == tables.main_split(points)]
-            return refused + ([] if shown.empty else breakdowns.stage_notes(shown))
+            of_split = points if points.empty else points[points.split == tables.main_split(points)]
+            return refused + ([] if of_split.empty else breakdowns.stage_notes(of_split))
     return []
 
 
@@ -204,9 +204,9 @@ def _unit_notes(result: xr.DataTree) -> list[str]:
     units = breakdowns.units(result)
     if "flips" not in units:
         return []
-    shown = breakdowns.strongest(units[units.split == tables.main_split(units)])
+    strongest = breakdowns.strongest(units[units.split == tables.main_split(units)])
     notes = []
-    for network, part in shown.groupby("network", sort=False):
+    for network, part in strongest.groupby("network", sort=False):
         most, seeds = part.groupby("seed").flips.max(), part.seed.nunique()
         row = part.iloc[part.flips.to_numpy().argmax()]
         which = f"{row.family} at {fraction(row.fraction)}, unit {row.unit} of {row.site}"

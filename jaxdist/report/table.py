@@ -132,8 +132,8 @@ def terminal(table: Table, width: int = WIDTH, *, framed: bool = False) -> RichT
     """A table for `rich` to print in some columns."""
     texts = table.texts
     unbounded = Console(width=10_000)
-    whole = _rich(table, texts, None, framed=framed)
-    over = Measurement.get(unbounded, unbounded.options, whole).maximum - width
+    uncut = _rich(table, texts, None, framed=framed)
+    over = Measurement.get(unbounded, unbounded.options, uncut).maximum - width
     long = [row for row in texts if len(row) == 1] or texts  # what heads others is longer than these
     for k, column in reversed(list(enumerate(table.columns))):
         if column.least is not None and over > 0:
@@ -146,17 +146,19 @@ def terminal(table: Table, width: int = WIDTH, *, framed: bool = False) -> RichT
 
 
 def _rich(table: Table, texts: Sequence[Sequence[str]], width: int | None, *, framed: bool) -> RichTable:
-    shown = RichTable(title=table.title or None, caption=" ".join(table.notes) or None, width=width if framed else None)
+    rich_table = RichTable(
+        title=table.title or None, caption=" ".join(table.notes) or None, width=width if framed else None
+    )
     if not framed:
-        shown.box, shown.padding, shown.pad_edge = SIMPLE_HEAD, (0, 1, 0, 0), False
-        shown.title_justify = shown.caption_justify = "left"
+        rich_table.box, rich_table.padding, rich_table.pad_edge = SIMPLE_HEAD, (0, 1, 0, 0), False
+        rich_table.title_justify = rich_table.caption_justify = "left"
     for column, numeric in zip(table.columns, table.numeric, strict=True):
-        shown.add_column(column.heading, justify="right" if numeric else "left", overflow="fold")
+        rich_table.add_column(column.heading, justify="right" if numeric else "left", overflow="fold")
     for row in texts:
         if len(row) == 1 < len(table.columns):
-            shown.add_section()
-        shown.add_row(*map(Text, row))  # of a str, rich takes [words] for markup
-    return shown
+            rich_table.add_section()
+        rich_table.add_row(*map(Text, row))  # of a str, rich takes [words] for markup
+    return rich_table
 
 
 def markdown(*parts: str | Table) -> str:

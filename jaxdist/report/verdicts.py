@@ -49,13 +49,13 @@ NO_INFORMATION = "The common scale{of} carries no information on this: its angul
 def sentences(result: xr.DataTree, found: FairComparison) -> list[str]:
     """One sentence a network and site, with its numbers, and one of what carries no information."""
     split = dosed.chosen_split(found.swept)
-    shown = [one for one in found.findings if one.split == split]
-    said = [sentence(result, found, one) for one in shown]
-    scales = [one for one in found.swept if (one.series.traits.effect, one.series.split) == ("scale", split)]
-    unseen = list(dict.fromkeys(one.series.network for one in scales if one.unseen))
+    findings = [finding for finding in found.findings if finding.split == split]
+    said = [sentence(result, found, finding) for finding in findings]
+    scales = [sweep for sweep in found.swept if (sweep.series.traits.effect, sweep.series.split) == ("scale", split)]
+    unseen = list(dict.fromkeys(sweep.series.network for sweep in scales if sweep.unseen))
     if not said or not unseen:
         return said
-    of = "" if len(unseen) == len({one.series.network for one in scales}) else f" of {', '.join(unseen)}"
+    of = "" if len(unseen) == len({sweep.series.network for sweep in scales}) else f" of {', '.join(unseen)}"
     return [*said, NO_INFORMATION.format(of=of)]
 
 
@@ -103,16 +103,16 @@ def sentence(result: xr.DataTree, found: FairComparison, one: Finding) -> str:
     return text
 
 
-def _place(result: xr.DataTree, one: Finding) -> str:
+def _place(result: xr.DataTree, finding: Finding) -> str:
     data = str(result.attrs.get("data_name", ""))
-    return f"{data} {one.network}, {one.site}, {one.split} images".strip()
+    return f"{data} {finding.network}, {finding.site}, {finding.split} images".strip()
 
 
-def _of_place(frame: pd.DataFrame, one: Finding, gauge: str = "as_is") -> pd.DataFrame:
+def _of_place(frame: pd.DataFrame, finding: Finding, gauge: str = "as_is") -> pd.DataFrame:
     """The rows of a frame at one finding's place, in one gauge."""
     if frame.empty:
         return frame
-    place = (frame.network == one.network) & (frame.site == one.site) & (frame.split == one.split)
+    place = (frame.network == finding.network) & (frame.site == finding.site) & (frame.split == finding.split)
     return frame[place & (frame.gauge == gauge)]
 
 
@@ -134,8 +134,8 @@ class Dose(NamedTuple):
         return f"> {_two(self.reached)}" if np.isinf(self.median) else _two(self.median)
 
     def __str__(self) -> str:
-        shown = not np.isinf(self.low) and self.reached >= dosed.UNSEEN
-        return bracketed(self.bound, self.low, self.high, _two) if shown else self.bound
+        has_interval = not np.isinf(self.low) and self.reached >= dosed.UNSEEN
+        return bracketed(self.bound, self.low, self.high, _two) if has_interval else self.bound
 
 
 def dose_of(row: Any) -> Dose:
@@ -179,32 +179,32 @@ def rendered(result: xr.DataTree, found: FairComparison, options: StatisticsConf
     """The sentences and compact tables of them, in at most 80 columns."""
     split = dosed.chosen_split(found.swept)
     parts: list[RenderableType] = [Text(said) for said in [*sentences(result, found), *fitness.notes(result)]]
-    made = [_robust_costs(found, one, options) for one in found.findings if one.split == split]
-    shown = found._replace(rhos=tuple(r for r in found.rhos if r.split == split and r.gauge == "as_is"))
-    made += [_rhos_by_level(shown, options)] if shown.rhos else []
-    parts += map(table.terminal, made)
+    tables = [_robust_costs(found, finding, options) for finding in found.findings if finding.split == split]
+    of_split = found._replace(rhos=tuple(r for r in found.rhos if r.split == split and r.gauge == "as_is"))
+    tables += [_rhos_by_level(of_split, options)] if of_split.rhos else []
+    parts += map(table.terminal, tables)
     return Group(*(each for part in parts for each in (part, Text())))
 
 
-def _costs(found: FairComparison, one: Finding) -> Table:
+def _costs(comparison: FairComparison, finding: Finding) -> Table:
     """The dose of each edit at each level of flips."""
     rows = [
         [edit, *(dose_of(row) for _, row in part.sort_values("level").iterrows())]
-        for (_, _, edit), part in _of_place(found.costs, one).groupby(["family", "side", "edit"], sort=False)
+        for (_, _, edit), part in _of_place(comparison.costs, finding).groupby(["family", "side", "edit"], sort=False)
     ]
     return Table("", [Column("edit"), *(Column(fraction(level)) for level in LEVELS)], rows)
 
 
-def _robust_costs(found: FairComparison, one: Finding, options: StatisticsConfig) -> Table:
+def _robust_costs(comparison: FairComparison, finding: Finding, options: StatisticsConfig) -> Table:
     """The same, and how far the edit goes before it matters."""
-    costs, robust = _costs(found, one), _of_place(found.robust, one)
+    costs, robust = _costs(comparison, finding), _of_place(comparison.robust, finding)
     ends: dict[object, tuple[Any, Any]] = {
         r.family: (r.low, r.high) for r in robust.itertuples() if r.outcome == "flips"
     }
-    edits = _of_place(found.costs, one).groupby(["family", "side"], sort=False)
+    edits = _of_place(comparison.costs, finding).groupby(["family", "side"], sort=False)
     reach = [ends[family][side == "above"] for (family, side), _ in edits]
     return Table(
-        f"{one.network}, {shortened(one.site, 30)}, {one.split} images",
+        f"{finding.network}, {shortened(finding.site, 30)}, {finding.split} images",
         [*costs.columns, Column("robust to", fraction)],
         [[*row, end] for row, end in zip(costs.rows, reach, strict=True)],
         [
@@ -215,10 +215,10 @@ def _robust_costs(found: FairComparison, one: Finding, options: StatisticsConfig
     )
 
 
-def _rhos_by_level(found: FairComparison, options: StatisticsConfig) -> Table:
-    ratios, several = [each.ratio for each in found.rhos], len({each.site for each in found.rhos}) > 1
+def _rhos_by_level(comparison: FairComparison, options: StatisticsConfig) -> Table:
+    ratios, several = [each.ratio for each in comparison.rhos], len({each.site for each in comparison.rhos}) > 1
     rows: dict[str, list[Rho]] = {}
-    for each in found.rhos:
+    for each in comparison.rhos:
         names = each.network + (f" / {each.against}" if each.against else "")
         site = f" {shortened(each.site, 16)}" if several else ""
         rows.setdefault(f"{names}{site}, {_offset(each)}", []).append(each)
@@ -266,8 +266,8 @@ def document(result: xr.DataTree, found: FairComparison, options: StatisticsConf
         *fitness.notes(result),
     ]
     parts += _cautions(found)
-    for one in found.findings:
-        parts += [f"## {one.network}, {one.site}, {one.split} images", *_finding(found, one, options)]
+    for finding in found.findings:
+        parts += [f"## {finding.network}, {finding.site}, {finding.split} images", *_finding(found, finding, options)]
     if found.rhos:
         parts += [
             "## Rho",
@@ -280,10 +280,10 @@ def document(result: xr.DataTree, found: FairComparison, options: StatisticsConf
     return table.markdown(*parts)
 
 
-def _cautions(found: FairComparison) -> list[str]:
+def _cautions(comparison: FairComparison) -> list[str]:
     """What is to be said of ratios of two seeds, and of those that have no test."""
-    ratios = [one.ratio for one in found.rhos]
-    ratios += [comparison.ratio for one in found.findings for comparison in one.verdict.comparisons]
+    ratios = [rho.ratio for rho in comparison.rhos]
+    ratios += [pair.ratio for finding in comparison.findings for pair in finding.verdict.comparisons]
     untested = [ratio.seeds for ratio in ratios if not ratio.tested]
     return formatting.cautions((ratio.seeds for ratio in ratios if ratio.tested), untested)
 
@@ -291,7 +291,7 @@ def _cautions(found: FairComparison) -> list[str]:
 _LEVEL = Column("flips %", functools.partial(fraction, unit=""), "level")
 
 
-def _rhos(found: FairComparison, options: StatisticsConfig) -> Table:
+def _rhos(comparison: FairComparison, options: StatisticsConfig) -> Table:
     columns = [
         *map(Column, ("network", "against", "site", "split", "gauge")),
         Column("offset", take=_offset),
@@ -300,10 +300,10 @@ def _rhos(found: FairComparison, options: StatisticsConfig) -> Table:
         Column("answer", take=lambda each: answer(each.ratio, options, sides=2)),
         Column("p equal", p_value, "ratio.p_equivalent"),
     ]
-    return table.of_rows("", found.rhos, columns)
+    return table.of_rows("", comparison.rhos, columns)
 
 
-def _comparisons(one: Finding, options: StatisticsConfig) -> Table:
+def _comparisons(finding: Finding, options: StatisticsConfig) -> Table:
     columns = [
         _LEVEL,
         Column("dose of", take="first"),
@@ -316,16 +316,16 @@ def _comparisons(one: Finding, options: StatisticsConfig) -> Table:
         Column("censored", share, operator.attrgetter("ratio.censored", "ratio.seeds")),
         Column("missing", take="ratio.missing"),
     ]
-    return table.of_rows("", one.verdict.comparisons, columns)
+    return table.of_rows("", finding.verdict.comparisons, columns)
 
 
-def _finding(found: FairComparison, one: Finding, options: StatisticsConfig) -> Iterator[str | Table]:
-    yield f"{one.verdict.answer.capitalize()}: {one.verdict.reason}."
-    if one.verdict.comparisons:
-        yield _comparisons(one, options)
-    equal, robust = (_of_place(frame, one) for frame in (found.equal, found.robust))
+def _finding(comparison: FairComparison, finding: Finding, options: StatisticsConfig) -> Iterator[str | Table]:
+    yield f"{finding.verdict.answer.capitalize()}: {finding.verdict.reason}."
+    if finding.verdict.comparisons:
+        yield _comparisons(finding, options)
+    equal, robust = (_of_place(frame, finding) for frame in (comparison.equal, comparison.robust))
     yield "Angular dose at which so many predictions change, median with interval:"
-    yield _costs(found, one)
+    yield _costs(comparison, finding)
     yield "Percentage of predictions changed at equal dose, median (– where a seed's path ends before):"
     edits = equal.groupby(["family", "side", "edit"], sort=False)
     flips = [[edit, *part.flips] for (_, _, edit), part in edits]
@@ -340,7 +340,7 @@ def _finding(found: FairComparison, one: Finding, options: StatisticsConfig) -> 
         [family, *zip(part.low, part.high, strict=True)] for family, part in robust.groupby("family", sort=False)
     ]
     yield Table("", [Column("family"), Column("flips", _around), Column("accuracy", _around)], ends)
-    yield from markdown.left_out(robust.assign(seeds=one.seeds - robust.left_out.map(_count)), "Of accuracy it is")
+    yield from markdown.left_out(robust.assign(seeds=finding.seeds - robust.left_out.map(_count)), "Of accuracy it is")
 
 
 def _around(ends: tuple[float, float]) -> str:
@@ -357,8 +357,8 @@ def gauges(found: FairComparison, options: StatisticsConfig) -> str:
     return table.markdown(*_gauges(found, options, "# Gauges"))
 
 
-def _gauges(found: FairComparison, options: StatisticsConfig, title: str) -> list[str | Table]:
-    frame = found.gauges
+def _gauges(comparison: FairComparison, options: StatisticsConfig, title: str) -> list[str | Table]:
+    frame = comparison.gauges
     names = [name for name in dosed.GAUGES if name in frame]
     untested = frame[[f"{name}_low" for name in names]].isna().any(axis=1)
 
@@ -390,20 +390,20 @@ def json_of(result: xr.DataTree, found: FairComparison, options: StatisticsConfi
     frames["rhos"] = dose_tables.rho_frame(found.rhos)
     verdicts = [
         {
-            **{name: getattr(one, name) for name in ("network", "site", "split", "seeds", "weighted")},
+            **{name: getattr(finding, name) for name in ("network", "site", "split", "seeds", "weighted")},
             **{
-                name: table.plain(getattr(one.verdict, name))
+                name: table.plain(getattr(finding.verdict, name))
                 for name in ("answer", "reason", "p_distance", "p_intensity")
             },
-            "sentence": sentence(result, found, one),
+            "sentence": sentence(result, found, finding),
             "comparisons": [
                 {"level": c.level, "first": c.first, "second": c.second} | table.plain(c.ratio)
-                for c in one.verdict.comparisons
+                for c in finding.verdict.comparisons
             ],
         }
-        for one in found.findings
+        for finding in found.findings
     ]
-    whole = {
+    content = {
         "data": str(result.attrs.get("data_name", "")),
         "confidence": options.confidence,
         "flips_margin": options.flips,
@@ -413,4 +413,4 @@ def json_of(result: xr.DataTree, found: FairComparison, options: StatisticsConfi
         "notes": fitness.notes(result),
         **{name: table.records(table.of_frame(frame)) for name, frame in frames.items()},
     }
-    return table.document(whole)
+    return table.document(content)

@@ -123,10 +123,10 @@ def write_page(
 
 
 def _write_numbers(
-    result: xr.DataTree, found: dose_tables.FairComparison | None, options: StatisticsConfig, folder: Path
+    result: xr.DataTree, comparison: dose_tables.FairComparison | None, options: StatisticsConfig, folder: Path
 ) -> Path:
     path = folder / "tables" / places.SUMMARY
-    files.write_text(path, table.document(documents.main_numbers(result, options, found)))
+    files.write_text(path, table.document(documents.main_numbers(result, options, comparison)))
     return path
 
 
@@ -145,18 +145,18 @@ def _is_of_verdict(name: str) -> bool:
 
 
 def _write_verdict(
-    result: xr.DataTree, found: dose_tables.FairComparison, options: StatisticsConfig, folder: Path
+    result: xr.DataTree, comparison: dose_tables.FairComparison, options: StatisticsConfig, folder: Path
 ) -> list[Path]:
     doses, verdict, gauges = _VERDICT
-    texts = {doses: found.doses.to_csv(index=False), verdict: verdicts.document(result, found, options)}
-    if not found.gauges.empty:
-        texts[gauges] = verdicts.gauges(found, options)
+    texts = {doses: comparison.doses.to_csv(index=False), verdict: verdicts.document(result, comparison, options)}
+    if not comparison.gauges.empty:
+        texts[gauges] = verdicts.gauges(comparison, options)
     for name, text in texts.items():
         files.write_text(folder / "tables" / name, text)
     written = [folder / "tables" / name for name in texts]
-    written.append(_write_numbers(result, found, options, folder))
-    for site, suffix in _named(list(dict.fromkeys(one.site for one in found.findings))):
-        drawn = dose_figures.figure(found.at(site), options)
+    written.append(_write_numbers(result, comparison, options, folder))
+    for site, suffix in _named(list(dict.fromkeys(finding.site for finding in comparison.findings))):
+        drawn = dose_figures.figure(comparison.at(site), options)
         written += figures.save(drawn, folder / "figures", f"doses{suffix}")
     return written
 
@@ -196,12 +196,12 @@ def _title1(points: pd.DataFrame, site: str, suffix: str, remark: str) -> str | 
 def _further(points: pd.DataFrame, edits: Mapping[str, Traits], remark: str) -> Iterator[tuple[str, Figure]]:
     """The families that Figure 1 does not have, each in a panel of its own."""
     for site, suffix in _sites(points):
-        shown = points[(points.site == site) & (points.split == tables.main_split(points))]
-        shown = shown[~shown.family.isin(PAPER)]
-        if not shown.empty:
+        rows = points[(points.site == site) & (points.split == tables.main_split(points))]
+        rows = rows[~rows.family.isin(PAPER)]
+        if not rows.empty:
             yield (
                 f"figure1_further{suffix}",
-                pictures.further(shown, edits, title=_title1(points, site, suffix, remark)),
+                pictures.further(rows, edits, title=_title1(points, site, suffix, remark)),
             )
 
 
@@ -231,16 +231,16 @@ def plot(
         raise InputError(f"plot: expected a metric of the result, which are {listed}, got {metric!r}")
     points = tables.points(result, chosen) if metric == "accuracy" else metric_tables.points(result, chosen)
     site, split = site or str(points.site.iloc[0]), split or tables.main_split(points)
-    for name, wanted in (("site", site), ("split", split)):
-        if wanted not in set(points[name]):
+    for name, value in (("site", site), ("split", split)):
+        if value not in set(points[name]):
             raise InputError(
-                f"plot: expected a {name} of the result, {', '.join(points[name].unique())}, got {wanted!r}"
+                f"plot: expected a {name} of the result, {', '.join(points[name].unique())}, got {value!r}"
             )
-    shown = points[(points.site == site) & (points.split == split)]
+    rows = points[(points.site == site) & (points.split == split)]
     edits, title = results.families_of(result), f"{shortened(site, 30)}, {split} images"
     if metric == "accuracy":
-        return pictures.further(shown, edits, title=title)
-    return pictures.metric(shown[shown.metric == metric], told[metric], edits, title=title)
+        return pictures.further(rows, edits, title=title)
+    return pictures.metric(rows[rows.metric == metric], told[metric], edits, title=title)
 
 
 def _metrics(
@@ -248,11 +248,11 @@ def _metrics(
 ) -> Iterator[tuple[str, Figure]]:
     for site, suffix in _sites(points):
         split = tables.main_split(points)
-        shown = points[(points.site == site) & (points.split == split)]
+        rows = points[(points.site == site) & (points.split == split)]
         for name, of in told.items():
             where = "all sites" if site == targets.ALL else shortened(site, 30)
             title = f"{of.words} under edits of {where}, {split} images"
-            part = shown[shown.metric == name]
+            part = rows[rows.metric == name]
             yield f"metric_{name}{suffix}", pictures.metric(part, of, edits, title=title)
 
 
@@ -260,10 +260,10 @@ def _layers(reach: pd.DataFrame, options: StatisticsConfig) -> Iterator[tuple[st
     # A column an edit: those of the paper, since there is no room for all.
     reach = reach[reach.family.isin(PAPER)] if not reach.empty else reach
     if not reach.empty and reach.site.nunique() > 1:
-        shown = reach[reach.split == tables.main_split(reach)]
+        rows = reach[reach.split == tables.main_split(reach)]
         yield (
             "layers",
-            pictures.layers(shown, title=f"{summary.title(shown, options)}\n{summary.interval_words(shown, options)}"),
+            pictures.layers(rows, title=f"{summary.title(rows, options)}\n{summary.interval_words(rows, options)}"),
         )
 
 
@@ -271,12 +271,12 @@ def _pairs(pairs: list[breakdowns.Pair], options: StatisticsConfig) -> Iterator[
     for pair in pairs:
         for site, suffix in _sites(pair.points):
             split = tables.main_split(pair.points)
-            shown = pair.points[(pair.points.site == site) & (pair.points.split == split)]
+            rows = pair.points[(pair.points.site == site) & (pair.points.split == split)]
             title = f"{pair.first.capitalize()} and {pair.second} of {shortened(site, 30)}, {split} images"
-            title += "" if (shown.seeds > 1).any() else f"\n{tables.only(shown)}"
+            title += "" if (rows.seeds > 1).any() else f"\n{tables.only(rows)}"
             yield (
                 f"grid_{pair.first}_{pair.second}{suffix}",
-                pictures.heat_map(pair._replace(points=shown), options.margin, title=title),
+                pictures.heat_map(pair._replace(points=rows), options.margin, title=title),
             )
 
 
@@ -285,15 +285,15 @@ def _units(units: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
         return
     for site, suffix in _sites(units):
         split = tables.main_split(units)
-        shown = units[(units.site == site) & (units.split == split)]
-        seeds = shown.seed.nunique()
+        rows = units[(units.site == site) & (units.split == split)]
+        seeds = rows.seed.nunique()
         over = (
             f"Median of {counted(seeds, 'seed')} at each rank, band from least to most"
             if seeds > 1
-            else tables.only(shown)
+            else tables.only(rows)
         )
         title = f"Single units of {shortened(site, 30)}, {split} images\n{over}"
-        yield f"units{suffix}", profiles.units(shown, title=title)
+        yield f"units{suffix}", profiles.units(rows, title=title)
 
 
 def _stages(points: pd.DataFrame, reach: pd.DataFrame, options: StatisticsConfig) -> Iterator[tuple[str, Figure]]:
@@ -301,17 +301,17 @@ def _stages(points: pd.DataFrame, reach: pd.DataFrame, options: StatisticsConfig
     points, reach = (f if f.empty else f[f.family.isin(PAPER)] for f in (points, reach))
     for site, suffix in _sites(points):
         split = tables.main_split(points)
-        shown = points[(points.site == site) & (points.split == split)]
-        over = f"over the seeds that passed ({_span(shown.seeds)})" if (shown.of > 1).any() else ""
+        rows = points[(points.site == site) & (points.split == split)]
+        over = f"over the seeds that passed ({_span(rows.seeds)})" if (rows.of > 1).any() else ""
         of = f"of {'all sites' if site == targets.ALL else shortened(site, 30)} along training, {split} images"
-        low = "" if shown.at_chance.sum() == 0 else "; some are at chance, shown as they are"
-        title = f"Edits {of}\n{f'Means {over}' if over else tables.only(shown)}{low}"
-        yield f"snapshots{suffix}", profiles.snapshots(shown, title=title)
+        low = "" if rows.at_chance.sum() == 0 else "; some are at chance, shown as they are"
+        title = f"Edits {of}\n{f'Means {over}' if over else tables.only(rows)}{low}"
+        yield f"snapshots{suffix}", profiles.snapshots(rows, title=title)
         if not reach.empty:
-            shown = reach[(reach.site == site) & (reach.split == split)]
-            words = f"Medians {over}" if over else summary.interval_words(shown, options)
+            radii = reach[(reach.site == site) & (reach.split == split)]
+            words = f"Medians {over}" if over else summary.interval_words(radii, options)
             title = f"Where {percent(options.margin, 1)} points of accuracy are lost: edits {of}\n{words}{low}"
-            yield f"snapshots_tolerance{suffix}", profiles.radii_along_training(shown, title=title)
+            yield f"snapshots_tolerance{suffix}", profiles.radii_along_training(radii, title=title)
 
 
 def _span(values: pd.Series) -> str:

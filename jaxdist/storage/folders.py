@@ -64,7 +64,7 @@ def held(folder: Path, *, new: bool = False) -> Iterator[Path]:
     if new and _content(folder) and manifests.interrupted(folder) is None:
         raise InputError(f"{folder}: holds a result or a run already; choose another folder, or move it away")
     _refuse_unwritable(folder)
-    made = [p for p in (folder, *folder.parents) if not p.exists()]
+    created = [p for p in (folder, *folder.parents) if not p.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / LOCK_FILE, timeout=0)
     try:
@@ -76,11 +76,11 @@ def held(folder: Path, *, new: bool = False) -> Iterator[Path]:
             try:
                 yield folder
             finally:
-                if made and not _content(folder):
+                if created and not _content(folder):
                     for name in places.LOCKS:
                         (folder / name).unlink(missing_ok=True)
                     with contextlib.suppress(OSError):  # another run may have begun in a folder above
-                        for path in made:
+                        for path in created:
                             path.rmdir()
     except filelock.Timeout:
         raise InputError(
@@ -138,8 +138,8 @@ def save(
     with manifests.recording(folder, lambda name: anew and not manifests.is_basis(name), report_due=due):
         for name, params in (networks or {}).items():
             weights.save(params, weights_path(folder, name))
-        for name, kept in (passed or {}).items():
-            weights.save(kept._asdict(), passed_path(folder, name))
+        for name, snapshots in (passed or {}).items():
+            weights.save(snapshots._asdict(), passed_path(folder, name))
         # The result comes last: what is killed before it is done again. It carries the config that counts; the file
         # beside it is for people.
         files.write_text(folder / CONFIG_FILE, configs.to_toml(config))
@@ -162,7 +162,7 @@ def load_networks(config: Config, folder: Path, seeds: int | None = None) -> dic
 def load_passed(config: Config, folder: Path, seeds: int) -> dict[str, Params]:
     """Read the weights kept along training as `training.Passed` has them, of so many seeds; raises as above."""
     loaded = {name: weights.load(passed_path(folder, name)) for name in config.model.activations}
-    return {name: jax.tree.map(lambda leaf: leaf[:seeds], kept) for name, kept in loaded.items()}
+    return {name: jax.tree.map(lambda leaf: leaf[:seeds], snapshots) for name, snapshots in loaded.items()}
 
 
 def passed_path(folder: Path, network: str) -> Path:

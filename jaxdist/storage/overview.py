@@ -75,8 +75,8 @@ def runs(root: Path, sort: str = "date") -> list[Overview]:
     root = root.expanduser()
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give one that holds run folders, or make a run with 'jaxdist run'")
-    found = [read(folder) for folder in folders(root)]
-    return sorted(found, key=lambda one: (one.date if sort == "date" else "", one.folder))
+    overviews = [read(folder) for folder in folders(root)]
+    return sorted(overviews, key=lambda overview: (overview.date if sort == "date" else "", overview.folder))
 
 
 def folders(root: Path) -> Iterator[Path]:
@@ -91,30 +91,30 @@ def folders(root: Path) -> Iterator[Path]:
 
 def read(folder: Path) -> Overview:
     """What is known of one run folder; whatever is wrong with its files is said, not raised."""
-    one = _look(folder)
+    overview = _look(folder)
     # A run that goes on removes files meanwhile: what was missing is damage only if it is so at a second look.
-    return _look(folder) if (one.problem or "").startswith(FileNotFoundError.__name__) else one
+    return _look(folder) if (overview.problem or "").startswith(FileNotFoundError.__name__) else overview
 
 
 def _look(folder: Path) -> Overview:
-    one = Overview(str(folder))
+    overview = Overview(str(folder))
     result, noted = folder / places.RESULT, _noted(folder)
     try:
         if result.is_file():
-            one.date = _modified(result)
-            made = _read_result(result, one)
-            _read_summary(folder / "tables" / places.SUMMARY, made, one)
+            overview.date = _modified(result)
+            date = _read_result(result, overview)
+            _read_summary(folder / "tables" / places.SUMMARY, date, overview)
         else:
-            one.state = "unfinished"
+            overview.state = "unfinished"
         if noted.is_file():
-            one.date = _last_modified(noted.parent)
-            one.state, one.progress = "unfinished", _progress(noted, one)
+            overview.date = _last_modified(noted.parent)
+            overview.state, overview.progress = "unfinished", _progress(noted, overview)
         elif not result.is_file():  # killed while it saved, and begun again by the same command
-            _take_config(configs.load(folder / places.CONFIG, kept=True), one)
-            one.date = _modified(folder / places.CONFIG)
+            _take_config(configs.load(folder / places.CONFIG, kept=True), overview)
+            overview.date = _modified(folder / places.CONFIG)
     except (OSError, *DAMAGED) as error:
-        one.state, one.problem = "damaged", f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    return one
+        overview.state, overview.problem = "damaged", f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return overview
 
 
 def _noted(folder: Path) -> Path:
@@ -128,8 +128,8 @@ def _modified(path: Path) -> str:
 def _last_modified(folder: Path) -> str:
     """When anything in a folder was last written; a run that goes on removes files while they are looked at."""
     times = []
-    for path, below, here in os.walk(folder):
-        for name in (*below, *here):
+    for path, below, names in os.walk(folder):
+        for name in (*below, *names):
             with contextlib.suppress(FileNotFoundError):
                 times.append((Path(path) / name).stat().st_mtime)
     return _said(max(times)) if times else ""
@@ -139,13 +139,13 @@ def _said(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
 
 
-def _take_config(config: configs.Config, one: Overview) -> None:
-    one.data, one.seeds = config.data.name, config.train.seeds
-    one.steps = None if "train.steps" in one.unknown else config.train.steps
-    one.networks = {name: one.networks.get(name, Network()) for name in config.model.activations}
+def _take_config(config: configs.Config, overview: Overview) -> None:
+    overview.data, overview.seeds = config.data.name, config.train.seeds
+    overview.steps = None if "train.steps" in overview.unknown else config.train.steps
+    overview.networks = {name: overview.networks.get(name, Network()) for name in config.model.activations}
 
 
-def _read_result(path: Path, one: Overview) -> str:
+def _read_result(path: Path, overview: Overview) -> str:
     """Take what the result file says; returns when its last stage was made, as far as it says."""
     files.check_seal(path)
     with h5py.File(path) as file:
@@ -154,22 +154,22 @@ def _read_result(path: Path, one: Overview) -> str:
             raise InputError(f"expected a result of schema {SCHEMA}, got {schema or 'none'}")
         swept = [name for name in FAMILIES if name in file]
         swept += [name for name, group in file.items() if traits.is_told(group.attrs, name) and name not in swept]
-        one.state = "swept" if swept else "trained"
-        one.data = str(file.attrs.get("data_name", "")) or None
-        made = [json.loads(group.attrs.get("made", "{}")).get("at", "") for group in file.values() if _is_group(group)]
-        last = max(made, default="")
-        one.date = last or one.date
-        one.unknown = tuple(json.loads(file.attrs.get("origin", "{}")).get("unknown", ()))
+        overview.state = "swept" if swept else "trained"
+        overview.data = str(file.attrs.get("data_name", "")) or None
+        dates = [json.loads(group.attrs.get("made", "{}")).get("at", "") for group in file.values() if _is_group(group)]
+        last = max(dates, default="")
+        overview.date = last or overview.date
+        overview.unknown = tuple(json.loads(file.attrs.get("origin", "{}")).get("unknown", ()))
         if "config" in file.attrs:
             config = configs.from_toml(str(file.attrs["config"]), where=path.name, kept=True)
-            _take_config(config, one)
+            _take_config(config, overview)
         if "training" in file:
             group = file["training"]
             columns = {name: _last(group[name]) for name in ("train_accuracy", "test_accuracy") if name in group}
-            _take(group, columns, one)
+            _take(group, columns, overview)
         elif swept:
             group = file[swept[0]]
-            _take(group, _unedited_accuracies(group) if "unperturbed" in group else {}, one)
+            _take(group, _unedited_accuracies(group) if "unperturbed" in group else {}, overview)
     return last
 
 
@@ -194,39 +194,39 @@ def _is_group(item: object) -> bool:
     return isinstance(item, h5py.Group)
 
 
-def _take(group: h5py.Group, columns: dict[str, np.ndarray], one: Overview) -> None:
-    one.seeds = len(group["seed"])
+def _take(group: h5py.Group, columns: dict[str, np.ndarray], overview: Overview) -> None:
+    overview.seeds = len(group["seed"])
     for k, name in enumerate(group["network"].asstr()[...]):
-        network = one.networks.setdefault(str(name), Network())
+        network = overview.networks.setdefault(str(name), Network())
         for column, values in columns.items():
             if np.isfinite(values[k]):
                 setattr(network, column, float(values[k]))
 
 
-def _read_summary(path: Path, made: str, one: Overview) -> None:
+def _read_summary(path: Path, date: str, overview: Overview) -> None:
     """Take the answers, where the summary is of the same stage of the run as the result.
 
     It need not be there, so a broken one is as none: nothing of it is taken, and the run is not damaged.
     """
-    networks = copy.deepcopy(one.networks)
+    networks = copy.deepcopy(overview.networks)
     try:
         manifests.check(path)
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if known["made"] != made:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        if summary["made"] != date:
             return
-        margin = _number(known["margin"])
-        _take_answers(known, networks)
+        margin = _number(summary["margin"])
+        _take_answers(summary, networks)
     except (OSError, *DAMAGED):
         return
-    one.margin, one.networks = margin, networks
+    overview.margin, overview.networks = margin, networks
 
 
-def _take_answers(known: Mapping[str, Any], networks: dict[str, Network]) -> None:
-    for verdict in reversed(known["verdicts"]):  # of several sites, the first
+def _take_answers(summary: Mapping[str, Any], networks: dict[str, Network]) -> None:
+    for verdict in reversed(summary["verdicts"]):  # of several sites, the first
         if verdict["network"] in networks:
             networks[verdict["network"]].answer = None if verdict["answer"] is None else str(verdict["answer"])
     # As in the summary on the terminal, of train images where they were swept; of several sites, of the first.
-    ups = [row for row in known["tolerance"] if (row["family"], row["side"]) == ("offset", "above")]
+    ups = [row for row in summary["tolerance"] if (row["family"], row["side"]) == ("offset", "above")]
     split = "train" if any(row["split"] == "train" for row in ups) else "test"
     for row in reversed([row for row in ups if row["split"] == split]):
         if row["network"] in networks:
@@ -242,17 +242,17 @@ def _number(value: Any) -> float | None:
     raise ValueError(f"expected a finite number, got {value}")
 
 
-def _progress(noted: Path, one: Overview) -> dict[str, Any]:
+def _progress(noted: Path, overview: Overview) -> dict[str, Any]:
     """Where an unfinished run is: updates made of all networks, or sweeping, with the number of parts kept."""
     config = configs.from_dict(tomllib.loads(noted.read_text(encoding="utf-8"))["config"], where=noted.name, kept=True)
-    trained_before = one.seeds if one.networks else None
-    _take_config(config, one)
+    trained_before = overview.seeds if overview.networks else None
+    _take_config(config, overview)
     parts = len(list((noted.parent / "sweep").glob("*.npz")))
     done = 0
     for name in config.model.activations:
-        kept = (noted.parent / "training").glob(f"{name}-*/*")
-        done += min(max((int(path.name) for path in kept if path.name.isdecimal()), default=0), config.train.steps)
-    whole = config.train.steps * len(config.model.activations)
-    if parts or done == whole or trained_before == config.train.seeds:
+        states = (noted.parent / "training").glob(f"{name}-*/*")
+        done += min(max((int(path.name) for path in states if path.name.isdecimal()), default=0), config.train.steps)
+    total = config.train.steps * len(config.model.activations)
+    if parts or done == total or trained_before == config.train.seeds:
         return {"stage": "sweep", "done": parts, "of": None}
-    return {"stage": "train", "done": done, "of": whole}
+    return {"stage": "train", "done": done, "of": total}

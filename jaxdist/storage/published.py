@@ -79,12 +79,12 @@ def cells() -> tuple[Cell, ...]:
 @functools.cache
 def finals() -> tuple[Final, ...]:
     """Every cell of the table of trained networks."""
-    found = []
+    entries = []
     for name, quantities in _read()["baseline"].items():
         for quantity, printed in quantities.items():
             unit = 1 if quantity == "loss" else 100
-            found.append(Final(name.lower(), quantity, printed["mean"] / unit, printed["std"] / unit))
-    return tuple(found)
+            entries.append(Final(name.lower(), quantity, printed["mean"] / unit, printed["std"] / unit))
+    return tuple(entries)
 
 
 def rows(family: str) -> tuple[float, ...]:

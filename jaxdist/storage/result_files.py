@@ -56,15 +56,15 @@ def load(path: str | Path) -> xr.DataTree:
             list(file)
         with xr.open_datatree(path, engine="h5netcdf") as opened:
             result = opened.load()
-        found = np.ravel(result.attrs.get("schema", "none")).tolist()
+        schemas = np.ravel(result.attrs.get("schema", "none")).tolist()
     except (OSError, *DAMAGED) as error:
         raise InputError(
             f"{path}: not a readable result file ({type(error).__name__}: {error}); "
             "copy it again from where it is whole, or make the run again"
         ) from None
-    if found not in [[schema] for schema in READABLE]:
+    if schemas not in [[schema] for schema in READABLE]:
         raise InputError(
-            f"{path}: expected a result of schema {SCHEMA}, got {', '.join(map(str, found))}; "
+            f"{path}: expected a result of schema {SCHEMA}, got {', '.join(map(str, schemas))}; "
             "use the version of jaxdist that wrote it"
         )
     result.attrs["schema"] = SCHEMA  # what older ones have otherwise is told by their dimensions

@@ -149,10 +149,10 @@ class Store:
             return tuple(map(np.asarray, compute()))
         path = self._folder / "sweep" / f"{files.named(what)}.npz"
         if path.exists():
-            with _readable(path), path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-                if kept["of"].tobytes() != what.encode():
+            with _readable(path), path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                if archive["of"].tobytes() != what.encode():
                     raise ValueError("holds something else")
-                return tuple(kept[f"arr_{k}"] for k in range(len(kept.files) - 1))
+                return tuple(archive[f"arr_{k}"] for k in range(len(archive.files) - 1))
         arrays = tuple(map(np.asarray, compute()))
         with files.aside(path) as temporary:
             np.savez(temporary, *arrays, of=np.frombuffer(what.encode(), np.uint8))
@@ -204,9 +204,9 @@ def refuse_other(found: Config, wanted: Config, folder: Path, *, more_seeds: boo
     if more_seeds and wanted.train.seeds > found.train.seeds:
         del fields["train.seeds"]
     if fields:
-        shown = ", ".join(f"{key} {before}, not {after}" for key, (before, after) in fields.items())
+        text = ", ".join(f"{key} {before}, not {after}" for key, (before, after) in fields.items())
         way_out = "delete it" if folder.name == FOLDER else "give another folder with --out"
-        raise InputError(f"{folder}: holds a run with {shown}; give the same, or {way_out}")
+        raise InputError(f"{folder}: holds a run with {text}; give the same, or {way_out}")
 
 
 def differences(found: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:

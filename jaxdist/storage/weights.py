@@ -59,8 +59,8 @@ def load(path: Path) -> Params:
 
 def check(params: Params, expected: Mapping[str, Any], path: Path) -> None:
     """Raise `InputError` unless `params` has the structure, types and shapes of `expected`."""
-    found, wanted = (jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree) for tree in (params, expected))
-    if found != wanted:
+    shapes, needed = (jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree) for tree in (params, expected))
+    if shapes != needed:
         raise InputError(
-            f"{path}: expected weights {wanted}, got {found}; these are not weights for this run's data and layers"
+            f"{path}: expected weights {needed}, got {shapes}; these are not weights for this run's data and layers"
         )

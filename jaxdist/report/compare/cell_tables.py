@@ -49,7 +49,10 @@ def markdown(comparison: Comparison) -> str:
         "The drop is from the unedited row: it is free of differences in the accuracy that the networks were trained "
         "to, but not of what training does to the cost of an edit.",
         f"{verdict.verdict.capitalize()}: {verdict.words}.{of_drops}",
-        *(f"{one.field} is {one.a} here, {one.b} in the paper." for one in comparison.protocol),
+        *(
+            f"{difference.field} is {difference.a} here, {difference.b} in the paper."
+            for difference in comparison.protocol
+        ),
         *(f"Note: {note}." for note in comparison.notes),
     ]
     trained = frame[frame.table == "trained"]

@@ -63,8 +63,8 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """Of everything together: differ if anything does, agree if everything does, else not shown."""
-        found = {one.verdict for one in self.verdicts}
-        return next(verdict for verdict in ("differ", "cannot judge", "not shown", "agree") if verdict in found)
+        answers = {verdict.verdict for verdict in self.verdicts}
+        return next(verdict for verdict in ("differ", "cannot judge", "not shown", "agree") if verdict in answers)
 
     @property
     def exit_code(self) -> int:
@@ -78,8 +78,8 @@ class Comparison:
             "a": self.a,
             "b": self.b,
             "networks": self.relation,
-            "protocol_differences": [one._asdict() for one in self.protocol],
-            "verdicts": [one._asdict() for one in self.verdicts],
+            "protocol_differences": [difference._asdict() for difference in self.protocol],
+            "verdicts": [verdict._asdict() for verdict in self.verdicts],
             "verdict": self.verdict,
             "exit_code": self.exit_code,
             "notes": self.notes,
@@ -119,20 +119,20 @@ def compare(
     options = _options(first, chosen)
     pairs, notes = pairing.match(first, second)
     networks = (sides.networks(first), sides.networks(second))
-    pairs = {key: (first.finite(one), second.finite(other)) for key, (one, other) in pairs.items()}
+    pairs = {key: (first.finite(series), second.finite(other)) for key, (series, other) in pairs.items()}
     relation = sides.relate(first, second, *networks, weights)
     differences = protocol.between(first, second)
     notes = protocol.on_other_images(first, second) + sides.fitness_notes(first, second) + notes
     if relation.seeds:
         mine, theirs = relation.seeds
-        pairs = {key: (one.take(mine), other.take(theirs)) for key, (one, other) in pairs.items()}
+        pairs = {key: (series.take(mine), other.take(theirs)) for key, (series, other) in pairs.items()}
         networks = (_take(networks[0], mine), _take(networks[1], theirs))
     if relation.shared:
         points = counts.points(pairs)
         notes += _agreement(points, (first, second), networks, pairs, relation, differences, chosen.get("data.dir"))
         verdicts = counts.verdicts(points, images)
     else:
-        pairs = {key: (one.judged, other.judged) for key, (one, other) in pairs.items()}
+        pairs = {key: (series.judged, other.judged) for key, (series, other) in pairs.items()}
         points = means.points(pairs, options)
         verdicts = means.verdicts(points, options)
         notes += means.cautions(points)
@@ -144,7 +144,7 @@ def compare(
         protocol=differences,
         verdicts=verdicts,
         points=points,
-        curves=pairing.curves((one for one, _ in pairs.values()), options.confidence),
+        curves=pairing.curves((series for series, _ in pairs.values()), options.confidence),
         notes=notes,
         images=images,
         margin=options.margin,
@@ -170,7 +170,7 @@ def _with_published(side: Side, changes: Mapping[str, str]) -> Comparison:
         protocol=protocol.to_published(side),
         verdicts=[Verdict("the published tables", verdict, words)],
         points=cells,
-        curves=pairing.curves([one.judged for one in side.series().values()], options.confidence),
+        curves=pairing.curves([series.judged for series in side.series().values()], options.confidence),
         notes=protocol.on_other_images_than_published(side)
         + sides.fitness_notes(side)
         + ([f"not in this run, or at chance: {absent}"] if absent else []),
@@ -212,8 +212,8 @@ def _agreement(
         matching = counts.same_classes(both, networks, pairs, data_dir)
     except InputError as error:
         return [f"{what} ({error})"]
-    unknown = {key: np.full(one.correct.shape, np.nan) for key, (one, _) in pairs.items() if key not in matching}
-    known = matching | unknown
-    points["same_class"] = np.concatenate([known[key].reshape(-1) for key in pairs])
+    unknown = {key: np.full(series.correct.shape, np.nan) for key, (series, _) in pairs.items() if key not in matching}
+    agreements = matching | unknown
+    points["same_class"] = np.concatenate([agreements[key].reshape(-1) for key in pairs])
     skipped = list(dict.fromkeys(key[0] for key in unknown))
     return [f"{what} for {', '.join(skipped)}, which are not single affine edits of a site"] if skipped else []

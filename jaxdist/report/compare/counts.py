@@ -54,7 +54,7 @@ def points(pairs: Pairs) -> pd.DataFrame:
 
 def verdicts(points: pd.DataFrame, images: int) -> list[Verdict]:
     """Of each series: agree where no count differs by more than `images`."""
-    found = []
+    judgements = []
     for what, part in by_series(points):
         largest, total = part.difference.abs().max(), int(part.total.iloc[0])
         places = counted(part.fraction.nunique(), "point")
@@ -63,8 +63,8 @@ def verdicts(points: pd.DataFrame, images: int) -> list[Verdict]:
             words += f" of {counted(part.seed.nunique(), 'network')}"
         if "same_class" in part and part.same_class.notna().all():
             words += f"; same class for at least {100 * (part.same_class / part.total).min():.3f} %"
-        found.append(Verdict(what, "differ" if largest > images else "agree", words))
-    return found
+        judgements.append(Verdict(what, "differ" if largest > images else "agree", words))
+    return judgements
 
 
 def same_classes(
@@ -86,30 +86,30 @@ def same_classes(
     seeds = jax.tree.leaves(networks[0])[0].shape[0]
     inputs = [_inputs(side, other, data_dir, seeds) for side, other in (sides, sides[::-1])]
     grids = {key[0]: pair[0].fraction for key, pair in pairs.items()}
-    found: dict[Key, np.ndarray] = {}
+    agreements: dict[Key, np.ndarray] = {}
     targets = models.targets_of(sides[0].config)
     for network, target, split in dict.fromkeys(key[1:] for key in pairs):
         sites = targets.get(target, (target,))
         model = models.model_of(sides[0].config, network, None)
         edited = []
-        for side, of, known in zip(sides, networks, inputs, strict=True):
-            params = mlp.narrow(of[network], known.used)
+        for side, of, side_inputs in zip(sides, networks, inputs, strict=True):
+            params = mlp.narrow(of[network], side_inputs.used)
             how = side.config.ranges
             measured = ranges.measure(
                 model,
                 params,
-                known.splits["train"],
+                side_inputs.splits["train"],
                 sites,
                 measured_on=how.measured_on,
                 rule=rules.rule_of(how),
             )
-            made = {site: families.joined(measured[site], grids, side.config.sweep) for site in sites}
-            edited.append((params, made))
+            edits = {site: families.joined(measured[site], grids, side.config.sweep) for site in sites}
+            edited.append((params, edits))
         examples = (inputs[0].splits[split], inputs[1].splits[split])
         matching = ensemble_sweep.matches(model, edited[0], edited[1], examples)
-        for family, here in families.slices(grids).items():
-            found[family, network, target, split] = matching[:, here]
-    return found
+        for family, span in families.slices(grids).items():
+            agreements[family, network, target, split] = matching[:, span]
+    return agreements
 
 
 def _inputs(side: Side, other: Side, data_dir: str | None, seeds: int) -> Inputs:

@@ -29,7 +29,7 @@ def points(pairs: Pairs, options: StatisticsConfig) -> pd.DataFrame:
                 "seeds need two or more a side, without "
                 "those at chance (if both sides hold the same networks, say --weights shared)"
             )
-        found = equivalence.welch(a.accuracy, b.accuracy, margin=options.margin, confidence=options.confidence)
+        welch = equivalence.welch(a.accuracy, b.accuracy, margin=options.margin, confidence=options.confidence)
         frames.append(
             pd.DataFrame(
                 {
@@ -38,7 +38,7 @@ def points(pairs: Pairs, options: StatisticsConfig) -> pd.DataFrame:
                     "seeds": min(len(a.seeds), len(b.seeds)),
                     "a": a.accuracy.mean(axis=0),
                     "b": b.accuracy.mean(axis=0),
-                    **found._asdict(),
+                    **welch._asdict(),
                 }
             )
         )
@@ -57,7 +57,7 @@ def verdicts(points: pd.DataFrame, options: StatisticsConfig) -> list[Verdict]:
     "Agree" needs equivalence at every point, an intersection of tests that needs no correction (Berger & Hsu 1996);
     "differ" needs a point that is significantly different, corrected, and not equivalent.
     """
-    found = []
+    judgements = []
     for what, part in by_series(points):
         worst = part.iloc[int(part.difference.abs().to_numpy().argmax())]
         margin = counted(f"{100 * options.margin:g}", "point")
@@ -72,5 +72,5 @@ def verdicts(points: pd.DataFrame, options: StatisticsConfig) -> list[Verdict]:
             words += f"; a margin of {100 * part.smallest_margin.max():.1f} would pass"
         differs = (part.p_holm < 1 - options.confidence) & ~part.equivalent
         verdict = "agree" if part.equivalent.all() else "differ" if differs.any() else "not shown"
-        found.append(Verdict(what, verdict, words))
-    return found
+        judgements.append(Verdict(what, verdict, words))
+    return judgements

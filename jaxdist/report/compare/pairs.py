@@ -29,22 +29,22 @@ class Verdict(NamedTuple):
 def match(a: Side, b: Side) -> tuple[Pairs, list[str]]:
     """The series that both sides have, and what only one has, in words."""
     first, second = a.series(), b.series()
-    pairs = {key: (one, second[key]) for key, one in first.items() if key in second}
+    pairs = {key: (series, second[key]) for key, series in first.items() if key in second}
     if not pairs:
         raise InputError(
             f"{a.name} and {b.name} have no family, network, site and split in common; "
             f"one has {_words(first)}, the other {_words(second)}"
         )
     unlike: dict[str, int] = {}
-    for key, (one, other) in pairs.items():
-        apart = np.abs(one.fraction[:, None] - other.fraction) > 1e-9 * np.abs(other.fraction)
+    for key, (series, other) in pairs.items():
+        apart = np.abs(series.fraction[:, None] - other.fraction) > 1e-9 * np.abs(other.fraction)
         mine, theirs = np.nonzero(~apart)
         # Of two grids one may be coarser, as that of another version.
-        if len(mine) < min(len(one.fraction), len(other.fraction)):
+        if len(mine) < min(len(series.fraction), len(other.fraction)):
             raise InputError(f"{' '.join(key)}: {a.name} and {b.name} have unlike grids; sweep both at the same points")
-        if len(one.fraction) != len(other.fraction):
+        if len(series.fraction) != len(other.fraction):
             unlike[key[0]] = len(mine)
-            pairs[key] = one.at(mine), other.at(theirs)
+            pairs[key] = series.at(mine), other.at(theirs)
     notes = [
         f"{family}: unlike grids, compared at the {counted(count, 'point')} of both" for family, count in unlike.items()
     ]
@@ -69,8 +69,8 @@ def by_series(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def curves(series: Iterable[Series], confidence: float) -> pd.DataFrame:
     """Mean accuracy `a` over the seeds at every point, with its interval `low` to `high`, fractions."""
-    found = []
-    for one in series:
-        mean, low, high, _ = statistics.mean_interval(one.accuracy, confidence)
-        found.append(pd.DataFrame({**one.labels, "fraction": one.fraction, "a": mean, "low": low, "high": high}))
-    return pd.concat(found, ignore_index=True)
+    frames = []
+    for curve in series:
+        mean, low, high, _ = statistics.mean_interval(curve.accuracy, confidence)
+        frames.append(pd.DataFrame({**curve.labels, "fraction": curve.fraction, "a": mean, "low": low, "high": high}))
+    return pd.concat(frames, ignore_index=True)

@@ -77,8 +77,8 @@ def picture(points: pd.DataFrame, comparison: Comparison) -> Figure:
             above, below = axes[:, column]
             figures.frame(above, panel)
             above.set(xlabel="", title=f"({'ab'[column]}) {panel.title}")
-            shown = points[points.family.isin(panel.families)]
-            series = list(shown.groupby(["family", "network"], sort=False))
+            of_panel = points[points.family.isin(panel.families)]
+            series = list(of_panel.groupby(["family", "network"], sort=False))
             width = panel.limits[1] - panel.limits[0]
             if comparison.mode == "published":
                 # Rows stand at both ends.
@@ -175,13 +175,13 @@ def _legend(look: dict[str, figures.Look], points: pd.DataFrame) -> list[Line2D]
         Line2D(
             [],
             [],
-            color=one.colour,
-            marker=one.marker,
+            color=entry.colour,
+            marker=entry.marker,
             markerfacecolor="none",
-            markeredgecolor=one.colour,
-            label=one.label,
+            markeredgecolor=entry.colour,
+            label=entry.label,
         )
-        for one in look.values()
+        for entry in look.values()
     ]
     for family in (name for name in points.family.unique() if name in figures.DASHES):
         mark = _MARKS.get(str(family), "")

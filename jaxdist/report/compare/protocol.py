@@ -39,10 +39,10 @@ class Difference(NamedTuple):
 
 def between(a: Side, b: Side) -> list[Difference]:
     """What differs between two results' protocols; fields that a side does not know are said to be so."""
-    found = _fields(a.config, b.config, _unknown(a), _unknown(b))
+    differences = _fields(a.config, b.config, _unknown(a), _unknown(b))
     if other_images(a, b):
-        found.append(Difference("images (digest)", a.digest[:16], b.digest[:16]))
-    return found
+        differences.append(Difference("images (digest)", a.digest[:16], b.digest[:16]))
+    return differences
 
 
 def other_images(a: Side, b: Side) -> bool:
@@ -76,8 +76,10 @@ def to_published(a: Side) -> list[Difference]:
 
     Weights that this code draws on a CPU are no difference: they are of the same distribution.
     """
-    found = _fields(a.config, published.PROTOCOL, _unknown(a), ())
-    return [one for one in found if (one.field, one.a) != ("model.init", "paper_code")]
+    differences = _fields(a.config, published.PROTOCOL, _unknown(a), ())
+    return [
+        difference for difference in differences if (difference.field, difference.a) != ("model.init", "paper_code")
+    ]
 
 
 def _unknown(side: Side) -> tuple[str, ...]:
@@ -86,15 +88,15 @@ def _unknown(side: Side) -> tuple[str, ...]:
 
 
 def _fields(a: Config, b: Config, unknown_a: tuple[str, ...], unknown_b: tuple[str, ...]) -> list[Difference]:
-    found = []
+    differences = []
     for field in FIELDS:
         said = [
             "not known" if field in unknown else _say(config, field)
             for config, unknown in ((a, unknown_a), (b, unknown_b))
         ]
         if said[0] != said[1]:
-            found.append(Difference(field, *said))
-    return found
+            differences.append(Difference(field, *said))
+    return differences
 
 
 def _say(config: Config, field: str) -> str:

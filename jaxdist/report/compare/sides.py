@@ -61,7 +61,7 @@ class Side(NamedTuple):
     @property
     def words(self) -> str:
         """Name, networks and images, for a person."""
-        counts = {one.network: len(one.seeds) for one in self.series().values()}
+        counts = {series.network: len(series.seeds) for series in self.series().values()}
         networks = ", ".join(f"{count} x {network}" for network, count in counts.items())
         return f"{self.name}: {networks} on {self.config.data.name}"
 
@@ -80,9 +80,9 @@ def open_side(text: str) -> Side:
         raise InputError(f"{path}: holds no sweep to compare; make one with 'jaxdist sweep {path}'")
     origin = json.loads(result.attrs.get("origin", "{}"))
     folder = folders.of(path)
-    here = origin.get("kind") != "paper-result" and (folder / "weights").is_dir()
+    is_run = origin.get("kind") != "paper-result" and (folder / "weights").is_dir()
     name = path.resolve().parent.name if path.name == result_files.FILE else path.resolve().name
-    return Side(name, folder if here else None, result, results.config_of(result), origin)
+    return Side(name, folder if is_run else None, result, results.config_of(result), origin)
 
 
 def networks(side: Side) -> dict[str, Params]:
@@ -97,9 +97,9 @@ def networks(side: Side) -> dict[str, Params]:
     if side.folder:
         fit = ~np.isin(results.seeds_of(side.result), side.unfit)
         return jax.tree.map(lambda leaf: leaf[fit], folders.load_networks(side.config, side.folder))
-    found: dict[str, Params] = {}
+    by_activation: dict[str, Params] = {}
     models = side.origin.get("models")
-    counts = {one.network: len(one.seeds) for one in side.series().values()}
+    counts = {series.network: len(series.seeds) for series in side.series().values()}
     for name in side.config.model.activations if models else ():
         try:
             params = transfer.read(Path(str(models)), {"model.activations": name}).networks[name]
@@ -107,8 +107,8 @@ def networks(side: Side) -> dict[str, Params]:
             # Without readable networks the results are still there to compare.
             continue
         if len(params["dense0"]["weight"]) == counts.get(name):
-            found[name] = params
-    return found
+            by_activation[name] = params
+    return by_activation
 
 
 class Relation(NamedTuple):
@@ -195,7 +195,7 @@ def _common_seeds(first: dict[str, Params], second: dict[str, Params], both: lis
 
     places = {print_: s for s, print_ in enumerate(prints(second))}
     pairs = [(s, places[print_]) for s, print_ in enumerate(prints(first)) if print_ in places]
-    return [one for one, _ in pairs], [other for _, other in pairs]
+    return [position for position, _ in pairs], [other for _, other in pairs]
 
 
 class _Distance(NamedTuple):
@@ -211,14 +211,14 @@ def _distance(first: dict[str, Params], second: dict[str, Params], both: list[st
         leaves, others = (jax.tree_util.tree_leaves_with_path(of[network]) for of in (first, second))
         if [(key, leaf.shape) for key, leaf in leaves] != [(key, leaf.shape) for key, leaf in others]:
             return None
-        for (key, one), (_, other) in zip(leaves, others, strict=True):
-            apart = np.abs(np.asarray(one, np.float64) - np.asarray(other, np.float64))
-            square, norm = square + float((apart**2).sum()), norm + float((np.asarray(one, np.float64) ** 2).sum())
+        for (key, tensor), (_, other) in zip(leaves, others, strict=True):
+            apart = np.abs(np.asarray(tensor, np.float64) - np.asarray(other, np.float64))
+            square, norm = square + float((apart**2).sum()), norm + float((np.asarray(tensor, np.float64) ** 2).sum())
             equal, size = equal + int((apart == 0).sum()), size + apart.size
-            relative = float(np.linalg.norm(apart)) / max(float(np.linalg.norm(one)), 1e-30)
+            relative = float(np.linalg.norm(apart)) / max(float(np.linalg.norm(tensor)), 1e-30)
             if relative > worst:
                 seed, *index = (int(i) for i in np.unravel_index(apart.argmax(), apart.shape))
-                values = f"{one[(seed, *index)]:.6g} and {other[(seed, *index)]:.6g}"
+                values = f"{tensor[(seed, *index)]:.6g} and {other[(seed, *index)]:.6g}"
                 name = jax.tree_util.keystr(key, simple=True, separator=".")
                 count = f"{int((apart != 0).sum())} of {apart.size} in {network} {name}"
                 worst, where = relative, f"{count}, most at seed {seed} {index} ({values})"

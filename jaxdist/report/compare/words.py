@@ -64,14 +64,14 @@ def _of_cells(comparison: Comparison) -> str:
     judged = comparison.points[comparison.points.quantity != "loss"]
     apart = (judged.ours - judged.paper).to_numpy(float)
     at = int(np.abs(np.nan_to_num(apart)).argmax())
-    one = judged.iloc[at]
+    cell = judged.iloc[at]
     difference = counted(f"{100 * apart[at]:+.3g}", "point")
-    return f"{words}; most {one.table} {one.network} {one.label}, ours - paper {difference}"
+    return f"{words}; most {cell.table} {cell.network} {cell.label}, ours - paper {difference}"
 
 
 def _parts(comparison: Comparison) -> str:
     """How many series have the verdict, and the one of them that is farthest apart."""
-    there = {one.what for one in comparison.verdicts if one.verdict == comparison.verdict}
+    there = {verdict.what for verdict in comparison.verdicts if verdict.verdict == comparison.verdict}
     largest = {
         what: part.difference.iloc[int(part.difference.abs().to_numpy().argmax())]
         for what, part in by_series(comparison.points)

@@ -42,12 +42,12 @@ class Choices(NamedTuple):
 
     def meta(self, network: str, family: str | None = None, split: str | None = None) -> dict[str, int]:
         """What a trace is of; what it is not about is left out."""
-        found = {"network": list(self.networks).index(network)}
+        indices = {"network": list(self.networks).index(network)}
         if family is not None:
-            found["family"] = list(self.families).index(family)
+            indices["family"] = list(self.families).index(family)
         if split is not None:
-            found["split"] = list(self.splits).index(split)
-        return found
+            indices["split"] = list(self.splits).index(split)
+        return indices
 
     def all(self) -> list[Choice]:
         """The switches: of several splits the first is shown."""
@@ -80,31 +80,33 @@ def choices(points: pd.DataFrame, labels: Sequence[str], edits: Mapping[str, Tra
 def figure1(points: pd.DataFrame, known: Choices) -> Iterator[Chart]:
     """The two panels of the paper's Figure 1, of one site."""
     for panel in (figures.INTENSITY, figures.DISTANCE):
-        shown = points[points.family.isin(panel.families)]
-        if not shown.empty:
-            chart = _edited(shown, known, panel.title, panel.xlabel)
+        part = points[points.family.isin(panel.families)]
+        if not part.empty:
+            chart = _edited(part, known, panel.title, panel.xlabel)
             chart.figure.update_xaxes(range=panel.limits)
             yield chart
 
 
 def controls(points: pd.DataFrame, known: Choices) -> Iterator[Chart]:
     """A chart for each of the other families, of one site."""
-    for (family,), one in _parts(points[~points.family.isin(PAPER)], "family"):
-        chart = _edited(one, known, known.edits[family].words.capitalize(), "")
+    for (family,), part in _parts(points[~points.family.isin(PAPER)], "family"):
+        chart = _edited(part, known, known.edits[family].words.capitalize(), "")
         chart.figure.update_layout(height=230, margin={"b": 30})
-        ends = 100 * np.clip([one.fraction.min(), one.fraction.max()], -2, 3)  # some go on where nothing happens
+        ends = 100 * np.clip([part.fraction.min(), part.fraction.max()], -2, 3)  # some go on where nothing happens
         chart.figure.update_xaxes(ticksuffix=" %", nticks=5, tickangle=0, range=ends)
         yield chart
 
 
-def _edited(points: pd.DataFrame, known: Choices, title: str, xlabel: str) -> Chart:
+def _edited(points: pd.DataFrame, switches: Choices, title: str, xlabel: str) -> Chart:
     figure = _empty(xlabel.replace(" or ", "<br>or "), "Accuracy (%)")
-    for (label, family, split), one in _parts(points, "label", "family", "split"):
-        meta = known.meta(label, family, split)
-        name = f"{label}, {known.edits[family].words}, {split} images"
-        values = 100 * one[["accuracy", "low", "high"]].clip(0, 1)  # t intervals of few seeds may reach further
-        _curve(figure, 100 * one.fraction, values, name, "%", meta, known.networks[label], known.families[family])
-    of, by = _listed(points.label), _listed(known.edits[family].words for family in points.family.unique())
+    for (label, family, split), part in _parts(points, "label", "family", "split"):
+        meta = switches.meta(label, family, split)
+        name = f"{label}, {switches.edits[family].words}, {split} images"
+        values = 100 * part[["accuracy", "low", "high"]].clip(0, 1)  # t intervals of few seeds may reach further
+        _curve(
+            figure, 100 * part.fraction, values, name, "%", meta, switches.networks[label], switches.families[family]
+        )
+    of, by = _listed(points.label), _listed(switches.edits[family].words for family in points.family.unique())
     return Chart(title, f"Accuracy of {of} against the fraction of the edit: {by}.", figure)
 
 
@@ -120,9 +122,9 @@ def training(frames: Mapping[str, pd.DataFrame], known: Choices) -> Iterator[Cha
     ):
         figure = _empty("Step", f"{title} ({unit})" if unit else f"{title} (nats)")
         for label, frame in frames.items():
-            one = frame[frame.quantity == quantity]
-            values = one[["mean", "low", "high"]] * (100 if unit else 1)
-            _curve(figure, one.step, values, label, unit, known.meta(label), known.networks[label], "solid")
+            part = frame[frame.quantity == quantity]
+            values = part[["mean", "low", "high"]] * (100 if unit else 1)
+            _curve(figure, part.step, values, label, unit, known.meta(label), known.networks[label], "solid")
         if not unit:
             figure.update_yaxes(type="log")
         yield Chart(title, f"{title} against training step for {_listed(frames)}.", figure)
@@ -132,15 +134,15 @@ def radii(reach: pd.DataFrame, known: Choices, family: str, side: str) -> Chart:
     """Tolerance radii of one side of a family, a row a network and site, with their intervals."""
     figure = _empty("", "")
     several = reach.site.nunique() > 1
-    for (label, split), one in _parts(reach, "label", "split"):
-        end = 100 * one.grid_end.to_numpy()
-        median, low, high = (100 * one[name].to_numpy() for name in ("median", "low", "high"))
+    for (label, split), part in _parts(reach, "label", "split"):
+        end = 100 * part.grid_end.to_numpy()
+        median, low, high = (100 * part[name].to_numpy() for name in ("median", "low", "high"))
         censored = np.isinf(median)
         at = np.where(censored, end, median)
         beyond = f"triangle-{'left' if side == 'below' else 'right'}"
         figure.add_scatter(
             x=at,
-            y=[literal(site if several else label) for site in one.site],
+            y=[literal(site if several else label) for site in part.site],
             mode="markers",
             name=literal(label),
             marker={"color": known.networks[label], "size": 10, "symbol": np.where(censored, beyond, "circle")},
@@ -150,7 +152,7 @@ def radii(reach: pd.DataFrame, known: Choices, family: str, side: str) -> Chart:
                 "array": np.nan_to_num(np.where(np.isinf(high), end, high) - at),
                 "arrayminus": np.nan_to_num(at - np.where(np.isinf(low), end, low)),
             },
-            customdata=[[radius.middle, radius.ends or MISSING] for radius in map(radius_of, one.itertuples())],
+            customdata=[[radius.middle, radius.ends or MISSING] for radius in map(radius_of, part.itertuples())],
             hovertemplate=f"{literal(label)}, {split} images<br>%{{y}}: %{{customdata[0]}}"
             "<br>interval %{customdata[1]}<extra></extra>",
             meta=known.meta(label, family, split),
@@ -162,8 +164,8 @@ def radii(reach: pd.DataFrame, known: Choices, family: str, side: str) -> Chart:
     rows = list(dict.fromkeys(reach.site if several else reach.label))
     ticks = {"tickvals": list(map(literal, rows)), "ticktext": [literal(shortened(row, 24)) for row in rows]}
     figure.update_yaxes(type="category", automargin=True, autorange="reversed", showgrid=False, **ticks)
-    shown = reach[reach.split == known.splits[0]]
-    said = "; ".join(f"{row.label} {radius_of(row).middle}" for row in shown.itertuples())
+    of_split = reach[reach.split == known.splits[0]]
+    said = "; ".join(f"{row.label} {radius_of(row).middle}" for row in of_split.itertuples())
     edit = known.edits[family].outward(side)
     return Chart(edit.capitalize(), f"{edit}: {said}.", figure)
 
@@ -198,8 +200,8 @@ def doses(panel: dose_figures.Panel, label: str, known: Choices, margin: float, 
     figure.update_layout(height=440)
     figure.add_hline(y=100 * margin, line={"dash": "dot", "width": 1, "color": "#8a8a8a"})
     alt = f"Changed predictions against angular dose for {label}: {_listed(c.family for c in panel.curves)}."
-    shown = dict.fromkeys(curve.traits for curve in panel.curves)
-    key = [Key(dose_figures.line(one).label, _SCREEN.get(one.effect, COLOURS[5]), _dash(one)) for one in shown]
+    edits = dict.fromkeys(curve.traits for curve in panel.curves)
+    key = [Key(dose_figures.line(edit).label, _SCREEN.get(edit.effect, COLOURS[5]), _dash(edit)) for edit in edits]
     return Chart(f"{label}: what changes predictions at equal dose", alt, figure, key)
 
 
@@ -227,9 +229,9 @@ def _curve(
     """
     hidden = meta.get("split", 0) != 0
     at, (middle, low, high) = _plain(x), (_plain(values[column]) for column in values)
-    known = ~(np.isnan(low) | np.isnan(high))
-    if known.any():
-        around = np.concatenate([at[known], at[known][::-1]]), np.concatenate([high[known], low[known][::-1]])
+    banded = ~(np.isnan(low) | np.isnan(high))
+    if banded.any():
+        around = np.concatenate([at[banded], at[banded][::-1]]), np.concatenate([high[banded], low[banded][::-1]])
         figure.add_scatter(
             x=around[0],
             y=around[1],
@@ -245,7 +247,7 @@ def _curve(
     unit = f" {unit}" if unit else ""
     where = "at %{x:.4g} %" if "family" in meta else "step %{x}"
     said = f"{where if place is None else 'at dose %{customdata[2]:.3g}'}: <b>%{{y:.4g}}{unit}</b>"
-    if known.any():
+    if banded.any():
         said += f"<br>from %{{customdata[0]:.4g}}{unit} to %{{customdata[1]:.4g}}{unit}"
     figure.add_scatter(
         x=at,

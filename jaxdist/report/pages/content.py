@@ -42,13 +42,13 @@ def page(runs: Sequence[Run], options: StatisticsConfig) -> Page:
     flips = _of_all(runs, lambda result: tables.tolerance(result, options, "flips"))
     trained = _of_all(runs, _networks_trained)
     labels = [name for frame in (points, trained) if not frame.empty for name in frame.label]
-    known = charts.choices(points, list(dict.fromkeys(labels)), results.families_of(*(run.result for run in runs)))
+    choices = charts.choices(points, list(dict.fromkeys(labels)), results.families_of(*(run.result for run in runs)))
     compared = {run.name: dose_tables.compare(run.result, options) for run in runs if dosed.has_doses(run.result)}
     sections = [
-        *_edits(points, known),
-        *_doses(runs, compared, options, known),
-        *_radii(reach, flips, options, known),
-        *_training(runs, options, known),
+        *_edits(points, choices),
+        *_doses(runs, compared, options, choices),
+        *_radii(reach, flips, options, choices),
+        *_training(runs, options, choices),
         *_statistics(points, options, any("config" in run.result.attrs for run in runs)),
         *_paper(runs, options),
         *_dead(runs),
@@ -62,7 +62,7 @@ def page(runs: Sequence[Run], options: StatisticsConfig) -> Page:
     answer += [f"{name}: {note}." if len(runs) > 1 else f"{note}." for name, note in notes]
     if len({str(run.result.attrs.get("data_digest")) for run in runs}) > 1:
         answer.append("These runs are of different images, so that their numbers differ by more than the networks.")
-    return Page(title, "; ".join(map(_of, runs)), answer, known.all(), sections)
+    return Page(title, "; ".join(map(_of, runs)), answer, choices.all(), sections)
 
 
 def _untrained(run: Run, runs: Sequence[Run]) -> str:
@@ -74,8 +74,8 @@ def _untrained(run: Run, runs: Sequence[Run]) -> str:
 def _of(run: Run) -> str:
     """What a run is of."""
     sizes: dict[str, int] = {}
-    for one in every_series(run.result):
-        sizes.setdefault(one.network, len(one.seeds))
+    for series in every_series(run.result):
+        sizes.setdefault(series.network, len(series.seeds))
     networks = ", ".join(f"{count} x {network}" for network, count in sizes.items())
     return ": ".join(filter(None, [str(run.result.attrs.get("data_name", "")), networks]))
 
@@ -87,49 +87,49 @@ def label(run: Run, network: object, runs: Sequence[Run]) -> str:
 
 def _of_all(runs: Sequence[Run], frame: Callable[[xr.DataTree], pd.DataFrame]) -> pd.DataFrame:
     """The frames of all runs, with a column of labels."""
-    found = []
+    parts = []
     for run in runs:
-        one = frame(run.result)
-        if not one.empty:
-            found.append(one.assign(label=[label(run, network, runs) for network in one.network]))
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+        part = frame(run.result)
+        if not part.empty:
+            parts.append(part.assign(label=[label(run, network, runs) for network in part.network]))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def _answer(runs: Sequence[Run], compared: Compared, reach: pd.DataFrame, options: StatisticsConfig) -> Iterator[str]:
     """The verdict where there are doses, and how far each of the paper's edits goes."""
     for run in (run for run in runs if run.name in compared):
         said = verdicts.sentences(run.result, compared[run.name])
-        yield from (f"{run.name}: {one}" if len(runs) > 1 else one for one in said)
+        yield from (f"{run.name}: {sentence}" if len(runs) > 1 else sentence for sentence in said)
     if reach.empty:
         return
     split = tables.main_split(reach)
     margin = f"{percent(options.margin, 1)} points of {split} accuracy"
-    shown = reach[(reach.split == split) & reach.family.isin(PAPER)]
-    for (name, site), one in shown.groupby(["label", "site"], sort=False):
-        if one.seeds.max() == 0:
+    rows = reach[(reach.split == split) & reach.family.isin(PAPER)]
+    for (name, site), part in rows.groupby(["label", "site"], sort=False):
+        if part.seeds.max() == 0:
             continue  # the notes say why
-        far = [f"{r.edit} {radius_of(r).middle}" for r in one.itertuples()]
+        far = [f"{r.edit} {radius_of(r).middle}" for r in part.itertuples()]
         far = [words.replace("> ", "more than ").replace("< ", "less than ") for words in far]
         where = f"{name}, {site}" if reach.site.nunique() > 1 else name
-        of = f" (median of {counted(one.seeds.max(), 'seed')})" if one.seeds.max() > 1 else ""
+        of = f" (median of {counted(part.seeds.max(), 'seed')})" if part.seeds.max() > 1 else ""
         yield f"{where}{of} loses no more than {margin} until {', '.join(far)}.".replace(" %", "\u00a0%")
 
 
-def _edits(points: pd.DataFrame, known: Choices) -> Iterator[Section]:
+def _edits(points: pd.DataFrame, choices: Choices) -> Iterator[Section]:
     for site in [] if points.empty else points.site.unique():
-        here = points[points.site == site]
+        part = points[points.site == site]
         place = "all sites" if site == targets.ALL else site
         where = f" of {place}" if points.site.nunique() > 1 else ""
-        over = _over(here)
+        over = _over(part)
         said = (
             f"Means with their interval over {over}, of the values at {place}: intensity edits scale or clip what a "
             "unit gives, distance edits move where it is zero. Point at a line for its numbers."
         )
-        if ((here.over == "seeds") & (here.seeds == 2)).any():
+        if ((part.over == "seeds") & (part.seeds == 2)).any():
             said += f" {figures.TWO_SEEDS_BAND.capitalize()}."
-        if (here.family.isin(PAPER)).any():
-            yield Section(f"Accuracy under edits{where}", [said], charts=list(charts.figure1(here, known)))
-        others = list(charts.controls(here, known))
+        if (part.family.isin(PAPER)).any():
+            yield Section(f"Accuracy under edits{where}", [said], charts=list(charts.figure1(part, choices)))
+        others = list(charts.controls(part, choices))
         if others:
             yield Section(f"Accuracy under controls{where}", charts=others, small=True)
 
@@ -140,19 +140,19 @@ def _over(frame: pd.DataFrame) -> str:
     return " or ".join(words[over] for over in frame.over.unique())
 
 
-def _doses(runs: Sequence[Run], compared: Compared, options: StatisticsConfig, known: Choices) -> Iterator[Section]:
+def _doses(runs: Sequence[Run], compared: Compared, options: StatisticsConfig, choices: Choices) -> Iterator[Section]:
     for run in (run for run in runs if run.name in compared):
-        found = compared[run.name]
-        split = dosed.chosen_split(found.swept)
-        for site in dict.fromkeys(one.site for one in found.findings):
-            here = found.at(site)
-            several = max(len(one.series.seeds) for one in here.swept) > 1
+        comparison = compared[run.name]
+        split = dosed.chosen_split(comparison.swept)
+        for site in dict.fromkeys(finding.site for finding in comparison.findings):
+            at_site = comparison.at(site)
+            several = max(len(sweep.series.seeds) for sweep in at_site.swept) > 1
             over = "Medians over seeds, band from least to most" if several else "Of one seed"
             drawn = [
                 charts.doses(
-                    panel, label(run, panel.network, runs), known, options.flips, 1 / here.swept[0].series.total
+                    panel, label(run, panel.network, runs), choices, options.flips, 1 / at_site.swept[0].series.total
                 )
-                for panel in dose_figures.panels(here, options)
+                for panel in dose_figures.panels(at_site, options)
             ]
             yield Section(
                 f"At equal dose: {site}{f', {run.name}' if len(runs) > 1 else ''}",
@@ -162,16 +162,16 @@ def _doses(runs: Sequence[Run], compared: Compared, options: StatisticsConfig, k
                     f"{percent(options.flips, 1)} %."
                 ],
                 charts=drawn,
-                tables=[listings.costs(here.costs, options, split)],
+                tables=[listings.costs(at_site.costs, options, split)],
             )
 
 
-def _radii(reach: pd.DataFrame, flips: pd.DataFrame, options: StatisticsConfig, known: Choices) -> Iterator[Section]:
+def _radii(reach: pd.DataFrame, flips: pd.DataFrame, options: StatisticsConfig, choices: Choices) -> Iterator[Section]:
     if reach.empty:
         return
     drawn = [
-        charts.radii(one, known, str(family), str(side))
-        for (family, side), one in reach.groupby(["family", "side"], sort=False)
+        charts.radii(part, choices, str(family), str(side))
+        for (family, side), part in reach.groupby(["family", "side"], sort=False)
     ]
     level, over = percent(options.confidence, 0), _over(reach)
     said = (
@@ -187,7 +187,7 @@ def _radii(reach: pd.DataFrame, flips: pd.DataFrame, options: StatisticsConfig, 
     yield Section("How far an edit goes", [said], charts=drawn, tables=listed, small=True)
 
 
-def _training(runs: Sequence[Run], options: StatisticsConfig, known: Choices) -> Iterator[Section]:
+def _training(runs: Sequence[Run], options: StatisticsConfig, choices: Choices) -> Iterator[Section]:
     frames = {
         label(run, network, runs): _along(run.result["training"].to_dataset().sel(network=network))
         for run in runs
@@ -200,7 +200,7 @@ def _training(runs: Sequence[Run], options: StatisticsConfig, known: Choices) ->
         yield Section(
             "Training",
             ["Means over seeds, with a band from the least to the most." if several else "Of one seed."],
-            charts=list(charts.training(frames, known)),
+            charts=list(charts.training(frames, choices)),
             tables=[listings.training(finals)],
         )
 
@@ -215,22 +215,22 @@ def _along(group: xr.Dataset) -> pd.DataFrame:
     """Each quantity of a network along training, at as many steps as a curve shows."""
     parts = []
     for name in group.data_vars:
-        one = group[name].dropna("step", how="all")
-        if not one.sizes["step"]:
+        quantity = group[name].dropna("step", how="all")
+        if not quantity.sizes["step"]:
             continue
-        one = one.isel(step=charts.some(one.sizes["step"]))
-        ends = {"mean": one.mean("seed"), "low": one.min("seed"), "high": one.max("seed")}
+        quantity = quantity.isel(step=charts.some(quantity.sizes["step"]))
+        ends = {"mean": quantity.mean("seed"), "low": quantity.min("seed"), "high": quantity.max("seed")}
         values = {column: array.to_numpy() for column, array in ends.items()}
-        parts.append(pd.DataFrame({"quantity": str(name), "step": one.step.to_numpy(), **values}))
+        parts.append(pd.DataFrame({"quantity": str(name), "step": quantity.step.to_numpy(), **values}))
     return pd.concat(parts, ignore_index=True)
 
 
 def _statistics(points: pd.DataFrame, options: StatisticsConfig, experiment: bool) -> Iterator[Section]:
     if points.empty:
         return
-    shown = tables.at_paper_rows(points)
-    for (split, site), one in shown.groupby(["split", "site"], sort=False):
-        if (one.published_t.notna() | one.p_holm.notna()).any():
+    rows = tables.at_paper_rows(points)
+    for (split, site), part in rows.groupby(["split", "site"], sort=False):
+        if (part.published_t.notna() | part.p_holm.notna()).any():
             published = (
                 f"As published: each point against grid index {options.published_baseline_index} of its family. "
             )
@@ -241,9 +241,9 @@ def _statistics(points: pd.DataFrame, options: StatisticsConfig, experiment: boo
             )
             cautions = tables.cautions(points[(points.split == split) & (points.site == site)], "p")
             # The paper's analysis says nothing of a network that is not of its experiment.
-            out = tables.left_out_notes(one)
+            out = tables.left_out_notes(part)
             words += f" Tests and drops are without networks at chance: {'; '.join(out)}." if out else ""
-            both = [*([listings.published(one)] if experiment else []), listings.corrected(one)]
+            both = [*([listings.published(part)] if experiment else []), listings.corrected(part)]
             first = split == tables.main_split(points)
             yield Section(f"Statistics: {site}, {split} images", [words, *cautions], tables=both, open=bool(first))
 

@@ -60,10 +60,10 @@ def training(finals: pd.DataFrame) -> Table:
 
 def costs(frame: pd.DataFrame, options: StatisticsConfig, split: str) -> Table:
     """The dose that changes a share of predictions, an edit a row and a level a column."""
-    shown = frame[(frame.split == split) & (frame.gauge == "as_is")] if not frame.empty else frame
+    of_split = frame[(frame.split == split) & (frame.gauge == "as_is")] if not frame.empty else frame
     rows = []
-    for (network, _, _, edit), one in shown.groupby(["network", "family", "side", "edit"], sort=False):
-        by_level = {row.level: row for _, row in one.iterrows()}
+    for (network, _, _, edit), part in of_split.groupby(["network", "family", "side", "edit"], sort=False):
+        by_level = {row.level: row for _, row in part.iterrows()}
         cells = [verdicts.dose_of(by_level[level]) for level in LEVELS]
         rows.append([network, edit, *cells])
     level = percent(options.confidence, 0)
@@ -87,10 +87,10 @@ def paper(cells: pd.DataFrame) -> Table:
 def dead(frame: pd.DataFrame) -> Table:
     """Dead units over the seeds of each network and site."""
     rows = []
-    for (name, site), one in frame.groupby(["label", "site"], sort=False):
-        counts = one.dead[one.units > 0]
+    for (name, site), part in frame.groupby(["label", "site"], sort=False):
+        counts = part.dead[part.units > 0]
         ends, some = (counts.max(), counts.min()), (int((counts > 0).sum()), len(counts))
-        rows.append([name, site, int(one.units.max()), counts.mean(), ends, some])
+        rows.append([name, site, int(part.units.max()), counts.mean(), ends, some])
     columns = [*map(Column, ("network", "site", "units")), Column("mean dead", number)]
     columns += [Column("least to most", lambda ends: f"{ends[1]} to {ends[0]}"), Column("seeds with any", share)]
     return Table("Dead units", columns, rows)

@@ -34,8 +34,8 @@ class Chart(NamedTuple):
     @property
     def plot(self) -> dict[str, Any]:
         """Traces and layout as plain data."""
-        found: dict[str, Any] = json.loads(self.figure.to_json())
-        return found
+        data: dict[str, Any] = json.loads(self.figure.to_json())
+        return data
 
 
 class Picture(NamedTuple):

@@ -53,7 +53,7 @@ def sections(runs: Sequence[tuple[str, xr.DataTree, Path]]) -> Iterator[Section]
     """
     left, missing = MOST_BYTES, []
     for kind in KINDS:
-        found, changed = [], []
+        pictures, changed = [], []
         for name, folder in ((name, folder) for name, result, folder in runs if kind.there(result)):
             for path in sorted((folder / "figures").glob(f"{kind.start}*.png")):
                 if not manifests.is_own(folder, path):
@@ -70,9 +70,9 @@ def sections(runs: Sequence[tuple[str, xr.DataTree, Path]]) -> Iterator[Section]
                     continue
                 left -= path.stat().st_size
                 png = base64.b64encode(path.read_bytes()).decode("ascii")
-                found.append(Picture(words, f"{kind.title}: {words}", png))
-        if found or changed:
-            yield Section(kind.title, changed, pictures=found)
+                pictures.append(Picture(words, f"{kind.title}: {words}", png))
+        if pictures or changed:
+            yield Section(kind.title, changed, pictures=pictures)
     if missing:
         said = f"There was no room here for {', '.join(missing)}; they are in the folder figures of the run."
         yield Section("Further pictures", [said], open=False)

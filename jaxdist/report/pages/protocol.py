@@ -29,9 +29,9 @@ def sections(name: str, result: xr.DataTree, folder: Path) -> Iterator[Section]:
 
 def _command(result: xr.DataTree, folder: Path) -> str:
     folder = folder if folder.name else folder.resolve()
-    here = shlex.quote(str(folder))
+    path = shlex.quote(str(folder))
     if "origin" in result.attrs:
-        return f"jaxdist sweep {here}  # its networks were imported"
+        return f"jaxdist sweep {path}  # its networks were imported"
     return f"jaxdist run {shlex.quote(str(folder / 'config.toml'))} --out {shlex.quote(f'{folder}-again')}"
 
 
@@ -56,13 +56,13 @@ def _facts(result: xr.DataTree) -> Iterator[tuple[str, str]]:
     for stage, group in result.children.items():
         if "made" not in group.attrs:
             continue
-        made = json.loads(group.attrs["made"])
-        versions = [f"{package} {version}" for package, version in made.get("versions", {}).items()]
+        record = json.loads(group.attrs["made"])
+        versions = [f"{package} {version}" for package, version in record.get("versions", {}).items()]
         # Older results do not say all of it.
         words = [
-            str(made.get("at", "")),
-            f"{made['devices']} x {made['device']} ({made['platform']})" if "devices" in made else "",
-            f"Python {made['python']}" if "python" in made else "",
+            str(record.get("at", "")),
+            f"{record['devices']} x {record['device']} ({record['platform']})" if "devices" in record else "",
+            f"Python {record['python']}" if "python" in record else "",
             *versions,
         ]
         yield f"{stage} made", ", ".join(filter(None, words))

@@ -58,13 +58,13 @@ def read(path: Path) -> Checkpoint:
     """
     if path.is_file() and (wrong := _no_checkpoint(path)):
         raise InputError(f"{path}: {wrong}")
-    found = _read_safetensors(path) if path.suffix == ".safetensors" else _tensors_of(load_torch(path), path)
+    checkpoint = _read_safetensors(path) if path.suffix == ".safetensors" else _tensors_of(load_torch(path), path)
     manifests.check(path)  # it may be a run's own
-    for name, tensor in found.tensors.items():
+    for name, tensor in checkpoint.tensors.items():
         # A clip of infinity is the paper's way to say that nothing is clipped.
         if not (np.isfinite(tensor) | np.isposinf(tensor) & (name.rsplit(".")[-1] == "clip")).all():
             raise InputError(f"{path}: tensor {name!r} holds values that are not finite; train the network again")
-    return found
+    return checkpoint
 
 
 def load_torch(path: Path) -> Any:

@@ -138,10 +138,10 @@ def _leaves(module: StandIn, prefix: str, where: str, path: tuple[int, ...]) -> 
 
 
 def _members(module: StandIn, where: str) -> dict[str, StandIn]:
-    found = _attribute(module, "_modules", where)
-    if not all(isinstance(child, StandIn) for child in found.values()):
+    children = _attribute(module, "_modules", where)
+    if not all(isinstance(child, StandIn) for child in children.values()):
         raise InputError(f"{where}: holds something that is no module where one belongs; save model.state_dict()")
-    return {str(name): child for name, child in found.items()}
+    return {str(name): child for name, child in children.items()}
 
 
 def _tensors(module: StandIn, prefix: str, where: str) -> Iterator[tuple[str, Any]]:
@@ -152,7 +152,7 @@ def _tensors(module: StandIn, prefix: str, where: str) -> Iterator[tuple[str, An
 
 
 def _attribute(module: StandIn, name: str, where: str) -> Mapping[Any, Any]:
-    found = vars(module).get(name, {})
-    if not isinstance(found, Mapping):
-        raise InputError(f"{where}: a module's {name} is a {type(found).__name__}; save model.state_dict() instead")
-    return found
+    attribute = vars(module).get(name, {})
+    if not isinstance(attribute, Mapping):
+        raise InputError(f"{where}: a module's {name} is a {type(attribute).__name__}; save model.state_dict() instead")
+    return attribute

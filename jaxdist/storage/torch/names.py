@@ -148,13 +148,13 @@ def _read(part: str) -> _Part:
         elif word not in _PLAIN:
             read.words.append(word)
             read.others.append(word)
-            whole = word.isdecimal()
-            if whole:
+            integer = word.isdecimal()
+            if integer:
                 read.numbers.append(word)
                 if before not in _SEEDS:
                     read.bare.append(word)
             # Numbers with letters behind them, such as 1e-3, are not a seed's.
-            harmless = not joined[end] if whole else word in _SEEDS | _LABELS | _COUNTERS | _SCORES | _OF
+            harmless = not joined[end] if integer else word in _SEEDS | _LABELS | _COUNTERS | _SCORES | _OF
             read = read._replace(clear=read.clear and harmless)
         before, k = tokens[end - 1], end
     return read

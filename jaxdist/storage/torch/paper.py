@@ -39,14 +39,14 @@ def tree_root(path: Path) -> Path | None:
 
 def checkpoints_of(models: Path) -> dict[str, dict[int, Path]]:
     """Every trained network's file, by activation and run number; runs without a file are left out."""
-    found: dict[str, dict[int, Path]] = {}
+    by_network: dict[str, dict[int, Path]] = {}
     for model, network in NETWORKS.items():
         runs = [folder for folder in (models / model).glob("*") if folder.name.isdigit()]
         files = {int(run.name): run / f"{model}.pt" for run in sorted(runs, key=lambda run: (int(run.name), run.name))}
         files = {number: file for number, file in files.items() if file.is_file()}
         if files:
-            found[network] = files
-    return found
+            by_network[network] = files
+    return by_network
 
 
 def protocol(models: Path) -> tuple[Config, tuple[str, ...]]:
@@ -169,12 +169,12 @@ def _family(
 def _numbers(run: Mapping[str, Any], key: str, where: str) -> np.ndarray:
     """One of a run's lists as a vector of finite numbers."""
     try:
-        found = np.asarray(run[key], np.float64)
+        numbers = np.asarray(run[key], np.float64)
     except (KeyError, TypeError, ValueError, RuntimeError):
         raise InputError(f"{where}: expected a list of numbers '{key}'") from None
-    if found.ndim != 1 or not found.size or not np.isfinite(found).all():
-        raise InputError(f"{where}: expected a list of finite numbers '{key}', got shape {found.shape}")
-    return found
+    if numbers.ndim != 1 or not numbers.size or not np.isfinite(numbers).all():
+        raise InputError(f"{where}: expected a list of finite numbers '{key}', got shape {numbers.shape}")
+    return numbers
 
 
 def read_json(path: Path) -> dict[str, Any]:

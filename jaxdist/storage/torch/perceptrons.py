@@ -99,14 +99,14 @@ def network_of(
     refuse_other_layers(network, where)
     params = from_tensors(tensors, where, layers=layers, certain=certain)
     last = f"dense{len(params) - 1}"
-    kept = forms.get(network).layers(len(params))[-1][0].parameters
+    kinds = forms.get(network).layers(len(params))[-1][0].parameters
     for kind, leaf in params[last].items():
-        if kind not in kept and leaf.any():
+        if kind not in kinds and leaf.any():
             raise InputError(
                 f"{where}: its last layer has a {kind}, which a network '{network}' has not; import it under a name "
                 "that has one"
             )
-    return params | {last: {kind: params[last][kind] for kind in kept}}
+    return params | {last: {kind: params[last][kind] for kind in kinds}}
 
 
 def stack(networks: list[Params]) -> Params:

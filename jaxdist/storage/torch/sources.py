@@ -137,13 +137,13 @@ def _by_network(places: Mapping[Path, Path], *, numbered: bool) -> dict[str, dic
 
 def _exported(path: Path, order: tuple[str, ...]) -> dict[str, dict[int, Path]]:
     """Files ``<activation>/<seed>.<suffix>``; where a seed has two, the safetensors one, which needs no torch."""
-    found: dict[str, dict[int, Path]] = {}
+    numbered_files: dict[str, dict[int, Path]] = {}
     for name in dict.fromkeys((*order, *forms.names())):
         there = [file for file in _by_preference(path / forms.get(name).name) if file.stem.isdigit()]
         by_seed = {int(file.stem): file for file in there}
         if by_seed:
-            found[name] = dict(sorted(by_seed.items()))
-    return found
+            numbered_files[name] = dict(sorted(by_seed.items()))
+    return numbered_files
 
 
 def _below(path: Path) -> list[Path]:

@@ -135,34 +135,34 @@ def read(
     """Read networks and their protocol; writes nothing. Raises as `import_run` does, but for the images."""
     paths = [Path(each).expanduser() for each in ([path] if isinstance(path, str | Path) else path)]
     named = tuple(name for name in changes.get("model.activations", "").split(",") if name)
-    found = sources.locate(paths)
-    by_network, base = found.by_network, found.config
+    layout = sources.locate(paths)
+    by_network, base = layout.by_network, layout.config
     if named and "" not in by_network:
         by_network = _chosen(by_network, named)
     if not by_network:
         raise InputError(
-            f"{found.where}: holds no networks{' of ' + ', '.join(named) if named else ''}; expected the paper's tree "
+            f"{layout.where}: holds no networks{' of ' + ', '.join(named) if named else ''}; expected the paper's tree "
             "(models/PerturbationReLU/0/PerturbationReLU.pt), an exported run (relu/0.pt), or a file a seed (a.pt)"
         )
-    seeds = _common_seeds(by_network, found.where)
+    seeds = _common_seeds(by_network, layout.where)
     stacked: dict[str, Params] = {}
     notes: list[str] = []
     for name, by_seed in by_network.items():
-        read_from = _read(by_seed, found.base)
+        read_from = _read(by_seed, layout.base)
         if not as_seeds:
-            lineage.check_places(read_from, found.where)
+            lineage.check_places(read_from, layout.where)
         network, params = _network(name, read_from, named, layers)
-        lineage.check_weights(read_from, params, found.where, as_seeds=as_seeds)
+        lineage.check_weights(read_from, params, layout.where, as_seeds=as_seeds)
         stacked[network] = params
         notes += [note for note in map(_without_bias, read_from) if note]
     shapes = {name: _shapes(params) for name, params in stacked.items()}
     if len(set(shapes.values())) > 1 or len(next(iter(stacked.values()))) < 2:
-        raise InputError(f"{found.where}: expected networks of one shape, with a hidden layer at least, got {shapes}")
-    metrics, absent = _metrics(by_network, base.train.steps) if found.models else ({}, [])
+        raise InputError(f"{layout.where}: expected networks of one shape, with a hidden layer at least, got {shapes}")
+    metrics, absent = _metrics(by_network, base.train.steps) if layout.models else ({}, [])
     notes += absent
-    if found.left_out:
-        notes.append(f"not read, as they hold no network: {', '.join(file.name for file in found.left_out)}")
-    if found.unknown and not found.models and "data.normalisation" not in changes:
+    if layout.left_out:
+        notes.append(f"not read, as they hold no network: {', '.join(file.name for file in layout.left_out)}")
+    if layout.unknown and not layout.models and "data.normalisation" not in changes:
         notes = [*notes, UNSCALED]
     hidden = perceptrons.hidden_of(next(iter(stacked.values())))
     count = len(next(iter(stacked.values()))["dense0"]["weight"])
@@ -173,16 +173,16 @@ def read(
     )
     config = configs.override(config, {key: value for key, value in changes.items() if key != "model.activations"})
     digests = {
-        str(file.absolute().relative_to(found.base.absolute())): hashlib.sha256(file.read_bytes()).hexdigest()
+        str(file.absolute().relative_to(layout.base.absolute())): hashlib.sha256(file.read_bytes()).hexdigest()
         for by_seed in by_network.values()
         for file in by_seed.values()
     }
     origin = {
-        "kind": found.kind,
-        "path": str(paths[0].absolute() if len(paths) == 1 else found.base),
-        "models": str(found.models.absolute()) if found.models else None,
+        "kind": layout.kind,
+        "path": str(paths[0].absolute() if len(paths) == 1 else layout.base),
+        "models": str(layout.models.absolute()) if layout.models else None,
         "sha256": digests,
-        "unknown": found.unknown,
+        "unknown": layout.unknown,
         "notes": notes,
         "layers": list(layers),
     }
@@ -218,8 +218,8 @@ def export_run(run: Path, out: Path) -> list[Path]:
         for network, params in networks.items():
             (folder / network).mkdir()
             for s, seed in enumerate(seeds):
-                one = {layer: {kind: leaf[s] for kind, leaf in leaves.items()} for layer, leaves in params.items()}
-                tensors = perceptrons.to_tensors(one)
+                of_seed = {layer: {kind: leaf[s] for kind, leaf in leaves.items()} for layer, leaves in params.items()}
+                tensors = perceptrons.to_tensors(of_seed)
                 stem = folder / network / str(seed)
                 torch.save({name: torch.from_numpy(tensor.copy()) for name, tensor in tensors.items()}, f"{stem}.pt")
                 Path(f"{stem}.safetensors").write_bytes(to_safetensors(tensors))
@@ -326,12 +326,12 @@ def _metrics(by_network: Mapping[str, Mapping[int, Path]], steps: int) -> tuple[
     absent = [source for each in sources.values() for source in each if not source.is_file()]
     if absent:
         return {}, [f"without training curves, since {absent[0]} is missing"]
-    found = {name: [paper.metrics(source) for source in each] for name, each in sources.items()}
-    for name, each in found.items():
-        for one, source in zip(each, sources[name], strict=True):
-            if len(one.loss) != steps + 1:
+    runs = {name: [paper.metrics(source) for source in each] for name, each in sources.items()}
+    for name, each in runs.items():
+        for run, source in zip(each, sources[name], strict=True):
+            if len(run.loss) != steps + 1:
                 raise InputError(
                     f"{source}: expected {counted(steps + 1, 'entry', 'entries')}, one a step and one before, "
-                    f"got {len(one.loss)}"
+                    f"got {len(run.loss)}"
                 )
-    return {name: Metrics(*(np.stack(e, axis=-1) for e in zip(*each, strict=True))) for name, each in found.items()}, []
+    return {name: Metrics(*(np.stack(e, axis=-1) for e in zip(*each, strict=True))) for name, each in runs.items()}, []
