@@ -48,7 +48,7 @@ def keep() -> None:
     Each kind of machine and version of jaxlib has a folder of its own, with a list of what is in it. What is not as it
     is listed is removed first, since JAX would run whatever has a program's name. Nothing is kept where JAX has been
     told where to keep programs, or to keep none, where the folder cannot be used or others can write it, and on
-    machines whose programs JAX does not take back (https://github.com/jax-ml/jax/issues/38445).
+    machines whose programs JAX does not take back, or not without complaint (https://github.com/jax-ml/jax/issues/38445).
     """
     settings = jax.config.values
     if settings["jax_compilation_cache_dir"] is not None or not settings["jax_enable_compilation_cache"]:
@@ -169,9 +169,10 @@ def _remove(path: Path) -> None:
 
 
 def _takes_back() -> bool | None:
-    """Whether JAX takes back what it keeps on this machine, tried in a process whose lines nobody sees.
+    """Whether JAX takes back what it keeps on this machine, and silently, tried in a process whose lines nobody sees.
 
-    None where that process did not come to its end.
+    Some versions take a program back and print lines of errors about it: that it was compiled for another machine. None
+    where that process did not come to its end.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
     with tempfile.TemporaryDirectory() as place:
@@ -188,4 +189,6 @@ def _takes_back() -> bool | None:
             )
         except subprocess.TimeoutExpired:
             return None
-    return {0: True, _REJECTS: False}.get(done.returncode)
+    if done.returncode == 0:
+        return not done.stderr.strip()
+    return False if done.returncode == _REJECTS else None
