@@ -1,4 +1,4 @@
-"""The parser, put together from the modules of the commands."""
+"""The parser, put together from the records of the commands."""
 
 from __future__ import annotations
 
@@ -6,29 +6,12 @@ import argparse
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
-from jaxdist.cli.commands import (
-    compare,
-    data,
-    export_torch,
-    gallery,
-    import_torch,
-    plan,
-    report,
-    run,
-    schema,
-    sweep,
-    train,
-    verdict,
-)
-from jaxdist.cli.commands import list as list_
+from jaxdist.cli import preparing, pytorch, reporting, running
+from jaxdist.cli.command import Command, Examples
 from jaxdist.cli.options import Parser
 from jaxdist.errors import InputError, nearest
 from jaxdist.version import __version__
-
-Examples = tuple[tuple[str, str], ...]
-"""Commands as a user would type them, and what each is for."""
 
 DESCRIPTION = "Do neural networks read their activations as intensity or as distance?"
 EXAMPLES: Examples = (
@@ -39,48 +22,21 @@ EXAMPLES: Examples = (
     ("jaxdist list", "what is in the folder runs, and how far it is"),
 )
 
-
-class Command(Protocol):
-    """A command's module; its constants are properties here, hence in capitals."""
-
-    __name__: str
-
-    @property
-    def HELP(self) -> str: ...  # noqa: N802
-
-    @property
-    def USAGE(self) -> str: ...  # noqa: N802
-
-    @property
-    def EXAMPLES(self) -> Examples: ...  # noqa: N802
-
-    def add(self, parser: Parser) -> None:
-        """Add the command's options."""
-
-    def command(self, options: argparse.Namespace) -> int | None:
-        """Do it; returns the exit code, None for 0."""
-
-
 COMMANDS: tuple[Command, ...] = (
-    run,
-    train,
-    plan,
-    sweep,
-    report,
-    verdict,
-    list_,
-    import_torch,
-    export_torch,
-    compare,
-    gallery,
-    data,
-    schema,
+    running.RUN,
+    running.TRAIN,
+    running.PLAN,
+    running.SWEEP,
+    reporting.REPORT,
+    reporting.VERDICT,
+    reporting.LIST,
+    pytorch.IMPORT_TORCH,
+    pytorch.EXPORT_TORCH,
+    reporting.COMPARE,
+    reporting.GALLERY,
+    preparing.DATA,
+    preparing.SCHEMA,
 )
-
-
-def name_of(command: Command) -> str:
-    """What a user types for a command."""
-    return command.__name__.rpartition(".")[2].replace("_", "-")
 
 
 def build() -> Parser:
@@ -99,20 +55,20 @@ def _built() -> tuple[Parser, Mapping[str, Parser]]:
         epilog=_epilog(EXAMPLES),
     )
     parser.add_argument("--version", action="version", version=f"jaxdist {__version__}")
-    commands = parser.add_subparsers(dest="name", metavar="COMMAND", help=argparse.SUPPRESS, parser_class=Parser)
-    for module in COMMANDS:
-        added: Parser = commands.add_parser(
-            name_of(module),
-            prog=f"jaxdist {name_of(module)}",
-            usage=f"jaxdist {name_of(module)} {module.USAGE}",
-            description=module.HELP,
+    subparsers = parser.add_subparsers(dest="name", metavar="COMMAND", help=argparse.SUPPRESS, parser_class=Parser)
+    for command in COMMANDS:
+        added: Parser = subparsers.add_parser(
+            command.name,
+            prog=f"jaxdist {command.name}",
+            usage=f"jaxdist {command.name} {command.usage}",
+            description=command.help,
             formatter_class=_Help,
             allow_abbrev=False,
-            epilog=_epilog(module.EXAMPLES),
+            epilog=_epilog(command.examples),
         )
-        added.set_defaults(command=module.command)
-        module.add(added)
-    return parser, commands.choices
+        added.set_defaults(command=command.run)
+        command.add(added)
+    return parser, subparsers.choices
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -132,8 +88,8 @@ def _short_help(_: argparse.Namespace) -> None:
 
 
 def _commands() -> str:
-    width = max(len(name_of(module)) for module in COMMANDS)
-    return "\n".join(f"  {name_of(module):{width}}  {module.HELP}" for module in COMMANDS)
+    width = max(len(command.name) for command in COMMANDS)
+    return "\n".join(f"  {command.name:{width}}  {command.help}" for command in COMMANDS)
 
 
 class _Help(argparse.HelpFormatter):

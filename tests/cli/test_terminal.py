@@ -238,7 +238,7 @@ class TestPipe:
         assert " ".join(line.strip() for line in lines) == f"jaxdist: {message}".strip()
 
 
-EXAMPLES = [command for each in (parser, *parser.COMMANDS) for command, _ in each.EXAMPLES]
+EXAMPLES = [typed for examples in (parser.EXAMPLES, *(c.examples for c in parser.COMMANDS)) for typed, _ in examples]
 
 
 class TestHelp:
@@ -252,17 +252,17 @@ class TestHelp:
                 options.config = ROOT / options.config
             cli_options.config_of(options)
 
-    @pytest.mark.parametrize("module", parser.COMMANDS, ids=parser.name_of)
-    def test_every_command_ends_with_its_examples_and_fits(self, module, capsys, monkeypatch):
+    @pytest.mark.parametrize("command", parser.COMMANDS, ids=lambda command: command.name)
+    def test_every_command_ends_with_its_examples_and_fits(self, command, capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", "80")
         with pytest.raises(SystemExit) as ended:
-            cli.main([parser.name_of(module), "--help"])
+            cli.main([command.name, "--help"])
         assert ended.value.code == 0
         text = capsys.readouterr().out
         assert wide(text) <= 80
         *_, last = text.split("examples:\n")
         assert 2 <= sum(line.startswith("  jaxdist ") for line in last.splitlines()) <= 3
-        assert all(command in last for command, _ in module.EXAMPLES)
+        assert all(typed in last for typed, _ in command.examples)
 
     def test_alone_it_says_what_there_is(self, capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", "80")
@@ -270,4 +270,4 @@ class TestHelp:
         text = capsys.readouterr().out
         assert wide(text) <= 80
         assert len(text.splitlines()) <= 24
-        assert all(f"\n  {parser.name_of(module)} " in text for module in parser.COMMANDS)
+        assert all(f"\n  {command.name} " in text for command in parser.COMMANDS)

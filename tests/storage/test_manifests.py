@@ -359,7 +359,7 @@ def test_a_probe_and_a_comparison_list_what_they_write(run, tmp_path, monkeypatc
     probe(apply, params, train=(x, np.arange(40) % 3), out=tmp_path / "own", **options)
     assert set(manifests.read(tmp_path / "own").files) == names(tmp_path / "own") - {places.MANIFEST}
     monkeypatch.setattr(saving.pictures, "write", lambda _, folder: [files.write_text(folder / "run-test.svg", "-")])
-    monkeypatch.setattr("jaxdist.cli.commands.compare._said", lambda *_: "")
+    monkeypatch.setattr("jaxdist.cli.reporting._where_pictures_are", lambda *_: "")
     assert cli.main(["compare", str(run), str(run), "-q"]) == 0
     assert "comparisons/run-test.svg" in manifests.read(run).files
     fewer(run)

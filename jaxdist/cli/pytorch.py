@@ -1,4 +1,4 @@
-"""``jaxdist import-torch``: a run folder of networks trained in PyTorch."""
+"""Commands that exchange networks with PyTorch."""
 
 from __future__ import annotations
 
@@ -7,22 +7,12 @@ import json
 from pathlib import Path
 
 from jaxdist import config as configs
+from jaxdist.cli.command import Command
 from jaxdist.cli.options import Parser, add_fields, changes, truth
-
-HELP = "make a run folder of networks trained in PyTorch"
-USAGE = "PATH [PATH ...] --out FOLDER [OPTIONS]"
-EXAMPLES = (
-    ("jaxdist import-torch results --out runs/theirs", "the paper's result tree"),
-    ("jaxdist import-torch mine.pt --model.activations relu --out runs/mine", "a state_dict of one's own"),
-    (
-        "jaxdist import-torch a.pt b.pt --model.activations relu --out runs/two",
-        "a seed each; or a folder of such files",
-    ),
-)
+from jaxdist.formatting import counted
 
 
-def add(parser: Parser) -> None:
-    """Its options."""
+def _add_import_torch(parser: Parser) -> None:
     parser.add_argument(
         "paths",
         metavar="PATH",
@@ -47,8 +37,8 @@ def add(parser: Parser) -> None:
     add_fields(parser, ("data.", "model.activations", "ranges.", "sweep.", "statistics.", "compute."))
 
 
-def command(options: argparse.Namespace) -> None:
-    """Import, and say what comes next."""
+def import_torch(options: argparse.Namespace) -> None:
+    """Make a run folder of networks trained in PyTorch, and say what comes next."""
     from jaxdist.storage import import_run
 
     result = import_run(
@@ -71,3 +61,46 @@ def command(options: argparse.Namespace) -> None:
         if not config.data.dir:
             absent = f"{config.data.name} is not prepared here, so add --data.dir FOLDER"
         print(f"how often they are right unedited is found out then; {absent}")
+
+
+IMPORT_TORCH = Command(
+    "import-torch",
+    help="make a run folder of networks trained in PyTorch",
+    usage="PATH [PATH ...] --out FOLDER [OPTIONS]",
+    examples=(
+        ("jaxdist import-torch results --out runs/theirs", "the paper's result tree"),
+        ("jaxdist import-torch mine.pt --model.activations relu --out runs/mine", "a state_dict of one's own"),
+        (
+            "jaxdist import-torch a.pt b.pt --model.activations relu --out runs/two",
+            "a seed each; or a folder of such files",
+        ),
+    ),
+    add=_add_import_torch,
+    run=import_torch,
+)
+
+
+def _add_export_torch(parser: Parser) -> None:
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--out", type=Path, required=True, help="new folder to write to")
+
+
+def export_torch(options: argparse.Namespace) -> None:
+    """Write the networks of a run for PyTorch, and say how many files."""
+    from jaxdist.storage import export_run
+
+    written = export_run(options.run, options.out)
+    print(f"{counted(len(written), 'file')} in {options.out}")
+
+
+EXPORT_TORCH = Command(
+    "export-torch",
+    help="write the networks of a run as state_dicts and safetensors",
+    usage="RUN --out FOLDER",
+    examples=(
+        ("jaxdist export-torch runs/paper --out for-torch", "state_dicts and safetensors of every seed"),
+        ("jaxdist import-torch for-torch --out runs/again", "and back"),
+    ),
+    add=_add_export_torch,
+    run=export_torch,
+)

@@ -1,0 +1,231 @@
+"""Commands that show what was found: of a run, of two side by side, of all below a folder; and the paper's diagrams."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from jaxdist.cli import output
+from jaxdist.cli.command import Command
+from jaxdist.cli.listing import listed
+from jaxdist.cli.options import Parser, add_fields, add_output, changes, count, experiment, fraction, given
+from jaxdist.errors import InputError
+from jaxdist.formatting import counted
+from jaxdist.report import table
+
+
+def _add_report(parser: Parser) -> None:
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder; several for one page of all")
+    parser.add_argument(
+        "--out", dest="page_folder", type=Path, metavar="FOLDER", help="of several runs: folder for the page"
+    )
+    add_output(parser)
+    add_fields(parser, ("statistics.",))
+
+
+def report(options: argparse.Namespace) -> None:
+    """Write what a run folder shows, and say what was found; of several, write the page."""
+    several = len(options.runs) > 1
+    if several != (options.page_folder is not None):
+        raise InputError(
+            "several runs make a page of their own; say where by --out FOLDER"
+            if several
+            else "--out: is for the page of several runs; that of one lies in its folder"
+        )
+    experiment()
+    from jaxdist.experiment import finished
+    from jaxdist.storage import folders
+    from jaxdist.sweep import results
+
+    if several:
+        page = finished.report_folders(options.runs, options.page_folder, changes(options))
+        output.write_json(options, lambda: table.document({"page": str(page)}))
+        output.say(options, f"{counted(len(options.runs), 'run')} are over each other in {page}")
+        return
+    (run,) = options.runs
+    result = finished.report_folder(run, changes(options))
+    output.summarise(options, result, results.options_of(result).statistics, folders.of(run))
+
+
+REPORT = Command(
+    "report",
+    help="write tables, figures and page of a run, or a page of several",
+    usage="RUN [RUN ...] [OPTIONS]",
+    examples=(
+        ("jaxdist report runs/mine", "tables, figures, report.html and the summary"),
+        ("jaxdist report runs/a runs/b --out compared", "both over each other in compared/report.html"),
+        ("jaxdist report runs/mine --statistics.margin 0.02", "where two points of accuracy are lost"),
+    ),
+    add=_add_report,
+    run=report,
+)
+
+
+def _add_verdict(parser: Parser) -> None:
+    parser.add_argument("run", type=Path, help="run folder, swept with --sweep.dose true")
+    parser.add_argument(
+        "--margin",
+        type=fraction,
+        metavar="SHARE",
+        help="share of changed predictions that matters, kept for later reports [statistics.flips]",
+    )
+    parser.add_argument("--site", metavar="NAME", help="print one site only [all]")
+    add_output(parser, any_name=True)
+
+
+def verdict(options: argparse.Namespace) -> None:
+    """Compare a run's edits at equal dose, and say whether its networks read distance or intensity."""
+    experiment()
+    from jaxdist.experiment import finished
+    from jaxdist.report import verdicts
+    from jaxdist.storage import folders
+
+    result, found, statistics = finished.verdict_folder(options.run, options.margin)
+
+    if options.site is not None:
+        found = found.at(options.site)
+    if output.answers(options):
+        output.say(options, verdicts.rendered(result, found, statistics))
+    output.write_json(options, lambda: verdicts.json_of(result, found, statistics))
+    output.say(options, f"tables/verdict.md, tables/doses.csv and figures/doses are in {options.run}")
+    output.say_left(options, folders.of(options.run))
+
+
+VERDICT = Command(
+    "verdict",
+    help="say whether networks read distance or intensity, at equal dose",
+    usage="RUN [OPTIONS]",
+    examples=(
+        ("jaxdist verdict runs/comparison", "a sentence a network, and tables"),
+        ("jaxdist verdict runs/comparison --margin 0.02", "what matters is 2 % of changed predictions"),
+        ("jaxdist verdict runs/comparison --json verdict.json", "all numbers into a file too"),
+    ),
+    add=_add_verdict,
+    run=verdict,
+)
+
+
+def _add_compare(parser: Parser) -> None:
+    parser.add_argument("a", metavar="A", help="run folder, result file, the paper's result file, or 'published'")
+    parser.add_argument("b", metavar="B", help="the same")
+    parser.add_argument(
+        "--weights",
+        choices=["auto", "shared", "independent"],
+        default="auto",
+        help="are the networks the same? [auto: by their weights]",
+    )
+    parser.add_argument("--images", type=count, help="images by which shared networks' counts may differ [2]")
+    parser.add_argument(
+        "--pictures", type=Path, metavar="FOLDER", help="folder for pictures and tables [comparisons/ in the run]"
+    )
+    add_output(parser, any_name=True)
+    add_fields(parser, ("data.dir", "statistics."))
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Compare two results, and answer in words and by the exit code."""
+    experiment()
+    from jaxdist.report import compare as comparing
+
+    found = comparing.compare(
+        options.a, options.b, weights=options.weights, changes=changes(options), **given(options, "images")
+    )
+    if output.answers(options):
+        output.say(options, comparing.rendered(found))
+    output.write_json(options, found.to_json)
+    pictures = options.pictures or (found.folder or Path()) / "comparisons"
+    where = ""
+    try:
+        where = _where_pictures_are(comparing.save(found, pictures), pictures)
+    except (OSError, InputError) as error:
+        # The exit code is the answer to the question asked, with or without a picture of it.
+        output.complain(f"not everything could be written to {pictures} ({error}); choose a folder with --pictures")
+    output.say(options, comparing.conclusion(found) + where)
+    return found.exit_code
+
+
+def _where_pictures_are(written: Sequence[Path], folder: Path) -> str:
+    """Where the picture is, or the folder of several files; of a picture's formats, the one that opens anywhere."""
+    images = [path for path in written if path.suffix == ".png"]
+    tables = [path.name for path in written if path.suffix == ".md"]
+    if len(images) == 1 and not tables:
+        return f" The picture is {images[0]}"
+    return f" The {' and '.join(['pictures', *tables])} are in {folder}"
+
+
+COMPARE = Command(
+    "compare",
+    help="say whether two runs, or a run and the paper, agree",
+    usage="A B [OPTIONS]",
+    examples=(
+        ("jaxdist compare runs/mine runs/again", "two runs, by what they have in common"),
+        ("jaxdist compare runs/paper published", "a run and the paper's published tables"),
+        ("jaxdist compare runs/mine runs/again --quiet", "only the exit code: 0 agree, 1 not, 2 cannot be compared"),
+    ),
+    add=_add_compare,
+    run=compare,
+)
+
+
+def _add_list(parser: Parser) -> None:
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("runs"), help="folder of run folders [runs]")
+    parser.add_argument("--sort", choices=["date", "name"], default="date", help="date: the newest last [date]")
+    add_output(parser)
+
+
+def list_(options: argparse.Namespace) -> None:
+    """Look for the runs below a folder, and print the table of them with their main numbers."""
+    from jaxdist.storage import overview
+
+    found = overview.runs(options.folder, options.sort)
+    document = {"folder": str(options.folder), "runs": [dataclasses.asdict(one) for one in found]}
+    output.write_json(options, lambda: table.document(document))
+    if not output.answers(options):
+        return
+    if found:
+        Console().print(table.terminal(listed(found, options.folder.expanduser()), Console().width))
+    else:
+        output.say(options, f"no runs in {options.folder}; 'jaxdist run' makes one")
+
+
+LIST = Command(
+    "list",
+    help="list the runs below a folder with their main numbers",
+    usage="[FOLDER] [OPTIONS]",
+    examples=(
+        ("jaxdist list", "the runs in the folder runs, the newest last"),
+        ("jaxdist list experiments --sort name", "those of another folder, by name"),
+        ("jaxdist list --json", "everything that is known of them, for a script"),
+    ),
+    add=_add_list,
+    run=list_,
+)
+
+
+def _add_gallery(parser: Parser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("gallery"), help="folder to write to [gallery]")
+
+
+def gallery(options: argparse.Namespace) -> None:
+    """Draw the diagrams of the paper's Figures 2 and 3, and say how many."""
+    from jaxdist.report import gallery as diagrams
+
+    written = diagrams.write(options.out.expanduser())
+    print(f"{counted(len(written), 'picture')} in {options.out}")
+
+
+GALLERY = Command(
+    "gallery",
+    help="draw the feature-space diagrams of the paper's Figures 2 and 3",
+    usage="[--out FOLDER]",
+    examples=(
+        ("jaxdist gallery", "into the folder gallery"),
+        ("jaxdist gallery --out figures", "into another"),
+    ),
+    add=_add_gallery,
+    run=gallery,
+)
