@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 def listed(runs: Sequence[Overview], root: Path) -> table.Table:
     """A row a run, with a line a network in it."""
-    margins = {one.margin for one in runs if one.margin is not None}
+    margins = {run.margin for run in runs if run.margin is not None}
     points = f"{percent(margins.pop(), 1)} points" if len(margins) == 1 else "its margin"
     columns = [
-        table.Column("run", take=lambda one: _name(one, root), least=14),
+        table.Column("run", take=lambda run: _name(run, root), least=14),
         table.Column("data\nseeds × steps", take=_data, least=13),
-        table.Column("state\ndate", take=lambda one: [*filter(None, [one.state, one.far, one.date[:10]])], least=10),
-        table.Column("network", take=lambda one: [*one.networks], least=8),
+        table.Column("state\ndate", take=lambda run: [*filter(None, [run.state, run.far, run.date[:10]])], least=10),
+        table.Column("network", take=lambda run: [*run.networks], least=8),
         table.Column("train", percent, _of_each(lambda network: network.train_accuracy), 5),
         table.Column("test", percent, _of_each(lambda network: network.test_accuracy), 5),
         table.Column("verdict,\noffset to", percent, _of_each(_answer), 9),
@@ -32,17 +32,17 @@ def listed(runs: Sequence[Overview], root: Path) -> table.Table:
 
 
 def _of_each(take: Callable[[Network], Any]) -> Callable[[Overview], list[Any]]:
-    return lambda one: [take(network) for network in one.networks.values()]
+    return lambda run: [take(network) for network in run.networks.values()]
 
 
-def _name(one: Overview, root: Path) -> str:
-    folder = Path(one.folder)
+def _name(run: Overview, root: Path) -> str:
+    folder = Path(run.folder)
     return folder.resolve().name if folder == root else str(folder.relative_to(root))
 
 
-def _data(one: Overview) -> list[str]:
-    steps = "imported" if "train.steps" in one.unknown else MISSING if one.steps is None else one.steps
-    return [one.data or "", f"{one.seeds} × {steps}" if one.seeds else ""]
+def _data(run: Overview) -> list[str]:
+    steps = "imported" if "train.steps" in run.unknown else MISSING if run.steps is None else run.steps
+    return [run.data or "", f"{run.seeds} × {steps}" if run.seeds else ""]
 
 
 def _answer(network: Network) -> Any:

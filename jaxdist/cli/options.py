@@ -135,8 +135,8 @@ def config_of(options: argparse.Namespace) -> Config:
 
 def experiment(options: argparse.Namespace | None = None) -> ModuleType:
     """Import what computes, with all cores in use and other processes met; late, so that mistakes answer at once."""
-    known: Mapping[str, Any] = vars(options) if options else {}
-    cluster = hosts.cluster({n: known[key] for n in hosts.HELP if (key := f"distributed.{n}") in known})
+    values: Mapping[str, Any] = vars(options) if options else {}
+    cluster = hosts.cluster({n: values[key] for n in hosts.HELP if (key := f"distributed.{n}") in values})
     from jaxdist.compute import devices, programs
     from jaxdist.experiment import running
 

@@ -123,4 +123,5 @@ def _unknown(argument: str, command: str | None, parsers: Mapping[str, Parser]) 
         return f"'{argument}': one argument too many for '{command}'; see 'jaxdist {command} --help'"
     if any(name in parser.options for parser in parsers.values()):
         return f"{name}: cannot be given to '{command}'; see 'jaxdist {command} --help' for what can"
-    return f"unknown option '{name}'{nearest(name, [one for one in parsers[command].options if one.startswith('--')])}"
+    long = [option for option in parsers[command].options if option.startswith("--")]
+    return f"unknown option '{name}'{nearest(name, long)}"

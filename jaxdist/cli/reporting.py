@@ -84,13 +84,13 @@ def verdict(options: argparse.Namespace) -> None:
     from jaxdist.report import verdicts
     from jaxdist.storage import folders
 
-    result, found, statistics = finished.verdict_folder(options.run, options.margin)
+    result, comparison, statistics = finished.verdict_folder(options.run, options.margin)
 
     if options.site is not None:
-        found = found.at(options.site)
+        comparison = comparison.at(options.site)
     if output.answers(options):
-        output.say(options, verdicts.rendered(result, found, statistics))
-    output.write_json(options, lambda: verdicts.json_of(result, found, statistics))
+        output.say(options, verdicts.rendered(result, comparison, statistics))
+    output.write_json(options, lambda: verdicts.json_of(result, comparison, statistics))
     output.say(options, f"tables/verdict.md, tables/doses.csv and figures/doses are in {options.run}")
     output.say_left(options, folders.of(options.run))
 
@@ -131,21 +131,21 @@ def compare(options: argparse.Namespace) -> int:
     experiment()
     from jaxdist.report import compare as comparing
 
-    found = comparing.compare(
+    comparison = comparing.compare(
         options.a, options.b, weights=options.weights, changes=changes(options), **given(options, "images")
     )
     if output.answers(options):
-        output.say(options, comparing.rendered(found))
-    output.write_json(options, found.to_json)
-    pictures = options.pictures or (found.folder or Path()) / "comparisons"
+        output.say(options, comparing.rendered(comparison))
+    output.write_json(options, comparison.to_json)
+    pictures = options.pictures or (comparison.folder or Path()) / "comparisons"
     where = ""
     try:
-        where = _where_pictures_are(comparing.save(found, pictures), pictures)
+        where = _where_pictures_are(comparing.save(comparison, pictures), pictures)
     except (OSError, InputError) as error:
         # The exit code is the answer to the question asked, with or without a picture of it.
         output.complain(f"not everything could be written to {pictures} ({error}); choose a folder with --pictures")
-    output.say(options, comparing.conclusion(found) + where)
-    return found.exit_code
+    output.say(options, comparing.conclusion(comparison) + where)
+    return comparison.exit_code
 
 
 def _where_pictures_are(written: Sequence[Path], folder: Path) -> str:
@@ -181,13 +181,13 @@ def list_(options: argparse.Namespace) -> None:
     """Look for the runs below a folder, and print the table of them with their main numbers."""
     from jaxdist.storage import overview
 
-    found = overview.runs(options.folder, options.sort)
-    document = {"folder": str(options.folder), "runs": [dataclasses.asdict(one) for one in found]}
+    runs = overview.runs(options.folder, options.sort)
+    document = {"folder": str(options.folder), "runs": [dataclasses.asdict(run) for run in runs]}
     output.write_json(options, lambda: table.document(document))
     if not output.answers(options):
         return
-    if found:
-        Console().print(table.terminal(listed(found, options.folder.expanduser()), Console().width))
+    if runs:
+        Console().print(table.terminal(listed(runs, options.folder.expanduser()), Console().width))
     else:
         output.say(options, f"no runs in {options.folder}; 'jaxdist run' makes one")
 
