@@ -41,9 +41,9 @@ maximum_signature_line_length = 100
 
 OTHERS = (
     "jax|jaxlib|jaxtyping|flax|linen|nnx|optax|numpy|np|xarray|xr|pandas|pd|matplotlib|rich|collections|pathlib"
-    "|contextlib"
+    "|contextlib|pydantic|annotated_types"
 )
-INNER = "blocks|waves|moments|sensitivity|data|progress|probes|units|unedited|site_programs"
+INNER = "fields|blocks|waves|moments|sensitivity|data|progress|probes|units|unedited|site_programs"
 TYPE_VARIABLES = "SomeEdit|T"
 nitpick_ignore_regex = [
     # Other projects' pages, and Python's, could only be linked to with a network at hand.
@@ -53,6 +53,8 @@ nitpick_ignore_regex = [
     # Packages' public names, which have their entries where they are defined.
     ("py:.*", r"(jaxdist\.)?(compute|data|networks|perturbations|sweep|storage|analysis|report|experiment)\.\w+"),
     ("py:class", TYPE_VARIABLES),
+    # Types of options, which the reference has in words.
+    ("py:class", r"Annotated.*|Integer|Number|Text|Truth|Many|Distinct|Names|Ge|Gt|Lt|[\d.]+"),
     # The axes of a shape with a single one, which look like a name.
     ("py:class", "[SPNDHCTKn]"),
 ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import html
 import importlib
 import pkgutil
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -49,6 +51,16 @@ def test_packages_import_only_from_floors_below():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 kept, 0 broken" in done.stdout
+
+
+def test_the_picture_of_the_imports_shows_those_that_there_are():
+    """Else draw it again: ``python docs/draw_imports.py``."""
+    pytest.importorskip("grimp", reason="grimp comes with import-linter, in the extra 'dev'")
+    drawing = runpy.run_path(str(ROOT / "docs" / "draw_imports.py"))
+    arrows, order = drawing["imports"](), drawing["floors"]()
+    assert html.escape(drawing["written"](arrows)) in drawing["PICTURE"].read_text(encoding="utf-8")
+    assert len(arrows) > 40
+    assert all(order.index(start) < order.index(end) for start, end in arrows)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
