@@ -53,12 +53,18 @@ class ModelConfig:
         "tanh, sigmoid, sine, identity; relu2, relu_l2, relu2_neg, relu_l2_neg, and these of abs",
     )
     hidden: Many[Annotated[Integer, Ge(1)]] = option((128,), "hidden units of each layer")
-    init: Literal["pytorch", "paper_code", "lecun_normal", "he_normal", "glorot_uniform"] = option(
+    init: Literal["pytorch", "paper_code", "paper_cuda", "lecun_normal", "he_normal", "glorot_uniform"] | Call = option(
         "pytorch",
         "pytorch: weights and biases U(-1/sqrt(fan_in), 1/sqrt(fan_in)); paper_code: of these the very ones that the "
-        "paper's code draws on a CPU for its 20 relu and 20 abs networks, whatever train.seed; the others have zero "
-        "biases",
+        "paper's code draws on a CPU for its 20 relu and 20 abs networks, whatever train.seed; paper_cuda: those that "
+        'it draws on an A100 and most other GPUs, {name = "paper_cuda", blocks = 276}: on a GPU that holds so many '
+        "blocks of 256 threads; the others have zero biases",
     )
+
+    @property
+    def from_paper(self) -> bool:
+        """Whether initial weights are drawn from the seed of the paper's code, whatever ``train.seed``."""
+        return isinstance(self.init, Call) or self.init in ("paper_code", "paper_cuda")
 
 
 @fields.options(section="train")

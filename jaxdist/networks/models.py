@@ -31,22 +31,23 @@ def check(config: Config) -> None:
     """Raise `InputError` for networks that cannot be made, or an optimiser that cannot train them."""
     for name in config.model.activations:
         forms.get(name)
-    if config.model.init == "paper_code":
-        paper_weights.check(config.model.activations, config.model.hidden, config.train.seeds)
+    if config.model.from_paper:
+        paper_weights.check(config.model.init, config.model.activations, config.model.hidden, config.train.seeds)
     optimizers.optimizer(config.train.optimizer, config.train.learning_rate)
 
 
 def initial(config: Config, inputs: Inputs, seeds: Sequence[int], network: str) -> Params:
     """The weights of some seeds before training.
 
-    They are drawn from keys of ``train.seed``, the same for every network; with ``paper_code`` from the seed of the
-    paper's code, others for each network.
+    They are drawn from keys of ``train.seed``, the same for every network; with ``paper_code`` and
+    ``paper_cuda`` from the seed of the paper's code, others for each network.
     """
     sizes = _sizes(config, inputs)
-    if config.model.init == "paper_code":
-        return jax.tree.map(jnp.asarray, paper_weights.initial(network, seeds, sizes))
+    if config.model.from_paper:
+        blocks = paper_weights.blocks_of(config.model.init)
+        return jax.tree.map(jnp.asarray, paper_weights.initial(network, seeds, sizes, blocks))
     init_key = jax.random.fold_in(jax.random.key(config.train.seed, impl=PRNG), _INIT)
-    return mlp.init_ensemble(init_key, seeds, sizes, config.model.init, network)
+    return mlp.init_ensemble(init_key, seeds, sizes, str(config.model.init), network)
 
 
 def shapes(config: Config, inputs: Inputs, seeds: int, network: str) -> Params:

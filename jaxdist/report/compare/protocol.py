@@ -74,12 +74,10 @@ def _other_images(a: str, b: str) -> list[str]:
 def to_published(a: Side) -> list[Difference]:
     """What differs between a run's protocol and the paper's, as its code runs it.
 
-    Weights that this code draws on a CPU are no difference: they are of the same distribution.
+    Weights that this code draws on a CPU or a GPU are no difference: they are of the same distribution.
     """
     differences = _fields(a.config, published.PROTOCOL, _unknown(a), ())
-    return [
-        difference for difference in differences if (difference.field, difference.a) != ("model.init", "paper_code")
-    ]
+    return [each for each in differences if each.field != "model.init" or not a.config.model.from_paper]
 
 
 def _unknown(side: Side) -> tuple[str, ...]:

@@ -172,7 +172,7 @@ def _trained_differently(a: Side, b: Side) -> bool:
     def start(side: Side) -> tuple[Any, ...]:
         model = side.config.model
         # The weights of the paper's code are drawn from its own seed.
-        seed = None if model.init == "paper_code" else side.config.train.seed
+        seed = None if model.from_paper else side.config.train.seed
         return seed, model.hidden, model.init, results.seeds_of(side.result)
 
     def training(side: Side) -> tuple[Any, ...]:
