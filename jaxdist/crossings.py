@@ -114,8 +114,8 @@ def check_amount(metric: str, amount: object) -> None:
     Raises:
       InputError: for anything but a finite number other than 0.
     """
-    given = np.asarray(amount)
-    if given.ndim or given.dtype.kind not in "iuf" or not np.isfinite(given) or not given:
+    value = np.asarray(amount)
+    if value.ndim or value.dtype.kind not in "iuf" or not np.isfinite(value) or not value:
         raise InputError(
             f"thresholds: expected how far '{metric}' rises, or, below 0, falls, in its own unit, got {amount!r}"
         )
@@ -212,7 +212,7 @@ def checked_margin(margin: float) -> float:
     return rounded
 
 
-def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise `InputError` unless `value` is one of the `known`."""
-    if value not in known:
-        raise InputError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise `InputError` unless `value` is one of the `choices`."""
+    if value not in choices:
+        raise InputError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")

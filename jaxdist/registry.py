@@ -112,15 +112,15 @@ def imported(reference: str, where: str) -> Any:
 @contextmanager
 def _from_here() -> Iterator[None]:
     """Modules of the working directory can be imported, as ``python -m`` allows and an installed command does not."""
-    here = str(Path.cwd())
-    added = here not in sys.path
+    folder = str(Path.cwd())
+    added = folder not in sys.path
     if added:
-        sys.path.append(here)
+        sys.path.append(folder)
     try:
         yield
     finally:
-        if added and here in sys.path:
-            sys.path.remove(here)
+        if added and folder in sys.path:
+            sys.path.remove(folder)
 
 
 class Record(Protocol):

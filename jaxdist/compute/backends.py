@@ -55,12 +55,12 @@ def choose(pixels: np.ndarray, hidden: int, mesh: Mesh) -> Choice:
 
         def trial(examples: Examples = examples) -> tuple[np.ndarray, float]:
             started = time.perf_counter()
-            made = over_networks(_Trial(), weights, None, examples, size=_BLOCK)[0]
-            return made, time.perf_counter() - started
+            gradient = over_networks(_Trial(), weights, None, examples, size=_BLOCK)[0]
+            return gradient, time.perf_counter() - started
 
-        found, _ = trial()
+        computed, _ = trial()
         seconds[backend] = min(trial()[1] for _ in range(_REPEATS))
-        error[backend] = float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
+        error[backend] = float(np.linalg.norm(computed - exact) / np.linalg.norm(exact))
     # The slowest process's times, so that all processes choose alike.
     longest = of_each(np.array(list(seconds.values()), np.float32), mesh).max(axis=0)
     seconds = dict(zip(seconds, longest.tolist(), strict=True))

@@ -88,14 +88,14 @@ def fold(
             # What is rehearsed is in the middle, as examples may lie in an order.
             start = jnp.clip(jnp.where(k < 0, share // size // 2, k) * size, 0, share - size)
             position = start + jnp.arange(size, dtype=start.dtype)
-            whole = (lax.axis_index(DATA) * shares + number) * share + position
+            index = (lax.axis_index(DATA) * shares + number) * share + position
             first = examples.first + before + start
             x, y, source, own, needs = jax.tree.map(
                 lambda leaf: lax.dynamic_slice_in_dim(leaf, first, size),
                 (examples.x, examples.y, examples.source, examples.number, examples.step),
             )
-            valid = (k >= 0) & (position >= k * size) & (whole < examples.total)
-            of_split = whole if examples.before is None else whole + examples.before
+            valid = (k >= 0) & (position >= k * size) & (index < examples.total)
+            of_split = index if examples.before is None else index + examples.before
             cut = None if needs is None else functools.partial(_cut, examples, first, size, jnp.max(needs))
             block = Block(x, y, of_split if own is None else own, valid, k >= 0, source, rows, cut)
             return step(carry, block)
@@ -151,20 +151,20 @@ def some(examples: Examples, most: int) -> Any:
 def specs(examples: Examples) -> Examples:
     """How `Examples` enter a ``shard_map``: split over the data axis."""
     split: Any = PartitionSpec(DATA)
-    whole: Any = PartitionSpec()
-    of_chunk = None if examples.laid is None else whole
+    replicated: Any = PartitionSpec()
+    of_chunk = None if examples.laid is None else replicated
     return dataclasses.replace(
         examples,
         x=split,
         y=split,
-        first=whole,
-        total=whole,
+        first=replicated,
+        total=replicated,
         laid=of_chunk,
         before=of_chunk,
         source=split,
         number=split,
         step=split,
-        places=whole,
+        places=replicated,
     )
 
 

@@ -211,11 +211,11 @@ def _interleaved(
             parts.append(array[mine] if order is None else array[order[mine]])
         if len(parts) == 1 and len(parts[0]) == shares[0]:
             return np.asarray(parts[0], dtype)  # nothing to copy
-        whole = rest = np.empty((sum(shares), *shape[1:]), dtype)
+        buffer = rest = np.empty((sum(shares), *shape[1:]), dtype)
         for part, array, share, order in zip(parts, arrays, shares, orders, strict=True):
             rest[: len(part)], rest[len(part) : share] = part, array[-1 if order is None else order[-1]]
             rest = rest[share:]
-        return whole
+        return buffer
 
     sharding = NamedSharding(mesh, PartitionSpec(DATA))
     return jax.make_array_from_callback(shape, sharding, lambda index: of_device(_first(index) // sum(shares)))

@@ -111,8 +111,8 @@ def _of_all_devices(shares: Tree) -> Tree:
         kind = jnp.int8 if leaf.dtype == bool else leaf.dtype
         places = jnp.zeros((devices, *leaf.shape), kind)
         # Each place is filled by one device alone, so that the sum is what that one has, bit for bit.
-        whole = lax.psum(lax.dynamic_update_index_in_dim(places, leaf.astype(kind), this, 0), DATA)
-        return whole.reshape(-1, *leaf.shape[1:]).astype(leaf.dtype)
+        leaves = lax.psum(lax.dynamic_update_index_in_dim(places, leaf.astype(kind), this, 0), DATA)
+        return leaves.reshape(-1, *leaf.shape[1:]).astype(leaf.dtype)
 
     return jax.tree.map(gathered, shares)
 
@@ -153,10 +153,10 @@ def over_networks(
             some = filled(jax.tree.map(lambda leaf: np.asarray(leaf[these]), (params, given)), together)
             static = {"measure": measure, "size": size, "precision": precision, "chosen": tuning.current()}
             if isinstance(examples, Streamed):
-                made = _over_chunks(measure, spread(some, mesh), examples, static)
+                results = _over_chunks(measure, spread(some, mesh), examples, static)
             else:
-                made = _run(*spread(some, mesh), examples, **static, mesh=mesh)
-            return jax.tree.map(lambda leaf: leaf[: these.stop - these.start], to_host(made))
+                results = _run(*spread(some, mesh), examples, **static, mesh=mesh)
+            return jax.tree.map(lambda leaf: leaf[: these.stop - these.start], to_host(results))
 
         parts.append(each(these, compute))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)

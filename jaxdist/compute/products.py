@@ -194,10 +194,10 @@ def _scale(values: Array) -> Array:
     return jnp.where(largest < jnp.inf, scale, largest)  # NaN and infinity stay
 
 
-def _bytes(whole: Array) -> Array:
+def _bytes(integers: Array) -> Array:
     """The digits [3, H, K] of integers [H, K]: plain bytes, once 128 is added to each, which shifts and a mask cut."""
     shifts = jnp.array([16, 8, 0], jnp.int32).reshape(3, 1, 1)
-    return ((((whole + jnp.int32(0x808080))[None] >> shifts) & 255) - _SHIFT).astype(jnp.int8)
+    return ((((integers + jnp.int32(0x808080))[None] >> shifts) & 255) - _SHIFT).astype(jnp.int8)
 
 
 def _joined(sums: Array, scale: Array) -> Array:

@@ -96,10 +96,10 @@ def _read(folder: Path) -> dict[str, Any] | None:
     """A folder's list: whether JAX takes programs back, and the SHA-256 of each; None where there is none to trust."""
     try:
         listed = json.loads((folder / "list.json").read_text(encoding="utf-8"))
-        whole = isinstance(listed["takes_back"], bool) and isinstance(listed["programs"], dict)
+        valid = isinstance(listed["takes_back"], bool) and isinstance(listed["programs"], dict)
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return listed if whole else None
+    return listed if valid else None
 
 
 def _write(folder: Path, listed: dict[str, Any]) -> None:
@@ -155,8 +155,8 @@ def _note_new(folder: Path) -> None:
 def _sum_of(path: Path) -> str | None:
     """A file's SHA-256; None of what is no file, as a link."""
     try:
-        whole = stat.S_ISREG(path.lstat().st_mode)
-        return hashlib.sha256(path.read_bytes()).hexdigest() if whole else None
+        regular = stat.S_ISREG(path.lstat().st_mode)
+        return hashlib.sha256(path.read_bytes()).hexdigest() if regular else None
     except OSError:
         return None
 

@@ -59,16 +59,16 @@ class _Bars(Progress):
 
     def show(self, job: str, done: int, total: int, note: str) -> None:
         """Show where a job is; one that begins anew, as for further seeds, is timed anew."""
-        known = self._jobs.get(job)
-        if known is None:
+        task = self._jobs.get(job)
+        if task is None:
             # What an earlier process has done counts for no rate.
             name = shortened(job, LONGEST_JOB)
             self.add_task(name, total=total, completed=done, note=note, before=done)
-            known = self._jobs[job] = self.tasks[-1]
+            task = self._jobs[job] = self.tasks[-1]
             self._leave_out()
-        elif done < known.completed or total != known.total:
-            self.reset(known.id, total=total, completed=done, note=note, before=done)
-        self.update(known.id, completed=done, note=note)
+        elif done < task.completed or total != task.total:
+            self.reset(task.id, total=total, completed=done, note=note, before=done)
+        self.update(task.id, completed=done, note=note)
 
     def _leave_out(self) -> None:
         over = len(self._jobs) - MOST_BARS

@@ -76,10 +76,10 @@ def chunked(batches: Pairs, rows: int) -> Iterator[tuple[Any, np.ndarray]]:
         parts.append(batch)
         count += len(batch[1])
         while count >= rows:
-            whole = _joined(parts)
-            yield devices.rows(whole, slice(0, rows))
+            joined = _joined(parts)
+            yield devices.rows(joined, slice(0, rows))
             count -= rows
-            parts = [devices.rows(whole, slice(rows, None))] if count else []
+            parts = [devices.rows(joined, slice(rows, None))] if count else []
     if count:
         yield _joined(parts)
 

@@ -92,8 +92,8 @@ def current() -> Tuning:
 @contextlib.contextmanager
 def using(**changes: Any) -> Iterator[None]:
     """Replace fields of `Tuning` by those that are not None."""
-    given = {name: value for name, value in changes.items() if value is not None}
-    token = _changes.set({**_changes.get(), **given})
+    fields = {name: value for name, value in changes.items() if value is not None}
+    token = _changes.set({**_changes.get(), **fields})
     try:
         yield
     finally:

@@ -106,13 +106,13 @@ class Batches:
 
     def _batches(self) -> Iterator[tuple[Any, np.ndarray]]:
         assert self.labels is not None
-        for k, (x, given) in enumerate(_pairs(self.make(), self.split)):
-            if _kind(x) != _kind(self.sample[0]) or given.shape[1:] != self.sample[1].shape[1:]:
+        for k, (x, y) in enumerate(_pairs(self.make(), self.split)):
+            if _kind(x) != _kind(self.sample[0]) or y.shape[1:] != self.sample[1].shape[1:]:
                 raise InputError(
-                    f"{self.split}: batch {k} has {_words(x, given)} an example where batch 0 has "
+                    f"{self.split}: batch {k} has {_words(x, y)} an example where batch 0 has "
                     f"{_words(*self.sample)}; expected batches that differ in how many examples they have alone"
                 )
-            yield x, self.labels(given, len(jax.tree.leaves(x)[0]), f"{self.split}, batch {k}")
+            yield x, self.labels(y, len(jax.tree.leaves(x)[0]), f"{self.split}, batch {k}")
 
 
 def batches_of(given: Any, split: str) -> Batches | None:
@@ -132,10 +132,10 @@ def batches_of(given: Any, split: str) -> Batches | None:
         ) from None
     except ValueError:  # a function that does not tell its arguments
         pass
-    made = make()
-    if make is given and not hasattr(made, "__iter__"):
-        raise InputError(f"{split}: expected a function that makes batches (x, y), got one of {type(made).__name__}")
-    for x, y in _pairs(made, split):
+    batches = make()
+    if make is given and not hasattr(batches, "__iter__"):
+        raise InputError(f"{split}: expected a function that makes batches (x, y), got one of {type(batches).__name__}")
+    for x, y in _pairs(batches, split):
         return Batches(split, make, (x, y))
     raise InputError(f"{split}: expected at least one batch of examples, got none")
 

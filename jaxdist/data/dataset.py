@@ -62,12 +62,12 @@ class Dataset:
     @cached_property
     def digest(self) -> str:
         """SHA-256 in hex over the type, shape and little-endian C-order bytes of the four arrays."""
-        found = hashlib.sha256()
+        hasher = hashlib.sha256()
         for array in (*self.train, *self.test):
             little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-            found.update(f"{little.dtype.str}{little.shape}".encode())
-            found.update(little.data.cast("B"))
-        return found.hexdigest()
+            hasher.update(f"{little.dtype.str}{little.shape}".encode())
+            hasher.update(little.data.cast("B"))
+        return hasher.hexdigest()
 
 
 @contextmanager

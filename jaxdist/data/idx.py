@@ -120,11 +120,11 @@ def _instead_of(start: bytes | bytearray, *, packed: bool) -> str:
 
 def digest(path: Path) -> str:
     """Return the SHA-256 in hex of the file's decompressed bytes; raises `InputError` for one that cannot be read."""
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     with _opened(path) as file:
         while chunk := file.read(_CHUNK):
-            found.update(chunk)
-    return found.hexdigest()
+            hasher.update(chunk)
+    return hasher.hexdigest()
 
 
 def _required(folder: Path, stem: str) -> Path:
@@ -184,7 +184,7 @@ def _instead_of_gzip(path: Path) -> str:
 
 def _up_to(file: BinaryIO, size: int) -> bytearray:
     """Read at most `size` bytes piece by piece, because one read of a declared size would allocate all of it."""
-    found = bytearray()
-    while len(found) < size and (chunk := file.read(min(_CHUNK, size - len(found)))):
-        found += chunk
-    return found
+    content = bytearray()
+    while len(content) < size and (chunk := file.read(min(_CHUNK, size - len(content)))):
+        content += chunk
+    return content

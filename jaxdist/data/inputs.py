@@ -91,8 +91,8 @@ def lay_out(
     background = _background(flat) if backend == "float32" else 0.0
     stairs = None if in_order else _staircase(flat, backend, background)
     if stairs is None:
-        kept = nonzero(flat)
-        used = np.flatnonzero(in_cache_lines(kept) if backend == "float32" else kept)
+        mask = nonzero(flat)
+        used = np.flatnonzero(in_cache_lines(mask) if backend == "float32" else mask)
         pairs = {name: (_stored(x, used, backend), y) for name, (x, y) in splits.items()}
         return LaidOut(_placed(pairs, mesh, None), used, None)
     set_ever = stairs.columns[: stairs.widths[-1]]

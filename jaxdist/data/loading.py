@@ -72,15 +72,15 @@ def from_idx(name: str, folder: Path) -> Dataset:
 def _from_folder(name: str, folder: Path) -> Dataset:
     if idx.present(folder):
         return from_idx(name, folder)
-    found = prepared.find(folder, name)
-    if found is None:
+    set_folder = prepared.find(folder, name)
+    if set_folder is None:
         raise InputError(
             _unconfigured(name, folder)
             or f"{folder}: {'neither IDX files nor TFDS data' if folder.is_dir() else 'no such folder'}; "
             f"expected train-images-idx3-ubyte and its three companions (.gz or not), or a prepared TFDS data set "
             f"'{name}' with array_record files, so {_instead_of(folder)}"
         )
-    return _from_prepared(name, found)
+    return _from_prepared(name, set_folder)
 
 
 def _instead_of(folder: Path) -> str:
@@ -130,11 +130,11 @@ def _unprepared(name: str, data_dir: Path) -> str:
             f"data.name: '{name}' is not prepared in {data_dir}; expected a prepared TFDS data set there, "
             f"so run 'jaxdist data prepare {name} --from FOLDER' or 'jaxdist data prepare {name} --download', {folder}"
         )
-    known = dict.fromkeys((*_KNOWN, *prepared.listed(data_dir)))
-    known.pop(name, None)
+    names = dict.fromkeys((*_KNOWN, *prepared.listed(data_dir)))
+    names.pop(name, None)
     return (
         f"data.name: no data set '{name}' is prepared in {data_dir}; expected a prepared TFDS data set there, "
-        f"so run 'jaxdist data prepare {name} --from FOLDER', {folder}{nearest(name, known)}"
+        f"so run 'jaxdist data prepare {name} --from FOLDER', {folder}{nearest(name, names)}"
     )
 
 

@@ -38,12 +38,12 @@ def pair(given: Labelled, split: str) -> tuple[Any, np.ndarray]:
     x, y = given
     if not isinstance(x, Mapping):
         return _inputs(x, split, "the inputs"), array(y, f"{split}: the labels")
-    made = {name: _inputs(part, split, f"the inputs {name!r}") for name, part in x.items()}
-    sizes = {name: len(part) for name, part in made.items()}
+    inputs = {name: _inputs(part, split, f"the inputs {name!r}") for name, part in x.items()}
+    sizes = {name: len(part) for name, part in inputs.items()}
     if len(set(sizes.values())) != 1:
         listed = ", ".join(f"{size} of {name!r}" for name, size in sizes.items()) or "none"
         raise InputError(f"{split}: expected as many examples of each input, got {listed}")
-    return made, array(y, f"{split}: the labels")
+    return inputs, array(y, f"{split}: the labels")
 
 
 def sources(given: Any, splits: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,21 +57,21 @@ def sources(given: Any, splits: Mapping[str, Any]) -> dict[str, Any]:
     missing = [split for split in splits if split not in by_split]
     if missing:
         raise InputError(f"source: expected inputs for {' and '.join(splits)}, got none for {missing[0]}")
-    made: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
     for split, x in splits.items():
         where, other = f"source['{split}']" if of_splits else "source", by_split[split]
         if not isinstance(x, Mapping):
-            made[split] = _like(other, x, where, split)
+            inputs[split] = _like(other, x, where, split)
             continue
         if not isinstance(other, Mapping) or {*other} != {*x}:
             got = ", ".join(map(str, other)) if isinstance(other, Mapping) else type(other).__name__
             raise InputError(f"{where}: expected inputs named as those of {split}, {', '.join(x)}, got {got}")
-        made[split] = {name: _like(other[name], part, where, split) for name, part in x.items()}
-    return made
+        inputs[split] = {name: _like(other[name], part, where, split) for name, part in x.items()}
+    return inputs
 
 
-def _like(given: Any, x: np.ndarray, where: str, split: str) -> np.ndarray:
-    other = _inputs(given, where, "the inputs")
+def _like(value: Any, x: np.ndarray, where: str, split: str) -> np.ndarray:
+    other = _inputs(value, where, "the inputs")
     if other.shape[1:] != x.shape[1:] or len(other) not in (1, len(x)) or other.dtype != x.dtype:
         raise InputError(
             f"{where}: expected inputs like those of {split}, {x.dtype} of shape {x.shape}, or 1 in place of "
@@ -81,8 +81,8 @@ def _like(given: Any, x: np.ndarray, where: str, split: str) -> np.ndarray:
     return np.broadcast_to(other, x.shape)
 
 
-def _inputs(given: Any, split: str, what: str) -> np.ndarray:
-    x = array(given, f"{split}: {what}")
+def _inputs(value: Any, split: str, what: str) -> np.ndarray:
+    x = array(value, f"{split}: {what}")
     if not x.ndim:
         raise InputError(f"{split}: expected inputs [N, ...] of numbers, got {x.dtype} of shape {x.shape}")
     x = numbers(x, f"{split}: {what}", finite=True)
@@ -98,7 +98,7 @@ def array(value: Any, where: str) -> np.ndarray:
       InputError: starting with `where`; for what NumPy cannot read, and for masked values.
     """
     try:
-        made = np.asarray(value)
+        values = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise InputError(
@@ -107,7 +107,7 @@ def array(value: Any, where: str) -> np.ndarray:
         ) from None
     if np.ma.is_masked(value):
         raise InputError(f"{where} are masked in places; give the examples without masked values")
-    return made.astype(made.dtype.newbyteorder("="), copy=False)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
 def numbers(values: np.ndarray, where: str, *, finite: bool) -> np.ndarray:
@@ -126,15 +126,15 @@ def numbers(values: np.ndarray, where: str, *, finite: bool) -> np.ndarray:
     if finite and inexact and not np.isfinite(values).all():
         raise InputError(f"{where} hold values that are not finite; expected finite numbers")
     with np.errstate(over="ignore"):
-        made = values.astype(dtype, copy=False)
-    if made.dtype != values.dtype:
-        lost = np.isinf(made) & np.isfinite(values) if inexact else made != values
+        cast = values.astype(dtype, copy=False)
+    if cast.dtype != values.dtype:
+        lost = np.isinf(cast) & np.isfinite(values) if inexact else cast != values
         if lost.any():
             raise InputError(
-                f"{where} hold {values[lost].ravel()[0]}, which {made.dtype} cannot hold; expected smaller numbers, or "
+                f"{where} hold {values[lost].ravel()[0]}, which {cast.dtype} cannot hold; expected smaller numbers, or "
                 "JAX with 64 bits (jax_enable_x64)"
             )
-    return made
+    return cast
 
 
 def labels(given: np.ndarray, rows: int, classes: int, split: str, what: str = "input") -> np.ndarray:
@@ -161,10 +161,10 @@ def labels(given: np.ndarray, rows: int, classes: int, split: str, what: str = "
     return y.astype(np.int32)
 
 
-def _way_out(given: np.ndarray, rows: int) -> str:
-    if given.ndim != 2 or len(given) != rows:
+def _way_out(y: np.ndarray, rows: int) -> str:
+    if y.ndim != 2 or len(y) != rows:
         return ""
-    if given.dtype.kind in "biuf" and ((given == 0) | (given == 1)).all() and (given.sum(1) == 1).all():
+    if y.dtype.kind in "biuf" and ((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all():
         return "; of one-hot labels give labels.argmax(1)"
     return "; a label a token needs logits of each token, and targets of a regression task='regression'"
 

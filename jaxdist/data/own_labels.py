@@ -99,36 +99,36 @@ def of_task(task: Task, given: np.ndarray, rows: int, each: Shape, split: str) -
     return own_data.labels(given, rows, classes, split)
 
 
-def _targets(given: np.ndarray, rows: int, each: Shape, split: str) -> np.ndarray:
+def _targets(labels: np.ndarray, rows: int, each: Shape, split: str) -> np.ndarray:
     shape = (rows,) if each in ((), (1,)) else (rows, *each)
-    y = given[:, 0] if given.shape == (rows, 1) and shape == (rows,) else given
+    y = labels[:, 0] if labels.shape == (rows, 1) and shape == (rows,) else labels
     if y.shape != shape:
         raise InputError(
             f"{split}: expected targets {list(shape)} for {counted(rows, 'input')}, as many as the network has "
-            f"outputs, got {y.dtype} of shape {given.shape}"
+            f"outputs, got {y.dtype} of shape {labels.shape}"
         )
     if y.dtype.kind not in "biuf" and not jnp.issubdtype(y.dtype, jnp.floating):
         raise InputError(f"{split}: the targets are of {y.dtype}; expected an array of real numbers")
     with np.errstate(over="ignore"):
-        made = y.astype(np.float32)
-    if not np.isfinite(made).all():
+        targets = y.astype(np.float32)
+    if not np.isfinite(targets).all():
         raise InputError(f"{split}: the targets hold numbers that are not finite, or too large for float32")
-    return made
+    return targets
 
 
-def _of_tokens(given: np.ndarray, rows: int, each: Shape, split: str) -> np.ndarray:
+def _of_tokens(labels: np.ndarray, rows: int, each: Shape, split: str) -> np.ndarray:
     shape, classes = (rows, *each[:-1]), each[-1]
-    if given.shape != shape:
+    if labels.shape != shape:
         raise InputError(
-            f"{split}: expected a label for each token, {list(shape)} for {counted(rows, 'input')}, got {given.dtype} "
-            f"of shape {given.shape}; where an example has one, give the logits of one position, as logits[:, -1]"
+            f"{split}: expected a label for each token, {list(shape)} for {counted(rows, 'input')}, got {labels.dtype} "
+            f"of shape {labels.shape}; where an example has one, give the logits of one position, as logits[:, -1]"
         )
-    flat = given.reshape(-1)
-    ignored = np.asarray(flat == IGNORED) if given.dtype.kind != "b" else np.zeros(flat.shape, bool)
-    made = np.full(flat.shape, IGNORED, np.int32)
+    flat = labels.reshape(-1)
+    ignored = np.asarray(flat == IGNORED) if labels.dtype.kind != "b" else np.zeros(flat.shape, bool)
+    numbers = np.full(flat.shape, IGNORED, np.int32)
     if not ignored.all():
-        made[~ignored] = own_data.labels(flat[~ignored], int((~ignored).sum()), classes, split, what="token")
-    return made.reshape(shape)
+        numbers[~ignored] = own_data.labels(flat[~ignored], int((~ignored).sum()), classes, split, what="token")
+    return numbers.reshape(shape)
 
 
 def counted_tokens(y: np.ndarray | int | None, split: str) -> int:

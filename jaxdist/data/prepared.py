@@ -38,11 +38,11 @@ def find(data_dir: Path, name: str) -> Path | None:
         (path for path in _folders(data_dir / name) if re.fullmatch(r"\d+\.\d+\.\d+", path.name)),
         key=lambda path: tuple(map(int, path.name.split("."))),
     )
-    whole = [path for path in versions if all((path / part).is_file() for part in _DESCRIPTIONS)]
-    readable = [path for path in whole if _records(path)]
-    if whole and not readable:
+    complete = [path for path in versions if all((path / part).is_file() for part in _DESCRIPTIONS)]
+    readable = [path for path in complete if _records(path)]
+    if complete and not readable:
         raise InputError(
-            f"{whole[-1]}: a TFDS data set without array_record files, which only TensorFlow can read; "
+            f"{complete[-1]}: a TFDS data set without array_record files, which only TensorFlow can read; "
             f"expected array_record, so prepare {name} in another data folder"
         )
     return readable[-1] if readable else None

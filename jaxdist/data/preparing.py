@@ -53,8 +53,8 @@ def _check_request(name: str, source: Path | None, download: bool) -> None:
     if name == "digits":
         raise InputError("digits comes with scikit-learn and needs no preparing; expected another name, such as mnist")
     if download == (source is not None):
-        given = "both" if download else "neither"
-        raise InputError(f"prepare {name}: expected either --from FOLDER or --download, got {given}")
+        got = "both" if download else "neither"
+        raise InputError(f"prepare {name}: expected either --from FOLDER or --download, got {got}")
     if download and name not in web.MIRRORS:
         raise InputError(
             f"'{name}' cannot be downloaded{nearest(name, web.MIRRORS)}; expected a known name with --download, "

@@ -44,15 +44,15 @@ def report_folders(given: Sequence[Path], out: Path, changes: Mapping[str, str] 
     """
     if folders.is_run(out.expanduser()):
         raise InputError(f"{out}: is the folder of a run, whose own page lies there; give another folder to --out")
-    found = []
+    trees = []
     for folder in map(folders.with_result, given):
         if sum(folder.resolve() == Path(other).expanduser().resolve() for other in given) > 1:
             raise InputError(f"{folder}: is given twice; give each run once")
-        found.append(_swept(folder))
-    statistics = results.options_of(found[0]).statistics
+        trees.append(_swept(folder))
+    statistics = results.options_of(trees[0]).statistics
     if changes:
-        statistics = running.changed(found[0], changes, ("statistics.",)).statistics
-    (page,) = writing.write_page(given, found, statistics, out.expanduser())
+        statistics = running.changed(trees[0], changes, ("statistics.",)).statistics
+    (page,) = writing.write_page(given, trees, statistics, out.expanduser())
     return page
 
 
@@ -74,12 +74,12 @@ def verdict_folder(folder: Path, flips: float | None = None) -> tuple[xr.DataTre
         if flips is not None:
             _keep(dataclasses.replace(results.options_of(result).statistics, flips=flips), result, folder)
         statistics = results.options_of(result).statistics
-        found = dose_tables.compare(result, statistics)
-        writing.write_verdict(result, found, statistics, folder)
+        comparison = dose_tables.compare(result, statistics)
+        writing.write_verdict(result, comparison, statistics, folder)
         if (folder / pages.FILE).exists():  # `report` makes it; it must not say otherwise
             with manifests.recording(folder):
                 writing.write_page([folder], [result], statistics, folder)
-    return result, found, statistics
+    return result, comparison, statistics
 
 
 def _swept(folder: Path) -> xr.DataTree:

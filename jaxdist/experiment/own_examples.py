@@ -40,8 +40,8 @@ class Split:
           InputError: for labels that do not fit, and batches that cannot be used.
         """
 
-        def labels(given: np.ndarray, rows: int, where: str) -> np.ndarray:
-            return own_labels.of_task(task, given, rows, each, where)
+        def labels(y: np.ndarray, rows: int, where: str) -> np.ndarray:
+            return own_labels.of_task(task, y, rows, each, where)
 
         if self.batches is None:
             return dataclasses.replace(self, y=labels(self.given, devices.count(self.x), self.name))
@@ -77,8 +77,8 @@ def read(given: Any, name: str) -> Split:
     Raises:
       InputError: for what is neither, or cannot be used.
     """
-    made = batches.batches_of(given, name)
-    return Split(name, *own_data.pair(given, name)) if made is None else Split(name, *made.sample, made)
+    batched = batches.batches_of(given, name)
+    return Split(name, *own_data.pair(given, name)) if batched is None else Split(name, *batched.sample, batched)
 
 
 def check(splits: Splits, options: Options) -> None:
@@ -92,8 +92,8 @@ def check(splits: Splits, options: Options) -> None:
     sweep, rule = options.sweep, options.ranges.rule
     asked = {"rule 'quantile'": rule == "quantile", "units": sweep.units, "dose": sweep.dose, "matched": sweep.matched}
     asked |= {f"family '{name}'": families.target_of(name) in ("example", "source") for name in sweep.families}
-    for option, given in asked.items():
-        if given:
+    for option, is_asked in asked.items():
+        if is_asked:
             raise InputError(f"{option}: walks over the examples as they are held; give arrays in place of batches")
 
 
@@ -120,8 +120,8 @@ def at_once(splits: Splits, options: Options, why: str) -> tuple[Options, str]:
     sweep = options.sweep
     asked = {"batches": any(split.batches for split in splits.values()), "dose": sweep.dose, "matched": sweep.matched}
     asked |= {f"family '{name}'": families.target_of(name) == "example" for name in sweep.families}
-    for name, given in asked.items():
-        if given:
+    for name, is_asked in asked.items():
+        if is_asked:
             raise InputError(
                 f"apply: an example's outputs depend on its place in the block ({why}), which {name} would change; "
                 "draw by a key of each example, as jax.vmap over keys, or leave that out"

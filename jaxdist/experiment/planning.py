@@ -87,15 +87,15 @@ def plan(config: Config, devices: int | None = None) -> Plan:
         seconds["compile"] += compile_s
         seconds["sweep"] += each_s * config.train.seeds
     seconds["report"] = _report_seconds(config, inputs, seeds)
-    here = jax.device_count()
+    available = jax.device_count()
     for stage in ("train", "sweep"):
-        seconds[stage] *= here / (devices or here)
+        seconds[stage] *= available / (devices or available)
     # More seeds than were measured: weights before and after, gradients, the optimiser's, and their copies when saved.
     further = (config.train.seeds - seeds) * each * 6
     resident = _resident()
     return Plan(
         config.train.seeds * len(config.model.activations),
-        devices or here,
+        devices or available,
         *_flops(config, inputs),
         seconds,
         None if resident is None else resident + further,
@@ -104,8 +104,8 @@ def plan(config: Config, devices: int | None = None) -> Plan:
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:
     started = time.perf_counter()
-    found = work()
-    return found, time.perf_counter() - started
+    result = work()
+    return result, time.perf_counter() - started
 
 
 def _train_seconds(config: Config, inputs: Inputs, activation: str, params: Params) -> tuple[float, float]:
@@ -158,11 +158,11 @@ def _sweep_seconds(config: Config, inputs: Inputs, activation: str, params: Para
             examples = inputs.splits[split]
             wave = min(seeds, group(config.train.seeds, points * examples.y.shape[0], mesh_of(examples)))
             some, range_of = jax.tree.map(lambda leaf, n=wave: leaf[:n], (params, measured()))
-            made = {site: families.joined(range_of[site], grids, config.sweep) for site in target}
+            by_site = {site: families.joined(range_of[site], grids, config.sweep) for site in target}
 
-            def swept(some: Params = some, made: Mapping[str, edits.Edit] = made, split: str = split) -> Counts:
+            def swept(some: Params = some, by_site: Mapping[str, edits.Edit] = by_site, split: str = split) -> Counts:
                 return jax.block_until_ready(
-                    ensemble_sweep.sweep(model, some, made, inputs.splits[split], block=config.compute.block)
+                    ensemble_sweep.sweep(model, some, by_site, inputs.splits[split], block=config.compute.block)
                 )
 
             first_s, again_s = _timed(swept)[1], _timed(swept)[1]

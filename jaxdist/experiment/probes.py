@@ -202,38 +202,38 @@ def _grids(fractions: Mapping[str, Sequence[float]] | None, names: Sequence[str]
       InputError: for a family that is not swept, and fractions that are no increasing numbers.
     """
     grids: dict[str, np.ndarray] = {}
-    for name, given in (fractions or {}).items():
+    for name, values in (fractions or {}).items():
         if name not in names:
             raise InputError(f"fractions: expected families that are swept, {', '.join(names)}, got {name!r}")
-        grid = np.asarray(given, np.float64)
+        grid = np.asarray(values, np.float64)
         if grid.ndim != 1 or not grid.size or not np.isfinite(grid).all() or not (np.diff(grid) > 0).all():
-            raise InputError(f"fractions: expected increasing numbers for '{name}', got {given!r}")
+            raise InputError(f"fractions: expected increasing numbers for '{name}', got {values!r}")
         if families.get(name).spacing == "log" and grid[0] <= 0:
-            raise InputError(f"fractions: expected numbers above 0 for '{name}', a factor, got {given!r}")
+            raise InputError(f"fractions: expected numbers above 0 for '{name}', a factor, got {values!r}")
         grids[name] = grid
     return grids
 
 
-def _options(given: Mapping[str, Any], test: Given | None, measured_on: str) -> Options:
-    given = {"measured_on": measured_on, **given}
-    if "ranges" in given:
-        given["rule"] = given.pop("ranges")
-    if "splits" not in given:
-        given["splits"] = ("train",) if test is None else ("train", "test")
+def _options(options: Mapping[str, Any], test: Given | None, measured_on: str) -> Options:
+    options = {"measured_on": measured_on, **options}
+    if "ranges" in options:
+        options["rule"] = options.pop("ranges")
+    if "splits" not in options:
+        options["splits"] = ("train",) if test is None else ("train", "test")
     registers: dict[str, Any] = {
         "families": (families.REGISTER, toward_families.of_function),
         "metrics": (metrics.REGISTER, metrics.of_function),
     }
     for option, (register, of_function) in registers.items():
-        if isinstance(given.get(option), tuple | list):
-            for each in given[option]:
+        if isinstance(options.get(option), tuple | list):
+            for each in options[option]:
                 if isinstance(each, functools.partial):
                     raise InputError(
                         f"{option}: a functools.partial has no name; give a function made by def around it"
                     )
-            records = [of_function(each) if inspect.isroutine(each) else each for each in given[option]]
-            given[option] = [each if isinstance(each, str) else register.add(each).name for each in records]
-    chosen = configs.options_by_name(given, where="probe")
+            records = [of_function(each) if inspect.isroutine(each) else each for each in options[option]]
+            options[option] = [each if isinstance(each, str) else register.add(each).name for each in records]
+    chosen = configs.options_by_name(options, where="probe")
     chosen = dataclasses.replace(chosen, sweep=resolving.named(chosen.sweep))
     if "test" in chosen.sweep.splits and test is None:
         raise InputError("probe: splits names 'test', but no test images are given; give test=(x, y)")
@@ -261,14 +261,14 @@ def _at_once(name: str, compute: Callable[[], tuple[Any, ...]]) -> tuple[Any, ..
 
 def _rows_of(model: Model, params: Params, splits: own_examples.Splits) -> rows.Verdict:
     """Whether the program of one network keeps examples apart."""
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
-    return rows.examine(model.logits, one, devices.rows(splits["train"].x, slice(0, 1)))
+    network = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
+    return rows.examine(model.logits, network, devices.rows(splits["train"].x, slice(0, 1)))
 
 
 def _refuse_dependent(
     model: Model,
     params: Params,
-    given: Mapping[str, own_examples.Split],
+    own_splits: Mapping[str, own_examples.Split],
     splits: Mapping[str, Examples],
     sites: tuple[str, ...],
     options: Options,
@@ -281,8 +281,8 @@ def _refuse_dependent(
 
     These are looked at on every split, in the blocks that they are swept in; of batches the first stands for all.
     """
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
-    inputs = {split: of.x for split, of in given.items()}
+    network = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
+    inputs = {split: of.x for split, of in own_splits.items()}
     doses = options.sweep.dose or options.sweep.matched
 
     def swept_in(split: str, listed: Sites) -> set[int]:
@@ -290,10 +290,10 @@ def _refuse_dependent(
         return {blocks.even_size(splits[split], size, rehearse=with_dose) for with_dose in {False, bool(doses)}}
 
     for split, x in inputs.items():
-        listed = networks_model.trace(model, one, networks_model.shapes_of_one(x))
+        listed = networks_model.trace(model, network, networks_model.shapes_of_one(x))
         for size in swept_in(split, listed):
             x_block = jax.tree.map(lambda leaf, size=size: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), x)
-            own_networks.check_block(model, sites, listed, one, x_block)
+            own_networks.check_block(model, sites, listed, network, x_block)
     if verdict.independent or verdict.place:
         return
     if verdict.independent is False:

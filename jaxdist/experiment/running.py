@@ -191,10 +191,10 @@ def _refuse_meaningless(config: Config, inputs: Inputs) -> None:
     sites = tuple(dict.fromkeys(itertools.chain(*models.targets_of(config).values())))
     for name in config.model.activations:
         model = models.model_of(config, name, inputs.background)
-        params = jax.eval_shape(lambda whole: mlp.narrow(whole, inputs.used), models.shapes(config, inputs, 1, name))
-        found = networks_model.sites_for_one(model, params, inputs.splits["train"].x, sites)
+        params = jax.eval_shape(lambda full: mlp.narrow(full, inputs.used), models.shapes(config, inputs, 1, name))
+        listed = networks_model.sites_for_one(model, params, inputs.splits["train"].x, sites)
         try:
-            ranges.check(model, found, sites, config.ranges.measured_on)
+            ranges.check(model, listed, sites, config.ranges.measured_on)
             family_sweeps.check(model, models.targets_of(config), resolving.options(config))
         except InputError as error:
             raise InputError(f"network '{name}', {error}") from None
@@ -207,10 +207,10 @@ def _load_part(config: Config, inputs: Inputs, folder: Path, earlier: xr.DataTre
     for name, params in networks.items():
         weights.check(params, models.shapes(config, inputs, seeds, name), folders.weights_path(folder, name))
     passed = {}
-    for name, kept in (folders.load_passed(config, folder, seeds) if config.train.keeps_snapshots else {}).items():
+    for name, fields in (folders.load_passed(config, folder, seeds) if config.train.keeps_snapshots else {}).items():
         like = jax.eval_shape(training.nothing_passed, models.shapes(config, inputs, seeds, name))
-        weights.check(kept, like._asdict(), folders.passed_path(folder, name))
-        passed[name] = Passed(**kept)
+        weights.check(fields, like._asdict(), folders.passed_path(folder, name))
+        passed[name] = Passed(**fields)
     return Part(networks, passed, earlier)
 
 
@@ -244,10 +244,10 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
         checked = _check_imported(part, config, inputs)
         leaves = (np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((part.networks, part.passed)))
         refuse_unlike(leaves, mesh_of(inputs.splits["train"]), "weights")
-        kept = {name: child.to_dataset() for name, child in earlier.children.items() if name == "training"}
+        groups = {name: child.to_dataset() for name, child in earlier.children.items() if name == "training"}
         attrs = {**_attrs(earlier), **results.provenance(config, inputs.dataset), **checked}
         store.begin(inputs.dataset.digest, inputs.products["backend"])
-        part = part._replace(result=results.tree(kept, attrs))
+        part = part._replace(result=results.tree(groups, attrs))
         try:
             with tuning.using(**config.compute.together):
                 result = sweep_networks(config, inputs, part, show, store)
@@ -305,8 +305,8 @@ def train_networks(config: Config, inputs: Inputs, show: Show, seeds: range, sto
                     model, begin, *splits, optimizer=optimizer, block=config.compute.block, seeds=seeds
                 ):
                     if now.step >= first and (due() or (store.keeps and now.finished)):
-                        kept = now.snapshot()
-                        keep(kept, int(kept.state.step))
+                        snapshot = now.snapshot()
+                        keep(snapshot, int(snapshot.state.step))
                     said = f"loss {now.mean.loss:.4f}, test {100 * now.mean.test_accuracy:.2f} %"
                     show(job, now.step, now.steps, said)
             except TrainingDivergedError as error:
@@ -361,11 +361,11 @@ def sweep_networks(
     groups = {str(name): child.to_dataset() for name, child in part.result.children.items()}
     groups |= study.study(subjects, context)
     if part.passed:
-        kept = {
+        snapshots = {
             name: (subjects[name].model, passed._replace(params=mlp.narrow(passed.params, inputs.used)))
             for name, passed in part.passed.items()
         }
-        groups |= study.along_training(kept, context)
+        groups |= study.along_training(snapshots, context)
     protocol = _attrs(part.result)
     protocol |= _noted(protocol, "timings", {"sweep_s": time.perf_counter() - started})
     protocol |= _noted(protocol, "products", {"sweep": inputs.products})
@@ -375,8 +375,8 @@ def sweep_networks(
 def _subjects(config: Config, inputs: Inputs, part: Part) -> dict[str, Subject]:
     """The ensembles of a part, to be measured."""
     return {
-        name: Subject(models.model_of(config, name, inputs.background), mlp.narrow(whole, inputs.used))
-        for name, whole in part.networks.items()
+        name: Subject(models.model_of(config, name, inputs.background), mlp.narrow(params, inputs.used))
+        for name, params in part.networks.items()
     }
 
 

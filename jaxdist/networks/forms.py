@@ -118,14 +118,14 @@ Kind: TypeAlias = str | Form | Activation | Callable[[Array], Array]
 
 
 def _known() -> dict[str, Form]:
-    found = {name: Form(name, activations.get(name)) for name in activations.names()}
+    forms = {name: Form(name, activations.get(name)) for name in activations.names()}
     for name in ("relu", "abs"):
         act = activations.get(name)
         # Without a bias in the last layer, as in the paper's code: with one, a network could undo the constraint.
         for suffix, last, output in (("2", UNBIASED, act), ("_l2", DISTANCES, ROOT)):
-            found[name + suffix] = Form(name + suffix, act, last, output)
-            found[f"{name}{suffix}_neg"] = Form(f"{name}{suffix}_neg", act, last, output, sign=-1)
-    return found
+            forms[name + suffix] = Form(name + suffix, act, last, output)
+            forms[f"{name}{suffix}_neg"] = Form(f"{name}{suffix}_neg", act, last, output, sign=-1)
+    return forms
 
 
 _KNOWN = _known()

@@ -48,8 +48,8 @@ def after(model: Model, site: str, params: Params, x: Any, value: Float[Array, "
 
 def outgoing(model: Model, site: str, params: Params, x: Any) -> Float[Array, "H C"]:
     """The weights [H, C] from each unit's activation to the logits, where the head is linear; `x` is any block."""
-    one = devices.rows(x, slice(0, 1))
-    value = networks_model.read(model, params, one, (site,))[1][site]
+    example = devices.rows(x, slice(0, 1))
+    value = networks_model.read(model, params, example, (site,))[1][site]
     # Ones that depend on the value, so that inside a ``shard_map`` they differ between devices as it does: the
     # derivative is then each device's own.
     ones = jnp.where(value > value, value, jnp.ones_like(value))
@@ -57,7 +57,7 @@ def outgoing(model: Model, site: str, params: Params, x: Any) -> Float[Array, "H
     replaced = follows if isinstance(follows, str) else site
 
     def logits(value: Array) -> Array:
-        return networks_model.edit(model, params, one, {replaced: value}).reshape(-1)
+        return networks_model.edit(model, params, example, {replaced: value}).reshape(-1)
 
     weights = jax.jacrev(logits)(ones).reshape(-1, value.size).T
     if callable(follows):
@@ -103,8 +103,8 @@ def departure(model: Model, site: str, params: Params, x: Any) -> Float[Array, "
     return lax.map(one, (jnp.asarray(SIZES, jnp.float32), keys)).max()
 
 
-def _relative(found: Array, expected: Array) -> Array:
-    return jnp.abs(found - expected).max() / jnp.maximum(jnp.abs(found).max(), TINY)
+def _relative(actual: Array, expected: Array) -> Array:
+    return jnp.abs(actual - expected).max() / jnp.maximum(jnp.abs(actual).max(), TINY)
 
 
 def is_linear(model: Model, params: Params, site: str, examples: Examples) -> bool:
@@ -146,9 +146,9 @@ def _shape(model: Model, params: Params, site: str, examples: Examples) -> tuple
 
 
 def _shape_after(model: Model, params: Params, site: str, examples: Examples) -> tuple[int, ...]:
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
+    network = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
     x = networks_model.shapes_of_one(examples.x)
-    return jax.eval_shape(lambda p, b: networks_model.read_after(model, p, b, (site,))[2][site], one, x).shape
+    return jax.eval_shape(lambda p, b: networks_model.read_after(model, p, b, (site,))[2][site], network, x).shape
 
 
 @dataclasses.dataclass(frozen=True)

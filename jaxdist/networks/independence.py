@@ -167,8 +167,8 @@ def _pairs(total: int, size: int, other: int) -> list[np.ndarray]:
     half = max(size, -(-other // 2))
     if total <= 2 * half:
         return [np.arange(total)]
-    wanted = min(LOOKED_AT, max(LOOKED_AT // 8, size * tuning.current().tile))
-    count = min(max(LEAST_PAIRS, wanted // (2 * half)), total // (2 * half))
+    rows = min(LOOKED_AT, max(LOOKED_AT // 8, size * tuning.current().tile))
+    count = min(max(LEAST_PAIRS, rows // (2 * half)), total // (2 * half))
     starts = np.linspace(0, total - half, 2 * count).astype(int)
     # From far apart, since examples may be sorted.
     return [np.concatenate([np.arange(half) + start for start in starts[[k, k + count]]]) for k in range(count)]
@@ -177,14 +177,14 @@ def _pairs(total: int, size: int, other: int) -> list[np.ndarray]:
 def _in_blocks(network: _Network, x: np.ndarray, size: int) -> np.ndarray:
     """Logits [N, C] in consecutive blocks; the last starts early."""
     total = devices.count(x)
-    size, made = min(size, total), np.empty((total, 0), np.float32)
+    size, logits = min(size, total), np.empty((total, 0), np.float32)
     for first in range(0, total, size):
         start = min(first, total - size)
         part = network.logits(network.params, devices.rows(x, slice(start, start + size)))
         if not first:
-            made = np.empty((total, part.shape[1]), part.dtype)
-        made[start : start + size] = part
-    return made
+            logits = np.empty((total, part.shape[1]), part.dtype)
+        logits[start : start + size] = part
+    return logits
 
 
 def _dependent(

@@ -31,7 +31,7 @@ _NAMES = """
 ELEMENTWISE = frozenset(_NAMES.split())
 """Primitives that act on each element alone, whose parameters know nothing of shapes."""
 
-_SAME = tuple((one, one) for one in lax.Precision)
+_SAME = tuple((precision, precision) for precision in lax.Precision)
 """Precisions that do not tell the two sides of a product apart. Others, as of an algorithm, are left alone."""
 
 Result = TypeVar("Result")
@@ -51,15 +51,15 @@ def turned(fn: Callable[[Any], Result], like: Any) -> Callable[[Any], Result]:
     roots, inside = _plan(eqns, flat.jaxpr)
     if not roots or flat.effects:
         return fn
-    known: Environment = dict(zip(flat.jaxpr.constvars, flat.consts, strict=True))
+    consts: Environment = dict(zip(flat.jaxpr.constvars, flat.consts, strict=True))
     for eqn in constant:
-        known.update(zip(eqn.outvars, as_it_is(eqn, [read_atom(known, atom) for atom in eqn.invars]), strict=True))
-    used = {atom for k in inside for atom in eqns[k].invars if isinstance(atom, core.Var) and atom in known}
-    known_transposes = {var: jnp.swapaxes(known[var], 0, 1) for var in used if len(_shape(var)) == 2}
+        consts.update(zip(eqn.outvars, as_it_is(eqn, [read_atom(consts, atom) for atom in eqn.invars]), strict=True))
+    used = {atom for k in inside for atom in eqns[k].invars if isinstance(atom, core.Var) and atom in consts}
+    const_transposes = {var: jnp.swapaxes(consts[var], 0, 1) for var in used if len(_shape(var)) == 2}
 
     def run(argument: Any) -> Result:
-        values = known | dict(zip(flat.jaxpr.invars, jax.tree.leaves(argument), strict=True))
-        transposes = dict(known_transposes)
+        values = consts | dict(zip(flat.jaxpr.invars, jax.tree.leaves(argument), strict=True))
+        transposes = dict(const_transposes)
         for k, eqn in enumerate(eqns):
             if k not in inside:
                 values.update(
@@ -71,8 +71,8 @@ def turned(fn: Callable[[Any], Result], like: Any) -> Callable[[Any], Result]:
             if k in roots:
                 # Without the barrier XLA would turn the product back.
                 values[out] = jnp.swapaxes(lax.optimization_barrier(transposes[out]), 0, 1)
-        found = [read_atom(values, atom) for atom in flat.jaxpr.outvars]
-        result: Result = jax.tree.unflatten(jax.tree.structure(returned), found)
+        outputs = [read_atom(values, atom) for atom in flat.jaxpr.outvars]
+        result: Result = jax.tree.unflatten(jax.tree.structure(returned), outputs)
         return result
 
     return run
@@ -96,12 +96,12 @@ def _inlined(jaxpr: core.Jaxpr, consts: Sequence[Any], arguments: Sequence[Any])
 
 def _split(jaxpr: core.Jaxpr) -> tuple[list[core.JaxprEqn], list[core.JaxprEqn]]:
     """The equations that do not depend on the argument and those that do, of those that anything depends on."""
-    wanted = {atom for atom in jaxpr.outvars if isinstance(atom, core.Var)}
+    needed = {atom for atom in jaxpr.outvars if isinstance(atom, core.Var)}
     live: list[core.JaxprEqn] = []
     for eqn in reversed(jaxpr.eqns):
-        if wanted.intersection(eqn.outvars):
+        if needed.intersection(eqn.outvars):
             live.append(eqn)
-            wanted.update(atom for atom in eqn.invars if isinstance(atom, core.Var))
+            needed.update(atom for atom in eqn.invars if isinstance(atom, core.Var))
     depend = set(jaxpr.invars)
     constant: list[core.JaxprEqn] = []
     changing: list[core.JaxprEqn] = []
@@ -129,10 +129,10 @@ def _plan(eqns: Sequence[core.JaxprEqn], jaxpr: core.Jaxpr) -> tuple[set[int], s
     while True:
         inside = set().union(*cones.values())
         spoiled = {k for k in inside - set(cones) if not users[eqns[k].outvars[0]] <= inside}
-        kept = {root: cone for root, cone in cones.items() if not cone & spoiled}
-        if len(kept) == len(cones):
+        unspoiled = {root: cone for root, cone in cones.items() if not cone & spoiled}
+        if len(unspoiled) == len(cones):
             return set(cones), inside
-        cones = kept
+        cones = unspoiled
 
 
 def _is_narrow(eqn: core.JaxprEqn) -> bool:

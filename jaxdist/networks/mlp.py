@@ -102,12 +102,12 @@ def apply(
     form = forms.of(activation)
     value = jnp.asarray(x).reshape(len(x), -1)
     for k, (layer, act) in enumerate(form.layers(len(params))):
-        here = params[f"dense{k}"]
+        layer_params = params[f"dense{k}"]
         # Only the inputs are not feature-major.
-        value = layer.apply(here, value, operator.matmul if k else functools.partial(_first, background))
+        value = layer.apply(layer_params, value, operator.matmul if k else functools.partial(_first, background))
         if act:
             value = tap(f"dense{k}/pre", value)
-            value = tap(f"dense{k}/post", act(value, *(here[name] for name, _ in act.parameters)))
+            value = tap(f"dense{k}/post", act(value, *(layer_params[name] for name, _ in act.parameters)))
     return -value if form.sign < 0 else value
 
 

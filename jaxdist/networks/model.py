@@ -108,7 +108,7 @@ def of_key(given: Mapping[str, T], key: str) -> T | None:
     for text, value in given.items():
         other = site_values.parsed(text)
         parts = ((other.call, own.call), (other.iteration, own.iteration))
-        if other.name == own.name and all(part in (None, wanted) for part, wanted in parts):
+        if other.name == own.name and all(part in (None, own_part) for part, own_part in parts):
             return value
     return None
 

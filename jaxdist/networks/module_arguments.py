@@ -26,8 +26,8 @@ def or_a_module(function: Callable[..., Result]) -> Callable[..., Result]:
     name = function.__name__
 
     @functools.wraps(function)
-    def with_parameters(*given: Any, **options: Any) -> Result:
-        module = given[0] if given else options.get(next(iter(signature.parameters)))
+    def with_parameters(*args: Any, **options: Any) -> Result:
+        module = args[0] if args else options.get(next(iter(signature.parameters)))
         if _is_of("flax.linen", module):
             raise InputError(
                 f"{name}: a Linen module does not hold its parameters; give the two that "
@@ -38,21 +38,21 @@ def or_a_module(function: Callable[..., Result]) -> Callable[..., Result]:
                 f"{name}: expected one network, got a {type(module).__name__} of modules; of several seeds give the "
                 "function of one and each one's parameters, as jaxdist.from_nnx gives them, to probe with stacked=True"
             )
-        complete = _fits(signature, given, options)
+        complete = _fits(signature, args, options)
         if complete and _is_of("flax.nnx", module):
             raise InputError(
                 f"{name}: {type(module).__name__} holds its parameters; leave params out, as in {name}(module, ...)"
             )
-        make = None if complete or not given else _maker(module)
+        make = None if complete or not args else _maker(module)
         # What lacks an argument is left to Python to say.
-        return function(*given, **options) if make is None else function(*make(module), *given[1:], **options)
+        return function(*args, **options) if make is None else function(*make(module), *args[1:], **options)
 
     return with_parameters
 
 
-def _fits(signature: inspect.Signature, given: tuple[Any, ...], options: dict[str, Any]) -> bool:
+def _fits(signature: inspect.Signature, args: tuple[Any, ...], options: dict[str, Any]) -> bool:
     try:
-        signature.bind(*given, **options)
+        signature.bind(*args, **options)
     except TypeError:
         return False
     return True

@@ -101,11 +101,11 @@ def _replaced(methods: Iterable[tuple[type, str]], wrap: Callable[[str, Any, Any
         return functools.wraps(own)(method) if callable(own) else method
 
     with _LOCK:
-        wanted = dict.fromkeys(methods)
-        before = {(cls, name): vars(cls).get(name) for cls, name in wanted}
-        made = {(cls, name): replacement(cls, name) for cls, name in wanted}
+        distinct = dict.fromkeys(methods)
+        before = {(cls, name): vars(cls).get(name) for cls, name in distinct}
+        replacements = {(cls, name): replacement(cls, name) for cls, name in distinct}
         try:
-            for (cls, name), method in made.items():
+            for (cls, name), method in replacements.items():
                 type.__setattr__(cls, name, method)
             yield
         finally:

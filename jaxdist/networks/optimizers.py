@@ -47,17 +47,17 @@ def optimizer(name: str | Call, learning_rate: float | Call) -> optax.GradientTr
     """
     call = name if isinstance(name, Call) else Call(name)
     function, where = _function(call.name, "optimiser", "train.optimizer"), "train.optimizer"
-    given = dict(call.arguments)
+    arguments = dict(call.arguments)
     takes = "learning_rate" in _parameters(function)
-    if takes and "learning_rate" not in given:
-        given["learning_rate"] = learning_rate
-    made = _called(function, Call(call.name, tuple(given.items())), where)
-    if not isinstance(made, optax.GradientTransformation):
+    if takes and "learning_rate" not in arguments:
+        arguments["learning_rate"] = learning_rate
+    transformation = _called(function, Call(call.name, tuple(arguments.items())), where)
+    if not isinstance(transformation, optax.GradientTransformation):
         raise InputError(
-            f"{where}: {call.name} gives a {type(made).__name__}; expected an optax.GradientTransformation"
+            f"{where}: {call.name} gives a {type(transformation).__name__}; expected an optax.GradientTransformation"
         )
-    _try(made, call.name, where)
-    return made
+    _try(transformation, call.name, where)
+    return transformation
 
 
 def _function(name: str, what: str, where: str) -> Callable[..., Any]:
@@ -68,17 +68,17 @@ def _function(name: str, what: str, where: str) -> Callable[..., Any]:
         if not callable(function):
             raise InputError(f"{where}: {name!r} is a {type(function).__name__}; expected a function")
         return typing.cast(Callable[..., Any], function)
-    known = _of_optax(what)
-    if name not in known:
-        names = [each for each in known if what == "schedule" or "learning_rate" in _parameters(known[each])]
+    functions = _of_optax(what)
+    if name not in functions:
+        names = [each for each in functions if what == "schedule" or "learning_rate" in _parameters(functions[each])]
         raise InputError(f"{where}: unknown {what} {name!r}{nearest(name, [*names, *_registered])}")
-    return known[name]
+    return functions[name]
 
 
 @functools.cache
 def _of_optax(what: str) -> dict[str, Callable[..., Any]]:
     """The public functions of optax that give a transformation of gradients, or a schedule, by name."""
-    found: dict[str, Callable[..., Any]] = {}
+    functions: dict[str, Callable[..., Any]] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         for name in dir(optax):
@@ -87,10 +87,10 @@ def _of_optax(what: str) -> dict[str, Callable[..., Any]]:
                 continue
             gives = _signature(function).return_annotation
             if what == "optimiser" and inspect.isclass(gives) and issubclass(gives, optax.GradientTransformation):
-                found[name] = function
+                functions[name] = function
             if what == "schedule" and gives == optax.Schedule:
-                found[name] = function
-    return found
+                functions[name] = function
+    return functions
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -107,7 +107,7 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
 def _called(function: Callable[..., Any], call: Call, where: str) -> Any:
     """What a function gives for a call's arguments, each of which is checked first."""
     parameters = _parameters(function)
-    anything = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    anything = any(param.kind is param.VAR_KEYWORD for param in parameters.values())
     values = {}
     for key, value in call.arguments:
         if key not in parameters and not anything:
@@ -117,8 +117,8 @@ def _called(function: Callable[..., Any], call: Call, where: str) -> Any:
     empty = inspect.Parameter.empty
     lacking = [
         key
-        for key, one in parameters.items()
-        if one.default is empty and key not in values and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
+        for key, param in parameters.items()
+        if param.default is empty and key not in values and param.kind not in (param.VAR_KEYWORD, param.VAR_POSITIONAL)
     ]
     if lacking:
         raise InputError(f"{where}: {call.name} needs {', '.join(lacking)}")
@@ -137,20 +137,20 @@ def _value(value: Any, hint: Any, where: str) -> Any:
         if kinds and collections.abc.Callable not in kinds and object not in kinds:
             raise InputError(f"{where}: expected {_words(kinds)}, got {value}")
         return _called(_function(value.name, "schedule", where), value, where)
-    wanted = kinds & {bool, int, float, str}
+    plain = kinds & {bool, int, float, str}
     # Where arrays are taken, so are numbers of any type, among which optax lists truth values.
-    if object in kinds or not wanted:
+    if object in kinds or not plain:
         return value
     if isinstance(value, tuple):
         if not kinds & {tuple, list, collections.abc.Sequence}:
             raise InputError(f"{where}: expected {_words(kinds)}, got {list(value)}")
         return value
-    numbers = bool(wanted & {int, float})
+    numbers = bool(plain & {int, float})
     fits = (
-        (isinstance(value, bool) and wanted == {bool})
-        or (isinstance(value, str) and str in wanted)
+        (isinstance(value, bool) and plain == {bool})
+        or (isinstance(value, str) and str in plain)
         or (isinstance(value, int) and not isinstance(value, bool) and numbers)
-        or (isinstance(value, float) and float in wanted)
+        or (isinstance(value, float) and float in plain)
     )
     if not fits:
         raise InputError(f"{where}: expected {_words(kinds)}, got {str(value).lower()}")
@@ -186,12 +186,12 @@ def _words(kinds: set[Any]) -> str:
     return " or ".join(words) or "another value"
 
 
-def _try(made: optax.GradientTransformation, name: str, where: str) -> None:
+def _try(transformation: optax.GradientTransformation, name: str, where: str) -> None:
     """Refuse what does not take gradients, its state and the weights alone, or changes the form of its state."""
 
     def step(params: Any) -> tuple[Any, Any, Any]:
-        state = made.init(params)
-        updates, after = made.update(params, state, params)
+        state = transformation.init(params)
+        updates, after = transformation.update(params, state, params)
         return state, after, optax.apply_updates(params, updates)
 
     params = {"w": jax.ShapeDtypeStruct((2, 3), jnp.float32), "b": jax.ShapeDtypeStruct((3,), jnp.float32)}

@@ -58,23 +58,23 @@ def model(
         by_site = unit_axis if isinstance(unit_axis, Mapping) else {}
         units: Any = -1 if unit_axis is None or by_site is unit_axis else unit_axis  # `_axis` sees to it
         of_sites = tuple((site, _axis(f"unit_axis of {site!r}", axis)) for site, axis in by_site.items())
-        made = Model(apply, (), units, -1 if class_axis is None else class_axis, output, of_sites)
+        network = Model(apply, (), units, -1 if class_axis is None else class_axis, output, of_sites)
     elif unit_axis is not None or class_axis is not None or output is not None:
         raise InputError("probe: a Model has axes and an output of its own; leave out unit_axis, class_axis and output")
     else:
-        made = apply
-    axes = (_axis("unit_axis", made.unit_axis), _axis("class_axis", made.class_axis))
-    made = dataclasses.replace(
-        made, post=tuple({**dict(made.post), **(post or {})}.items()), unit_axis=axes[0], class_axis=axes[1]
+        network = apply
+    axes = (_axis("unit_axis", network.unit_axis), _axis("class_axis", network.class_axis))
+    network = dataclasses.replace(
+        network, post=tuple({**dict(network.post), **(post or {})}.items()), unit_axis=axes[0], class_axis=axes[1]
     )
     try:
-        hash(made)
+        hash(network)
     except TypeError as error:
         raise InputError(
             f"probe: apply and the functions in post must be hashable, so that they are compiled once ({error}); "
             "give functions, or frozen dataclasses"
         ) from None
-    return made
+    return network
 
 
 def _axis(name: str, axis: object) -> int:
@@ -138,10 +138,10 @@ def as_stacked(made: Model, params: Params, x: Any) -> Params:
     return jax.tree.map(lambda *each: np.stack([own_data.array(leaf, "params") for leaf in each]), *params)
 
 
-def _runs(made: Model, params: Params, x: Any) -> bool:
+def _runs(network: Model, params: Params, x: Any) -> bool:
     """Whether a network's function can be traced with such parameters."""
     try:
-        networks_model.trace(made, params, jax.tree.map(lambda leaf: leaf[:1], x))
+        networks_model.trace(network, params, jax.tree.map(lambda leaf: leaf[:1], x))
     except Exception:  # whatever a function of somebody else's raises
         return False
     return True
@@ -210,17 +210,17 @@ def check_outputs(made: Model, each: tuple[int, ...], single: Traced, double: Tr
     """
     if made.task == "classes":
         return classes(made, single, double)
-    wanted = {"tokens": "logits [n, T, C]", "binary": "one logit [n] or [n, 1]", "regression": "values [n] or [n, K]"}
+    expected = {"tokens": "logits [n, T, C]", "binary": "one logit [n] or [n, 1]", "regression": "values [n] or [n, K]"}
     shape = tuple(double.logits.shape)
     fits = {"tokens": len(each) > 1, "binary": each in ((), (1,)), "regression": len(each) < 2 and 0 not in each}
     if not fits[made.task] or shape != (2, *each):
         raise InputError(
-            f"apply: expected {wanted[made.task]} for x[n, ...] and task '{made.task}', got shape {shape} for two "
+            f"apply: expected {expected[made.task]} for x[n, ...] and task '{made.task}', got shape {shape} for two "
             "examples"
         )
     if made.class_axis % len(shape) != len(shape) - 1:
         raise InputError(
-            f"class_axis: expected classes on the last axis of {wanted[made.task]}, got {made.class_axis}; turn the "
+            f"class_axis: expected classes on the last axis of {expected[made.task]}, got {made.class_axis}; turn the "
             "outputs, as by jnp.moveaxis, and leave it out"
         )
     _check_type(double)
@@ -359,10 +359,10 @@ def check_block(made: Model, sites: Sequence[str], traced: Sites, params: Params
     Raises:
       InputError: as where the network goes over a block of its own examples by ``jax.lax.map``.
     """
-    whole, rows = networks_model.trace(made, params, x), jax.tree.leaves(x)[0].shape[0]
+    of_block, rows = networks_model.trace(made, params, x), jax.tree.leaves(x)[0].shape[0]
     for site in sites:
         alone = traced.of(site)
-        calls = [each for each in whole.traced.every_site if each.name == alone[0].name]
+        calls = [each for each in of_block.traced.every_site if each.name == alone[0].name]
         shape = calls[0].shape
         examples = 1 if made.axis_of(site) % len(shape) == 0 else 0
         if alone[0].calls != len(calls) or any(each.shape[examples] != rows for each in calls):

@@ -426,7 +426,7 @@ def _scattered(eqn: core.JaxprEqn, states: Sequence[State]) -> State:
         for update, axis in zip(numbers.update_window_dims, windows, strict=True)
         if updates[update] == shape[axis]
     }
-    whole = {axis: axis for axis in (*numbers.operand_batching_dims, *of_updates.values())}
+    of_operand = {axis: axis for axis in (*numbers.operand_batching_dims, *of_updates.values())}
     of_indices = {
         index: axis
         for axis, index in zip(numbers.operand_batching_dims, numbers.scatter_indices_batching_dims, strict=True)
@@ -436,7 +436,7 @@ def _scattered(eqn: core.JaxprEqn, states: Sequence[State]) -> State:
     written = "writes to rows of the block"
     moved = [
         moved_to(eqn, state, where, written, undecided=True)
-        for state, where in zip(states, (whole, of_indices, of_updates), strict=True)
+        for state, where in zip(states, (of_operand, of_indices, of_updates), strict=True)
     ]
     return join(eqn, moved)
 

@@ -166,8 +166,8 @@ class _Search:
             start = lengths.matvec + lengths.vecmat
             consts, operands = states[start : start + lengths.solve], states[sum(lengths) :]
             jaxpr, own = closed(programs.solve)
-            given = [constant(value) for value in own]
-            return _Search(self.number).follow(jaxpr, given, [*consts, *operands], ())
+            own_states = [constant(value) for value in own]
+            return _Search(self.number).follow(jaxpr, own_states, [*consts, *operands], ())
         if name in ("optimization_barrier", "device_put"):
             return states
         if name == "reshape" and isinstance(states[0], ByExample):
@@ -217,8 +217,8 @@ class _Search:
                 slices.append(moved_to(eqn, state, {axis: axis - 1 for axis in range(1, len(shape_of(atom)))}))
             else:
                 raise StopSearchError(eqn, "goes over the examples together with another array", undecided=True)
-        given = [constant(value) for value in own]
-        results = self.follow(jaxpr, given, [*states[:last], *slices], (*path, 0))
+        own_states = [constant(value) for value in own]
+        results = self.follow(jaxpr, own_states, [*states[:last], *slices], (*path, 0))
         if any(isinstance(state, Single) for state in results[: last - first]):
             raise StopSearchError(eqn, "carries values from one example to the next")
         if jaxpr.outvars[: last - first] != jaxpr.invars[first:last]:
@@ -331,8 +331,8 @@ def _use_by(first: core.JaxprEqn, second: core.JaxprEqn) -> Verdict | None:
     programs = [list(core.jaxprs_in_params(eqn.params)) for eqn in (first, second)]
     if len(programs[0]) != len(programs[1]):
         return _DIFFERENT
-    for one, other in zip(*programs, strict=True):
-        use = _use_in(one, other)
+    for program, other in zip(*programs, strict=True):
+        use = _use_in(program, other)
         if use is not None:
             return use
     for one_closed, other_closed in zip(_closed_programs(first), _closed_programs(second), strict=False):
@@ -370,8 +370,8 @@ def _lengths(first: Sequence[Atom], second: Sequence[Atom]) -> int:
     """Of how many axes the lengths differ with the number of examples, at most."""
     return max(
         (
-            sum(a != b for a, b in zip(shape_of(one), shape_of(other), strict=False))
-            for one, other in zip(first, second, strict=True)
+            sum(a != b for a, b in zip(shape_of(atom), shape_of(other), strict=False))
+            for atom, other in zip(first, second, strict=True)
         ),
         default=0,
     )

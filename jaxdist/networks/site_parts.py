@@ -47,8 +47,8 @@ class Part:
     @property
     def name(self) -> str:
         """Of the site that it is, which has the iterations that the key names, if any."""
-        wanted = dict(self.axes)
-        along = [_indices(wanted[axis]) if axis in wanted else ":" for axis in range(self.axes[-1][0] + 1)]
+        by_axis = dict(self.axes)
+        along = [_indices(by_axis[axis]) if axis in by_axis else ":" for axis in range(self.axes[-1][0] + 1)]
         return f"{site_values.written(self.key._replace(iteration=None))}[{', '.join(along)}]"
 
     @property
@@ -68,14 +68,14 @@ class Part:
           InputError: for an index that there is not.
         """
         each: list[tuple[Any, ...]] = []
-        for axis, given in self.axes:
-            wrong = [k for k in given if not -shape[axis] <= k < shape[axis]]
+        for axis, entries in self.axes:
+            wrong = [k for k in entries if not -shape[axis] <= k < shape[axis]]
             if wrong:
                 raise InputError(
                     f"only: site '{site_values.written(self.key)}' has {counted(shape[axis], 'entry', 'entries')} "
                     f"along axis {axis}, shape {shape}, where indices are 0 to {shape[axis] - 1}, got {wrong[0]}"
                 )
-            along = np.arange(shape[axis])[list(given)]
+            along = np.arange(shape[axis])[list(entries)]
             first, stop = int(along[0]), int(along[-1]) + 1
             each.append((*[slice(None)] * axis, slice(first, stop) if len(along) == stop - first else along))
         return each
@@ -134,22 +134,22 @@ def with_parts(
     Raises:
       InputError: for what names no part, or a site that is not edited or has no parts.
     """
-    wanted = _of_each_name(only, listed)
-    for text, (key, _) in wanted.items():
+    by_name = _of_each_name(only, listed)
+    for text, (key, _) in by_name.items():
         if not any(networks_model.of_key({text: True}, site) for site in sites):
             raise InputError(f"only: '{key}' is none of the sites that are edited, {', '.join(sites)}; add it to sites")
     keys: list[str] = []
-    kept: dict[str, None] = {}
+    names: dict[str, None] = {}
     parts: dict[Part, None] = {}
     post, axes = dict(model.post), dict(model.axes)
     for site in sites:
-        given = networks_model.of_key({text: places for text, (_, places) in wanted.items()}, site)
+        site_places = networks_model.of_key({text: places for text, (_, places) in by_name.items()}, site)
         follows = model.after(site)
-        if given is None:
+        if site_places is None:
             keys.append(site)
-            kept |= dict.fromkeys(site_values.parsed(key).name for key in (site, follows) if isinstance(key, str))
+            names |= dict.fromkeys(site_values.parsed(key).name for key in (site, follows) if isinstance(key, str))
             continue
-        own = [_part(model, listed, site, where) for where in given]
+        own = [_part(model, listed, site, where) for where in site_places]
         for first, second in itertools.combinations(own, 2):
             if first == second or (together and first.overlaps(second)):
                 raise InputError(
@@ -166,28 +166,28 @@ def with_parts(
                 _check_by_entry(site, follows, part, listed.shape(site))
                 post[part.text] = follows
         parts |= dict.fromkeys(own)
-    made = dataclasses.replace(
+    extended = dataclasses.replace(
         model,
-        apply=_WithParts(model, tuple(parts), tuple(name for name in kept if name in listed.names)),
+        apply=_WithParts(model, tuple(parts), tuple(name for name in names if name in listed.names)),
         post=tuple(post.items()),
         axes=tuple(axes.items()),
         output=None,
     )
-    return made, keys
+    return extended, keys
 
 
 def _of_each_name(only: Mapping[str, Where | Sequence[Where]], listed: Sites) -> dict[str, tuple[str, Sequence[Where]]]:
     """What is given for each site: the key that it is given by, and its parts."""
     if not isinstance(only, Mapping):
         raise InputError(f"only: expected parts of sites, as {{site: {{axis: indices}}}}, got {only!r}")
-    wanted: dict[str, tuple[str, Sequence[Where]]] = {}
-    for text, given in only.items():
-        places = [given] if isinstance(given, Mapping) else given
+    by_name: dict[str, tuple[str, Sequence[Where]]] = {}
+    for text, where in only.items():
+        places = [where] if isinstance(where, Mapping) else where
         if not isinstance(places, (list, tuple)) or not places:
-            raise InputError(f"only: expected {{axis: indices}} of '{text}', or a list of these, got {given!r}")
+            raise InputError(f"only: expected {{axis: indices}} of '{text}', or a list of these, got {where!r}")
         names = [site_values.written(key) for key in listed.traced.keys(text)]
-        wanted |= dict.fromkeys(names, (text, places))
-    return wanted
+        by_name |= dict.fromkeys(names, (text, places))
+    return by_name
 
 
 def _part(model: Model, listed: Sites, site: str, where: Where) -> Part:
@@ -202,8 +202,8 @@ def _part(model: Model, listed: Sites, site: str, where: Where) -> Part:
         raise InputError(f"only: expected {{axis: indices}} of '{site}', got {where!r}")
     examples = 1 if model.axis_of(site) % len(shape) == 0 else 0
     axes: dict[int, tuple[int, ...]] = {}
-    for given, indices in where.items():
-        axis = _integer(given, f"only: expected axes of '{site}' as integers")
+    for number, indices in where.items():
+        axis = _integer(number, f"only: expected axes of '{site}' as integers")
         if not -len(shape) <= axis < len(shape) or axis % len(shape) == examples:
             raise InputError(
                 f"only: site '{site}' has values of shape {shape} for one example, of which axis {examples} is that of "
@@ -212,27 +212,27 @@ def _part(model: Model, listed: Sites, site: str, where: Where) -> Part:
         if axis % len(shape) in axes:
             raise InputError(f"only: axis {axis % len(shape)} of site '{site}' is given twice; give it once")
         axes[axis % len(shape)] = _chosen(indices, f"only: indices along axis {axis} of '{site}'", shape[axis])
-    made = Part(key, tuple(sorted(axes.items())))
-    made.indices(shape)
-    return made
+    part = Part(key, tuple(sorted(axes.items())))
+    part.indices(shape)
+    return part
 
 
-def _chosen(given: Any, where: str, size: int) -> tuple[int, ...]:
+def _chosen(value: Any, where: str, size: int) -> tuple[int, ...]:
     """Indices in the order of the value's entries, each once."""
-    several = given.tolist() if isinstance(given, np.ndarray | Array) else given
+    several = value.tolist() if isinstance(value, np.ndarray | Array) else value
     listed = list(several) if isinstance(several, Sequence) and not isinstance(several, str) else [several]
     if not listed:
         raise InputError(f"{where}: expected at least one, got none")
     indices = [_integer(each, f"{where}: expected integers") for each in listed]
     if len({index % size if -size <= index < size else index for index in indices}) < len(indices):
-        raise InputError(f"{where}: expected each entry once, got {given!r}")
+        raise InputError(f"{where}: expected each entry once, got {value!r}")
     return tuple(sorted(indices, key=lambda index: index % size if -size <= index < size else index))
 
 
-def _integer(given: Any, where: str) -> int:
-    if isinstance(given, bool | np.bool_) or not hasattr(given, "__index__"):
-        raise InputError(f"{where}, got {given!r}")
-    return operator.index(given)
+def _integer(value: Any, where: str) -> int:
+    if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
+        raise InputError(f"{where}, got {value!r}")
+    return operator.index(value)
 
 
 def _indices(indices: tuple[int, ...]) -> str:
@@ -255,8 +255,8 @@ def _check_by_entry(site: str, follows: Action, part: Part, shape: tuple[int, ..
     """Refuse an activation that is not one of each entry by itself, so that a part of it is not known by itself."""
     values = jax.random.normal(jax.random.key(0), shape, jnp.float32)
     try:
-        whole, alone = np.asarray(part.of(follows(values))), np.asarray(follows(part.of(values)))
-        same = whole.shape == alone.shape and np.allclose(whole, alone, rtol=1e-5, atol=1e-6, equal_nan=True)
+        together, alone = np.asarray(part.of(follows(values))), np.asarray(follows(part.of(values)))
+        same = together.shape == alone.shape and np.allclose(together, alone, rtol=1e-5, atol=1e-6, equal_nan=True)
     except (TypeError, ValueError):
         same = False
     if not same:

@@ -76,10 +76,10 @@ class Mark(NamedTuple):
 
 def marks(jaxpr: core.Jaxpr, inside: tuple[str, ...] = (), loops: tuple[int | None, ...] = ()) -> Iterator[Mark]:
     """All marks of a program, in the order in which the interpreter meets them."""
-    given = {*jaxpr.invars, *jaxpr.constvars} if inside else set()
+    arguments = {*jaxpr.invars, *jaxpr.constvars} if inside else set()
     for eqn in jaxpr.eqns:
         atom = eqn.invars[0] if eqn.invars else None
-        yield from marks_within(eqn, inside, loops, isinstance(atom, core.Literal) or atom in given)
+        yield from marks_within(eqn, inside, loops, isinstance(atom, core.Literal) or atom in arguments)
 
 
 def marks_within(
@@ -232,14 +232,14 @@ def act(text: str, action: Action, value: Array) -> Array:
 
 def _edited(value: Array, name: str, call: int | None, job: Job, place: _Place) -> Array:
     """The value after all actions for this call, or for all calls where it is None."""
-    for key, given in job.actions:
+    for key, entry in job.actions:
         if key.name != name or (call is not None and key.call not in (None, call)):
             continue
-        action = given.at(call if key.call is None else 0, place.iterations) if isinstance(given, Placed) else given
+        action = entry.at(call if key.call is None else 0, place.iterations) if isinstance(entry, Placed) else entry
         if key.iteration is None:
             value = action(value)
             continue
-        same = [at == wanted for at, wanted in zip(place.iterations, key.iteration, strict=True)]
+        same = [at == iteration for at, iteration in zip(place.iterations, key.iteration, strict=True)]
         certain = [flag for flag in same if isinstance(flag, bool)]
         open_ = [flag for flag in same if not isinstance(flag, bool)]
         if not all(certain):
@@ -268,8 +268,8 @@ def _site(eqn: core.JaxprEqn, operands: Sequence[Any], job: Job, place: _Place) 
     call = place.counts[name]
     place.counts[name] += 1
     value = _edited(value, name, call, job, place)
-    wanted = any(key.name == name and key.call in (None, call) for key in job.reads)
-    return [value], {(name, call): value} if wanted else {}
+    is_read = any(key.name == name and key.call in (None, call) for key in job.reads)
+    return [value], {(name, call): value} if is_read else {}
 
 
 def _tangent(eqn: core.JaxprEqn, operands: Sequence[Any], job: Job, place: _Place) -> _Results:
@@ -346,8 +346,8 @@ def _scan(eqn: core.JaxprEqn, operands: Sequence[Any], job: Job, place: _Place) 
 
     def counting(state: Any, x: Sequence[Any]) -> Any:
         number, carry = state
-        carry, given = step(number, carry, x)
-        return (number - 1 if reverse else number + 1, carry), given
+        carry, output = step(number, carry, x)
+        return (number - 1 if reverse else number + 1, carry), output
 
     def plain(carry: Sequence[Any], x: Sequence[Any]) -> Any:
         return step(uncounted, carry, x)
@@ -358,19 +358,19 @@ def _scan(eqn: core.JaxprEqn, operands: Sequence[Any], job: Job, place: _Place) 
         if not counted:
             return lax.scan(plain, carry, some, **options)
         number = jnp.int32(stop - 1 if reverse else start)
-        (_, carry), given = lax.scan(counting, (number, carry), some, **options)
-        return carry, given
+        (_, carry), outputs = lax.scan(counting, (number, carry), some, **options)
+        return carry, outputs
 
     edges = sorted({0, length} | cuts | {cut + 1 for cut in cuts})
     pieces = list(itertools.pairwise(edges)) or [(0, 0)]
     parts = []
     for start, stop in reversed(pieces) if reverse else pieces:
         if start in cuts:
-            carry, given = step(start, carry, [lax.index_in_dim(x, start, keepdims=False) for x in xs])
-            given = jax.tree.map(lambda value: value[None], given)
+            carry, stacked = step(start, carry, [lax.index_in_dim(x, start, keepdims=False) for x in xs])
+            stacked = jax.tree.map(lambda value: value[None], stacked)
         else:
-            carry, given = part(start, stop, carry)
-        parts.append(given)
+            carry, stacked = part(start, stop, carry)
+        parts.append(stacked)
     parts = parts[::-1] if reverse else parts
     ys, values = parts[0] if len(parts) == 1 else jax.tree.map(lambda *some: jnp.concatenate(some), *parts)
     place.counts.update(job.sites(jaxpr))

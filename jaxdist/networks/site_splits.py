@@ -113,9 +113,9 @@ def split(traced: site_values.Traced, keys: Iterable[str]) -> Split:
     actions: dict[Key, Action] = {}
     marked: dict[str, tuple[str, ...]] = {}
     for text in texts:
-        wanted = [single for key in traced.keys(text) for single in _calls(key, traced)]
-        marked[text] = tuple(f"\0{text} {k}" for k in range(len(wanted)))
-        for key, mark in zip(wanted, marked[text], strict=True):
+        calls = [single for key in traced.keys(text) for single in _calls(key, traced)]
+        marked[text] = tuple(f"\0{text} {k}" for k in range(len(calls)))
+        for key, mark in zip(calls, marked[text], strict=True):
             if any(_share(key, other) for other in actions):
                 raise InputError(
                     f"site '{text}': names a value that another key names, which cannot both be edited at once; give "
@@ -135,8 +135,8 @@ def split(traced: site_values.Traced, keys: Iterable[str]) -> Split:
 def _share(first: Key, second: Key) -> bool:
     """Whether two keys mean a value in common."""
     same = [
-        one is None or other is None or one == other
-        for one, other in ((first.call, second.call), (first.iteration, second.iteration))
+        value is None or other is None or value == other
+        for value, other in ((first.call, second.call), (first.iteration, second.iteration))
     ]
     return first.name == second.name and all(same)
 

@@ -175,8 +175,8 @@ class Traced:
           InputError: for a key without a site, and an edit that changes the shape or the type.
         """
         actions = [(key, action_of(text, edit)) for text, edit in edits.items() for key in self.keys(text)]
-        wanted = {text: self.keys(text, to_read=True) for text in keys}
-        reads = tuple(dict.fromkeys(key for each in wanted.values() for key in each))
+        by_text = {text: self.keys(text, to_read=True) for text in keys}
+        reads = tuple(dict.fromkeys(key for each in by_text.values() for key in each))
         job = site_programs.Job(actions, reads)
         outputs, values = site_programs.run(self.program.jaxpr, self.program.consts, self.leaves(params, x), job)
         return self.output(outputs), {written(key): _picked(values, key) for key in reads}

@@ -37,20 +37,20 @@ def _widest(jaxpr: core.Jaxpr, inputs: Sequence[bool]) -> int:
     """The most values of one result that depends on those `inputs` for which it is true, inner programs included."""
     depend, most = {var for var, does in zip(jaxpr.invars, inputs, strict=True) if does}, 0
     for equation in jaxpr.eqns:
-        given = [isinstance(atom, core.Var) and atom in depend for atom in equation.invars]
-        if not any(given):
+        dependent = [isinstance(atom, core.Var) and atom in depend for atom in equation.invars]
+        if not any(dependent):
             continue
         depend.update(equation.outvars)
-        inner = [_widest(program, _inner(equation, program, given)) for program in model.programs(equation)]
+        inner = [_widest(program, _inner(equation, program, dependent)) for program in model.programs(equation)]
         most = max(most, *map(_size, equation.outvars), *inner)
     return most
 
 
-def _inner(equation: core.JaxprEqn, program: core.Jaxpr, given: list[bool]) -> list[bool]:
+def _inner(equation: core.JaxprEqn, program: core.Jaxpr, dependent: list[bool]) -> list[bool]:
     """Which inputs of an inner program depend, where those of its equation do; so does all that a loop carries on."""
     count, parameters = len(program.invars), equation.params
     # What chooses a branch, or only decides whether a loop goes on, comes first.
-    inputs = ([False] * count + given)[-count:] if count else []
+    inputs = ([False] * count + dependent)[-count:] if count else []
     carried = range(0)
     if equation.primitive.name == "scan":
         carried = range(parameters["num_consts"], parameters["num_consts"] + parameters["num_carry"])

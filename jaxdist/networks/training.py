@@ -300,9 +300,9 @@ def _check_finite(loss: AnyArray, first_step: int, numbers: Sequence[int]) -> No
     if bad.any():
         first_bad = int(np.argmax(bad.any(axis=1)))
         step, seeds = first_step + first_bad, [numbers[int(k)] for k in np.flatnonzero(bad[first_bad])]
-        shown = ", ".join(map(str, seeds[:8])) + (", ..." if len(seeds) > 8 else "")
+        listed = ", ".join(map(str, seeds[:8])) + (", ..." if len(seeds) > 8 else "")
         raise TrainingDivergedError(
-            f"training diverged: the loss of seed {shown} is not finite after {counted(step, 'update')}; "
+            f"training diverged: the loss of seed {listed} is not finite after {counted(step, 'update')}; "
             "try a smaller train.learning_rate"
         )
 
@@ -325,9 +325,9 @@ def _steps(
     """Measure and update `length` times; once `steps` updates are made only measure, and after that do nothing."""
 
     def network(
-        one: tuple[Params, optax.OptState], train_set: Examples, test_set: Examples
+        pair: tuple[Params, optax.OptState], train_set: Examples, test_set: Examples
     ) -> tuple[Params, optax.OptState, Metrics]:
-        params, optimizer = one
+        params, optimizer = pair
         grads, sums = Gradient(model)(params, None, train_set, size)
         correct = Evaluation(model)(params, None, test_set, size).correct
         updates, optimizer = update(grads, optimizer, params)

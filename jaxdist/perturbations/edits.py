@@ -65,7 +65,7 @@ class Affine(NamedTuple):
 
     def sparing(self, spared: AnyArray) -> Affine:
         """The same edit, but none of the units that are `spared` [H]."""
-        return jax.tree.map(lambda kept, leaf: jnp.where(spared, kept, leaf), unedited(spared.size), self)
+        return jax.tree.map(lambda neutral, leaf: jnp.where(spared, neutral, leaf), unedited(spared.size), self)
 
     def flipped(self, signs: Array) -> Affine:
         """What this edit does to units whose sign was changed first and is changed back behind it; `signs` are +-1."""
@@ -256,8 +256,8 @@ def _alike(value: Array, leaves: Sequence[Array], unit_axis: int) -> tuple[Array
 
 def unedited(units: int) -> Affine:
     """The edit of H units that changes nothing."""
-    one = jnp.ones(units, jnp.float32)
-    return Affine(one, 0 * one, -jnp.inf * one, jnp.inf * one)
+    ones = jnp.ones(units, jnp.float32)
+    return Affine(ones, 0 * ones, -jnp.inf * ones, jnp.inf * ones)
 
 
 def concatenate(parts: Sequence[SomeEdit], axis: int = -2) -> SomeEdit:

@@ -112,17 +112,17 @@ def _problem_of_edit(family: Family) -> str:
     """What is wrong with the edit that a record's function gives, by its shapes."""
     units = 3
     try:
-        made = _shape_of_edit(family, units)
+        tree = _shape_of_edit(family, units)
         expected = _EDITS.get(family.kind)
-        if expected is not None and not isinstance(made, expected):
-            other = "; give kind='other' for edits of your own" if hasattr(made, "apply") else ""
-            return f"edit: expected a {expected.__name__} for kind {family.kind!r}, got {registry.kind_of(made)}{other}"
-        if isinstance(made, Toward):
+        if expected is not None and not isinstance(tree, expected):
+            other = "; give kind='other' for edits of your own" if hasattr(tree, "apply") else ""
+            return f"edit: expected a {expected.__name__} for kind {family.kind!r}, got {registry.kind_of(tree)}{other}"
+        if isinstance(tree, Toward):
             return ""
-        if not hasattr(made, "apply"):
-            return f"edit: expected a pytree with a method apply, got {registry.kind_of(made)}"
+        if not hasattr(tree, "apply"):
+            return f"edit: expected a pytree with a method apply, got {registry.kind_of(tree)}"
         value, index = jax.ShapeDtypeStruct((4, units), jnp.float32), jax.ShapeDtypeStruct((4,), jnp.int32)
-        edited = jax.eval_shape(lambda edit, *given: edit.apply(*given, -1), made, value, index)
+        edited = jax.eval_shape(lambda edit, *arguments: edit.apply(*arguments, -1), tree, value, index)
     except Exception as error:
         return f"edit: raises {type(error).__name__} for ranges of {units} units: {str(error).partition(chr(10))[0]}"
     if getattr(edited, "shape", None) != value.shape:
@@ -136,7 +136,7 @@ def _shape_of_edit(family: Family, units: int = 1) -> Any:
     keys = (jax.ShapeDtypeStruct((2,), jnp.uint32),) if family.random else ()
     reading = family.option.otherwise if family.option else ""
     fraction = jax.ShapeDtypeStruct((), jnp.float32)
-    return jax.eval_shape(lambda *given: _one_point(family, reading, *given), ranges, fraction, *keys)
+    return jax.eval_shape(lambda *arguments: _one_point(family, reading, *arguments), ranges, fraction, *keys)
 
 
 def target_of(name: str) -> edits.Target | None:
@@ -176,8 +176,8 @@ def draws_of(name: str, draws: int) -> int:
     >>> draws_of("random_scale", 8), draws_of("noise", 8), draws_of("clip", 8)
     (4, 2, 1)
     """
-    known = get(name)
-    return max(2, draws // (4 if known.kind == "noise" else 2)) if known.random else 1
+    record = get(name)
+    return max(2, draws // (4 if record.kind == "noise" else 2)) if record.random else 1
 
 
 def slices(grids: Mapping[str, np.ndarray]) -> dict[str, slice]:
@@ -239,8 +239,8 @@ def _refuse_infinite(family: str, ranges: Ranges, options: SweepConfig, where: s
         return
     if record.kind == "affine":
         keys = np.zeros((*ranges.low.shape[:-1], 1, 2), np.uint32) if record.random else None
-        made = build(family, Ranges(*map(jnp.asarray, ranges)), record.grid(), options, keys)
-        scale, offset, low, high = (np.asarray(leaf, np.float64) for leaf in made)
+        edit = build(family, Ranges(*map(jnp.asarray, ranges)), record.grid(), options, keys)
+        scale, offset, low, high = (np.asarray(leaf, np.float64) for leaf in edit)
         with np.errstate(invalid="ignore"):
             ends = [scale * np.asarray(end)[..., None, :] + offset for end in (ranges.low, ranges.high)]
         broken = np.isnan([*ends, low, high]) | np.isinf(offset) | (low == np.inf) | (high == -np.inf)
@@ -280,23 +280,23 @@ def build(
     """
     if np.ndim(fractions) == 2 and (ranges.low.ndim != 2 or len(fractions) != len(ranges.low)):
         raise ValueError(f"fractions: expected [P] or one row a network, got {np.shape(fractions)}")
-    known = get(family)
-    if known.random != (keys is not None):
-        raise ValueError(f"{family}: {'expected keys' if known.random else 'takes no keys'}")
-    made = _build(
+    record = get(family)
+    if record.random != (keys is not None):
+        raise ValueError(f"{family}: {'expected keys' if record.random else 'takes no keys'}")
+    edit = _build(
         ranges,
         jnp.asarray(fractions, jnp.float32),
         None if keys is None else jnp.asarray(keys),
-        family=known,
+        family=record,
         reading=reading_of(family, options),
         spare=options.dead_units == "identity",
     )
-    if isinstance(made, Noise | Toward) and keys is not None:
+    if isinstance(edit, Noise | Toward) and keys is not None:
         draws = np.shape(keys)[-2]
-        of_points = jnp.repeat(jnp.arange(draws, dtype=jnp.int32), made.which.shape[-1] // draws)
-        which = jnp.broadcast_to(of_points, made.which.shape)
-        made = dataclasses.replace(made, which=which, draws=draws)
-    return made
+        of_points = jnp.repeat(jnp.arange(draws, dtype=jnp.int32), edit.which.shape[-1] // draws)
+        which = jnp.broadcast_to(of_points, edit.which.shape)
+        edit = dataclasses.replace(edit, which=which, draws=draws)
+    return edit
 
 
 @functools.partial(jax.jit, static_argnames=("family", "reading", "spare"))
@@ -310,15 +310,15 @@ def _build(
     spare: bool,
 ) -> Edit:
     def one_point(ranges: Ranges, fraction: Array, *key: Array) -> Edit:
-        made = _one_point(family, reading, ranges, fraction, *key)
+        edit = _one_point(family, reading, ranges, fraction, *key)
         # Where that is not the policy, the formula stands for all units, 0/0 and all.
-        return edits.sparing(made, ranges.dead | _meaningless(family, reading, ranges)) if spare else made
+        return edits.sparing(edit, ranges.dead | _meaningless(family, reading, ranges)) if spare else edit
 
     def one_network(ranges: Ranges, fractions: Array, keys: Array | None) -> Edit:
         if keys is None:
             return jax.vmap(lambda fraction: one_point(ranges, fraction))(fractions)
-        made = jax.vmap(lambda key: jax.vmap(lambda fraction: one_point(ranges, fraction, key))(fractions))(keys)
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), made)
+        edit = jax.vmap(lambda key: jax.vmap(lambda fraction: one_point(ranges, fraction, key))(fractions))(keys)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), edit)
 
     if ranges.low.ndim == 1:
         return one_network(ranges, fractions, keys)
@@ -328,10 +328,10 @@ def _build(
 
 def _one_point(family: Family, reading: str, ranges: Ranges, fraction: Array, *key: Array) -> Edit:
     """What a family's function gives; numbers that an affine edit has for all units are those of each."""
-    made = family.edit(ranges, fraction, *((reading,) if family.option else ()), *key)
-    if isinstance(made, Affine):
-        return Affine(*(jnp.broadcast_to(leaf, ranges.low.shape) for leaf in made))
-    return made
+    edit = family.edit(ranges, fraction, *((reading,) if family.option else ()), *key)
+    if isinstance(edit, Affine):
+        return Affine(*(jnp.broadcast_to(leaf, ranges.low.shape) for leaf in edit))
+    return edit
 
 
 def keys(purpose: str, seeds: Sequence[int], draws: int) -> np.ndarray:

@@ -139,8 +139,8 @@ def measure(
     """
     listed = networks_model.sites_for_one(model, params, examples.x, sites)
     check(model, listed, sites, measured_on)
-    one, x = _shapes_of_one(params, examples)
-    shapes = jax.eval_shape(Sides(model, sites, measured_on), one, x)
+    network, x = _shapes_of_one(params, examples)
+    shapes = jax.eval_shape(Sides(model, sites, measured_on), network, x)
     images = int(to_host(examples.total))
     counts = {
         site: images * (math.prod(measured.shape) // measured.shape[model.axis_of(site)])
@@ -148,15 +148,15 @@ def measure(
     }
     rules.check(rule, counts)
     ranked = rule.kind == "quantile"
-    wanted = {site: rules.ranks(count, rule.quantile) for site, count in counts.items()} if ranked else {}
+    ranks_by_site = {site: rules.ranks(count, rule.quantile) for site, count in counts.items()} if ranked else {}
     seeds = jax.tree.leaves(params)[0].shape[0]
-    given = {site: np.tile(ranks, (seeds, 1)) for site, ranks in wanted.items()}
+    tiled = {site: np.tile(ranks, (seeds, 1)) for site, ranks in ranks_by_site.items()}
     sides = Sides(model, sites, measured_on)
     deviations = rule.deviations if rule.kind == "sd" else 0.0
     measured: dict[str, Ranges] = over_networks(
         Quantiles(sides) if ranked else Extent(sides, rule.kind, deviations),
         params,
-        given,
+        tiled,
         examples,
         size=sizes.of_block(block, listed),
         precision=precision,
@@ -193,8 +193,8 @@ def _refuse_without_values(
 
 
 def _shapes_of_one(params: Params, examples: Examples) -> tuple[Params, Any]:
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
-    return one, networks_model.shapes_of_one(examples.x)
+    network = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
+    return network, networks_model.shapes_of_one(examples.x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,9 +225,9 @@ class Summary(Reducer):
 
     def init(self, params: Params, given: Any, x: Array) -> dict[str, Any]:
         # Where the model does not say what follows a site, no unit is known to be dead.
-        known = {site: post is not None for site, (_, post) in jax.eval_shape(self.sides, params, x).items()}
+        has_post = {site: post is not None for site, (_, post) in jax.eval_shape(self.sides, params, x).items()}
         units = self.sides.units(params, x)
-        return {site: (rules.empty(self.kind, units[site]), jnp.full(units[site], known[site])) for site in known}
+        return {site: (rules.empty(self.kind, units[site]), jnp.full(units[site], has_post[site])) for site in has_post}
 
     def update(self, state: dict[str, Any], params: Params, given: Any, block: blocks.Block) -> dict[str, Any]:
         summary: Callable[..., Any] = rules.moments if self.kind == "sd" else rules.extremes
@@ -275,12 +275,12 @@ class Extent(Summary):
 
     def result(self, state: dict[str, Any], total: Array) -> dict[str, Ranges]:
         result = {}
-        for site, (whole, idle) in state.items():
-            if isinstance(whole, rules.Moments):
-                around = self.deviations * jnp.sqrt(whole.squares / whole.number.astype(jnp.float32))
-                result[site] = Ranges(whole.mean - around, whole.mean + around, idle)
+        for site, (summary, idle) in state.items():
+            if isinstance(summary, rules.Moments):
+                around = self.deviations * jnp.sqrt(summary.squares / summary.number.astype(jnp.float32))
+                result[site] = Ranges(summary.mean - around, summary.mean + around, idle)
             else:
-                result[site] = Ranges(whole.low, whole.high, idle)
+                result[site] = Ranges(summary.low, summary.high, idle)
         return result
 
 
@@ -291,30 +291,30 @@ class Quantiles:
     sides: Sides
 
     def __call__(self, params: Params, given: dict[str, Array], examples: Examples, size: int) -> dict[str, Ranges]:
-        (found,) = fold_blocks((Summary(self.sides, "quantile"),), params, given, examples, size)
+        (summaries,) = fold_blocks((Summary(self.sides, "quantile"),), params, given, examples, size)
         quantiles = self._select(params, given, examples, size)
         result = {}
-        for site, (whole, idle) in found.items():
+        for site, (extremes, idle) in summaries.items():
             # Among sorted values NaN would count as the largest.
-            undefined = jnp.isnan(whole.low) | jnp.isnan(whole.high)
+            undefined = jnp.isnan(extremes.low) | jnp.isnan(extremes.high)
             low, high = (jnp.where(undefined, jnp.nan, quantile) for quantile in quantiles[site])
             result[site] = Ranges(low, high, idle)
         return result
 
-    def _select(self, params: Params, wanted: dict[str, Array], examples: Examples, size: int) -> dict[str, Array]:
+    def _select(self, params: Params, ranks: dict[str, Array], examples: Examples, size: int) -> dict[str, Array]:
         """Find the values [2, H] of the wanted ranks [2] by site, some bits of their keys a pass, the highest first.
 
         Counts are integers, so the result is a value that occurs, the same whatever the blocks and devices.
         """
         units = self.sides.units(params, networks_model.shapes_of_one(examples.x))
 
-        def narrow(found: dict[str, Array], shift: Array) -> tuple[dict[str, Array], None]:
+        def narrow(prefixes: dict[str, Array], shift: Array) -> tuple[dict[str, Array], None]:
             steps = jnp.arange(2**rules.BITS - 1, dtype=jnp.uint32)[:, None, None] << shift
-            thresholds = {site: f[None] | steps | ((jnp.uint32(1) << shift) - 1) for site, f in found.items()}
+            thresholds = {site: f[None] | steps | ((jnp.uint32(1) << shift) - 1) for site, f in prefixes.items()}
             (counts,) = fold_blocks((AtMost(self.sides),), params, thresholds, examples, size)
-            digits = {site: (counts[site] < wanted[site][None, :, None]).sum(0, dtype=jnp.uint32) for site in found}
-            return {site: found[site] | (digits[site] << shift) for site in found}, None
+            digits = {site: (counts[site] < ranks[site][None, :, None]).sum(0, dtype=jnp.uint32) for site in prefixes}
+            return {site: prefixes[site] | (digits[site] << shift) for site in prefixes}, None
 
-        start = {site: blocks.varying(jnp.zeros((2, units[site]), jnp.uint32), SEED) for site in wanted}
+        start = {site: blocks.varying(jnp.zeros((2, units[site]), jnp.uint32), SEED) for site in ranks}
         keys, _ = lax.scan(narrow, start, jnp.arange(32 - rules.BITS, -1, -rules.BITS, dtype=jnp.uint32))
         return {site: rules.unordered(key) for site, key in keys.items()}

@@ -77,10 +77,10 @@ class Traits:
 
 def attributes(traits: Traits) -> dict[str, Any]:
     """The attributes of a family's group; `read` gives the traits back."""
-    found = {field.name: getattr(traits, field.name) for field in dataclasses.fields(Traits)}
+    fields = {field.name: getattr(traits, field.name) for field in dataclasses.fields(Traits)}
     return {
         _STORED_AS.get(name, name): list(value) if isinstance(value, tuple) else value
-        for name, value in found.items()
+        for name, value in fields.items()
         if value not in ("", ())
     }
 

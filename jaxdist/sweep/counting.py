@@ -60,8 +60,8 @@ class Context(NamedTuple):
 
     def grid(self, family: str) -> np.ndarray:
         """The fractions [P] that a family is swept at."""
-        known = families.get(family)
-        return known.grid() if self.grids is None or family not in self.grids else self.grids[family]
+        record = families.get(family)
+        return record.grid() if self.grids is None or family not in self.grids else self.grids[family]
 
     @property
     def drawn(self) -> Sequence[int]:
@@ -103,7 +103,7 @@ class Context(NamedTuple):
 def measure_ranges(subject: Subject, context: Context, name: str) -> dict[str, Ranges]:
     """The ranges [S, H] of every site, refused where a family's formula means nothing for them."""
     options = context.options
-    found = ranges.measure(
+    measured = ranges.measure(
         subject.model,
         subject.params,
         context.splits["train"],
@@ -115,10 +115,10 @@ def measure_ranges(subject: Subject, context: Context, name: str) -> dict[str, R
     used = dict.fromkeys([*options.sweep.families, *(GRID if options.sweep.grid else ())])
     for site, family in itertools.product(context.sites, used):
         try:
-            families.check(family, found[site], options.sweep, f"network '{name}', site '{site}'")
+            families.check(family, measured[site], options.sweep, f"network '{name}', site '{site}'")
         except InputError as error:
             raise MeaninglessError(str(error)) from None
-    return found
+    return measured
 
 
 def identities(subjects: Mapping[str, Subject], context: Context) -> dict[str, float | None]:
@@ -142,13 +142,13 @@ def identity(family: str, subjects: Mapping[str, Subject], context: Context) -> 
 
 def dosings(subjects: Mapping[str, Subject], context: Context) -> Dosings:
     """How doses are measured of every network and target of one site; of several sites together none are."""
-    found = {}
+    by_target = {}
     for name, subject in subjects.items():
         for target in context.single:
             (site,) = context.targets[target]
             watch, train = doses.watch(subject.model, site), context.splits["train"]
-            found[name, target] = Dosing(watch, *doses.weights(subject.model, subject.params, site, watch, train))
-    return found
+            by_target[name, target] = Dosing(watch, *doses.weights(subject.model, subject.params, site, watch, train))
+    return by_target
 
 
 def counted(

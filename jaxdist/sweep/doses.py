@@ -53,12 +53,12 @@ def weights(model: Model, params: Params, site: str, watch: Watch, examples: Exa
     Ones where the site does not reach the logits through an activation and one linear map (`heads.is_linear`).
     """
     try:
-        found = heads.weights(model, params, site, examples).astype(np.float64)
+        outgoing = heads.weights(model, params, site, examples).astype(np.float64)
     except InputError:  # the head is not linear
         sites = networks_model.sites_for_one(model, params, examples.x, [watch.site])
         units = sites.shape(watch.site)[model.axis_of(watch.site)]
         return Weights(np.ones((jax.tree.leaves(params)[0].shape[0], units)), outgoing=False)
-    centred = found - found.mean(-1, keepdims=True)  # what all classes get alike decides nothing
+    centred = outgoing - outgoing.mean(-1, keepdims=True)  # what all classes get alike decides nothing
     return Weights((centred**2).sum(-1), outgoing=True)
 
 

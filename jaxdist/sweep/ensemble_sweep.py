@@ -245,15 +245,15 @@ class Matching(Reducer):
 
     def update(self, state: Array, params: tuple[Edited, Edited], given: None, block: blocks.Block) -> Array:
         first, second = (
-            predictor(self.model, self.sites, weights, block._replace(x=x), made).logits_and_after
-            for (weights, made), x in zip(params, block.x, strict=True)
+            predictor(self.model, self.sites, weights, block._replace(x=x), site_edits).logits_and_after
+            for (weights, site_edits), x in zip(params, block.x, strict=True)
         )
 
         def agree(edit: tuple[Mapping[str, Edit], Mapping[str, Edit]]) -> Array:
-            one, other = (
+            classes, other = (
                 elementwise.argmax(logits(of)[0], self.model.class_axis)
                 for logits, of in zip((first, second), edit, strict=True)
             )
-            return equal(one, jnp.where(block.valid, other, -1))
+            return equal(classes, jnp.where(block.valid, other, -1))
 
         return state + lax.map(agree, (params[0][1], params[1][1]))

@@ -85,19 +85,19 @@ def sweep(
     Raises:
       InputError: for a family whose edits cannot be made at a site.
     """
-    wanted: Mapping[str, np.ndarray] = (
+    fractions: Mapping[str, np.ndarray] = (
         {name: context.grid(name) for name in context.options.sweep.families} if grids is None else grids
     )
-    found: dict[str, xr.Dataset] = {}
-    for kind, names in by_kind(list(wanted)).items():
+    swept: dict[str, xr.Dataset] = {}
+    for kind, names in by_kind(list(fractions)).items():
         # Edits of unlike forms, or with what the points of a family share, cannot run concatenated.
         unlike = kind in ("toward", "other", "noise")
         for together in [[name] for name in names] if unlike else [names]:
             # What is kept goes by it, so it holds the kind, which may be called as a family is.
             label = job if kind == "affine" else " ".join([job, kind, *(together if unlike else ())])
-            some = {name: wanted[name] for name in together}
-            found |= _KINDS[kind](Task(some, subjects, measured, context, dosings, label, own))
-    return {name: found[name] for name in wanted}
+            some = {name: fractions[name] for name in together}
+            swept |= _KINDS[kind](Task(some, subjects, measured, context, dosings, label, own))
+    return {name: swept[name] for name in fractions}
 
 
 def by_kind(names: Sequence[str]) -> dict[families.Kind, list[str]]:
@@ -108,13 +108,13 @@ def by_kind(names: Sequence[str]) -> dict[families.Kind, list[str]]:
 
 def _fill(task: Task) -> dict[str, xr.Dataset]:
     def made(name: str, target: str) -> dict[str, Edit]:
-        found: dict[str, Edit] = {}
+        by_site: dict[str, Edit] = {}
         for site, edit in task.made(name, target).items():
             where, activation = _behind(
                 task.subjects[name].model, site, task.context.options.ranges.measured_on, list(task.grids)
             )
-            found[where] = dataclasses.replace(edit, activation=activation)
-        return found
+            by_site[where] = dataclasses.replace(edit, activation=activation)
+        return by_site
 
     return task.parted(task.counted(made))
 
@@ -125,14 +125,14 @@ def _as_made(task: Task) -> dict[str, xr.Dataset]:
 
 def _restored(task: Task) -> dict[str, xr.Dataset]:
     def made(name: str, target: str) -> dict[str, Edit]:
-        found: dict[str, Edit] = task.made(name, target)
-        return found | {networks_model.LOGITS: restored.undone(_moved(task, name, target, found))}
+        by_site: dict[str, Edit] = task.made(name, target)
+        return by_site | {networks_model.LOGITS: restored.undone(_moved(task, name, target, by_site))}
 
     extended = {name: s._replace(model=networks_model.with_logits(s.model)) for name, s in task.subjects.items()}
     return task.parted(task._replace(subjects=extended).counted(made))
 
 
-def _moved(task: Task, name: str, target: str, found: Mapping[str, Edit]) -> np.ndarray:
+def _moved(task: Task, name: str, target: str, by_site: Mapping[str, Edit]) -> np.ndarray:
     """How far edits move the mean logits of the training images, some networks at a time, each kept once it is done."""
     (model, params), context = task.subjects[name], task.context
 
@@ -141,7 +141,7 @@ def _moved(task: Task, name: str, target: str, found: Mapping[str, Edit]) -> np.
         return context.once(what, lambda: (compute(),))[0]
 
     train, block = context.splits["train"], context.options.compute.block
-    return restored.moved(model, params, found, train, block=block, each=wave)
+    return restored.moved(model, params, by_site, train, block=block, each=wave)
 
 
 def _to_means(task: Task) -> dict[str, xr.Dataset]:
@@ -206,15 +206,15 @@ def gauges(
     signed = [name for name in options.families if families.get(name).signed and families.get(name).alone]
     steps = {name: max(1, len(families.get(name).grid()) // GAUGE_POINTS) for name in signed}
     grids: dict[str, np.ndarray] = {name: families.coarse_grid(name, step) for name, step in steps.items()}
-    found: dict[tuple[Gauge, str], xr.Dataset] = {}
+    sweeps: dict[tuple[Gauge, str], xr.Dataset] = {}
     for gauge in options.gauges:
         if gauge == "as_is" or not even or not grids:
             continue
         task = Task(grids, even, measured, context, {}, f"gauge {gauge}")
         counts = task.counted(_averaged(task) if gauge == "averaged" else _absolute(task))
         draws = options.draws if gauge == "averaged" else 1
-        found |= {(gauge, family): swept for family, swept in task.parted(counts, draws).items()}
-    return found
+        sweeps |= {(gauge, family): swept for family, swept in task.parted(counts, draws).items()}
+    return sweeps
 
 
 def _absolute(task: Task) -> Callable[[str, str], dict[str, Edit]]:
@@ -228,15 +228,15 @@ def _averaged(task: Task) -> Callable[[str, str], dict[str, Edit]]:
     options = task.context.options
 
     def site_edits(name: str, site: str) -> Affine:
-        found = task.measured[name][site]
+        bounds = task.measured[name][site]
         keys = families.keys(f"gauge {site}", task.context.drawn, options.sweep.draws)
-        signs = families.random_signs(keys, np.shape(found.low)[-1])  # [S, K, H]
+        signs = families.random_signs(keys, np.shape(bounds.low)[-1])  # [S, K, H]
         # Where ranges are in front of the activation, those of a unit whose sign is changed are mirrored.
         pre = options.ranges.measured_on == "pre"
-        mirrored = found._replace(low=-np.asarray(found.high), high=-np.asarray(found.low)) if pre else found
+        mirrored = bounds._replace(low=-np.asarray(bounds.high), high=-np.asarray(bounds.low)) if pre else bounds
         parts = []
         for family, grid in task.grids.items():
-            as_is, turned = (families.build(family, each, grid, options.sweep) for each in (found, mirrored))
+            as_is, turned = (families.build(family, each, grid, options.sweep) for each in (bounds, mirrored))
             for k in range(options.sweep.draws):
                 chosen = signs[:, k, None]
                 both = zip(as_is, turned.flipped(chosen), strict=True)

@@ -187,13 +187,13 @@ def why_not_finite(part: xr.Dataset) -> str:
     return f"{seed_words(seeds)} not finite ({'; '.join(several[:_REASONS])}{more})"
 
 
-def _reason(one: xr.Dataset) -> str:
+def _reason(single: xr.Dataset) -> str:
     """Why a single network is not finite: the name of an array, or where its logits are not."""
-    if not one.finite_weights:
-        named = json.loads(one.attrs["not_finite_weights"])
-        array = named.get(f"{one.network.item()}, {one.seed.item()}")
+    if not single.finite_weights:
+        named = json.loads(single.attrs["not_finite_weights"])
+        array = named.get(f"{single.network.item()}, {single.seed.item()}")
         return f"weights '{array}'" if array else "weights"
-    counts = {str(split): int(one.not_finite.sel(split=split)) for split in one.split.to_numpy()}
+    counts = {str(split): int(single.not_finite.sel(split=split)) for split in single.split.to_numpy()}
     return "logits of " + listed([counted(count, f"{split} image") for split, count in counts.items() if count])
 
 

@@ -140,14 +140,14 @@ def predictor(
 
 def cut_block(model: Model, params: Params, part: blocks.Block, keys: Sequence[str]) -> tuple[Split, list[Any]]:
     """A program cut at some sites, and what its second part needs of the first, on the inputs that a block needs."""
-    whole = networks_model.cut(model, params, part.x, keys)
+    full_cut = networks_model.cut(model, params, part.x, keys)
 
     def before(x: Any) -> list[Any]:
         # Fewer inputs have a program of their own, which hands over the same.
-        cut = whole if x is part.x else networks_model.cut(model, params, x, keys)
+        cut = full_cut if x is part.x else networks_model.cut(model, params, x, keys)
         return cut.before(params, x)
 
-    return whole, part.with_inputs(before)
+    return full_cut, part.with_inputs(before)
 
 
 def _is_several(sites: Sites, site: str) -> bool:
@@ -269,8 +269,8 @@ def block_sums(
         return counts, compared, measures(edited) if measured else None
 
     points = (each, factors)
-    one = layouts.turned(point, jax.tree.map(lambda leaf: leaf[0], points))
-    counts, compared, averaged = lax.map(one, points, batch_size=together if together > 1 else None)
+    turned = layouts.turned(point, jax.tree.map(lambda leaf: leaf[0], points))
+    counts, compared, averaged = lax.map(turned, points, batch_size=together if together > 1 else None)
     sums = Sums(None, None)
     if expected is not None:
         correct, agree, kept = counts.T

@@ -55,8 +55,8 @@ class Search:
 
     def fractions(self) -> Values:
         """Where the dose is as wanted if it is linear within each bracket; no edit where it is never reached."""
-        found = [_within(bracket, level) for bracket, level in zip(self.brackets, self.levels, strict=True)]
-        return np.where(self.reached, np.stack(found, 1), self.identity)
+        positions = [_within(bracket, level) for bracket, level in zip(self.brackets, self.levels, strict=True)]
+        return np.where(self.reached, np.stack(positions, 1), self.identity)
 
     def narrow(self, dose: Values) -> None:
         """Go on from the doses that were found at `fractions`."""
@@ -97,18 +97,18 @@ def match_dose(
     Doses are those on the training images where these are counted on, else on the first split; the fractions are then
     the same on every split. A family that edits everywhere has no side to walk, and a common scale no dose.
     """
-    wanted = np.asarray(context.options.sweep.matched, np.float64)
+    levels = np.asarray(context.options.sweep.matched, np.float64)
     context = context._replace(targets={target: context.targets[target] for target in context.single})
     split = min(context.counted, key=lambda name: name != "train")
     searches: dict[Place, Search] = {}
-    for family, found in swept.items():
+    for family, group in swept.items():
         identity = identities[family]
         if families.get(family).effect == "scale" or identity is None:
             continue
-        doses = _doses(found, split)
+        doses = _doses(group, split)
         for name, target in dosings:
             dose = doses.sel(network=name, site=target).to_numpy()
-            searches[family, name, target] = Search(family, identity, found.fraction.to_numpy(), dose, wanted)
+            searches[family, name, target] = Search(family, identity, group.fraction.to_numpy(), dose, levels)
 
     if not searches:
         return {}
@@ -122,25 +122,25 @@ def match_dose(
     only = dataclasses.replace(context.options.sweep, splits=chosen)
     narrowing = context._replace(options=dataclasses.replace(context.options, sweep=only))
     for k in range(PASSES):
-        doses_at = {family: _doses(found, split) for family, found in swept_at(f"match {k + 1}", narrowing).items()}
+        doses_at = {family: _doses(group, split) for family, group in swept_at(f"match {k + 1}", narrowing).items()}
         for (family, name, target), search in searches.items():
             search.narrow(doses_at[family].sel(network=name, site=target).to_numpy())
     final = swept_at("matched", context)
     fractions = {
-        family: xr.full_like(found.unperturbed.isel(split=0), np.nan, float)
-        .expand_dims({"site": found.site, "fraction": found.sizes["fraction"]}, (2, 3))
+        family: xr.full_like(group.unperturbed.isel(split=0), np.nan, float)
+        .expand_dims({"site": group.site, "fraction": group.sizes["fraction"]}, (2, 3))
         .copy()
-        for family, found in final.items()
+        for family, group in final.items()
     }
     for (family, name, target), search in searches.items():
         place = {"network": name, "site": target}
         fractions[family].loc[place] = np.where(search.reached, search.fractions(), np.nan)
     return {
-        f"matched_{family}": groups.matched(found, fractions[family].to_numpy(), wanted, family, context.totals)
-        for family, found in final.items()
+        f"matched_{family}": groups.matched(group, fractions[family].to_numpy(), levels, family, context.totals)
+        for family, group in final.items()
     }
 
 
-def _doses(found: xr.Dataset, split: str) -> xr.DataArray:
+def _doses(swept: xr.Dataset, split: str) -> xr.DataArray:
     """The angular doses of a sweep on one split, over the draws, (network, seed, site, fraction)."""
-    return labels.over_draws(found).dose.sel(split=split)
+    return labels.over_draws(swept).dose.sel(split=split)

@@ -84,21 +84,21 @@ class PositionMeans(Reducer):
         self, state: dict[str, tuple[Averages, ...]], params: Params, given: None, block: blocks.Block
     ) -> dict[str, tuple[Averages, ...]]:
         values = networks_model.read_each(self.model, params, block.x, self.sites)
-        made = {}
+        merged = {}
         for site, dims in zip(self.sites, self.dims, strict=True):
             axis = (1 if self.model.axis_of(site) % dims == 0 else 0) - dims  # of examples, iterations being in front
-            made[site] = tuple(
+            merged[site] = tuple(
                 averages.merged(of, self._of(value, block.valid, axis))
                 for of, value in zip(state[site], values[site], strict=True)
             )
-        return made
+        return merged
 
     @staticmethod
     def _of(value: Array, valid: Array, axis: int) -> Averages:
         each = jnp.moveaxis(elementwise.single(value).astype(jnp.float32), axis, -1)
         weights = jnp.broadcast_to(valid.astype(jnp.float32), each.shape)
-        made = averages.of_values(jnp.where(weights > 0, each, 0), weights)
-        return Averages(*(jnp.expand_dims(leaf, axis) for leaf in made))
+        averaged = averages.of_values(jnp.where(weights > 0, each, 0), weights)
+        return Averages(*(jnp.expand_dims(leaf, axis) for leaf in averaged))
 
     def merge(
         self, first: dict[str, tuple[Averages, ...]], second: dict[str, tuple[Averages, ...]]

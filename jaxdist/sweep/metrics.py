@@ -153,21 +153,21 @@ def _problem_of(metric: Metric, task: Task, each: Shape) -> str:
         of_labels = shape[:-1] if task in ("classes", "tokens") else shape
         outputs, labels = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(of_labels, kind)
         try:
-            made = jax.eval_shape(metric.of, outputs, labels, *([outputs] if metric.compares else []))
+            result = jax.eval_shape(metric.of, outputs, labels, *([outputs] if metric.compares else []))
         except InputError as error:  # a built-in's own
             return str(error)
         except Exception as error:  # whatever a function of somebody else's raises
             shapes = f"outputs {list(shape)}, labels {list(of_labels)}"
             return f"of: raises {type(error).__name__} for {shapes}: {str(error).partition(chr(10))[0]}"
         fitting = [of_labels[:1], of_labels] if task == "tokens" else [of_labels[:1]]
-        for part in made if isinstance(made, tuple) else (made,):
+        for part in result if isinstance(result, tuple) else (result,):
             if getattr(part, "shape", None) not in fitting:
                 got = getattr(part, "shape", registry.kind_of(part))
                 words = f"an example, {list(of_labels[:1])}" + f", or a token, {list(of_labels)}," * (task == "tokens")
                 return f"of: expected a number {words} for outputs {list(shape)}, got {got}"
-        if isinstance(made, tuple) and (len(made) != 2 or made[0].shape != made[1].shape):
-            return f"of: expected numbers, or a pair of numbers and weights, got a tuple of {len(made)}"
-        if isinstance(made, tuple) and _weights_depend(metric, outputs, labels):
+        if isinstance(result, tuple) and (len(result) != 2 or result[0].shape != result[1].shape):
+            return f"of: expected numbers, or a pair of numbers and weights, got a tuple of {len(result)}"
+        if isinstance(result, tuple) and _weights_depend(metric, outputs, labels):
             return (
                 "of: its weights depend on the outputs, which an edit changes, so that a change example by example is "
                 "undefined; let them depend on the labels or the unedited outputs alone, or weigh the numbers"
@@ -178,7 +178,7 @@ def _problem_of(metric: Metric, task: Task, each: Shape) -> str:
 def _weights_depend(metric: Metric, outputs: jax.ShapeDtypeStruct, labels: jax.ShapeDtypeStruct) -> bool:
     """Whether a record's weights depend on the edited outputs."""
     unedited = [outputs] if metric.compares else []
-    program = jax.make_jaxpr(lambda *given: metric.of(*given)[1])(outputs, labels, *unedited)
+    program = jax.make_jaxpr(lambda *arguments: metric.of(*arguments)[1])(outputs, labels, *unedited)
     return any(site_programs.dependence(program.jaxpr, [True, *[False] * (1 + len(unedited))]))
 
 
@@ -242,11 +242,11 @@ def of_block(metrics: Sequence[Metric], outputs: Array, unedited: Array, part: b
     """
     numbers, weights = [], []
     for metric in metrics:
-        made = metric.of(outputs, part.y, *([unedited] if metric.compares else []))
-        if isinstance(made, tuple):
-            number, weight = made
+        result = metric.of(outputs, part.y, *([unedited] if metric.compares else []))
+        if isinstance(result, tuple):
+            number, weight = result
         else:
-            number, weight = made, part.y >= 0 if made.ndim > 1 else jnp.ones_like(part.valid)
+            number, weight = result, part.y >= 0 if result.ndim > 1 else jnp.ones_like(part.valid)
         weight = jnp.where(jnp.expand_dims(part.valid, tuple(range(1, weight.ndim))), weight.astype(jnp.float32), 0)
         number = jnp.where(weight != 0, number.astype(jnp.float32), 0)
         if number.ndim > 1:
@@ -259,5 +259,5 @@ def of_block(metrics: Sequence[Metric], outputs: Array, unedited: Array, part: b
 def _by_example(numbers: Array, weights: Array) -> tuple[Array, Array]:
     """The weighted means [n] of the tokens' numbers [n, T], and the sums of their weights."""
     numbers, weights = (each.reshape(len(each), -1) for each in (numbers, weights))
-    whole = averages.pairwise_sum(weights)
-    return averages.pairwise_sum(numbers * weights) / jnp.where(whole != 0, whole, 1), whole
+    total = averages.pairwise_sum(weights)
+    return averages.pairwise_sum(numbers * weights) / jnp.where(total != 0, total, 1), total

@@ -50,7 +50,7 @@ def of_point(
 
     # In a loop, since XLA would else make the edited activations anew for every part.
     def add(so_far: tuple[Array, Array], start: Array) -> tuple[tuple[Array, Array], None]:
-        a, edited, counts = (lax.dynamic_slice_in_dim(whole, start, step, axis=axis) for whole in (before, after, rows))
+        a, edited, counts = (lax.dynamic_slice_in_dim(array, start, step, axis=axis) for array in (before, after, rows))
         rest = (edited - factor * a) * counts
         return (so_far[0] + rest * rest, so_far[1] + a * rest), None
 
@@ -76,11 +76,11 @@ def merged(first: Moments, second: Moments) -> Moments:
     """The moments of both, whose factors are each their own; of one network."""
     factor = (first.factor + second.factor) / 2
 
-    def about(found: Moments) -> Moments:
-        apart, power = (found.factor - factor)[:, None], found.power[None]
+    def about(moments: Moments) -> Moments:
+        apart, power = (moments.factor - factor)[:, None], moments.power[None]
         # Small, so that this loses no digits either.
-        rest = found.rest + 2 * apart * found.overlap + apart * apart * power
-        return Moments(factor, rest, found.overlap + apart * power, found.power)
+        rest = moments.rest + 2 * apart * moments.overlap + apart * apart * power
+        return Moments(factor, rest, moments.overlap + apart * power, moments.power)
 
     return Moments(factor, *map(jnp.add, about(first)[1:], about(second)[1:]))
 

@@ -67,10 +67,10 @@ def moved(
 
     It raises as `ensemble_sweep.sweep` does.
     """
-    found = networks_model.sites_for_one(model, params, examples.x, edits)
+    listed = networks_model.sites_for_one(model, params, examples.x, edits)
     measure = MeanMoves(model, tuple(edits))
     work = jax.tree.leaves(dict(edits))[0].shape[1] * examples.y.shape[0]
-    size = sizes.of_block(block, found)
+    size = sizes.of_block(block, listed)
     moves = over_networks(measure, params, dict(edits), examples, size=size, precision=precision, work=work, each=each)
     return np.asarray(moves)
 

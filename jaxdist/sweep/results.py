@@ -223,9 +223,9 @@ def joined(parts: Sequence[xr.DataTree], attrs: Mapping[str, Any]) -> xr.DataTre
     """
     last = {str(name): value for name, value in parts[-1].attrs.items()}
     # Seeds are 0, 1, ... unless the networks came with numbers of their own.
-    kept = last if "origin" in last else {name: value for name, value in last.items() if name != "seeds"}
+    base = last if "origin" in last else {name: value for name, value in last.items() if name != "seeds"}
     if len(parts) == 1:
-        return tree({str(name): child.to_dataset() for name, child in parts[0].children.items()}, {**kept, **attrs})
+        return tree({str(name): child.to_dataset() for name, child in parts[0].children.items()}, {**base, **attrs})
     groups = {}
     for name in parts[-1].children:
         members = [part[name].to_dataset() for part in parts]
@@ -236,4 +236,4 @@ def joined(parts: Sequence[xr.DataTree], attrs: Mapping[str, Any]) -> xr.DataTre
     times = [json.loads(part.attrs["timings"]) for part in parts]
     total = {stage: sum(time.get(stage, 0) for time in times) for stage in times[-1]}
     before = [str(part.attrs["products"]) for part in parts[:-1]]
-    return tree(groups, {**kept, **attrs, "timings": json.dumps(total), "products_before": before})
+    return tree(groups, {**base, **attrs, "timings": json.dumps(total), "products_before": before})

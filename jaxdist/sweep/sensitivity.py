@@ -97,9 +97,9 @@ def check(model: Model, params: Params, examples: Examples, site: str) -> None:
 
         return jax.grad(total)(Small(none, none))
 
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
+    network = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
     try:
-        jax.eval_shape(slope, one, networks_model.shapes_of_one(examples.x))
+        jax.eval_shape(slope, network, networks_model.shapes_of_one(examples.x))
     except InputError:
         raise
     except (ValueError, TypeError, NotImplementedError) as error:
@@ -129,7 +129,7 @@ def measure(
       InputError: if the model does not reach the site, or `check` refuses it.
     """
     check(model, params, examples, site)
-    found = networks_model.sites_for_one(model, params, examples.x, [site])
-    size = sizes.of_block(block, found)
+    listed = networks_model.sites_for_one(model, params, examples.x, [site])
+    size = sizes.of_block(block, listed)
     measured: Sensitivity = over_networks(Slopes(model, site), params, None, examples, size=size, precision=precision)
     return measured

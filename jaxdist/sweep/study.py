@@ -60,15 +60,15 @@ def _measured(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr
     sweep_options = context.options.sweep
     measured = {name: counting.measure_ranges(subject, context, name) for name, subject in subjects.items()}
     rule = context.options.ranges
-    found = {"ranges": results.ranges(measured, context.seeds, rule)}
-    found |= every_family(subjects, measured, context)
+    datasets = {"ranges": results.ranges(measured, context.seeds, rule)}
+    datasets |= every_family(subjects, measured, context)
     if sweep_options.grid:
-        found |= grid(subjects, measured, context)
+        datasets |= grid(subjects, measured, context)
     if sweep_options.units:
-        found |= each_unit(subjects, measured, context)
+        datasets |= each_unit(subjects, measured, context)
     if sweep_options.sensitivity:
-        found |= sensitivities(subjects, context)
-    return found
+        datasets |= sensitivities(subjects, context)
+    return datasets
 
 
 def unedited_group(
@@ -183,19 +183,19 @@ def each_unit(
     }
     if not grids:
         return {}
-    found: dict[Key, Arrays] = {}
+    swept: dict[Key, Arrays] = {}
     for name, subject, target, split in counting.parts(subjects, context.single, context, "units"):
         (site,) = context.targets[target]
-        made = families.joined(measured[name][site], grids, options)
+        edit = families.joined(measured[name][site], grids, options)
 
         def count(
-            subject: Subject = subject, site: str = site, made: edits.Affine = made, split: str = split
+            subject: Subject = subject, site: str = site, edit: edits.Affine = edit, split: str = split
         ) -> tuple[np.ndarray, ...]:
             alone = units.sweep(
                 subject.model,
                 subject.params,
                 site,
-                made,
+                edit,
                 context.splits[split],
                 block=context.options.compute.block,
                 measured=context.metrics,
@@ -205,29 +205,29 @@ def each_unit(
 
         arrays = context.once(counting.kept_as("units", name, target, split), count)
         names = (*Counts._fields, "metric_change", "metric_change_sd")
-        found[name, target, split] = dict(zip(names, arrays, strict=False))
-    return groups.units(found, grids, context.coords, context.totals)
+        swept[name, target, split] = dict(zip(names, arrays, strict=False))
+    return groups.units(swept, grids, context.coords, context.totals)
 
 
 def sensitivities(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr.Dataset]:
     """Derivatives of the mean margin by each unit's offset and log-scale, without a grid."""
-    found = {}
+    slopes = {}
     for name, subject, target, split in counting.parts(subjects, context.single, context, "sensitivity"):
         (site,) = context.targets[target]
-        found[name, target, split] = sensitivity.measure(
+        slopes[name, target, split] = sensitivity.measure(
             subject.model, subject.params, context.splits[split], site, block=context.options.compute.block
         )
-    return {"sensitivity": groups.sensitivity(found, {"seed": list(context.seeds)})}
+    return {"sensitivity": groups.sensitivity(slopes, {"seed": list(context.seeds)})}
 
 
 def along_training(kept: Mapping[str, tuple[Model, Passed]], context: Context) -> dict[str, xr.Dataset]:
     """The families' sweeps of the weights that were the first above each training accuracy, by their own ranges."""
-    found: dict[str, dict[str, xr.Dataset]] = {}
+    swept: dict[str, dict[str, xr.Dataset]] = {}
     subjects: dict[str, Subject] = {}
     refused: dict[str, str] = {}
     steps = {name: np.asarray(passed.step) for name, (_, passed) in kept.items()}
     for name, (model, passed) in kept.items():
-        there, found[name] = steps[name] != NEVER, {}
+        there, swept[name] = steps[name] != NEVER, {}
         if not there.any():
             continue
         # One after the other, as if each were a seed. One that was taken stands for those that were not, so that every
@@ -246,13 +246,13 @@ def along_training(kept: Mapping[str, tuple[Model, Passed]], context: Context) -
         except MeaninglessError as error:  # the trained networks' sweep is not lost with it
             refused[name] = str(error)
             continue
-        found[name] = family_sweeps.sweep({name: subjects[name]}, measured, these, {}, job="snapshots")
-    like: Mapping[str, xr.Dataset] = next((of for of in found.values() if of), {})
+        swept[name] = family_sweeps.sweep({name: subjects[name]}, measured, these, {}, job="snapshots")
+    like: Mapping[str, xr.Dataset] = next((of for of in swept.values() if of), {})
     if not like:
-        one = next(iter(steps.values())).size
-        like = {family: blank_sweep(context, one, context.grid(family)) for family in context.options.sweep.families}
+        count = next(iter(steps.values())).size
+        like = {family: blank_sweep(context, count, context.grid(family)) for family in context.options.sweep.families}
     unedited = counting.identities(subjects, context)
-    labelled = groups.snapshots(found, like, steps, THRESHOLDS, unedited, context.coords, context.totals)
+    labelled = groups.snapshots(swept, like, steps, THRESHOLDS, unedited, context.coords, context.totals)
     for group in labelled.values():
         group.attrs["refused"] = [f"{name}: {sentence}" for name, sentence in refused.items()]
     return labelled

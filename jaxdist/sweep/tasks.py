@@ -71,7 +71,7 @@ def _refused(task: Task, options: Options) -> Iterator[tuple[str, str]]:
         yield from ((f"family '{name}'", "it restores the mean logits of examples") for name in restored)
     if task == "regression":
         asked = {"grid": sweep.grid, "units": sweep.units, "gauges": set(sweep.gauges) - {"as_is"}}
-        yield from ((name, "it counts predictions that change") for name, given in asked.items() if given)
+        yield from ((name, "it counts predictions that change") for name, is_asked in asked.items() if is_asked)
 
 
 def thresholds_of(given: Mapping[str, float] | None, names: Sequence[str] | None) -> dict[str, float]:

@@ -73,8 +73,8 @@ def measure(
 ) -> Unedited:
     """Count an ensemble's classes (stacked parameters, leading S) over all examples, and fetch the counts."""
     size = sizes.of_block(block, networks_model.sites_for_one(model, params, examples.x))
-    found: Unedited = over_networks(Classes(model), params, None, examples, size=size, precision=precision)
-    return found if found.labels is None else found._replace(labels=found.labels[0])
+    counts: Unedited = over_networks(Classes(model), params, None, examples, size=size, precision=precision)
+    return counts if counts.labels is None else counts._replace(labels=counts.labels[0])
 
 
 def not_finite_weights(params: Params) -> list[str]:

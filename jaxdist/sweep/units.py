@@ -70,13 +70,13 @@ def sweep(
       InputError: if the model does not reach the site, or `head` is 'linear' and the site's is not.
       ValueError: if the edits' leaves do not fit the ensemble and the site.
     """
-    found = networks_model.sites_for_one(model, params, examples.x, [site])
+    listed = networks_model.sites_for_one(model, params, examples.x, [site])
     seeds = jax.tree.leaves(params)[0].shape[0]
-    check_edit(model, found, site, edits, seeds)
+    check_edit(model, listed, site, edits, seeds)
     linear = head != "full" and model.task != "tokens" and heads.is_linear(model, params, site, examples)
     if head == "linear" and not linear:
         raise InputError(f"site '{site}': {heads.not_linear(model, site)}; use head 'full' or 'auto'")
-    size = sizes.of_block(block, found)
+    size = sizes.of_block(block, listed)
     measure = Single(model, site, linear, measured)
     alone: Alone = over_networks(measure, params, edits, examples, size=size, precision=precision)
     return alone
