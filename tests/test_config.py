@@ -176,7 +176,7 @@ def _typed(value: Any, kind: Any) -> str | None:
         return ",".join(map(str, items)) if None not in items else None
     if isinstance(value, str):
         return value
-    is_text = get_origin(kind) is Literal or kind is str or str in get_args(kind)
+    is_text = any(get_origin(each) is Literal or each is str for each in (kind, *get_args(kind)))
     return None if is_text or isinstance(value, list | dict) else str(value).lower()
 
 
