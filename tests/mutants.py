@@ -2,8 +2,8 @@
 
 A mutant is a copy of the checkout with one operator, number, comparison or loop of the package changed at one place, by
 cosmic-ray. The places are drawn at random from a seed, and one change at each. A mutant is killed by the quick tests of
-its package, or else by its long ones, or by the quick tests of the packages that build on it. The survivors are printed
-as they are found, to be read: some are no faults, as where nothing depends on the place.
+its package, or else by its long ones, or by the quick tests of packages that build on it. What survives is to be read:
+some mutants are no faults, as where nothing depends on the place.
 
 Needs ``pip install cosmic-ray``.
 """
@@ -26,8 +26,8 @@ from queue import Queue
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-ABOVE = ("analysis", "report", "experiment", "sweep")
-"""Folders of tests that run packages below."""
+ABOVE = ("analysis", "sweep")
+"""Folders of quick tests that run packages below."""
 
 OF_A_CHOICE = ("core/Variable",)
 """Operators that have to be told what they change."""
@@ -145,8 +145,8 @@ def main() -> None:
                 shutil.copy(ROOT / mutant.path, copy / mutant.path)
             finally:
                 copies.put(copy)
-            if by is None:
-                print(f"survived: {mutant.path}:{mutant.line} {mutant.operator}: {change}", flush=True)
+            words = "survived" if by is None else f"killed by {by}"
+            print(f"{words}: {mutant.path}:{mutant.line} {mutant.operator}: {change}", flush=True)
             return by
 
         for package in options.packages:
