@@ -132,14 +132,21 @@ def first_exit(
 ) -> Tolerance:
     """First exit of each network: where, walking outward from no edit, what an edit costs has reached `margin`.
 
-    `fractions` is the family's grid [P], strictly increasing; `drops` [S, P] is the cost: accuracy lost, predictions
-    changed, a dose. `identity` is the grid value that edits nothing (1 for scale and clip, 0 for offset); the drop
-    there is 0 by definition, whether or not the grid has that point. Between points the drop is linear in the fraction
-    or, for `coordinate` "log", in its logarithm. The exit is in the fraction's own units either way. A side without
-    grid points is censored for every network.
+    A side without grid points is censored for every network.
 
-    Raises `InputError` for a grid that is not increasing or, for "log", not positive; shapes that do not match; an
-    unknown `coordinate` or `side`; a margin that is not positive.
+    Args:
+      fractions: the family's grid [P], strictly increasing.
+      drops: [S, P], the cost: accuracy lost, predictions changed, a dose.
+      identity: the fraction that edits nothing (1 for scale and clip, 0 for offset); the drop there is 0 by definition,
+        whether or not the grid has that point.
+      coordinate: between points the drop is linear in the fraction or, for "log", in its logarithm. The exit is in the
+        fraction's own units either way.
+      side: below `identity` or above it.
+      margin: in the unit of `drops`, above 0.
+
+    Raises:
+      InputError: for a grid that is not increasing or, for "log", not positive; shapes that do not match; an unknown
+        `coordinate` or `side`; a margin that is not positive.
     """
     fractions, drops = (np.asarray(values, np.float64) for values in (fractions, drops))
     margin = checked_margin(margin)
@@ -174,9 +181,17 @@ def tolerance(
     side: Literal["below", "above"],
     margin: float,
 ) -> Tolerance:
-    """`first_exit` of accuracy[S, P] below unperturbed[S], both fractions.
+    """`first_exit` of accuracies below those without an edit.
 
-    Raises `InputError` as `first_exit` does, and for accuracies that are not fractions.
+    Args:
+      fractions: the family's grid [P], strictly increasing.
+      accuracy: [S, P], fractions.
+      unperturbed: [S], fractions, without an edit.
+      identity, coordinate, side: as in `first_exit`.
+      margin: accuracy lost, a fraction.
+
+    Raises:
+      InputError: as `first_exit` does, and for accuracies that are not fractions.
     """
     accuracy = checked_fractions("accuracy", accuracy, 2)
     drops = accuracy_drop(checked_fractions("unperturbed", unperturbed, 1), accuracy)

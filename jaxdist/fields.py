@@ -196,7 +196,11 @@ def help_of(owner: Any, name: str) -> str:
 def build(kind: type[T], tree: Mapping[str, Any], where: str, *, any_name: bool = False) -> T:
     """A dataclass from nested dictionaries.
 
-    With `any_name`, fields that name one of several things may name others.
+    Args:
+      kind: a dataclass made by `options`.
+      tree: values by the names of its fields.
+      where: what they are of, for messages.
+      any_name: fields that name one of several things may name others.
 
     Raises:
       InputError: with `where` and the field's name, for unknown keys and for values of another type or out of bounds.

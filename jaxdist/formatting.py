@@ -109,6 +109,11 @@ def radius(value: float, grid_end: float, side: object) -> str:
 def bracketed(text: str, low: float, high: float, write: Callable[[float], str]) -> str:
     """A number's text with its interval, where it has one.
 
+    Args:
+      text: the number as it is written.
+      low, high: the ends of its interval, NaN where it has none.
+      write: makes the text of an end.
+
     >>> bracketed("> 0.90", 0.5, float("inf"), percent), bracketed("15.03", float("nan"), float("nan"), percent)
     ('> 0.90 [50.00, ∞]', '15.03')
     """

@@ -221,7 +221,14 @@ class Register(Generic[R]):
 
 
 def check_name(record: object, kind: type, expected: str, noun: str, most: int) -> None:
-    """Refuse what is no record of a kind, publicly called `expected`, or has no name of at most `most` letters.
+    """Refuse what is no record of a kind, or has no name that can be one.
+
+    Args:
+      record: what is to be registered.
+      kind: the records' class.
+      expected: its public name, for messages.
+      noun: of a record, for messages.
+      most: letters of a name, at most.
 
     Raises:
       InputError: in one sentence.

@@ -35,11 +35,17 @@ class Equivalence(NamedTuple):
 
 
 def welch(first: Values, second: Values, *, margin: float, confidence: float) -> Equivalence:
-    """Compare first[S, P] with second[S', P], which need not have equally many seeds.
+    """Compare the means of two samples point by point.
 
-    Intervals are Welch's at `confidence`; equivalence is judged at 1 - `confidence` a side, which matches the interval
-    at 2 `confidence` - 1 lying inside the margin. Where the seeds of either sample are all alike, its spread is not
-    known (`statistics.shows_spread`): there all but the difference is NaN, and nothing is equivalent.
+    Where the seeds of either sample are all alike, its spread is not known (`statistics.shows_spread`): there all but
+    the difference is NaN, and nothing is equivalent.
+
+    Args:
+      first: fractions [S, P].
+      second: fractions [S', P], not always of as many seeds.
+      margin: the least difference that matters, a fraction.
+      confidence: of the intervals, which are Welch's. Equivalence is judged at 1 - `confidence` a side, which matches
+        the interval at 2 `confidence` - 1 lying inside the margin.
 
     Raises:
       InputError: for fewer than two seeds on a side, or unlike numbers of points.

@@ -45,9 +45,16 @@ class Images(NamedTuple):
 
 
 def images(correct: Counts, kept: Counts, unperturbed: int, total: int) -> Images:
-    """The images lost and won, from those right with the edit, `correct` [P], and both with it and without, `kept` [P].
+    """The images lost and won at each point, from the numbers of those that are right.
 
-    Raises `InputError` for counts that no images can have.
+    Args:
+      correct: [P] right with the edit.
+      kept: [P] right both with the edit and without it.
+      unperturbed: right without any edit.
+      total: all images.
+
+    Raises:
+      InputError: for counts that no images can have.
     """
     correct, kept = (np.asarray(counts, np.int64) for counts in (correct, kept))
     tally = Images(unperturbed - kept, correct - kept, int(unperturbed), int(total))
@@ -132,10 +139,18 @@ def radius_interval(
 ) -> tuple[float, float]:
     """The interval of one network's tolerance radius on one side, its lower end first, infinite where censored.
 
-    It inverts the band of `drop_interval` over the grid [P]: the radius may begin where the drop's upper bound first
-    reaches the margin, and has ended where its lower bound does. Each point has its interval for itself; where the
-    drop only grows outward that is enough, and the radius lies within with `confidence`. The options are those of
-    `crossings.first_exit`, whose first exit always lies within.
+    It inverts the band of `drop_interval` over the grid: the radius may begin where the drop's upper bound first
+    reaches the margin, and has ended where its lower bound does. Each point has its interval for itself; where the drop
+    only grows outward that is enough, and the radius lies within with `confidence`.
+
+    Args:
+      fractions: the family's grid [P].
+      counted: the images lost and won at its points.
+      identity, coordinate, side, margin: as in `crossings.first_exit`, whose first exit always lies within.
+      confidence: of the band, two-sided.
+
+    Raises:
+      InputError: as `crossings.first_exit` does.
     """
     bounds = np.stack(drop_interval(counted, confidence))
     exits = crossings.first_exit(fractions, bounds, identity=identity, coordinate=coordinate, side=side, margin=margin)

@@ -119,9 +119,17 @@ class Verdict(NamedTuple):
 
 
 def path(fractions: Values, dose: Values, flips: Values, *, identity: float, side: Literal["below", "above"]) -> Path:
-    """The points of fractions [P] on one side of `identity`, in their order outward, with dose and flips [S, P].
+    """The points of a family's grid on one side of no edit, in their order outward.
 
-    Raises `InputError` for unlike shapes, an unknown side, or flips that are not fractions.
+    Args:
+      fractions: the grid [P].
+      dose: [S, P].
+      flips: [S, P], fractions of the images.
+      identity: the fraction that edits nothing.
+      side: below `identity` or above it.
+
+    Raises:
+      InputError: for unlike shapes, an unknown side, or flips that are not fractions.
     """
     fractions, dose, flips = (np.asarray(values, np.float64) for values in (fractions, dose, flips))
     if dose.ndim != 2 or flips.shape != dose.shape or fractions.shape != dose.shape[1:]:
@@ -225,11 +233,20 @@ def robust_over(
     sides: Sequence[str] = ("below", "above"),
     untested: Flags | None = None,
 ) -> tuple[float, float]:
-    """The fractions [P] around `identity` up to the last that passes before the first that fails, on each side.
+    """The fractions around `identity` up to the last that passes before the first that fails, on each side.
 
     Walking outward and stopping there, each end holds with the confidence of a single point, without correction for
-    their number (Hsu and Berger 1999): to err, the walk has to pass the first point that should fail. Of the points
-    that pass, some may be `untested` [P], which count only where another of their side is tested and passes.
+    their number (Hsu and Berger 1999): to err, the walk has to pass the first point that should fail.
+
+    Args:
+      fractions: the family's grid [P].
+      passes: [P] which points pass.
+      identity: the fraction that edits nothing, where each walk begins.
+      sides: those to walk on; towards any other the end is `identity`.
+      untested: [P] points that count, if they pass, only where another of their side is tested and passes.
+
+    Raises:
+      InputError: for an unknown side.
     """
     tested = passes if untested is None else passes & ~untested
     ends = {"below": identity, "above": identity}

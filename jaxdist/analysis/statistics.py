@@ -130,10 +130,14 @@ def paired_t(reference: Values, values: Values, *, exact: Flags | None = None) -
 def one_sample_t(
     differences: Values, expected: float, alternative: Literal["two-sided", "less"], *, exact: Flags | None = None
 ) -> tuple[Values, Values]:
-    """t and p, each [P], of differences[S, P] whose mean is `expected` under the hypothesis.
+    """One-sample t test over seeds at every point: t and p, each [P], NaN where differences show no spread.
 
-    NaN where they show no spread. Equal ones of several seeds that `exact` [P] says to be so by definition get the
-    limit: t = 0 and p = 1 on `expected` itself, else t = +-inf and p = 0, or 1 on the hypothesis' side.
+    Args:
+      differences: [S, P].
+      expected: their mean under the hypothesis or, with "less", the least that it may be.
+      alternative: what is tested for.
+      exact: [P] where differences that are equal over several seeds are so by definition. They get the limit: t = 0 and
+        p = 1 on `expected` itself, else t = +-inf and p = 0, or 1 on the hypothesis' side.
     """
     seeds, points = differences.shape
     t, p = np.full(points, np.nan), np.full(points, np.nan)
@@ -172,16 +176,22 @@ def as_published(accuracy: Values, *, baseline_index: int, confidence: float) ->
 
 
 def corrected(accuracy: Values, unperturbed: Values, *, margin: float, confidence: float) -> Corrected:
-    """Paired analysis of accuracy[S, P] against each network's own unperturbed[S], all fractions.
+    """Paired analysis of accuracies under edits against each network's own without an edit.
 
-    Intervals are two-sided Student t at `confidence`. Cohen's d_z is the mean drop over its standard deviation
-    (ddof 1), t / sqrt(S) (Lakens 2013, eq. 7). Non-inferiority is the one-sided paired t test at level 1 - confidence;
-    `smallest_margin` is the drop's upper one-sided confidence bound, or 0 where that is negative, and a point is
-    non-inferior where it is below `margin`. Where drops show no spread (`shows_spread`) all but `mean` and `drop` is
-    NaN, and nothing is non-inferior; such points count among those that `p_holm` is corrected for. Only where no
-    network's accuracy changes at all, as by definition without an edit, the interval is 0 and p is 1.
+    Cohen's d_z is the mean drop over its standard deviation (ddof 1), t / sqrt(S) (Lakens 2013, eq. 7). Non-inferiority
+    is the one-sided paired t test; `smallest_margin` is the drop's upper one-sided confidence bound, or 0 where that is
+    negative, and a point is non-inferior where it is below `margin`. Where drops show no spread (`shows_spread`) all
+    but `mean` and `drop` is NaN, and nothing is non-inferior; such points count among those that `p_holm` is corrected
+    for. Only where no network's accuracy changes at all, as without an edit, the interval is 0 and p is 1.
 
-    Raises `InputError` for accuracies that are not fractions, seeds that do not match, a margin that is not positive.
+    Args:
+      accuracy: [S, P], fractions.
+      unperturbed: [S], fractions, without an edit.
+      margin: the drop that matters, a fraction.
+      confidence: of the intervals, two-sided Student t; one-sided tests are at level 1 - `confidence`.
+
+    Raises:
+      InputError: for accuracies that are not fractions, seeds that do not match, or a margin that is not positive.
     """
     accuracy = checked_fractions("accuracy", accuracy, 2)
     drops = accuracy_drop(checked_fractions("unperturbed", unperturbed, 1), accuracy)

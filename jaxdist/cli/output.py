@@ -65,7 +65,14 @@ def write_json(options: argparse.Namespace, document: Callable[[], str]) -> None
 
 
 def summarise(options: argparse.Namespace, result: xr.DataTree, statistics: StatisticsConfig, folder: Path) -> None:
-    """Say and write the main numbers of a swept run folder's result."""
+    """Say and write the main numbers of a swept run folder's result.
+
+    Args:
+      options: the command's, of which ``--quiet`` and ``--json`` say what goes where.
+      result: the run's.
+      statistics: how tests and intervals are made.
+      folder: the run folder.
+    """
     write_numbers(options, result, statistics, folder)
     if answers(options):
         from jaxdist.report import summary
@@ -81,7 +88,14 @@ def say_left(options: argparse.Namespace, folder: Path) -> None:
 
 
 def write_numbers(options: argparse.Namespace, result: xr.DataTree, statistics: StatisticsConfig, folder: Path) -> None:
-    """Write the main numbers of a run folder's result where ``--json`` says, if it was given."""
+    """Write the main numbers of a run folder's result where ``--json`` says, if it was given.
+
+    Args:
+      options: the command's.
+      result: the run's.
+      statistics: how tests and intervals are made.
+      folder: the run folder, which the document names.
+    """
 
     def document() -> str:
         from jaxdist.report import documents

@@ -66,14 +66,22 @@ def even_size(examples: Examples | Streamed, size: int, *, rehearse: bool = Fals
 def fold(
     step: Callable[[Carry, Block], Carry], init: Carry, examples: Examples, size: int, *, rehearse: bool = False
 ) -> Carry:
-    """Fold `step` over each of this device's shares of the examples, at most `size` at a time; inside ``shard_map``.
+    """Fold a function over each of this device's shares of the examples, block by block; inside ``shard_map``.
 
     Blocks have one shape, as even as the smallest share in the arrays and whole tiles allow, and how many there are is
     known when they are walked, so that splits in the same arrays take one program. The last one starts early and marks
-    what it repeats as not valid, so nothing is copied or padded, and no block reaches out of its split. `init` holds
-    constants; the result has a leading axis of the device's shares: merge it with those of other devices. With
-    `rehearse` one from the middle also comes before all others, with no row valid, for what has to be known from the
-    start; blocks are then an eighth of the smallest share at most.
+    what it repeats as not valid, so nothing is copied or padded, and no block reaches out of its split.
+
+    Args:
+      step: makes the next carry of a carry and a block.
+      init: the first carry, constants.
+      examples: this device's part of a split, as `specs` cuts it.
+      size: examples a block, at most.
+      rehearse: a block from the middle also comes before all others, with no row valid, for what has to be known from
+        the start; blocks are then an eighth of the smallest share at most.
+
+    Returns:
+      The carries, with a leading axis of the device's shares: merge them with those of other devices.
     """
     size = even_size(examples, size, rehearse=rehearse)
     shares = examples.shares

@@ -88,7 +88,17 @@ class Examples:
 
 
 def place(x: Any, y: np.ndarray, mesh: Mesh, *, dtype: np.typing.DTypeLike | None = np.float32) -> Examples:
-    """Lay inputs [N, ...], stored as `dtype`, and labels [N] out over the mesh, as `place_splits` does of several."""
+    """Lay one split out over the mesh, as `place_splits` does several.
+
+    Args:
+      x: inputs [N, ...], an array or a pytree of them.
+      y: labels [N, ...], or real targets.
+      mesh: from `make_mesh`.
+      dtype: that inputs are stored as; None: each array's own.
+
+    Raises:
+      ValueError: as `place_splits` does.
+    """
     return _laid_out({"only": (x, y)}, mesh, dtype)["only"]
 
 
@@ -106,13 +116,16 @@ def place_splits(
     dtype: np.typing.DTypeLike | None = np.float32,
     stairs: Stairs | None = None,
 ) -> dict[str, Examples]:
-    """Lay the inputs [N, ...], stored as `dtype`, and labels [N] of several splits out over the mesh.
-
-    Inputs may be a pytree of arrays; without `dtype` each array keeps its own. With `stairs` each device has its share
-    of the examples of every step, in the order of the steps.
+    """Lay several splits out over the mesh.
 
     On a CPU, where blocks are small, they share their arrays and differ only in where they lie: what is compiled for
     one split serves all. A split of few examples lies by itself, so that the others' blocks need not be as small.
+
+    Args:
+      splits: by name, inputs [N, ...], an array or a pytree of them, with labels [N, ...], or real targets.
+      mesh: from `make_mesh`.
+      dtype: that inputs are stored as; None: each array's own.
+      stairs: with these each device has its share of the examples of every step, in the order of the steps.
 
     Raises:
       ValueError: if a split has no examples, or not one label for each.

@@ -51,10 +51,7 @@ class Measurement(Protocol):
 
 
 class Reducer:
-    """A `Measurement` that is made block by block; subclasses are frozen dataclasses of what is static.
-
-    `params` are one network's, `given` is what belongs to it, such as its edits.
-    """
+    """A `Measurement` that is made block by block; subclasses are frozen dataclasses of what is static."""
 
     rehearses: bool = False
     """Whether a block from the middle comes before all others too, with no row valid, for what has to be known then."""
@@ -64,7 +61,14 @@ class Reducer:
         raise NotImplementedError
 
     def update(self, state: Tree, params: Params, given: Tree, block: blocks.Block) -> Tree:
-        """The state with a block's valid examples."""
+        """The state with a block's valid examples.
+
+        Args:
+          state: what `init` or the last `update` gave.
+          params: of one network.
+          given: what belongs to that network, such as its edits, leaves [P, H].
+          block: n examples, some of which may not be `valid`.
+        """
         raise NotImplementedError
 
     def merge(self, first: Tree, second: Tree) -> Tree:
@@ -82,9 +86,14 @@ class Reducer:
 def fold_blocks(
     reducers: tuple[Reducer, ...], params: Params, given: Tree, examples: Examples, size: int
 ) -> tuple[Tree, ...]:
-    """What each reducer makes of one network's examples, in one walk over blocks of at most `size`.
+    """What each reducer makes of one network's examples, in one walk over their blocks; inside ``shard_map``.
 
-    Runs inside ``shard_map``. Gradients by `params` within a reducer are of this device's block alone.
+    Args:
+      reducers: those that go over the examples together.
+      params: of one network; gradients by them within a reducer are of this device's block alone.
+      given: what belongs to that network, the same for every reducer.
+      examples: this device's part of a split, as `blocks.specs` cuts it.
+      size: examples a block, at most.
     """
     x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), examples.x)
     params = blocks.varying(params)

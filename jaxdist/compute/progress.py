@@ -27,7 +27,11 @@ LONGEST_JOB = 26
 
 
 def silent(job: str, done: int, total: int, note: str) -> None:
-    """Show nothing."""
+    """Show nothing.
+
+    Args:
+      job, done, total, note: what every `Show` is called with; ignored.
+    """
 
 
 @contextlib.contextmanager

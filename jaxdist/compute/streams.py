@@ -63,7 +63,14 @@ class Streamed:
 
 
 def rows_of(x: Any, y: Any, total: int, mesh: Mesh) -> int:
-    """Examples of a chunk: as many as `VALUES` allow, at least one a device, and no more than there are."""
+    """Examples of a chunk: as many as `VALUES` allow, at least one a device, and no more than there are.
+
+    Args:
+      x: inputs [N, ...] or their shapes, an array or a pytree of them.
+      y: labels [N, ...] or their shape.
+      total: N.
+      mesh: whose devices share a chunk.
+    """
     values = sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves((x, y)))
     return min(max(VALUES // values, mesh.size), total)
 

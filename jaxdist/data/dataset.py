@@ -83,7 +83,17 @@ def accessible() -> Iterator[None]:
 
 
 def assemble(name: str, train: RawSplit, test: RawSplit, source: str, *, largest: float | None = None) -> Dataset:
-    """Check two raw splits and make a `Dataset` of them; raises `InputError` for anything that cannot be used."""
+    """Check two raw splits and make a `Dataset` of them.
+
+    Args:
+      name: of the data set; one of `KNOWN_CLASSES` has as many classes, others as many as their training labels say.
+      train, test: splits as read.
+      source: one sentence on where they came from.
+      largest: the largest possible pixel in stored units; by default as `Dataset` says.
+
+    Raises:
+      InputError: for anything that cannot be used.
+    """
     train, test = _checked(train), _checked(test)
     for what, ours, theirs in (
         ("shape", _size(train.images), _size(test.images)),

@@ -40,9 +40,17 @@ _MOST = 1 << 27  # bytes; several times the largest of the official files, decom
 
 
 def fetch(name: str, folder: Path, *, base_url: str, digests: Mapping[str, str], report: Callable[[str], None]) -> None:
-    """Fetch the gzip file of every stem in `digests` into `folder` and check it.
+    """Fetch a data set's gzip files into a folder and check them.
 
-    Raises `InputError` if a file cannot be fetched or is not, decompressed, of the SHA-256 given.
+    Args:
+      name: of the data set, for messages.
+      folder: one that exists.
+      base_url: the address before the files' names, such as one of `MIRRORS`.
+      digests: by the files' stems, the SHA-256 of their content, decompressed, in hex.
+      report: is given a line before each file is fetched.
+
+    Raises:
+      InputError: if a file cannot be fetched or is not, decompressed, of the SHA-256 given.
     """
     for stem, expected in digests.items():
         url, path = f"{base_url}{stem}.gz", folder / f"{stem}.gz"

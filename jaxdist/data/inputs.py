@@ -45,10 +45,13 @@ class Inputs(NamedTuple):
 def load_inputs(
     config: Config, backend: Backend | None = None, seeds: int | None = None, *, in_order: bool = False
 ) -> Inputs:
-    """Read and scale the data, and lay it out over a mesh for so many seeds, by default the config's.
+    """Read and scale the data, and lay it out over a mesh.
 
-    Exact products are computed by `backend`, or the fastest here. The images lie `in_order` where that is asked for,
-    otherwise perhaps in that of a staircase.
+    Args:
+      config: the run's.
+      backend: computes exact products, where the config asks for them; by default the fastest here.
+      seeds: S of the ensembles that the mesh is for; by default the config's.
+      in_order: the images lie in their given order; otherwise perhaps in that of a staircase.
 
     Raises:
       InputError: if the data cannot be used, or exact products are wanted of inputs that are not integers 0..255; or
@@ -82,7 +85,13 @@ class LaidOut(NamedTuple):
 def lay_out(
     splits: Mapping[str, tuple[np.ndarray, np.ndarray]], mesh: Mesh, backend: Backend, *, in_order: bool = False
 ) -> LaidOut:
-    """Lay images [N, D], scaled, with their labels [N] out over a mesh for one way to multiply them.
+    """Lay images out over a mesh for one way to multiply them.
+
+    Args:
+      splits: by name, images [N, D], flat, scaled, float32, with labels [N].
+      mesh: from `make_mesh`.
+      backend: computes the products of the first layer.
+      in_order: the images lie in their given order; otherwise perhaps in that of a staircase.
 
     Raises:
       InputError: if exact products are wanted of inputs that are not integers 0..255.

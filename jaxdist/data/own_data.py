@@ -138,9 +138,14 @@ def numbers(values: np.ndarray, where: str, *, finite: bool) -> np.ndarray:
 
 
 def labels(given: np.ndarray, rows: int, classes: int, split: str, what: str = "input") -> np.ndarray:
-    """The classes of `rows` examples, int32 [N], from whole numbers of any type, also [N, 1], or truth values of two.
+    """The classes of examples, int32 [N].
 
-    `what` has a label each, in sentences.
+    Args:
+      given: labels [N] or [N, 1]: whole numbers of any type, or truth values of two classes.
+      rows: N.
+      classes: C.
+      split: its name, for messages.
+      what: what has a label each, for messages.
 
     Raises:
       InputError: for everything else, with the way to class numbers.

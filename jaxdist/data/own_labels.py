@@ -34,7 +34,13 @@ def checked(task: object) -> Task | None:
 
 
 def task_of(given: np.ndarray, rows: int, each: Shape, split: str) -> Task:
-    """The task that labels [N, ...] are of, given the shape of the outputs of `each` of `rows` examples.
+    """The task that labels are of.
+
+    Args:
+      given: labels [N, ...].
+      rows: N.
+      each: the shape of one example's outputs.
+      split: its name, for messages.
 
     Raises:
       InputError: where shapes and types leave it open.
@@ -84,7 +90,12 @@ def _is_one_hot(y: np.ndarray) -> bool:
 def of_task(task: Task, given: np.ndarray, rows: int, each: Shape, split: str) -> np.ndarray:
     """Labels as numbers of a task: classes int32 [N], of tokens int32 [N, T], targets float32 [N] or [N, K].
 
-    `each` is the shape of the outputs of one example, which the task allows.
+    Args:
+      task: what the outputs answer.
+      given: labels [N, ...]; of classes also one-hot, [N, C].
+      rows: N.
+      each: the shape of one example's outputs, which the task allows.
+      split: its name, for messages.
 
     Raises:
       InputError: for labels that do not fit.

@@ -19,11 +19,19 @@ from jaxdist.formatting import counted
 def prepare(
     name: str, *, source: Path | None, data_dir: Path | None, download: bool, report: Callable[[str], None]
 ) -> Path:
-    """Make a prepared TFDS data set `name` in `data_dir` and return its folder; no TensorFlow is needed.
+    """Make a prepared TFDS data set and return its folder; no TensorFlow is needed.
 
-    The images are the IDX files in `source`, or with `download` the official ones of a known name, in the files' order.
-    `data_dir` None is TFDS's default; `report` gets one line a step. A set that is prepared already is left as it is.
-    Raises `InputError` for a request or files that cannot be used; nothing that looks prepared is left then.
+    The images keep the order of the IDX files. A set that is prepared already is left as it is.
+
+    Args:
+      name: of the data set, lower_snake_case.
+      source: the folder of its IDX files; None with `download`.
+      data_dir: the folder of prepared sets; None: TFDS's default.
+      download: fetch the official files, of a known name, instead.
+      report: is given one line a step.
+
+    Raises:
+      InputError: for a request or files that cannot be used; nothing that looks prepared is left then.
     """
     _check_request(name, source, download)
     data_dir = (data_dir or prepared.default_dir()).expanduser()

@@ -280,7 +280,18 @@ def changed(result: xr.DataTree, changes: Mapping[str, str], allowed: tuple[str,
 
 
 def train_networks(config: Config, inputs: Inputs, show: Show, seeds: range, store: Store) -> Part:
-    """Train some seeds of each activation, or go on with it."""
+    """Train some seeds of each activation, or go on with it.
+
+    Args:
+      config: the run's.
+      inputs: its data, laid out.
+      show: is called with the progress of each network.
+      seeds: the numbers of the S networks to train of each activation.
+      store: gives the training states that an earlier process kept, and keeps further ones.
+
+    Raises:
+      TrainingDivergedError: as soon as a loss is not finite; it names the network, the seeds and the step.
+    """
     networks: dict[str, Params] = {}
     metrics: dict[str, Metrics] = {}
     passed: dict[str, Passed] = {}
@@ -345,7 +356,16 @@ def sweep_networks(
 ) -> xr.DataTree:
     """Measure trained networks on every split, and those kept along training, and add the groups to their result.
 
-    Families are swept at their own fractions, or those of `grids`.
+    Args:
+      config: the run's.
+      inputs: its data, laid out.
+      part: the networks, and what is known of them.
+      show: is called with the progress of each job.
+      store: gives the counts that an earlier process kept, and keeps further ones.
+      grids: fractions [P] of families that are swept at others than their own.
+
+    Raises:
+      InputError: as `study.study` does.
     """
     started = time.perf_counter()
     seeds = results.seeds_of(part.result)

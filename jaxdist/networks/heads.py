@@ -38,7 +38,18 @@ TINY = 1e-30
 
 
 def after(model: Model, site: str, params: Params, x: Any, value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The value after the activation that follows `site`, were `value` the site's."""
+    """The value after the activation that follows a site, were another value the site's.
+
+    Args:
+      model: one that says what follows the site.
+      site: its key.
+      params: of one network.
+      x: a block of inputs [n, ...].
+      value: in the place of the site's, of its shape.
+
+    Raises:
+      InputError: while tracing, if the model does not reach the site.
+    """
     follows = model.after(site)
     if callable(follows):
         return follows(value)
@@ -47,7 +58,17 @@ def after(model: Model, site: str, params: Params, x: Any, value: Float[Array, "
 
 
 def outgoing(model: Model, site: str, params: Params, x: Any) -> Float[Array, "H C"]:
-    """The weights [H, C] from each unit's activation to the logits, where the head is linear; `x` is any block."""
+    """The weights [H, C] from each unit's activation to the logits, where the head is linear.
+
+    Args:
+      model: one that says what follows the site.
+      site: its key.
+      params: of one network.
+      x: any block of inputs [n, ...], of which the first example is taken.
+
+    Raises:
+      InputError: while tracing, if the model does not reach the site.
+    """
     example = devices.rows(x, slice(0, 1))
     value = networks_model.read(model, params, example, (site,))[1][site]
     # Ones that depend on the value, so that inside a ``shard_map`` they differ between devices as it does: the
@@ -68,15 +89,31 @@ def outgoing(model: Model, site: str, params: Params, x: Any) -> Float[Array, "H
 def rise(
     weights: Float[Array, "H C"], moved: Float[Array, "_ _"], unit_axis: int, class_axis: int
 ) -> Float[Array, "_ _"]:
-    """How far logits rise, in their layout, where the activations move by so much, [n, H] or [H, n]."""
+    """How far logits rise, in their layout, where activations move.
+
+    Args:
+      weights: outgoing weights [H, C].
+      moved: how far each activation moves, [n, H] or [H, n].
+      unit_axis: of `moved`.
+      class_axis: of the logits.
+    """
     product = jnp.einsum("hc,hn->cn", weights, jnp.moveaxis(moved, unit_axis, 0))
     return jnp.moveaxis(product, 0, class_axis)
 
 
 def departure(model: Model, site: str, params: Params, x: Any) -> Float[Array, ""]:
-    """The largest error of logits predicted from outgoing weights for rows x[n, ...], relative to their largest change.
+    """The largest error of logits predicted from outgoing weights, relative to their largest change.
 
     Or that of activations predicted unit by unit, where it is larger; NaN where anything is not finite.
+
+    Args:
+      model: one that says what follows the site.
+      site: its key.
+      params: of one network.
+      x: inputs [n, ...] to predict for.
+
+    Raises:
+      InputError: while tracing, if the model does not reach the site.
     """
     weights = outgoing(model, site, params, x)
     logits, values = networks_model.read(model, params, x, (site,))
@@ -110,8 +147,13 @@ def _relative(actual: Array, expected: Array) -> Array:
 def is_linear(model: Model, params: Params, site: str, examples: Examples) -> bool:
     """Whether all that lies between a site and the logits is its activation, unit by unit, and one linear map.
 
-    `params` are stacked (leading S); it must hold for every network. False where the model does not say what follows
-    the site, and for values that are not [n, H] or [H, n].
+    False where the model does not say what follows the site, and for values that are not [n, H] or [H, n].
+
+    Args:
+      model: the networks' function.
+      params: stacked, with a leading S; it must hold for every network.
+      site: its key.
+      examples: of a split, some of which are looked at.
 
     Raises:
       InputError: if the model does not reach the site.
@@ -125,6 +167,12 @@ def is_linear(model: Model, params: Params, site: str, examples: Examples) -> bo
 
 def weights(model: Model, params: Params, site: str, examples: Examples) -> Float[np.ndarray, "S H C"]:
     """The outgoing weights [S, H, C] of a site with a linear head, for an ensemble.
+
+    Args:
+      model: the networks' function.
+      params: stacked, with a leading S.
+      site: its key.
+      examples: of a split, some of which are looked at.
 
     Raises:
       InputError: if the head is not linear, or the model does not reach the site.

@@ -86,6 +86,14 @@ def check_each(
     Those between are looked at unedited, in few pairs of blocks: what makes logits depend on other examples is the
     function more than the weights.
 
+    Args:
+      model: the networks' function.
+      networks: parameters of each, at least one.
+      x: inputs [N, ...], an array or a pytree of them.
+      sites: keys of those that are edited.
+      size: examples a block, as the sweep has them.
+      split: its name, for messages.
+
     Raises:
       InputError: for the first example of the first network whose logits differ by more than rounding explains.
     """
@@ -97,12 +105,20 @@ def check_each(
 def check(
     model: Model, params: Params, x: np.ndarray, sites: tuple[str, ...], size: int, *, split: str = "train"
 ) -> None:
-    """Refuse one network whose logits for an example of x[N, ...] depend on others, in blocks of `size` or fewer.
+    """Refuse one network whose logits for an example depend on others, or on its place, in blocks of `size` or fewer.
 
     Of every example in some pairs of blocks, spread over the split (all examples where there are few), the logits are
     compared in three arrangements: consecutive blocks of `size`, as the sweep has them; the pair's examples shuffled;
     and shuffled blocks of few, or of 64 where `size` is less. So they are four times more with each of `sites` edited.
     No more is held at once than a pair of blocks and their logits.
+
+    Args:
+      model: the network's function.
+      params: of one network.
+      x: inputs [N, ...], an array or a pytree of them.
+      sites: keys of those that are edited.
+      size: examples a block.
+      split: its name, for messages.
 
     Raises:
       InputError: for the first example whose logits differ by more than rounding explains.

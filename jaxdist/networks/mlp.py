@@ -36,11 +36,17 @@ Which: TypeAlias = 'Bool[np.ndarray, " D"] | Int[np.ndarray, " K"]'
 def init(
     key: Key[Array, ""], sizes: Sequence[int], scheme: str = "pytorch", activation: forms.Kind = "relu"
 ) -> MLPParams:
-    """Draw the parameters of one network with layer widths `sizes` = (D, H, ..., C).
+    """Draw the parameters of one network.
 
-    `pytorch` is torch.nn.Linear's default, weights and biases both U(-1/sqrt(fan_in), 1/sqrt(fan_in)); the other
-    schemes are those of `jax.nn.initializers`, with biases of zero. `activation` is as in `model`: networks of one key
-    begin with the same weights, whatever their form, in all layers that the forms have in common.
+    Args:
+      key: the same gives the same weights, whatever the form, in all layers that the forms have in common.
+      sizes: the layer widths (D, H, ..., C).
+      scheme: ``pytorch`` is torch.nn.Linear's default, weights and biases both U(-1/sqrt(fan_in), 1/sqrt(fan_in));
+        others are names in `jax.nn.initializers`, with biases of zero.
+      activation: as in `model`.
+
+    Raises:
+      InputError: as `forms.of` does.
     """
     return _init(key, tuple(sizes), scheme, _layout(sizes, activation))
 
@@ -54,7 +60,13 @@ def init_ensemble(
 ) -> MLPParams:
     """Draw one network for each of the given seed numbers, stacked on a leading S.
 
-    Seed k's weights depend on `key` and k alone: not on which other seeds are drawn, nor on the activation.
+    Args:
+      key: seed k's weights depend on it and k alone: not on which other seeds are drawn, nor on the activation.
+      seeds: their numbers [S].
+      sizes, scheme, activation: as in `init`.
+
+    Raises:
+      InputError: as `forms.of` does.
     """
     return _init_ensemble(key, jnp.asarray(seeds), tuple(sizes), scheme, _layout(sizes, activation))
 

@@ -247,7 +247,13 @@ def shapes_of_one(x: Any) -> Any:
 
 
 def sites_for_one(model: Model, params: Params, x: Any, keys: Iterable[str] = ()) -> Sites:
-    """List the sites for one example of stacked parameters (leading S), and refuse those `keys` that cannot be edited.
+    """List a model's sites for one example, and refuse those that cannot be edited.
+
+    Args:
+      model: the networks' function.
+      params: stacked, with a leading S, or their shapes.
+      x: inputs [n, ...] or their shapes, an array or a pytree of them.
+      keys: of sites that are to be edited.
 
     Raises:
       InputError: as `check` does.
@@ -309,12 +315,28 @@ def check_together(sites: Sites, keys: Sequence[str]) -> None:
 
 
 def cut(model: Model, params: Params, x: Any, keys: Sequence[str]) -> Split:
-    """A model's program for such arguments, cut at the sites that edits are of; raises as `site_splits.split` does."""
+    """A model's program, cut at the sites that edits are of.
+
+    Args:
+      model: the network's function.
+      params: of one network, or their shapes.
+      x: a block of inputs [n, ...], or their shapes.
+      keys: of the sites.
+
+    Raises:
+      InputError: as `site_splits.split` does.
+    """
     return site_splits.split(site_values.trace(model.logits, params, x), keys)
 
 
 def edit(model: Model, params: Params, x: Any, edits: Mapping[str, site_values.Edit]) -> Array:
-    """The logits with each named site's values passed through a function, or replaced by an array.
+    """The logits with some values edited.
+
+    Args:
+      model: the network's function.
+      params: of one network.
+      x: a block of inputs [n, ...].
+      edits: by key of a site, a function that its values pass through, or an array to take their place.
 
     Raises:
       InputError: while tracing, if a site is not reached, or an edit changes a value's shape or type.
@@ -330,7 +352,18 @@ def read(
     keys: Iterable[str],
     edits: Mapping[str, site_values.Edit | Placed] | None = None,
 ) -> tuple[Array, dict[str, Array]]:
-    """The logits and the values at the named sites, perhaps with others edited; raises as `edit` does."""
+    """The logits and the values at the named sites, by key, perhaps with others edited.
+
+    Args:
+      model: the network's function.
+      params: of one network.
+      x: a block of inputs [n, ...].
+      keys: of the sites to read, each of one name.
+      edits: as in `edit`, or `Placed`; by default none.
+
+    Raises:
+      InputError: as `edit` does.
+    """
     keys = tuple(dict.fromkeys(keys))
     sites = trace(model, params, x)
     logits, values = sites.traced.evaluate(params, x, edits or {}, keys)
@@ -339,7 +372,17 @@ def read(
 
 
 def read_each(model: Model, params: Params, x: Any, keys: Sequence[str]) -> dict[str, tuple[Array, ...]]:
-    """The values at the named sites as the program has them: one of each call, iterations of loops in front."""
+    """The values at the named sites as the program has them: one of each call, iterations of loops in front.
+
+    Args:
+      model: the network's function.
+      params: of one network.
+      x: a block of inputs [n, ...].
+      keys: of the sites to read, each of one name.
+
+    Raises:
+      InputError: while tracing, if a site is not reached.
+    """
     traced = site_values.trace(model.logits, params, x)
     values = traced.evaluate(params, x, {}, keys)[1]
     each = {key: values[site_values.written(traced.keys(key)[0])] for key in keys}
@@ -365,7 +408,16 @@ def read_after(
 ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
     """The logits, the values at the named sites, and those after the activations that follow them.
 
-    A site is missing from the last where the model does not say what follows it. Raises as `edit` does.
+    A site is missing from the last where the model does not say what follows it.
+
+    Args:
+      model: the network's function.
+      params: of one network.
+      x: a block of inputs [n, ...].
+      keys: of the sites to read, each of one name.
+
+    Raises:
+      InputError: as `edit` does.
     """
     keys = tuple(keys)
     after = {key: follows for key in keys if (follows := model.after(key)) is not None}

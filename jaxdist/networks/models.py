@@ -41,6 +41,15 @@ def initial(config: Config, inputs: Inputs, seeds: Sequence[int], network: str) 
 
     They are drawn from keys of ``train.seed``, the same for every network; with ``paper_code`` and
     ``paper_cuda`` from the seed of the paper's code, others for each network.
+
+    Args:
+      config: the run's.
+      inputs: its data, for D and C.
+      seeds: their numbers [S].
+      network: one of ``model.activations``.
+
+    Raises:
+      InputError: for an unknown network, and as `paper_weights.initial` does.
     """
     sizes = _sizes(config, inputs)
     if config.model.from_paper:
@@ -51,7 +60,17 @@ def initial(config: Config, inputs: Inputs, seeds: Sequence[int], network: str) 
 
 
 def shapes(config: Config, inputs: Inputs, seeds: int, network: str) -> Params:
-    """What `initial` returns, without its values."""
+    """What `initial` returns, without its values.
+
+    Args:
+      config: the run's.
+      inputs: its data, for D and C.
+      seeds: S.
+      network: one of ``model.activations``.
+
+    Raises:
+      InputError: for an unknown network.
+    """
     sizes = _sizes(config, inputs)
     return jax.eval_shape(lambda: mlp.init_ensemble(jax.random.key(0), range(seeds), sizes, activation=network))
 

@@ -38,6 +38,9 @@ def model(
 ) -> Model:
     """The model of a function and what is said of it.
 
+    Args:
+      apply, post, unit_axis, class_axis, output: as `jaxdist.probe` takes them.
+
     Raises:
       InputError: for what is no function, or cannot be told from another; for axes that are no integers.
     """
@@ -150,6 +153,13 @@ def _runs(network: Model, params: Params, x: Any) -> bool:
 def traced(made: Model, params: Params, x: np.ndarray, split: str, *, several: bool) -> tuple[Traced, Traced]:
     """The network on one example and on two; what apply itself raises gets a note of what it was called with.
 
+    Args:
+      made: its model.
+      params: stacked, with a leading S.
+      x: inputs [n, ...], whose shapes alone count.
+      split: its name, for the note.
+      several: whether a user gave parameters of several seeds, for the note.
+
     Raises:
       InputError: for anything but one array of logits, with the way to it.
     """
@@ -203,7 +213,10 @@ def outputs_of_each(made: Model, single: Traced, double: Traced) -> tuple[int, .
 def check_outputs(made: Model, each: tuple[int, ...], single: Traced, double: Traced) -> int:
     """Refuse outputs that the model's task cannot be told of, and say how many classes they are of: 0 of a regression.
 
-    `each` is the shape of one example's outputs.
+    Args:
+      made: the model, with its task.
+      each: the shape of one example's outputs.
+      single, double: the network on one example and on two, as `traced` gives them.
 
     Raises:
       InputError: for outputs of another shape or type.

@@ -51,7 +51,13 @@ def blocks_of(init: str | Call) -> int | None:
 
 
 def check(init: str | Call, activations: Sequence[str], hidden: Sequence[int], seeds: int) -> None:
-    """Refuse networks that the paper's code does not have. Any width is drawn as the code would.
+    """Refuse networks that the paper's code does not have.
+
+    Args:
+      init: ``model.init`` of a config.
+      activations: the names of the networks.
+      hidden: units of each hidden layer; any width is drawn as the code would.
+      seeds: networks an activation.
 
     Raises:
       InputError: for another activation or depth, more than 20 seeds, or a GPU that is none.

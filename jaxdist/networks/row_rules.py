@@ -187,7 +187,18 @@ def join(eqn: core.JaxprEqn, states: Sequence[State]) -> State:
 def moved_to(
     eqn: core.JaxprEqn, state: State, where: Mapping[int, int], reason: str = TOGETHER, *, undecided: bool = False
 ) -> State:
-    """The state after axes have moved; if that of the examples is gone, the search ends."""
+    """The state after axes have moved; if that of the examples is gone, the search ends.
+
+    Args:
+      eqn: the equation that moves them.
+      state: of its operand, or of several, joined.
+      where: the axis of the output that each axis of the operand becomes; those that go are missing.
+      reason: why the search ends then, as it follows the primitive's name in a message.
+      undecided: leave the verdict open then, instead of finding that examples come together.
+
+    Raises:
+      StopSearchError: where the axis of the examples goes.
+    """
     if isinstance(state, Fixed):
         return Fixed(frozenset(where[axis] for axis in state.varies if axis in where))
     if isinstance(state, Single):

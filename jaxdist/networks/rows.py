@@ -124,7 +124,17 @@ class _Search:
         self.places: list[Verdict] = []
 
     def follow(self, jaxpr: core.Jaxpr, consts: Sequence[State], states: Sequence[State], path: _Path) -> list[State]:
-        """The states of a program's outputs, of those of its inputs."""
+        """The states of a program's outputs.
+
+        Args:
+          jaxpr: the program.
+          consts: the states of its constants.
+          states: those of its inputs.
+          path: where it lies in the whole: the places of equations, and of programs in them, outermost first.
+
+        Raises:
+          StopSearchError: where examples come together, or it is not known whether they do.
+        """
         of: dict[core.Var, State] = dict(zip(jaxpr.constvars, consts, strict=True))
         of.update(zip(jaxpr.invars, states, strict=True))
 

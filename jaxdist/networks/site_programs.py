@@ -88,7 +88,14 @@ def marks_within(
     loops: tuple[int | None, ...] = (),
     from_outside: bool = False,
 ) -> Iterator[Mark]:
-    """An equation's own mark and those of the programs within it."""
+    """An equation's own mark and those of the programs within it.
+
+    Args:
+      eqn: the equation.
+      inside: the primitives around it, outermost first.
+      loops: the lengths of the loops around it, outermost first; None for a while loop.
+      from_outside: whether the program around it got the value that it marks from another one.
+    """
     if eqn.primitive is site_p or eqn.primitive is tangent_p:
         yield Mark(eqn, inside, loops, from_outside)
     around = eqn.primitive.name
@@ -144,7 +151,17 @@ class _Place:
 
 
 def run(jaxpr: core.Jaxpr, consts: Sequence[Any], arguments: Sequence[Any], job: Job) -> tuple[list[Any], Values]:
-    """Evaluate a program with its values edited; returns its outputs and the values read."""
+    """Evaluate a program with its values edited; returns its outputs and the values read.
+
+    Args:
+      jaxpr: the program.
+      consts: its constants.
+      arguments: its inputs.
+      job: which values are edited and read.
+
+    Raises:
+      InputError: for an edit that changes the shape or the type, and for values that cannot be edited where they are.
+    """
     return _run(jaxpr, consts, arguments, job, _Place())
 
 

@@ -166,13 +166,19 @@ class Traced:
     ) -> tuple[Any, dict[str, Any]]:
         """The output with the named values edited, and the values read.
 
-        Edits that are of the same value act in the order in which they are given. The values have the keys of their
-        names, such as ``layers/0/up`` for ``layers/*/up``; of a name with several calls they are a tuple. Those of a
-        scan are stacked in front, iteration by iteration; those of a branch that was not taken are NaN, or 0 as
-        integers.
+        Args:
+          params, x: of the shapes and types that the network was traced with.
+          edits: by key; those of the same value act in the order in which they are given.
+          keys: of the values to read.
+
+        Returns:
+          The output, and the values by the keys of their names, such as ``layers/0/up`` for ``layers/*/up``; of a name
+          with several calls they are a tuple. Those of a scan are stacked in front, iteration by iteration; those of a
+          branch that was not taken are NaN, or 0 as integers.
 
         Raises:
-          InputError: for a key without a site, and an edit that changes the shape or the type.
+          InputError: for a key without a site, an edit that changes the shape or the type, and arguments of other
+            shapes.
         """
         actions = [(key, action_of(text, edit)) for text, edit in edits.items() for key in self.keys(text)]
         by_text = {text: self.keys(text, to_read=True) for text in keys}
@@ -307,6 +313,12 @@ def read(apply: Callable[..., Any], params: Params, x: Any, keys: Iterable[str])
     >>> values["hidden"].tolist(), output.tolist()
     ([[3.0, 3.0]], [[6.0, 6.0]])
 
+    Args:
+      apply: as `trace` takes it.
+      params: its parameters, a pytree of arrays.
+      x: a block of inputs [n, ...], an array or a pytree of them.
+      keys: of the values to read.
+
     Raises:
       InputError: for a key without a site, or of a site in a while loop.
     """
@@ -322,6 +334,12 @@ def edit(apply: Callable[..., Any], params: Params, x: Any, edits: Mapping[str, 
     >>> network = lambda w, x: 2 * site("hidden", x @ w)
     >>> edit(network, jnp.ones((3, 2)), jnp.ones((1, 3)), {"hidden": lambda value: value + 1}).tolist()
     [[8.0, 8.0]]
+
+    Args:
+      apply: as `trace` takes it.
+      params: its parameters, a pytree of arrays.
+      x: a block of inputs [n, ...], an array or a pytree of them.
+      edits: by key, a function of the value that keeps its shape and type, or an array to take its place.
 
     Raises:
       InputError: for a key without a site, and an edit that changes the shape or the type.

@@ -129,7 +129,14 @@ class Progress:
 
 
 def block_sums(model: Model, params: Params, x: Any, part: blocks.Block) -> tuple[Array, Sums]:
-    """Summed cross-entropy of one network on one block with inputs x, to differentiate, and the sums to report."""
+    """Summed cross-entropy of one network on one block, to differentiate, and the sums to report.
+
+    Args:
+      model: the network's function.
+      params: of one network.
+      x: the block's inputs [n, ...], perhaps without the last columns (`blocks.Block.with_inputs`).
+      part: the block, with labels [n].
+    """
     logits = model.logits(params, x)
     each = optax.softmax_cross_entropy_with_integer_labels(logits, part.y, axis=model.class_axis)
     loss = jnp.sum(jnp.where(part.valid, each, 0))
@@ -259,7 +266,14 @@ def advance(
 
 
 def start(params: Params, steps: int, optimizer: optax.GradientTransformation, *, snapshots: bool = False) -> Snapshot:
-    """Where the training of stacked parameters begins."""
+    """Where a training begins.
+
+    Args:
+      params: stacked, with a leading S.
+      steps: updates in all.
+      optimizer: from optax.
+      snapshots: also keep the weights that are the first above each of `THRESHOLDS`.
+    """
     seeds = jax.tree.leaves(params)[0].shape[0]
     empty = Metrics(*(np.zeros((steps + 1, seeds), np.float32) for _ in Metrics._fields))
     none = nothing_passed(params) if snapshots else None
@@ -277,7 +291,14 @@ def nothing_passed(params: Params) -> Passed:
 
 
 def noticed(passed: Passed, params: Params, accuracy: Array, step: Array) -> Passed:
-    """Keep the weights [S] whose accuracies [S] are the first above a threshold; `step` [] of them."""
+    """Keep the weights whose training accuracies are the first above a threshold.
+
+    Args:
+      passed: those kept before.
+      params: stacked, with a leading S.
+      accuracy: of these on the training images, [S], fractions.
+      step: [] updates made by then.
+    """
     now = (accuracy[:, None] > jnp.asarray([THRESHOLDS], jnp.float32)) & (passed.step == NEVER)
 
     def write() -> Passed:

@@ -191,8 +191,14 @@ def identity(
 ) -> float | None:
     """The fraction from which a family edits nothing on the training images, or None where it always edits.
 
-    It may depend on the `rule` of the ranges, on whether the measured side's largest value is known to be `reached` on
-    the edited side, and on whether the activation is `one_sided`: see `family.Circumstances`.
+    Args:
+      family: its name.
+      options: of the sweep, which may choose the reading of its formula.
+      rule: of the ranges.
+      reached, one_sided: as in `family.Circumstances`.
+
+    Raises:
+      InputError: for an unknown family.
     """
     record, reading = get(family), reading_of(family, options)
     if record.option is not None and reading == record.option.everywhere:
@@ -209,7 +215,13 @@ def reading_of(family: str, options: SweepConfig) -> str:
 
 
 def check(family: str, ranges: Ranges, options: SweepConfig, where: str = "ranges") -> None:
-    """Refuse a family whose formula means nothing for all live units of a network, given ranges [H] or [S, H].
+    """Refuse a family whose formula means nothing for all live units of a network.
+
+    Args:
+      family: its name.
+      ranges: of a site, [H] or [S, H].
+      options: of the sweep, which may choose the reading of its formula.
+      where: the network and site, for messages.
 
     Raises:
       InputError: it starts with `where`.
@@ -273,10 +285,19 @@ def build(
     options: SweepConfig,
     keys: AnyArray | None = None,
 ) -> Any:
-    """Make a family's edits at `fractions` [P]: leaves [P, H] from ranges [H], or [S, P, H] from ranges [S, H].
+    """Make a family's edits, of its kind: leaves [P, H] from ranges [H], or [S, P, H] from ranges [S, H].
 
-    Fractions [S, P] give each network of ranges [S, H] its own. A random family needs the data of `keys` [K, 2], or
-    [S, K, 2]; its points are then those of one draw after another, K * P. The kind of edit is the family's.
+    Args:
+      family: its name.
+      ranges: of a site, [H] or [S, H].
+      fractions: [P], or [S, P] to give each network of ranges [S, H] its own.
+      options: the reading of its formula, and what becomes of dead units.
+      keys: the data [K, 2] or [S, K, 2] of a random family's keys; the K * P points are then one draw's after
+        another's.
+
+    Raises:
+      InputError: for an unknown family.
+      ValueError: for fractions that do not fit the ranges, and for keys that are missing or not wanted.
     """
     if np.ndim(fractions) == 2 and (ranges.low.ndim != 2 or len(fractions) != len(ranges.low)):
         raise ValueError(f"fractions: expected [P] or one row a network, got {np.shape(fractions)}")

@@ -22,7 +22,14 @@ def shifted(ranges: Ranges, fraction: Float[Array, ""]) -> Affine:
 
 
 def random_offset(ranges: Ranges, fraction: Float[Array, ""], reading: str, key: UInt32[Array, "..."]) -> Affine:
-    """The offset, up or down at random for each unit."""
+    """The offset, up or down at random for each unit.
+
+    Args:
+      ranges: of one network, [H].
+      fraction: [] of each unit's range.
+      reading: of the offset's formula.
+      key: the data [2] of the key that signs are drawn from.
+    """
     return offset(ranges, fraction * signs(key, ranges.low.size), reading)
 
 

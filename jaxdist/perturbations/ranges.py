@@ -96,8 +96,13 @@ def keeps_positive_values(model: Model, site: str) -> bool:
 def check(model: Model, listed: Sites, sites: tuple[str, ...], measured_on: Side) -> None:
     """Refuse ranges behind an activation where they cannot be measured, or mean nothing in front of it.
 
-    `listed` are the model's sites, as `model.sites_for_one` lists them. What another site holds cannot be evaluated by
-    itself, so an activation that is given as a site is accepted.
+    What another site holds cannot be evaluated by itself, so an activation that is given as a site is accepted.
+
+    Args:
+      model: it says what follows each site.
+      listed: the model's sites, as `model.sites_for_one` lists them.
+      sites: keys of those to measure.
+      measured_on: the side of the activation; with "pre" nothing is refused.
 
     Raises:
       InputError: for the first of `sites` behind which nothing is known, or large values are changed, with 'post'.
@@ -128,11 +133,20 @@ def measure(
     precision: str = "float32",
     block: int | None = None,
 ) -> dict[str, Ranges]:
-    """Measure the ranges [S, H] of each site for an ensemble of stacked parameters, over all examples, and fetch them.
+    """Measure the ranges [S, H] of each site over all examples, and fetch them.
 
-    `measured_on` says on which side of the activation; dead units are always those whose activation stays 0, and none
-    where the model does not say what follows the site. Values have examples on their first axis, or on the second
-    where units are on the first.
+    Dead units are always those whose activation stays 0, and none where the model does not say what follows the site.
+    Values have examples on their first axis, or on the second where units are on the first.
+
+    Args:
+      model: the networks' function.
+      params: stacked, with a leading S.
+      examples: of the split to measure on.
+      sites: keys of the values to measure.
+      measured_on: the side of the activation.
+      rule: what a unit's range is.
+      precision: of matrix products.
+      block: examples a block; chosen by default.
 
     Raises:
       InputError: if the model does not reach a site, `check` refuses the side, or the rule's numbers are out of bounds.

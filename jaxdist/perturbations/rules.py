@@ -129,7 +129,14 @@ def empty(kind: str, units: int) -> Extremes | Moments:
 def at_most(
     value: Float[Array, "..."], thresholds: UInt32[Array, "K 2 H"], valid: Bool[Array, " n"], unit_axis: int
 ) -> Int32[Array, "K 2 H"]:
-    """Count the valid values whose keys are at most each threshold [K, 2, H], for each unit."""
+    """Count the values whose keys (`ordered`) are at most each threshold, for each unit.
+
+    Args:
+      value: of one block, [n, ..., H] or [H, n, ...].
+      thresholds: keys [K, 2, H], K for each of two quantiles.
+      valid: [n] which examples count.
+      unit_axis: of `value`.
+    """
     keys, axes, rows = ordered(value), others(value, unit_axis), blocks.rows_of(valid, value, unit_axis)
 
     def one(threshold: Array) -> Array:

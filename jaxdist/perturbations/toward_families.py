@@ -55,7 +55,14 @@ MEAN = _record(
 
 
 def toward(of: edits.Target, ranges: Ranges, fraction: Array, key: Array | None = None) -> Toward:
-    """The edit that leads every unit a fraction of the way to what `of` names."""
+    """The edit that leads every unit a fraction of the way to a target that the sweep finds.
+
+    Args:
+      of: the target.
+      ranges: of one network [H], for the number of units alone.
+      fraction: [] from 0, as it is, to 1, the target alone.
+      key: the data [2] of the key that another example is drawn from; None for other targets.
+    """
     drawn = jnp.zeros(2, jnp.uint32) if key is None else key
     return Toward(jnp.full_like(ranges.low, fraction), drawn, jnp.int32(0), of)
 

@@ -166,8 +166,13 @@ def _rho_curve(rhos: Sequence[Rho], network: str, side: str) -> RhoCurve:
 def draw(panels: Sequence[Panel], margin: float, *, resolution: float, title: str | None = None) -> Figure:
     """Flips, logarithmic, against angular dose, a panel a network, rho against the flip level as an inset of each.
 
-    `resolution` is the least share of flips there is, one image in all; `margin` has a line of its own. A family that
-    no dose shows, as a common scale, stands at dose 0 up to the most flips that it makes.
+    A family that no dose shows, as a common scale, stands at dose 0 up to the most flips that it makes.
+
+    Args:
+      panels: at least one.
+      margin: flips that matter, a fraction; a line stands there.
+      resolution: the least share of flips there is, one image in all.
+      title: above all panels, if any.
     """
     columns = min(len(panels), 2 if len(panels) in (2, 4) else 3)
     rows = math.ceil(len(panels) / columns)

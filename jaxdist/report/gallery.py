@@ -117,7 +117,14 @@ def selected(activation: Literal["relu", "abs"], boundary: float) -> list[str]:
 
 
 def profile(activation: Activation, feature: Feature, boundary: float, x: Values) -> Values:
-    """The height of `feature`, one of ``features(activation, boundary)``, at the places x[P] of the number line."""
+    """The height of a feature along the number line.
+
+    Args:
+      activation: what the line has gone through.
+      feature: one of ``features(activation, boundary)``.
+      boundary: the place of the decision boundary.
+      x: places [P] on the line.
+    """
     peak: Values = np.exp(-0.5 * ((x - feature.position) / WIDTH) ** 2)
     if activation != "abs":
         return feature.height * peak

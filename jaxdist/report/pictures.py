@@ -91,7 +91,11 @@ def further(points: pd.DataFrame, edits: Mapping[str, Traits], *, title: str | N
 def metric(points: pd.DataFrame, told: Told, edits: Mapping[str, Traits], *, title: str | None = None) -> Figure:
     """A metric against the fraction of each family, drawn as in `further`; a line marks chance where that is near.
 
-    `points` are those of `metric_tables.points` of one metric, site and split.
+    Args:
+      points: those of `metric_tables.points` of one metric, site and split.
+      told: what the result tells of the metric.
+      edits: the families by name.
+      title: above all panels, if any.
     """
     low, high = points["mean"].min(), points["mean"].max()
     middle, half = (low + high) / 2, 0.55 * (high - low) or 1.0

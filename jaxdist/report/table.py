@@ -222,7 +222,14 @@ def document(value: Any) -> str:
 
 
 def of_rows(title: str, things: Iterable[Any], columns: Sequence[Column], notes: Sequence[str] = ()) -> Table:
-    """A table with a row for each of some things, such as a frame's rows, by what each column takes of one."""
+    """A table with a row for each of some things.
+
+    Args:
+      title: above the table; empty for none.
+      things: such as a frame's rows.
+      columns: each takes its value of a thing.
+      notes: sentences below the table.
+    """
     return Table(title, columns, [[column.of(thing) for column in columns] for thing in things], notes)
 
 

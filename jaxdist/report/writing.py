@@ -109,9 +109,14 @@ def _write(result: xr.DataTree, options: StatisticsConfig, folder: Path) -> list
 def write_page(
     folders: Sequence[Path], found: Sequence[xr.DataTree], options: StatisticsConfig, out: Path
 ) -> list[Path]:
-    """Write ``report.html`` of one result, or of several over each other, into `out`; returns the files, as `write`.
+    """Write ``report.html`` of one result, or of several over each other; returns the files, as `write`.
 
-    The pictures in its ``figures/`` that have no chart of their own become part of it, so write these first.
+    Args:
+      folders: the run folders. The pictures in their ``figures/`` that have no chart of their own become part of the
+        page, so write these first.
+      found: their results.
+      options: how tests and intervals are made.
+      out: the folder to write into.
     """
     if not hosts.writes():
         return []
@@ -133,7 +138,14 @@ def _write_numbers(
 def write_verdict(
     result: xr.DataTree, found: dose_tables.FairComparison, options: StatisticsConfig, folder: Path
 ) -> list[Path]:
-    """Write what a fair comparison gives into a run folder, as `write` does; returns the files."""
+    """Write what a fair comparison gives into a run folder; returns the files, as `write`.
+
+    Args:
+      result: the run's.
+      found: its fair comparison.
+      options: how tests and intervals are made.
+      folder: the run folder.
+    """
     if not hosts.writes():
         return []
     with manifests.recording(folder, _is_of_verdict):

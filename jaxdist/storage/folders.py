@@ -130,7 +130,13 @@ def save(
 ) -> None:
     """Write config and result, and the weights if given, into a run folder; of several processes, one does.
 
-    Unless the result is not `anew`, what was made of an earlier one goes; if that had tables, a report is due.
+    Args:
+      folder: the run folder.
+      config: the run's.
+      result: what is known of its networks.
+      networks: stacked parameters by activation.
+      passed: by activation, weights kept along training.
+      anew: what was made of an earlier result goes; if that had tables, a report is due.
     """
     if not hosts.writes():
         return

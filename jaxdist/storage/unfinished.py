@@ -196,9 +196,16 @@ def _refuse_full(folder: Path, state: Any) -> None:
 
 
 def refuse_other(found: Config, wanted: Config, folder: Path, *, more_seeds: bool = False) -> None:
-    """Raise `InputError` with the fields in which two configs differ, where that changes a result.
+    """Refuse a config that differs from another where that changes a result.
 
-    `more_seeds` allows the wanted config to have more seeds than the one found.
+    Args:
+      found: the config of the work or result that is there.
+      wanted: the config that is given.
+      folder: where it was found, for the message.
+      more_seeds: the wanted config may have more seeds than the one found.
+
+    Raises:
+      InputError: with the fields in which they differ.
     """
     fields = differences(found, wanted)
     if more_seeds and wanted.train.seeds > found.train.seeds:

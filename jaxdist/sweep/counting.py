@@ -159,9 +159,17 @@ def counted(
     job: str,
     dosings: Dosings | None = None,
 ) -> xr.Dataset:
-    """The variables of `labels.OWN` for the edits [S, P, H] that `made` gives of a network and a target.
+    """The variables of `labels.OWN` of some edits, over all networks, targets and splits.
 
-    With doses, where there are any `dosings`: NaN but of the networks and targets that they have.
+    Args:
+      subjects: by network.
+      made: given a network and a target, returns the edits by site, leaves [S, P, H].
+      context: what the study shares.
+      job: what is shown and kept of it goes by this name.
+      dosings: where there are any, doses are measured; NaN of networks and targets that they lack.
+
+    Raises:
+      InputError: if a site cannot be edited.
     """
     swept: dict[Key, Arrays] = {}
     for name, subject in subjects.items():
@@ -208,7 +216,14 @@ def counted(
 def parts(
     subjects: Mapping[str, Subject], targets: Sequence[str], context: Context, job: str
 ) -> Iterator[tuple[str, Subject, str, str]]:
-    """Every network, target and split, with progress shown."""
+    """Every network, target and split, with progress shown.
+
+    Args:
+      subjects: by network.
+      targets: names of those that are measured.
+      context: what the study shares.
+      job: its name in the progress.
+    """
     every = list(itertools.product(subjects, targets, context.counted))
     for k, (name, target, split) in enumerate(every):
         context.show(job, k, len(every), f"{name}, {target[-LONGEST:]}, {split} images")

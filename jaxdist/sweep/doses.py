@@ -48,9 +48,16 @@ def watch(model: Model, site: str) -> Watch:
 
 
 def weights(model: Model, params: Params, site: str, watch: Watch, examples: Examples) -> Weights:
-    """Squared norms of the outgoing weights of a site's units, for stacked parameters.
+    """Squared norms of the outgoing weights of a site's units.
 
     Ones where the site does not reach the logits through an activation and one linear map (`heads.is_linear`).
+
+    Args:
+      model: the networks' function.
+      params: stacked, with a leading S.
+      site: its key.
+      watch: where the activations behind it are.
+      examples: of a split, some of which are looked at.
     """
     try:
         outgoing = heads.weights(model, params, site, examples).astype(np.float64)

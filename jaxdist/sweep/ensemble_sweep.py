@@ -87,7 +87,21 @@ def sums(
 ) -> Any:
     """Count as `sweep` does, and fetch `Sums`: with the moments of activations that are watched, and metrics.
 
-    Or what `each` makes of those of some networks after the other, one axis longer.
+    Args:
+      model: the networks' function.
+      params: stacked, with a leading S.
+      edits: by site; leaves [S, P, H]. At each point all of its sites are edited together.
+      examples: of a split.
+      watch: the activations whose moments are wanted.
+      metrics: those that are averaged, M of them.
+      precision: of matrix products.
+      block: examples a block; chosen by default.
+      each: as in `ensemble.over_networks`; what it makes of the networks of each call, joined along S, is returned in
+        place of the sums.
+
+    Raises:
+      InputError: as `sweep` does.
+      ValueError: as `sweep` does.
     """
     sites = networks_model.sites_for_one(model, params, examples.x, (*edits, *([watch.site] if watch else [])))
     if not edits:
@@ -103,7 +117,19 @@ def sums(
 
 
 def check_edit(model: Model, sites: Sites, site: str, edit: Edit, seeds: int) -> None:
-    """Raise `ValueError` for leaves that do not fit the ensemble and one of the model's sites."""
+    """Refuse an edit that does not fit the ensemble and one of the model's sites.
+
+    Args:
+      model: the networks' function.
+      sites: the model's, for one example.
+      site: the key of the one that is edited.
+      edit: leaves [S, P, H].
+      seeds: S.
+
+    Raises:
+      InputError: if the model does not reach the site.
+      ValueError: for leaves of other shapes.
+    """
     shape = sites.shape(site)
     units = shape[model.axis_of(site) % len(shape)]  # the logits may have fewer axes than other sites
     # The numbers of draws, and keys, are no unit's.
@@ -219,8 +245,17 @@ def matches(
 ) -> np.ndarray:
     """Count the images [S, P] to which two ensembles, each with its own edits, give the same class at each point.
 
-    Seeds are taken in pairs; the edits are of the same sites, with leaves [S, P, H], as in `sweep`. Each ensemble sees
-    the same images in its own scaling, laid out on one mesh; float32 throughout.
+    Everything is in float32.
+
+    Args:
+      model: the networks' function.
+      first, second: each an ensemble's stacked parameters with its edits by site, leaves [S, P, H]. Seeds are taken in
+        pairs, and the edits are of the same sites.
+      examples: the same images in each ensemble's own scaling, laid out in order on one mesh.
+      block: examples a block; chosen by default.
+
+    Raises:
+      InputError: if a site cannot be edited (`model.check`).
     """
     # Two orders would pair different images, and no width fits both.
     assert not any(each.widths for each in examples), "matches needs images in their own order"

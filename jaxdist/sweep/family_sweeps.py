@@ -50,7 +50,14 @@ class Task(NamedTuple):
         }
 
     def built(self, family: str, name: str, target: str, site: str) -> Any:
-        """One family's edits at a site of one network."""
+        """One family's edits at a site of one network, leaves [S, P, H], draw after draw.
+
+        Args:
+          family: its name.
+          name: the network's.
+          target: the one that the site is edited for, which may have fractions of its own.
+          site: one of the target's.
+        """
         grid = (self.own or {}).get((family, name, target), self.grids[family])
         draws = families.draws_of(family, self.context.options.sweep.draws)
         # Values of one other example are taken at all sites.
@@ -80,7 +87,14 @@ def sweep(
 ) -> dict[str, xr.Dataset]:
     """The variables of `labels.OWN` of every family of the options at its grid, in the options' order.
 
-    Or of those of `grids` at theirs, each network at its `own` fractions where there are any.
+    Args:
+      subjects: by network.
+      measured: the ranges [S, H] by network and site.
+      context: what the study shares.
+      dosings: how doses are measured; none are where it is empty.
+      job: what is shown and kept of it goes by this name.
+      grids: the families to sweep in place of the options', each at these fractions [P].
+      own: fractions [S, P] of a family, network and target in place of its grid, as many as that has.
 
     Raises:
       InputError: for a family whose edits cannot be made at a site.
@@ -248,6 +262,12 @@ def _averaged(task: Task) -> Callable[[str, str], dict[str, Edit]]:
 
 def check(model: Model, targets: Targets, options: Options, splits: Mapping[str, Examples] | None = None) -> None:
     """Refuse options that mean nothing for a model, before anything is measured of it.
+
+    Args:
+      model: the networks' function.
+      targets: those that are edited.
+      options: of the measurement.
+      splits: the examples by split; without them there is no source, and other examples are taken to be there.
 
     Raises:
       InputError: for families that erase values behind an activation that does not allow it, or take values of a source

@@ -28,7 +28,14 @@ def grid(
     identities: Mapping[str, float | None],
     totals: Sequence[int],
 ) -> dict[str, xr.Dataset]:
-    """Label a sweep of two families' edits at once, whose points are pairs of fractions, the second's fastest."""
+    """Label a sweep of two families' edits at once.
+
+    Args:
+      swept: its points are pairs of fractions, the second family's fastest.
+      grids: the fractions of both, by name, the first family's first.
+      identities: where each family edits nothing, if anywhere.
+      totals: the images of each split, or tokens that have a label.
+    """
     (first, outer), (second, inner) = grids.items()
     pairs = labels.parted(swept, "point", ("first", "second"), len(inner))
     places = {"identity_first": identities[first], "identity_second": identities[second]}
@@ -40,7 +47,14 @@ def grid(
 def units(
     each: Mapping[Key, Arrays], grids: Mapping[str, np.ndarray], coords: Mapping[str, Any], totals: Sequence[int]
 ) -> dict[str, xr.Dataset]:
-    """Label what edits of single units change, counts [S, P, H] and metrics [S, P, H, M]: one group a family."""
+    """Label what edits of single units change: one group a family.
+
+    Args:
+      each: by network, target and split, counts [S, P, H] and metrics [S, P, H, M].
+      grids: the fractions of each family, whose points follow one another.
+      coords: the labels of seeds and metrics.
+      totals: the images of each split, or tokens that have a label.
+    """
     own = {name: (*labels.OWN[name], *(("unit",) if labels.OWN[name] else ())) for name in Counts._fields}
     own |= dict.fromkeys(("metric_change", "metric_change_sd"), ("point", "unit", "metric"))
     swept = with_totals(labels.dataset(each, own, coords), totals)
@@ -61,9 +75,16 @@ def sensitivity(measured: Mapping[Key, Sensitivity], coords: Mapping[str, Any]) 
 def matched(
     swept: xr.Dataset, fractions: np.ndarray, wanted: np.ndarray, family: str, totals: Sequence[int]
 ) -> xr.Dataset:
-    """Label a family's sweep at `fractions` [network, seed, site, sides * D] that give the doses `wanted` [D].
+    """Label a family's sweep at fractions of each network's own that give some doses.
 
     Dimension `level` is the dose wanted; values are missing where the family never has it.
+
+    Args:
+      swept: the family's sweep.
+      fractions: [network, seed, site, sides * D], NaN where the family never has the dose.
+      wanted: doses [D].
+      family: its name.
+      totals: the images of each split, or tokens that have a label.
     """
     sides = families.get(family).sides
     group = swept.drop_vars("fraction").assign(at=(("network", "seed", "site", "fraction"), fractions))

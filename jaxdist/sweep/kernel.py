@@ -86,11 +86,22 @@ def predictor(
     edits: Mapping[str, Edit],
     watch: Watch | None = None,
 ) -> Predictor:
-    """What one network makes of one block, given the edits of all points, leaves [P, H], and what is watched.
+    """What one network makes of one block.
 
     What no edit changes is computed once; a point computes the rest. Where the watched site has several calls, or lies
     in a loop and the like, a point computes the whole network: the activations of all calls and iterations are watched,
     with what edits of earlier ones have made of them.
+
+    Args:
+      model: the network's function.
+      sites: keys of those that are edited.
+      params: of one network.
+      part: the block, n examples.
+      edits: by site, those of all points, leaves [P, H].
+      watch: the activations that are wanted.
+
+    Raises:
+      InputError: while tracing, as `site_splits.split` does.
     """
     several = watch is not None and _is_several(networks_model.trace(model, params, part.x), watch.site)
     keys = [*sites, *([watch.site] if watch and not several and watch.site not in sites else [])]
@@ -139,7 +150,17 @@ def predictor(
 
 
 def cut_block(model: Model, params: Params, part: blocks.Block, keys: Sequence[str]) -> tuple[Split, list[Any]]:
-    """A program cut at some sites, and what its second part needs of the first, on the inputs that a block needs."""
+    """A program cut at some sites, and what its second part needs of the first, on the inputs that a block needs.
+
+    Args:
+      model: the network's function.
+      params: of one network.
+      part: the block, n examples.
+      keys: of the sites.
+
+    Raises:
+      InputError: while tracing, as `site_splits.split` does.
+    """
     full_cut = networks_model.cut(model, params, part.x, keys)
 
     def before(x: Any) -> list[Any]:
@@ -234,10 +255,18 @@ def block_sums(
     measured: tuple[Metric, ...] = (),
     together: int = 1,
 ) -> Sums:
-    """Count one block of examples for one network at every point, `together` at once; edit leaves [P, H].
+    """Count one block of examples for one network at every point.
 
-    Where a site is watched, its moments are about `factors` [P] times the unedited activations; those of a rehearsal
-    are of all rows. Where metrics are `measured`, their averages are there too.
+    Args:
+      model: the network's function.
+      sites: keys of those that are edited.
+      params: of one network.
+      edits: by site, leaves [P, H].
+      part: the block, n examples.
+      watch: the activations whose moments are wanted; those of a rehearsal are of all rows.
+      factors: [P], the multiples of the unedited activations that moments are about.
+      measured: metrics to average, M of them.
+      together: points that are computed at once.
     """
     logits, before, logits_and_after = predictor(model, sites, params, part, edits, watch)
     chex.assert_equal_shape([part.valid, part.number])

@@ -111,7 +111,14 @@ def families_of_points(
 
 
 def parted(group: xr.Dataset, dim: str, into: tuple[str, str], size: int) -> xr.Dataset:
-    """Cut a dimension into two, of which the second is of `size` and runs fastest."""
+    """Cut a dimension into two.
+
+    Args:
+      group: what has the dimension.
+      dim: its name.
+      into: the names of the two, of which the second runs fastest.
+      size: of the second.
+    """
     return group.coarsen({dim: size}).construct({dim: into})
 
 

@@ -96,6 +96,17 @@ def match_dose(
 
     Doses are those on the training images where these are counted on, else on the first split; the fractions are then
     the same on every split. A family that edits everywhere has no side to walk, and a common scale no dose.
+
+    Args:
+      subjects: by network.
+      measured: the ranges [S, H] by network and site.
+      swept: by family, its sweep at its grid, with doses.
+      identities: where each family edits nothing, if anywhere.
+      context: what the study shares.
+      dosings: how doses are measured, of every network and target of one site.
+
+    Raises:
+      InputError: as `family_sweeps.sweep` does.
     """
     levels = np.asarray(context.options.sweep.matched, np.float64)
     context = context._replace(targets={target: context.targets[target] for target in context.single})

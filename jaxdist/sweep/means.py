@@ -56,7 +56,14 @@ class UnitMeans(Reducer):
 def measure(
     model: Model, params: Params, examples: Examples, sites: tuple[str, ...], *, block: int | None = None
 ) -> dict[str, np.ndarray]:
-    """The means [S, H] of the units of an ensemble's sites.
+    """The means [S, H] of the units of an ensemble's sites, by site.
+
+    Args:
+      model: the networks' function.
+      params: stacked, with a leading S.
+      examples: of a split.
+      sites: keys of the values.
+      block: examples a block; chosen by default.
 
     Raises:
       InputError: if the model does not reach a site.
@@ -116,6 +123,13 @@ def of_positions(
     model: Model, params: Params, examples: Examples, sites: tuple[str, ...], *, block: int | None = None
 ) -> dict[str, tuple[np.ndarray, ...]]:
     """The means of an ensemble's values at each position, by site and call: [S, 1, ...], loops' iterations in front.
+
+    Args:
+      model: the networks' function.
+      params: stacked, with a leading S.
+      examples: of a split.
+      sites: keys of the values.
+      block: examples a block; chosen by default.
 
     Raises:
       InputError: if the model does not reach a site.

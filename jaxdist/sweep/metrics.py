@@ -236,9 +236,15 @@ def knows(reference: str) -> bool:
 
 
 def of_block(metrics: Sequence[Metric], outputs: Array, unedited: Array, part: blocks.Block) -> tuple[Array, Array]:
-    """Every metric's numbers and weights [M, n] on a block, given outputs [n, C] and the unedited network's.
+    """Every metric's numbers and weights [M, n] on a block.
 
     Weights are 0 where an example does not count; of tokens they are sums, and numbers means, over those of an example.
+
+    Args:
+      metrics: M of them.
+      outputs: as `Model.outputs` gives them, such as [n, C].
+      unedited: the unedited network's, of the same shape.
+      part: the block, with labels [n, ...].
     """
     numbers, weights = [], []
     for metric in metrics:

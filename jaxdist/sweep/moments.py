@@ -42,7 +42,15 @@ def of_point(
     rows: Float32[Array, "..."],
     unit_axis: int,
 ) -> tuple[Float32[Array, " H"], Float32[Array, " H"]]:
-    """`rest` and `overlap` [H] of one point on a block; `rows` broadcasts, 0 for examples that do not count."""
+    """`rest` and `overlap` [H] of one point on a block.
+
+    Args:
+      before: the unedited activations [n, ..., H] or [H, n, ...].
+      after: the edited ones, of that shape.
+      factor: [] by which `before` is multiplied.
+      rows: broadcasts to that shape; 0 for examples that do not count, else 1.
+      unit_axis: of the activations.
+    """
     axis = 1 if unit_axis % before.ndim == 0 else 0
     size = before.shape[axis]
     lanes = tuning.current().lanes or size

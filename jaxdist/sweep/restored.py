@@ -63,9 +63,19 @@ def moved(
     block: int | None = None,
     each: Each = at_once,
 ) -> Float32[np.ndarray, "S P C"]:
-    """How far `edits`, leaves [S, P, H], move each class's mean logit over the examples, [S, P, C].
+    """How far edits move each class's mean logit over the examples, [S, P, C].
 
-    It raises as `ensemble_sweep.sweep` does.
+    Args:
+      model: the networks' function.
+      params: stacked, with a leading S.
+      edits: by site, leaves [S, P, H], of at least one site.
+      examples: of a split.
+      precision: of matrix products.
+      block: examples a block; chosen by default.
+      each: as in `ensemble.over_networks`.
+
+    Raises:
+      InputError: if a site cannot be edited (`model.check`).
     """
     listed = networks_model.sites_for_one(model, params, examples.x, edits)
     measure = MeanMoves(model, tuple(edits))

@@ -191,8 +191,12 @@ def family(
 ) -> xr.Dataset:
     """Say of a family's sweep what reports need to know, so that these need not know the family themselves.
 
-    `identity` is where it edits nothing, if anywhere; `totals` are the images a split; `outgoing`, where doses were
-    measured, of which networks and sites they are weighted by the outgoing weights.
+    Args:
+      swept: the family's sweep.
+      of: the family's traits.
+      identity: where it edits nothing, if anywhere.
+      totals: the images of each split, or tokens that have a label.
+      outgoing: by network and site, where doses were measured, whether they are weighted by the outgoing weights.
     """
     group = with_totals(swept, totals)
     if outgoing:

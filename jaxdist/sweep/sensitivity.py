@@ -48,7 +48,18 @@ def margins(logits: Float[Array, "C n"], labels: Int[Array, " n"]) -> Float[Arra
 
 
 def block_margin(model: Model, site: str, params: Params, edit: Small, part: blocks.Block) -> Float32[Array, ""]:
-    """The sum of one network's margins over a block's valid examples."""
+    """The sum of one network's margins over a block's valid examples.
+
+    Args:
+      model: the network's function.
+      site: the key of the one that is edited.
+      params: of one network.
+      edit: of the site's units, leaves [H].
+      part: the block, n examples with labels [n].
+
+    Raises:
+      InputError: while tracing, if the model does not reach the site.
+    """
     logits = networks_model.edit(
         model, params, part.x, {site: functools.partial(edit.apply, unit_axis=model.axis_of(site))}
     )
@@ -82,7 +93,13 @@ class Slopes(Reducer):
 
 
 def check(model: Model, params: Params, examples: Examples, site: str) -> None:
-    """Refuse a site through which the logits cannot be differentiated, for stacked parameters; nothing is computed.
+    """Refuse a site through which the logits cannot be differentiated; nothing is computed.
+
+    Args:
+      model: the networks' function.
+      params: stacked, with a leading S.
+      examples: of a split, for the shape of one.
+      site: its key.
 
     Raises:
       InputError: as where a while loop comes after it, or where `model.check` refuses it.
@@ -119,11 +136,18 @@ def measure(
     precision: str = "float32",
     block: int | None = None,
 ) -> Sensitivity:
-    """Differentiate the mean margin of an ensemble (leading S) by small edits of each unit of a site, and fetch it.
+    """Differentiate an ensemble's mean margin by small edits of each unit of a site, and fetch it.
 
-    A site with positions has one offset and one log-scale a unit: the derivatives sum over positions.
+    A site with positions has one offset and one log-scale a unit: the derivatives sum over positions. Of one with
+    several calls or iterations they sum over these as well, each edited alike.
 
-    Of one with several calls or iterations they sum over these as well, each edited alike.
+    Args:
+      model: the networks' function.
+      params: stacked, with a leading S.
+      examples: of a split.
+      site: its key.
+      precision: of matrix products.
+      block: examples a block; chosen by default.
 
     Raises:
       InputError: if the model does not reach the site, or `check` refuses it.

@@ -74,7 +74,14 @@ def _measured(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr
 def unedited_group(
     subjects: Mapping[str, Subject], splits: Mapping[str, Examples], seeds: Sequence[int], block: int | None
 ) -> xr.Dataset:
-    """What networks say unedited on every split, and which are not finite: the group of `jaxdist.sweep.fitness`."""
+    """What networks say unedited on every split, and which are not finite: the group of `jaxdist.sweep.fitness`.
+
+    Args:
+      subjects: by network.
+      splits: the examples by split.
+      seeds: the numbers [S] of each subject's networks.
+      block: examples a block; None: chosen by default.
+    """
     counts = {
         name: {
             split: unedited.measure(subject.model, subject.params, examples, block=block)

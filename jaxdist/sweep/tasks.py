@@ -31,7 +31,11 @@ class Measured(NamedTuple):
 def measured(task: Task, each: tuple[int, ...], options: Options, thresholds: Mapping[str, float]) -> Measured:
     """What options ask for of a task, with the metrics of thresholds, and those that a task is measured by anyway.
 
-    `each` is the shape of one example's outputs.
+    Args:
+      task: what the outputs answer.
+      each: the shape of one example's outputs.
+      options: as they are given.
+      thresholds: how far each metric's mean has to move, by its name.
 
     Raises:
       InputError: for an option, family or metric that means nothing for such outputs, and for thresholds of metrics

@@ -71,7 +71,15 @@ class Classes(Reducer):
 def measure(
     model: Model, params: Params, examples: Examples, *, precision: str = "float32", block: int | None = None
 ) -> Unedited:
-    """Count an ensemble's classes (stacked parameters, leading S) over all examples, and fetch the counts."""
+    """Count the classes that an ensemble gives, over all examples, and fetch the counts.
+
+    Args:
+      model: the networks' function.
+      params: stacked, with a leading S.
+      examples: of a split.
+      precision: of matrix products.
+      block: examples a block; chosen by default.
+    """
     size = sizes.of_block(block, networks_model.sites_for_one(model, params, examples.x))
     counts: Unedited = over_networks(Classes(model), params, None, examples, size=size, precision=precision)
     return counts if counts.labels is None else counts._replace(labels=counts.labels[0])

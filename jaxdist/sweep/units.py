@@ -91,9 +91,16 @@ def block_sums(
     weights: Array | None,
     measured: tuple[Metric, ...] = (),
 ) -> Alone:
-    """Count one block of examples for one network at every point and unit; edit leaves [P, H].
+    """Count one block of examples for one network at every point and unit.
 
-    With outgoing weights [H, C] the logits are updated by rank one.
+    Args:
+      model: the network's function.
+      site: its key.
+      params: of one network.
+      edits: of the site, leaves [P, H].
+      part: the block, n examples.
+      weights: outgoing weights [H, C] to update the logits with, by rank one; None to compute what follows the site.
+      measured: metrics whose changes are averaged, M of them.
     """
     cut, residuals = cut_block(model, params, part, [site])
     logits = cut.after(residuals, {})

@@ -100,12 +100,16 @@ def compare(
     images: int = IMAGES,
     changes: Mapping[str, str] | None = None,
 ) -> Comparison:
-    """Compare two of: a run folder, its result file, the paper's result file, or the word ``published``.
+    """Compare two results, in the way that fits them.
 
-    Networks that both sides share are compared by counts of images, which may differ by `images`; networks of their
-    own seeds by means, with an equivalence test against ``statistics.margin``; a run and the published tables cell by
-    cell in standard errors. `weights` (auto, shared, independent) overrides how the first two are told apart;
-    `changes` overrides config fields: where the images are, margin and confidence.
+    Networks that both sides share are compared by counts of images; networks of their own seeds by means, with an
+    equivalence test against ``statistics.margin``; a run and the published tables cell by cell in standard errors.
+
+    Args:
+      a, b: each a run folder, its result file, the paper's result file, or, of one, the word ``published``.
+      weights: which of the first two ways: auto to find out by the weights, shared or independent to say so.
+      images: by how many the counts of shared networks may differ.
+      changes: config fields to override: where the images are, margin and confidence.
 
     Raises:
       InputError: if a side cannot be read, or the two have nothing that can be compared.

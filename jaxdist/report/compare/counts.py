@@ -73,9 +73,14 @@ def same_classes(
     """Images [S, P] to which both sides' networks give the same class at each point, each side by its own protocol.
 
     Of families that are known here and whose points are single affine edits: others take random numbers, or edit more
-    than the site.
-    Both are evaluated here, in float32, on the images in each side's own scaling. A side whose images are not known, as
-    of the paper's result file, is evaluated on the other's. `data_dir` says where they are, if not where they were.
+    than the site. Both are evaluated here, in float32, on the images in each side's own scaling. A side whose images
+    are not known, as of the paper's result file, is evaluated on the other's.
+
+    Args:
+      sides: both.
+      networks: of each side, stacked parameters by activation, with the same S seeds.
+      pairs: the series of both, by family, network, site and split.
+      data_dir: the folder of the images; None: where each side had them.
 
     Raises:
       InputError: if the images cannot be read, or are not those of the results.

@@ -130,8 +130,12 @@ _CLOSE = 0.1
 def relate(a: Side, b: Side, first: dict[str, Params], second: dict[str, Params], asked: str) -> Relation:
     """Say whether two sides hold the same networks, by their weights where both are known.
 
-    `asked` is shared or independent to say so, auto to find out. Without weights on one side, imported networks are
-    taken for those of the paper's result file.
+    Without weights on one side, imported networks are taken for those of the paper's result file.
+
+    Args:
+      a, b: the sides.
+      first, second: their stacked parameters by activation, as `networks` reads them.
+      asked: shared or independent to say so, auto to find out.
 
     Raises:
       InputError: if what is asked contradicts the weights.

@@ -131,7 +131,14 @@ def training(frames: Mapping[str, pd.DataFrame], known: Choices) -> Iterator[Cha
 
 
 def radii(reach: pd.DataFrame, known: Choices, family: str, side: str) -> Chart:
-    """Tolerance radii of one side of a family, a row a network and site, with their intervals."""
+    """Tolerance radii of one side of a family, a row a network and site, with their intervals.
+
+    Args:
+      reach: rows of `tables.tolerance` of this family and side, with the networks' labels as a column `label`.
+      known: the page's networks, families and splits.
+      family: its name.
+      side: below or above.
+    """
     figure = _empty("", "")
     several = reach.site.nunique() > 1
     for (label, split), part in _parts(reach, "label", "split"):
@@ -173,7 +180,12 @@ def radii(reach: pd.DataFrame, known: Choices, family: str, side: str) -> Chart:
 def doses(panel: dose_figures.Panel, label: str, known: Choices, margin: float, resolution: float) -> Chart:
     """Flips, logarithmic, against angular dose, of one network: every family and side.
 
-    `resolution` is the least share of flips there is, one image in all.
+    Args:
+      panel: the network's curves.
+      label: the network's on the page.
+      known: the page's networks and families.
+      margin: flips that matter, a fraction; a line stands there.
+      resolution: the least share of flips there is, one image in all.
     """
     figure = _empty("Angular dose", "Predictions changed (%)")
     for curve in panel.curves:

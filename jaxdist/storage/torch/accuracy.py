@@ -144,7 +144,14 @@ def _leave_out(unfit: Flags, files: Sequence[str], networks: int) -> str:
 
 
 def advice(networks: Mapping[str, Params], config: Config, dataset: Dataset, *, activation: bool) -> list[str]:
-    """Notes on how else networks may be read, by their first seed: scaled otherwise or, on request, by activations."""
+    """Notes on how else networks may be read, by their first seed.
+
+    Args:
+      networks: stacked parameters by activation.
+      config: how they are read.
+      dataset: images, scaled otherwise as well.
+      activation: also try other activations.
+    """
     notes = []
     for name, params in networks.items():
         tried = _tried(name, params, 0, config, dataset, activation=activation)

@@ -41,9 +41,16 @@ def check_places(sources: Sequence[Source], where: str) -> None:
 
 
 def check_weights(sources: Sequence[Source], params: Params, where: str, *, as_seeds: bool) -> None:
-    """Raise `InputError` where networks in `params` (leading S) are equal or, unless `as_seeds`, begin alike.
+    """Refuse networks that are equal or, unless `as_seeds`, begin alike.
 
-    Of one file with all seeds, `sources` is that file.
+    Args:
+      sources: the file of each seed [S], or the one that has all.
+      params: stacked, with a leading S.
+      where: what is imported, for messages.
+      as_seeds: the files are a training each, though they look like moments of one.
+
+    Raises:
+      InputError: for the first such pair.
     """
     leaves = [layer["weight"] for layer in params.values()]
     count = len(leaves[0])

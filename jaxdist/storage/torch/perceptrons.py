@@ -25,8 +25,13 @@ def from_tensors(
 ) -> Params:
     """Build one perceptron's parameters, ``{"dense0": {"weight": [H, D], "bias": [H]}, ...}``, from named tensors.
 
-    The linear layers are taken in the order of `order.of`, which `layers` may say; a missing bias is 0. Stacked
-    tensors, with a leading S, are kept so.
+    The linear layers are taken in the order of `order.of`; a missing bias is 0.
+
+    Args:
+      tensors: by PyTorch's names; stacked ones, with a leading S, are kept so.
+      where: what holds them, for messages.
+      layers: the layers' names in their order, where a user says it.
+      certain: the tensors' order is that of a module that computes its layers in turn.
 
     Raises:
       InputError: if anything but linear layers is there, they do not follow one another, in which order is not
@@ -91,7 +96,12 @@ def network_of(
     layers: Sequence[str] = (),
     certain: bool = False,
 ) -> Params:
-    """Build the parameters of a network of that name from named tensors of linear layers, as `from_tensors` does.
+    """Build the parameters of a network of that name from named tensors of linear layers.
+
+    Args:
+      tensors: as in `from_tensors`.
+      network: its name, an activation's or a form's.
+      where, layers, certain: as in `from_tensors`.
 
     Raises:
       InputError: as `from_tensors`, and if the network has other layers, or no last bias where one is not 0.

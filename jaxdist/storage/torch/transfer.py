@@ -111,7 +111,14 @@ def check_unedited(
     origin: Mapping[str, Any],
     seeds: Sequence[int],
 ) -> dict[str, Any]:
-    """How often imported networks (leading S) are right: by network and split, counts [S]; and the images a split.
+    """How often imported networks are right: by network and split, counts [S]; and the images a split.
+
+    Args:
+      networks: stacked parameters by activation.
+      config: how the images are scaled.
+      dataset: the images.
+      origin: as `Imported` has it, with `allow_chance` where that was said.
+      seeds: their numbers [S].
 
     Raises:
       InputError: if they do not fit the images or, unless that was allowed, are right no more often than by chance.
@@ -132,7 +139,15 @@ def check_unedited(
 def read(
     path: Path | Sequence[Path], changes: Mapping[str, str], *, layers: Sequence[str] = (), as_seeds: bool = False
 ) -> Imported:
-    """Read networks and their protocol; writes nothing. Raises as `import_run` does, but for the images."""
+    """Read networks and their protocol; writes nothing.
+
+    Args:
+      path, changes, as_seeds: as in `import_run`.
+      layers: the names of the layers in the order in which they are computed, where the files do not tell it.
+
+    Raises:
+      InputError: as `import_run` does, but for the images.
+    """
     paths = [Path(each).expanduser() for each in ([path] if isinstance(path, str | Path) else path)]
     named = tuple(name for name in changes.get("model.activations", "").split(",") if name)
     layout = sources.locate(paths)
