@@ -16,7 +16,7 @@ import xarray as xr
 
 from jaxdist.analysis import dosed, one_network, preference, statistics, tables
 from jaxdist.analysis.dosed import Place, Swept
-from jaxdist.analysis.preference import LEVELS, Doses, Ratio, Verdict
+from jaxdist.analysis.preference import LEVELS, DosesAtLevel, Ratio, Verdict
 from jaxdist.analysis.series import Series
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
@@ -325,7 +325,7 @@ def findings(found: Sequence[Swept], options: StatisticsConfig) -> Iterator[Find
         if sweep.gauge == "as_is":
             together.setdefault(sweep.place, []).append(sweep)
     for place, parts in together.items():
-        taken: dict[tuple[str, float], Doses] = {}
+        taken: dict[tuple[str, float], DosesAtLevel] = {}
         for sweep in parts:
             if sweep.series.family in (*preference.SMALL, preference.LARGE, preference.NOISE):
                 for _, path in sweep.paths():

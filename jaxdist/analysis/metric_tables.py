@@ -17,9 +17,9 @@ from jaxdist.sweep import metric, results
 from jaxdist.types import Values
 
 
-def told(result: xr.DataTree) -> dict[str, metric.Told]:
+def told(result: xr.DataTree) -> dict[str, metric.MetricTraits]:
     """What a result tells of the metrics that it was swept with, by name."""
-    every: dict[str, metric.Told] = {}
+    every: dict[str, metric.MetricTraits] = {}
     for name in results.families_of(result):
         every |= metric.read(result[name].attrs)
     return every

@@ -39,7 +39,7 @@ class Path(NamedTuple):
     flips: Values  # [S, P]
 
 
-class Doses(NamedTuple):
+class DosesAtLevel(NamedTuple):
     """The dose at which each network's flips reach a level, each [S]."""
 
     dose: Values  # inf where they never do, NaN where the dose there is not defined
@@ -55,9 +55,9 @@ class Doses(NamedTuple):
         """[S] whether there is no dose to compare, as where dead units make an edit 0/0."""
         return np.isnan(self.dose)
 
-    def take(self, seeds: Sequence[int]) -> Doses:
+    def take(self, seeds: Sequence[int]) -> DosesAtLevel:
         """The same of some seeds, given by their positions."""
-        return Doses(self.dose[list(seeds)], self.reached[list(seeds)])
+        return DosesAtLevel(self.dose[list(seeds)], self.reached[list(seeds)])
 
 
 class LogRatio(NamedTuple):
@@ -98,7 +98,7 @@ _NAN = float("nan")
 _UNKNOWN = Ratio(0, 0, 0, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, equivalent=False)
 
 
-class Comparison(NamedTuple):
+class DoseComparison(NamedTuple):
     """The dose of the first family over that of the second, at equal flips."""
 
     level: float
@@ -115,7 +115,7 @@ class Verdict(NamedTuple):
     reason: str
     p_distance: float
     p_intensity: float
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[DoseComparison, ...]
 
 
 def path(fractions: Values, dose: Values, flips: Values, *, identity: float, side: Literal["below", "above"]) -> Path:
@@ -147,7 +147,7 @@ def path(fractions: Values, dose: Values, flips: Values, *, identity: float, sid
     )
 
 
-def dose_at(path: Path, level: float) -> Doses:
+def dose_at(path: Path, level: float) -> DosesAtLevel:
     """The dose at which flips first reach `level`, walking outward; linear in flips between two points.
 
     NaN where the dose is not defined at those points, or nowhere on a path that never gets there.
@@ -158,7 +158,7 @@ def dose_at(path: Path, level: float) -> Doses:
     crossing = first_crossing(path.flips, np.full(len(path.flips), level))
     beyond = np.where(np.isnan(path.dose[:, 1:]).all(axis=1), np.nan, np.inf)
     dose = np.where(crossing.reached, crossing.along(path.dose), beyond)
-    return Doses(dose, np.fmax.reduce(path.dose, axis=1))
+    return DosesAtLevel(dose, np.fmax.reduce(path.dose, axis=1))
 
 
 def flips_at(path: Path, doses: Values) -> Values:
@@ -170,7 +170,7 @@ def flips_at(path: Path, doses: Values) -> Values:
     return first_crossing(path.dose[:, None, :], levels).along(path.flips[:, None, :])
 
 
-def log_ratio(numerator: Doses, denominator: Doses) -> LogRatio:
+def log_ratio(numerator: DosesAtLevel, denominator: DosesAtLevel) -> LogRatio:
     """The log-ratio of two doses of the same seeds; a dose of 0, of what no dose shows, has none."""
     (low, high), (least, most) = _log_ends(numerator), _log_ends(denominator)
     return LogRatio(low - most, high - least)
@@ -259,7 +259,7 @@ def robust_over(
     return ends["below"], ends["above"]
 
 
-def verdict(costs: Mapping[tuple[str, float], Doses], confidence: float) -> Verdict:
+def verdict(costs: Mapping[tuple[str, float], DosesAtLevel], confidence: float) -> Verdict:
     """What a network reads, from the doses that families need for each of `LEVELS`, keyed so, over the same seeds.
 
     "distance": erasing small values, by both of `SMALL`, needs less dose than erasing large ones and less than noise,
@@ -280,7 +280,7 @@ def verdict(costs: Mapping[tuple[str, float], Doses], confidence: float) -> Verd
     # The p-value of an intersection-union test is the largest of its parts; a NaN stays one.
     p_distance = float(np.max([r.p_less for (_, first, _), r in ratios.items() if first in SMALL]))
     p_intensity = float(np.max([p for key, r in ratios.items() for p in _mirrored(key[1], key[2], r)]))
-    comparisons = tuple(Comparison(*key, ratio) for key, ratio in ratios.items())
+    comparisons = tuple(DoseComparison(*key, ratio) for key, ratio in ratios.items())
     answer: Literal["distance", "intensity", "neither"] = "neither"
     if p_distance < 1 - confidence:
         answer, reason = "distance", "erasing small values needs less dose than erasing large ones and than noise"
@@ -296,7 +296,7 @@ def _mirrored(first: str, second: str, ratio: Ratio) -> list[float]:
     return [ratio.p_greater] if second == LARGE else [ratio.p_less] if first == LARGE else []
 
 
-def _reason(costs: list[Doses], comparisons: tuple[Comparison, ...], confidence: float) -> str:
+def _reason(costs: list[DosesAtLevel], comparisons: tuple[DoseComparison, ...], confidence: float) -> str:
     """Why neither is shown, the plainest reason first."""
     if all(doses.censored.all() for doses in costs):
         return f"no edit changes {100 * min(LEVELS):g} % of predictions up to the end of its grid"
@@ -346,12 +346,12 @@ def _reason(costs: list[Doses], comparisons: tuple[Comparison, ...], confidence:
     return words + (f"; {censored} of {len(comparisons)} comparisons {meet} the end of a grid" if censored else "")
 
 
-def _list(comparisons: list[Comparison], word: str) -> str:
+def _list(comparisons: list[DoseComparison], word: str) -> str:
     places = ", ".join(f"{comparison.first} at {100 * comparison.level:g} %" for comparison in comparisons)
     return f"{word} dose than {LARGE} for {places}"
 
 
-def _log_ends(doses: Doses) -> tuple[Values, Values]:
+def _log_ends(doses: DosesAtLevel) -> tuple[Values, Values]:
     low = np.where(doses.censored, doses.reached, doses.dose)
     defined = doses.censored | (doses.dose > 0)
     with np.errstate(divide="ignore"):

@@ -26,7 +26,7 @@ _BLOCK, _BLOCKS = 500, 3
 _REPEATS = 3
 
 
-class Choice(NamedTuple):
+class BackendChoice(NamedTuple):
     """The backend that was fastest, and what was measured of each in the trial."""
 
     backend: Backend
@@ -34,7 +34,7 @@ class Choice(NamedTuple):
     error: dict[str, float]  # of the trial's gradient against float64, relative, in the 2-norm
 
 
-def choose(pixels: np.ndarray, hidden: int, mesh: Mesh) -> Choice:
+def choose(pixels: np.ndarray, hidden: int, mesh: Mesh) -> BackendChoice:
     """Try every backend on the first pixels [N, D], uint8, with `hidden` units a network; takes a second or two.
 
     The trial is the gradient of |X W'|^2 / 2, which has the two large products of a training step and little else.
@@ -64,7 +64,7 @@ def choose(pixels: np.ndarray, hidden: int, mesh: Mesh) -> Choice:
     # The slowest process's times, so that all processes choose alike.
     longest = of_each(np.array(list(seconds.values()), np.float32), mesh).max(axis=0)
     seconds = dict(zip(seconds, longest.tolist(), strict=True))
-    return Choice(min(BACKENDS, key=seconds.__getitem__), seconds, error)
+    return BackendChoice(min(BACKENDS, key=seconds.__getitem__), seconds, error)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from jaxdist.perturbations import families
 
 
 @dataclasses.dataclass(frozen=True)
-class Split:
+class OwnSplit:
     """A split as it was given, and its labels as numbers once the task is known."""
 
     name: str
@@ -33,7 +33,7 @@ class Split:
     source: Any = None
     """Other inputs like `x`, one for each example, where there are any."""
 
-    def labelled(self, task: Task, each: tuple[int, ...]) -> Split:
+    def labelled(self, task: Task, each: tuple[int, ...]) -> OwnSplit:
         """The same with labels of a task, given the shape of one example's outputs; all batches are read for it.
 
         Raises:
@@ -68,20 +68,20 @@ class Split:
         return own_labels.counted_tokens(self.batches.tokens if self.batches else self.y, self.name)
 
 
-Splits: TypeAlias = Mapping[str, Split]
+OwnSplits: TypeAlias = Mapping[str, OwnSplit]
 
 
-def read(given: Any, name: str) -> Split:
+def read(given: Any, name: str) -> OwnSplit:
     """A split of arrays, or of batches of which the first is read.
 
     Raises:
       InputError: for what is neither, or cannot be used.
     """
     batched = batches.batches_of(given, name)
-    return Split(name, *own_data.pair(given, name)) if batched is None else Split(name, *batched.sample, batched)
+    return OwnSplit(name, *own_data.pair(given, name)) if batched is None else OwnSplit(name, *batched.sample, batched)
 
 
-def check(splits: Splits, options: Options) -> None:
+def check(splits: OwnSplits, options: Options) -> None:
     """Refuse options that need more than one walk over examples that are given in batches.
 
     Raises:
@@ -97,7 +97,7 @@ def check(splits: Splits, options: Options) -> None:
             raise InputError(f"{option}: walks over the examples as they are held; give arrays in place of batches")
 
 
-def with_sources(splits: Splits, given: Any) -> dict[str, Split]:
+def with_sources(splits: OwnSplits, given: Any) -> dict[str, OwnSplit]:
     """The splits with other inputs beside their own.
 
     Raises:
@@ -109,7 +109,7 @@ def with_sources(splits: Splits, given: Any) -> dict[str, Split]:
     return {name: dataclasses.replace(split, source=sources[name]) for name, split in splits.items()}
 
 
-def at_once(splits: Splits, options: Options, why: str) -> tuple[Options, str]:
+def at_once(splits: OwnSplits, options: Options, why: str) -> tuple[Options, str]:
     """Options by which each split is one block, for a network whose outputs depend on an example's place in it.
 
     They are then those of a call with the whole split. Returns them, and a sentence that says so.
@@ -131,13 +131,13 @@ def at_once(splits: Splits, options: Options, why: str) -> tuple[Options, str]:
     return dataclasses.replace(options, compute=compute), f"each split is computed as one block, since {why}"
 
 
-def notes(splits: Splits, classes: int) -> tuple[str, ...]:
+def notes(splits: OwnSplits, classes: int) -> tuple[str, ...]:
     """What is odd of examples that are all held, as `oddities.notes` says; raises as it does."""
     pairs = {name: (split.x, split.y) for name, split in splits.items() if split.y is not None}
     return oddities.notes(pairs, classes, what="examples", one_class=True) if len(pairs) == len(splits) else ()
 
 
-def placed(splits: Splits, mesh: Mesh, *, apart: bool = False) -> dict[str, Examples]:
+def placed(splits: OwnSplits, mesh: Mesh, *, apart: bool = False) -> dict[str, Examples]:
     """The splits laid out, in shared arrays where they are alike and not to lie `apart`; others lie by themselves."""
     held = {name: ((split.x, split.source), split.y) for name, split in splits.items() if split.y is not None}
     alike = not apart and len({devices.kind_of(pair) for pair in held.values()}) == 1
@@ -157,6 +157,6 @@ def _streamed(of: batches.Batches, mesh: Mesh) -> Streamed:
     return Streamed(x, y, of.total, of.read, mesh, streams.rows_of(x, y, of.total, mesh))
 
 
-def digest(splits: Splits) -> str:
+def digest(splits: OwnSplits) -> str:
     """Of all splits."""
     return hashlib.sha256("\n".join(f"{name} {split.digest}" for name, split in splits.items()).encode()).hexdigest()

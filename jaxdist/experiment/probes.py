@@ -259,7 +259,7 @@ def _at_once(name: str, compute: Callable[[], tuple[Any, ...]]) -> tuple[Any, ..
     return compute()
 
 
-def _rows_of(model: Model, params: Params, splits: own_examples.Splits) -> rows.Verdict:
+def _rows_of(model: Model, params: Params, splits: own_examples.OwnSplits) -> rows.Independence:
     """Whether the program of one network keeps examples apart."""
     network = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
     return rows.examine(model.logits, network, devices.rows(splits["train"].x, slice(0, 1)))
@@ -268,12 +268,12 @@ def _rows_of(model: Model, params: Params, splits: own_examples.Splits) -> rows.
 def _refuse_dependent(
     model: Model,
     params: Params,
-    own_splits: Mapping[str, own_examples.Split],
+    own_splits: Mapping[str, own_examples.OwnSplit],
     splits: Mapping[str, Examples],
     sites: tuple[str, ...],
     options: Options,
     finite: Sequence[bool],
-    verdict: rows.Verdict,
+    verdict: rows.Independence,
 ) -> None:
     """Refuse a network whose program does not keep examples apart, or else look at every one with finite weights.
 
@@ -307,7 +307,7 @@ def _refuse_dependent(
             independence.check_each(model, networks, x, sites, size, split=split)
 
 
-def _attrs(options: Options, splits: own_examples.Splits, seconds: float) -> dict[str, Any]:
+def _attrs(options: Options, splits: own_examples.OwnSplits, seconds: float) -> dict[str, Any]:
     counts = ", ".join(counted(of.total, f"{name} example") for name, of in splits.items())
     return {
         "options": json.dumps(configs.to_dict(options)),

@@ -32,7 +32,7 @@ from jaxdist.sweep import Context, Subject, family_sweeps, fitness, results, stu
 from jaxdist.types import Params
 
 
-class Part(NamedTuple):
+class TrainedNetworks(NamedTuple):
     """Some seeds of every network, and what is known of them: the group ``training``, perhaps the sweep's."""
 
     networks: dict[str, Params]  # leading S
@@ -91,7 +91,7 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
         _refuse_meaningless(config, inputs)
     store.begin(inputs.dataset.digest, inputs.products["backend"])
     try:
-        parts = [] if earlier is None else [_load_part(config, inputs, folder, earlier)]
+        parts = [] if earlier is None else [_load_trained(config, inputs, folder, earlier)]
         if new:
             parts.append(train_networks(config, inputs, show, new, store))
         trained, refused = list(parts), None
@@ -200,7 +200,7 @@ def _refuse_meaningless(config: Config, inputs: Inputs) -> None:
             raise InputError(f"network '{name}', {error}") from None
 
 
-def _load_part(config: Config, inputs: Inputs, folder: Path, earlier: xr.DataTree) -> Part:
+def _load_trained(config: Config, inputs: Inputs, folder: Path, earlier: xr.DataTree) -> TrainedNetworks:
     """Read a run folder's weights, which must be those of as many networks of the config's layers as its result has."""
     seeds = len(results.seeds_of(earlier))
     networks = folders.load_networks(config, folder, seeds)
@@ -211,7 +211,7 @@ def _load_part(config: Config, inputs: Inputs, folder: Path, earlier: xr.DataTre
         like = jax.eval_shape(training.nothing_passed, models.shapes(config, inputs, seeds, name))
         weights.check(fields, like._asdict(), folders.passed_path(folder, name))
         passed[name] = Passed(**fields)
-    return Part(networks, passed, earlier)
+    return TrainedNetworks(networks, passed, earlier)
 
 
 def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show: Show = silent) -> xr.DataTree:
@@ -240,7 +240,7 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
         store = Store(folder, config)
         inputs = load_inputs(config, store.backend)
         _check_data(earlier, inputs, folder)
-        part = _load_part(config, inputs, folder, earlier)
+        part = _load_trained(config, inputs, folder, earlier)
         checked = _check_imported(part, config, inputs)
         leaves = (np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((part.networks, part.passed)))
         refuse_unlike(leaves, mesh_of(inputs.splits["train"]), "weights")
@@ -261,7 +261,7 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
     return result
 
 
-def _check_imported(part: Part, config: Config, inputs: Inputs) -> dict[str, str]:
+def _check_imported(part: TrainedNetworks, config: Config, inputs: Inputs) -> dict[str, str]:
     """Refuse imported networks at chance, unless that is settled; the attribute that says how often they are right."""
     origin = json.loads(part.result.attrs.get("origin", "{}"))
     if not origin or "unedited" in origin or "allow_chance" not in origin:
@@ -279,7 +279,7 @@ def changed(result: xr.DataTree, changes: Mapping[str, str], allowed: tuple[str,
     return configs.override(results.config_of(result), changes)
 
 
-def train_networks(config: Config, inputs: Inputs, show: Show, seeds: range, store: Store) -> Part:
+def train_networks(config: Config, inputs: Inputs, show: Show, seeds: range, store: Store) -> TrainedNetworks:
     """Train some seeds of each activation, or go on with it.
 
     Args:
@@ -333,7 +333,7 @@ def train_networks(config: Config, inputs: Inputs, show: Show, seeds: range, sto
     attrs |= {"seeds": list(seeds)}
     attrs |= _noted({}, "timings", {"train_s": time.perf_counter() - started})
     attrs |= _noted({}, "products", {"train": inputs.products})
-    return Part(networks, passed, results.tree({"training": results.training(metrics, seeds)}, attrs))
+    return TrainedNetworks(networks, passed, results.tree({"training": results.training(metrics, seeds)}, attrs))
 
 
 def widened(passed: Passed, used: np.ndarray, initial: Params) -> Passed:
@@ -349,7 +349,7 @@ def widened(passed: Passed, used: np.ndarray, initial: Params) -> Passed:
 def sweep_networks(
     config: Config,
     inputs: Inputs,
-    part: Part,
+    part: TrainedNetworks,
     show: Show,
     store: Store,
     grids: Mapping[str, np.ndarray] | None = None,
@@ -392,7 +392,7 @@ def sweep_networks(
     return results.tree(groups, protocol)
 
 
-def _subjects(config: Config, inputs: Inputs, part: Part) -> dict[str, Subject]:
+def _subjects(config: Config, inputs: Inputs, part: TrainedNetworks) -> dict[str, Subject]:
     """The ensembles of a part, to be measured."""
     return {
         name: Subject(models.model_of(config, name, inputs.background), mlp.narrow(params, inputs.used))
@@ -400,7 +400,7 @@ def _subjects(config: Config, inputs: Inputs, part: Part) -> dict[str, Subject]:
     }
 
 
-def _with_unedited(config: Config, inputs: Inputs, part: Part) -> xr.DataTree:
+def _with_unedited(config: Config, inputs: Inputs, part: TrainedNetworks) -> xr.DataTree:
     """The result of a swept part, with the group that tells what its networks are fit for."""
     seeds, block = results.seeds_of(part.result), config.compute.block
     group = study.unedited_group(_subjects(config, inputs, part), inputs.splits, seeds, block)

@@ -31,7 +31,7 @@ from .modules import from_linen as from_linen
 from .modules import from_nnx as from_nnx
 from .site_parts import Where as Where
 from .site_primitives import site as site
-from .site_splits import Split as Split
+from .site_splits import CutProgram as CutProgram
 from .targets import Targets as Targets
 from .targets import targets_of as targets_of
 from .training import NEVER as NEVER

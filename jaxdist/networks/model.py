@@ -29,7 +29,7 @@ from jaxdist.networks import site_splits, site_values
 from jaxdist.networks.site_primitives import site
 from jaxdist.networks.site_programs import Action as Action
 from jaxdist.networks.site_programs import Placed as Placed
-from jaxdist.networks.site_splits import Split as Split
+from jaxdist.networks.site_splits import CutProgram as CutProgram
 from jaxdist.networks.site_values import Site, Traced
 from jaxdist.registry import kind_of
 from jaxdist.types import Apply, Params
@@ -314,7 +314,7 @@ def check_together(sites: Sites, keys: Sequence[str]) -> None:
     site_splits.split(sites.traced, keys)
 
 
-def cut(model: Model, params: Params, x: Any, keys: Sequence[str]) -> Split:
+def cut(model: Model, params: Params, x: Any, keys: Sequence[str]) -> CutProgram:
     """A model's program, cut at the sites that edits are of.
 
     Args:

@@ -22,7 +22,7 @@ from jaxdist.networks.model import Action, Model, Output, Sites
 from jaxdist.types import Apply, Params
 
 
-class Traced(NamedTuple):
+class LogitsAndSites(NamedTuple):
     """What a network has for so many examples: its logits, and its sites in the order in which it reaches them."""
 
     logits: Any  # shape and type
@@ -150,7 +150,9 @@ def _runs(network: Model, params: Params, x: Any) -> bool:
     return True
 
 
-def traced(made: Model, params: Params, x: np.ndarray, split: str, *, several: bool) -> tuple[Traced, Traced]:
+def traced(
+    made: Model, params: Params, x: np.ndarray, split: str, *, several: bool
+) -> tuple[LogitsAndSites, LogitsAndSites]:
     """The network on one example and on two; what apply itself raises gets a note of what it was called with.
 
     Args:
@@ -166,7 +168,7 @@ def traced(made: Model, params: Params, x: np.ndarray, split: str, *, several: b
 
     network = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
 
-    def of(rows: int) -> Traced:
+    def of(rows: int) -> LogitsAndSites:
         block = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype), x)
         try:
             sites = networks_model.trace(made, network, block)
@@ -180,7 +182,7 @@ def traced(made: Model, params: Params, x: np.ndarray, split: str, *, several: b
                 "from_linen, from_nnx, from_equinox or from_haiku makes apply and params"
             )
             raise
-        return Traced(sites.traced.outputs, sites)
+        return LogitsAndSites(sites.traced.outputs, sites)
 
     double = of(2)
     return of(1), double
@@ -196,7 +198,7 @@ def laid_out(made: Model) -> Model:
     return made if made.task == "classes" else dataclasses.replace(made, class_axis=-1)
 
 
-def outputs_of_each(made: Model, single: Traced, double: Traced) -> tuple[int, ...]:
+def outputs_of_each(made: Model, single: LogitsAndSites, double: LogitsAndSites) -> tuple[int, ...]:
     """The shape of one example's outputs, of which the last axis is that of classes.
 
     Raises:
@@ -210,7 +212,7 @@ def outputs_of_each(made: Model, single: Traced, double: Traced) -> tuple[int, .
     return shape[1:]
 
 
-def check_outputs(made: Model, each: tuple[int, ...], single: Traced, double: Traced) -> int:
+def check_outputs(made: Model, each: tuple[int, ...], single: LogitsAndSites, double: LogitsAndSites) -> int:
     """Refuse outputs that the model's task cannot be told of, and say how many classes they are of: 0 of a regression.
 
     Args:
@@ -242,7 +244,7 @@ def check_outputs(made: Model, each: tuple[int, ...], single: Traced, double: Tr
     return each[-1] if made.task == "tokens" else 2 if made.task == "binary" else 0
 
 
-def _check_type(double: Traced) -> None:
+def _check_type(double: LogitsAndSites) -> None:
     if not jnp.issubdtype(double.logits.dtype, jnp.floating) or double.logits.dtype.itemsize < 2:
         raise InputError(
             f"apply: expected logits of floating-point numbers of 16 bits or more, got {double.logits.dtype}; return "
@@ -250,7 +252,7 @@ def _check_type(double: Traced) -> None:
         )
 
 
-def classes(made: Model, single: Traced, double: Traced) -> int:
+def classes(made: Model, single: LogitsAndSites, double: LogitsAndSites) -> int:
     """How many classes the logits are of.
 
     Raises:
@@ -329,7 +331,7 @@ def with_post_of_each(made: Model, sites: Sites) -> Model:
     return dataclasses.replace(made, post=tuple(post.items()), axes=tuple((behind | axes).items()))
 
 
-def check_sites(made: Model, sites: Sequence[str], traced: tuple[Traced, Traced]) -> None:
+def check_sites(made: Model, sites: Sequence[str], traced: tuple[LogitsAndSites, LogitsAndSites]) -> None:
     """Refuse sites that the network does not reach, or that do not have examples and units where they should.
 
     Raises:

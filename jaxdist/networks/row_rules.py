@@ -42,7 +42,7 @@ class Single(NamedTuple):
 State: TypeAlias = Fixed | ByExample | Single
 
 
-class Verdict(NamedTuple):
+class Independence(NamedTuple):
     """Whether each example's outputs depend on that example alone, and not on its place in the block."""
 
     independent: bool | None
@@ -67,7 +67,7 @@ class StopSearchError(Exception):
     def __init__(self, eqn: core.JaxprEqn, reason: str, *, undecided: bool = False) -> None:
         super().__init__(reason)
         name = {"jaxdist_site": "a site"}.get(eqn.primitive.name, eqn.primitive.name)
-        self.verdict = Verdict(None if undecided else False, f"{name} {reason}", line_of(eqn))
+        self.verdict = Independence(None if undecided else False, f"{name} {reason}", line_of(eqn))
 
 
 class PlaceError(StopSearchError):

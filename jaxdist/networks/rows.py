@@ -39,7 +39,7 @@ from jaxdist.networks.row_rules import (
     shape_of,
     stacked,
 )
-from jaxdist.networks.row_rules import Verdict as Verdict
+from jaxdist.networks.row_rules import Independence as Independence
 from jaxdist.networks.site_primitives import site_p
 from jaxdist.networks.site_programs import CALLS, Atom, called, closed
 from jaxdist.types import Params
@@ -48,7 +48,7 @@ NUMBERS = (53, 61)
 """Numbers of examples for which a network is traced: two, to see where it uses the number itself."""
 
 
-def examine(apply: Callable[..., Any], params: Params, x: Any) -> Verdict:
+def examine(apply: Callable[..., Any], params: Params, x: Any) -> Independence:
     """Follow the batch axis, the first one of x, through a network; nothing is computed.
 
     Args:
@@ -63,17 +63,17 @@ def examine(apply: Callable[..., Any], params: Params, x: Any) -> Verdict:
             programs.append(site_values.trace(apply, params, block))
         except Exception as error:  # whatever a function of somebody else's raises
             reason = f"the network cannot be traced for {counted(number, 'example')} ({type(error).__name__})"
-            return Verdict(None, reason)
+            return Independence(None, reason)
     count = len(jax.tree.leaves(params))
     followed = [_follow(traced, count, number) for traced, number in zip(programs, NUMBERS, strict=True)]
     (verdict, loops, places), (other, other_loops, _) = followed
     if verdict.independent is not True:
         return verdict
     if other[:2] != verdict[:2] or other.axes != verdict.axes:
-        return Verdict(None, "the program differs with the number of examples")
+        return Independence(None, "the program differs with the number of examples")
     use = _use_of_number(*(traced.program for traced in programs))
     if use is None and loops and other_loops:
-        use = Verdict(False, "scan goes round as often as there are examples", loops[0])
+        use = Independence(False, "scan goes round as often as there are examples", loops[0])
     if use is None and places:
         use = places[0]._replace(place=True)
     return verdict if use is None else use
@@ -84,7 +84,7 @@ def _with_length(leaf: Any, number: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((number, *shape.shape[1:]), shape.dtype)
 
 
-def _follow(traced: site_values.Traced, count: int, number: int) -> tuple[Verdict, list[str], list[Verdict]]:
+def _follow(traced: site_values.Traced, count: int, number: int) -> tuple[Independence, list[str], list[Independence]]:
     """The verdict for so many examples, the lines of loops of that length that are none over examples, and where an
     example's place comes in, which the verdict leaves out."""
     jaxpr = traced.program.jaxpr
@@ -99,7 +99,7 @@ def _follow(traced: site_values.Traced, count: int, number: int) -> tuple[Verdic
     for path in _paths(jaxpr, ()):
         state = search.sites.get(path)
         axes.append(state.axis if isinstance(state, ByExample) and state.inner == 1 else None)
-    return Verdict(True, axes=tuple(axes)), search.loops, search.places
+    return Independence(True, axes=tuple(axes)), search.loops, search.places
 
 
 _Path: TypeAlias = tuple[int, ...]
@@ -121,7 +121,7 @@ class _Search:
         self.number = number
         self.sites: dict[_Path, State] = {}
         self.loops: list[str] = []
-        self.places: list[Verdict] = []
+        self.places: list[Independence] = []
 
     def follow(self, jaxpr: core.Jaxpr, consts: Sequence[State], states: Sequence[State], path: _Path) -> list[State]:
         """The states of a program's outputs.
@@ -282,17 +282,17 @@ _SIZES = frozenset({
 """Parameters that say how large values are, and so differ with the number of examples."""
 
 
-def _use_of_number(few: core.ClosedJaxpr, many: core.ClosedJaxpr) -> Verdict | None:
+def _use_of_number(few: core.ClosedJaxpr, many: core.ClosedJaxpr) -> Independence | None:
     """Where a program for one number of examples computes with another number than that for another does."""
     for first, second in zip(few.consts, many.consts, strict=False):
         if _differ(first, second):
-            return Verdict(False, "a constant of the program depends on the number of examples")
+            return Independence(False, "a constant of the program depends on the number of examples")
     if len(few.consts) != len(many.consts):
         return _DIFFERENT
     return _use_in(few.jaxpr, many.jaxpr)
 
 
-_DIFFERENT = Verdict(None, "the program differs with the number of examples")
+_DIFFERENT = Independence(None, "the program differs with the number of examples")
 
 
 def _differ(first: Any, second: Any) -> bool:
@@ -308,7 +308,7 @@ def _differ(first: Any, second: Any) -> bool:
     return not np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
 
 
-def _use_in(few: core.Jaxpr, many: core.Jaxpr) -> Verdict | None:
+def _use_in(few: core.Jaxpr, many: core.Jaxpr) -> Independence | None:
     if len(few.eqns) != len(many.eqns):
         return _DIFFERENT
     live = _live(few)
@@ -324,7 +324,7 @@ def _use_in(few: core.Jaxpr, many: core.Jaxpr) -> Verdict | None:
         return _DIFFERENT
     for a, b in zip(few.outvars, many.outvars, strict=True):
         if isinstance(a, core.Literal) and isinstance(b, core.Literal) and _differ(a.val, b.val):
-            return Verdict(False, "an output is made of the number of examples")
+            return Independence(False, "an output is made of the number of examples")
     return None
 
 
@@ -332,12 +332,12 @@ def _arity(eqn: core.JaxprEqn) -> tuple[int, int]:
     return len(eqn.invars), len(eqn.outvars)
 
 
-def _use_by(first: core.JaxprEqn, second: core.JaxprEqn) -> Verdict | None:
+def _use_by(first: core.JaxprEqn, second: core.JaxprEqn) -> Independence | None:
     name = first.primitive.name
     reason = f"{name} computes with the number of examples"
     for a, b in zip(first.invars, second.invars, strict=True):
         if isinstance(a, core.Literal) and isinstance(b, core.Literal) and _differ(a.val, b.val):
-            return Verdict(False, reason, line_of(first))
+            return Independence(False, reason, line_of(first))
     programs = [list(core.jaxprs_in_params(eqn.params)) for eqn in (first, second)]
     if len(programs[0]) != len(programs[1]):
         return _DIFFERENT
@@ -347,16 +347,16 @@ def _use_by(first: core.JaxprEqn, second: core.JaxprEqn) -> Verdict | None:
             return use
     for one_closed, other_closed in zip(_closed_programs(first), _closed_programs(second), strict=False):
         if any(_differ(a, b) for a, b in zip(one_closed.consts, other_closed.consts, strict=False)):
-            return Verdict(False, "a constant of the program depends on the number of examples", line_of(first))
+            return Independence(False, "a constant of the program depends on the number of examples", line_of(first))
     for parameter, value in first.params.items():
         if parameter not in _SIZES and _numbers(value) != _numbers(second.params.get(parameter)):
-            return Verdict(False, reason, line_of(first))
+            return Independence(False, reason, line_of(first))
     if (
         not programs[0]
         and first.outvars
         and _lengths(first.invars, second.invars) > _lengths(first.outvars, second.outvars)
     ):
-        return Verdict(None, f"{name} works along as many rows as there are examples", line_of(first))
+        return Independence(None, f"{name} works along as many rows as there are examples", line_of(first))
     return None
 
 

@@ -24,7 +24,7 @@ from jaxdist.types import Params
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Split:
+class CutProgram:
     """A program cut at some sites: ``after(before(params, x), edits)`` is the network's output with these edits.
 
     Both parts can be jitted, mapped, differentiated, and called within ``jax.shard_map``, with ``check_vma=False``,
@@ -101,7 +101,7 @@ def _of_call(action: Action | Placed, call: int) -> Action | Placed:
     return Placed(lambda _, iterations: action.at(call, iterations)) if isinstance(action, Placed) else action
 
 
-def split(traced: site_values.Traced, keys: Iterable[str]) -> Split:
+def split(traced: site_values.Traced, keys: Iterable[str]) -> CutProgram:
     """Cut a network's program at the values that these keys name.
 
     Raises:
@@ -153,7 +153,7 @@ def _marking(mark: str) -> Action:
     return lambda value: site_p.bind(value, name=mark, batched=0, kind="named")
 
 
-def _cut(traced: site_values.Traced, program: core.ClosedJaxpr, marked: Mapping[str, tuple[str, ...]]) -> Split:
+def _cut(traced: site_values.Traced, program: core.ClosedJaxpr, marked: Mapping[str, tuple[str, ...]]) -> CutProgram:
     jaxpr = program.jaxpr
     needed = {atom for atom in jaxpr.outvars if isinstance(atom, core.Var)}
     live: list[core.JaxprEqn] = []
@@ -180,4 +180,4 @@ def _cut(traced: site_values.Traced, program: core.ClosedJaxpr, marked: Mapping[
             )
     used = [atom for eqn in second for atom in eqn.invars] + list(jaxpr.outvars)
     residuals = tuple(dict.fromkeys(atom for atom in used if isinstance(atom, core.Var) and atom not in edited))
-    return Split(traced, dict(marked), jaxpr, program.consts, tuple(first), tuple(second), residuals)
+    return CutProgram(traced, dict(marked), jaxpr, program.consts, tuple(first), tuple(second), residuals)

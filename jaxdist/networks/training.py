@@ -84,7 +84,7 @@ class Trained(NamedTuple):
     passed: Passed | None
 
 
-class Sums(NamedTuple):
+class TrainingSums(NamedTuple):
     """Sums over examples."""
 
     loss: Array
@@ -128,7 +128,7 @@ class Progress:
         return Trained(state.params, self.metrics, state.passed)
 
 
-def block_sums(model: Model, params: Params, x: Any, part: blocks.Block) -> tuple[Array, Sums]:
+def block_sums(model: Model, params: Params, x: Any, part: blocks.Block) -> tuple[Array, TrainingSums]:
     """Summed cross-entropy of one network on one block, to differentiate, and the sums to report.
 
     Args:
@@ -141,7 +141,7 @@ def block_sums(model: Model, params: Params, x: Any, part: blocks.Block) -> tupl
     each = optax.softmax_cross_entropy_with_integer_labels(logits, part.y, axis=model.class_axis)
     loss = jnp.sum(jnp.where(part.valid, each, 0))
     correct = (elementwise.argmax(logits, model.class_axis) == part.y) & part.valid
-    return loss, Sums(loss, jnp.sum(correct, dtype=jnp.int32))
+    return loss, TrainingSums(loss, jnp.sum(correct, dtype=jnp.int32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,17 +150,19 @@ class Gradient(Reducer):
 
     model: Model
 
-    def init(self, params: Params, given: None, x: Array) -> tuple[Params, Sums]:
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), params), Sums(jnp.float32(0), jnp.int32(0))
+    def init(self, params: Params, given: None, x: Array) -> tuple[Params, TrainingSums]:
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), params), TrainingSums(
+            jnp.float32(0), jnp.int32(0)
+        )
 
     def update(
-        self, state: tuple[Params, Sums], params: Params, given: None, block: blocks.Block
-    ) -> tuple[Params, Sums]:
+        self, state: tuple[Params, TrainingSums], params: Params, given: None, block: blocks.Block
+    ) -> tuple[Params, TrainingSums]:
         gradient = jax.grad(functools.partial(block_sums, self.model), has_aux=True)
         of_block = block.with_inputs(lambda x: gradient(params, x, block), every=1)
         return jax.tree.map(jnp.add, state, of_block)
 
-    def result(self, state: tuple[Params, Sums], total: Array) -> tuple[Params, Sums]:
+    def result(self, state: tuple[Params, TrainingSums], total: Array) -> tuple[Params, TrainingSums]:
         return jax.tree.map(lambda leaf: leaf / total.astype(jnp.float32), state[0]), state[1]
 
 
@@ -170,10 +172,10 @@ class Evaluation(Reducer):
 
     model: Model
 
-    def init(self, params: Params, given: None, x: Array) -> Sums:
-        return Sums(jnp.float32(0), jnp.int32(0))
+    def init(self, params: Params, given: None, x: Array) -> TrainingSums:
+        return TrainingSums(jnp.float32(0), jnp.int32(0))
 
-    def update(self, state: Sums, params: Params, given: None, block: blocks.Block) -> Sums:
+    def update(self, state: TrainingSums, params: Params, given: None, block: blocks.Block) -> TrainingSums:
         sums = block.with_inputs(lambda x: block_sums(self.model, params, x, block)[1])
         return jax.tree.map(jnp.add, state, sums)
 

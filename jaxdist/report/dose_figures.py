@@ -70,7 +70,7 @@ MARKERS = {"below": "v", "above": "^"}
 """On the lines of families that go to two sides."""
 
 
-class Curve(NamedTuple):
+class DoseCurve(NamedTuple):
     """One side of a family: median flips over seeds with the least and the most, at doses common to them, each [D]."""
 
     traits: Traits
@@ -97,11 +97,11 @@ class RhoCurve(NamedTuple):
     high: Values
 
 
-class Panel(NamedTuple):
+class DosePanel(NamedTuple):
     """One network's curves."""
 
     network: str
-    curves: Sequence[Curve]
+    curves: Sequence[DoseCurve]
     rhos: Sequence[RhoCurve]
 
 
@@ -118,12 +118,12 @@ def figure(found: FairComparison, options: StatisticsConfig) -> Figure:
     return draw(drawn, options.flips, resolution=1 / first.total, title=title)
 
 
-def panels(found: FairComparison, options: StatisticsConfig) -> list[Panel]:
+def panels(found: FairComparison, options: StatisticsConfig) -> list[DosePanel]:
     """The curves of each network of one site, on the split that verdicts are of."""
     sweeps = _shown(found)
     rhos = list(dose_tables.rhos(sweeps, options, levels=RHO_LEVELS))
     return [
-        Panel(
+        DosePanel(
             name,
             [curve for sweep in sweeps if sweep.series.network == name for curve in _curves(sweep)],
             [_rho_curve(rhos, name, side) for side in ("below", "above")],
@@ -138,20 +138,20 @@ def _shown(comparison: FairComparison) -> list[Swept]:
     return [sweep for sweep in sweeps if not np.isnan(sweep.dose).all()]
 
 
-def _curves(sweep: Swept) -> Iterator[Curve]:
+def _curves(sweep: Swept) -> Iterator[DoseCurve]:
     sides = list(sweep.paths())
     for side, path in sides:
         traits = sweep.series.traits
         if sweep.unseen:  # at dose 0, whatever it flips
             most = np.median(path.flips.max(axis=1), keepdims=True)
-            yield Curve(traits, side, np.zeros(1), most, most, most, two_sided=False)
+            yield DoseCurve(traits, side, np.zeros(1), most, most, most, two_sided=False)
             continue
         flips = preference.flips_at(path, CURVE_DOSES)
         there = ~np.isnan(flips).any(axis=0)
         flips = flips[:, there]
         if flips.size:
             ends = (np.median(flips, axis=0), flips.min(axis=0), flips.max(axis=0))
-            yield Curve(traits, side, CURVE_DOSES[there], *ends, two_sided=len(sides) > 1)
+            yield DoseCurve(traits, side, CURVE_DOSES[there], *ends, two_sided=len(sides) > 1)
 
 
 def _rho_curve(rhos: Sequence[Rho], network: str, side: str) -> RhoCurve:
@@ -163,7 +163,7 @@ def _rho_curve(rhos: Sequence[Rho], network: str, side: str) -> RhoCurve:
     return RhoCurve(side, levels, *(np.where(uncensored, np.array(each), np.nan) for each in values))
 
 
-def draw(panels: Sequence[Panel], margin: float, *, resolution: float, title: str | None = None) -> Figure:
+def draw(panels: Sequence[DosePanel], margin: float, *, resolution: float, title: str | None = None) -> Figure:
     """Flips, logarithmic, against angular dose, a panel a network, rho against the flip level as an inset of each.
 
     A family that no dose shows, as a common scale, stands at dose 0 up to the most flips that it makes.
@@ -195,7 +195,7 @@ def draw(panels: Sequence[Panel], margin: float, *, resolution: float, title: st
         return settle(figure)
 
 
-def _panel(ax: Axes, panel: Panel, margin: float, resolution: float) -> None:
+def _panel(ax: Axes, panel: DosePanel, margin: float, resolution: float) -> None:
     least = 100 * 10 ** math.floor(math.log10(resolution) + 1e-9)
     # By its square root, since much of what happens does so at little dose, and 0 has to be there.
     ax.set_xscale("function", functions=(lambda dose: np.sqrt(np.maximum(dose, 0)), np.square))
@@ -214,7 +214,7 @@ def _panel(ax: Axes, panel: Panel, margin: float, resolution: float) -> None:
         _rho(ax.inset_axes(_free(ax, panel)), rhos)
 
 
-def _curve(ax: Axes, curve: Curve, least: float) -> None:
+def _curve(ax: Axes, curve: DoseCurve, least: float) -> None:
     _, colour, dash = line(curve.traits)
     if not curve.dose.any():
         ax.plot([0, 0], [least, 100 * float(np.nanmax(curve.flips))], color=colour, linewidth=6, solid_capstyle="butt")
@@ -253,7 +253,7 @@ def _rho(ax: Axes, rhos: Sequence[RhoCurve]) -> None:
     ax.set_xlabel("predictions changed (%)", fontsize=7.5, labelpad=1)
 
 
-def _free(ax: Axes, panel: Panel) -> tuple[float, float, float, float]:
+def _free(ax: Axes, panel: DosePanel) -> tuple[float, float, float, float]:
     """The corner for the inset that holds the fewest points of curves, as left, bottom, width and height."""
     width, height = 0.40, 0.27
     corners = ((0.575, 0.12), (0.575, 0.70), (0.10, 0.70), (0.10, 0.12))

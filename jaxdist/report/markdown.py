@@ -14,7 +14,7 @@ from jaxdist.config import StatisticsConfig
 from jaxdist.formatting import MISSING, figures, fraction, interval, loss, number, p_value, percent, share, spread
 from jaxdist.report import table
 from jaxdist.report.table import Column, Otherwise, Radius, Table
-from jaxdist.sweep import Told
+from jaxdist.sweep import MetricTraits
 
 MOST_SEEDS, MOST_UNITS = 3, 10
 """Single units are listed for networks of at most so many seeds, and so many of them."""
@@ -186,7 +186,7 @@ def units(frame: pd.DataFrame) -> str:
     return table.markdown(*parts)
 
 
-def metrics(points: pd.DataFrame, told: Mapping[str, Told], options: StatisticsConfig) -> str:
+def metrics(points: pd.DataFrame, told: Mapping[str, MetricTraits], options: StatisticsConfig) -> str:
     """What each family's strongest edits change of every metric."""
     level, parts = percent(options.confidence, 0), ["# Metrics"]
     parts.append(
@@ -216,7 +216,7 @@ def metrics(points: pd.DataFrame, told: Mapping[str, Told], options: StatisticsC
     return table.markdown(*documents)
 
 
-def moved(frame: pd.DataFrame, told: Mapping[str, Told], options: StatisticsConfig) -> str:
+def moved(frame: pd.DataFrame, told: Mapping[str, MetricTraits], options: StatisticsConfig) -> str:
     """How far each kind of edit goes before the metrics have moved by the amounts that were asked for."""
     level = percent(options.confidence, 0)
     over = "its images" if (frame.over == "images").all() else "seeds"
@@ -229,7 +229,7 @@ def moved(frame: pd.DataFrame, told: Mapping[str, Told], options: StatisticsConf
     )
 
 
-def moved_table(frame: pd.DataFrame, told: Mapping[str, Told], title: str = "") -> Table:
+def moved_table(frame: pd.DataFrame, told: Mapping[str, MetricTraits], title: str = "") -> Table:
     """The rows of `threshold_tables.thresholds` as a table."""
     columns = [
         *map(Column, ("network", "site", "split")),

@@ -22,7 +22,7 @@ from jaxdist.analysis import Pair
 from jaxdist.formatting import counted, percent, shortened
 from jaxdist.perturbations import Traits, families
 from jaxdist.report.figures import FEW, Look, Values, looks, new_figure, settle, style
-from jaxdist.sweep import Told
+from jaxdist.sweep import MetricTraits
 
 MAP = "viridis"
 """Perceptually uniform, and as readable in grey."""
@@ -88,7 +88,9 @@ def further(points: pd.DataFrame, edits: Mapping[str, Traits], *, title: str | N
     return _panels(in_percent, edits, "accuracy", "Accuracy (%)", percent_axis, title=title)
 
 
-def metric(points: pd.DataFrame, told: Told, edits: Mapping[str, Traits], *, title: str | None = None) -> Figure:
+def metric(
+    points: pd.DataFrame, told: MetricTraits, edits: Mapping[str, Traits], *, title: str | None = None
+) -> Figure:
     """A metric against the fraction of each family, drawn as in `further`; a line marks chance where that is near.
 
     Args:

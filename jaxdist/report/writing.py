@@ -31,7 +31,7 @@ from jaxdist.report import (
     verdicts,
 )
 from jaxdist.storage import manifests, places
-from jaxdist.sweep import Told, fitness, results
+from jaxdist.sweep import MetricTraits, fitness, results
 
 _VERDICT = ("doses.csv", "verdict.md", "gauges.md")
 """The tables of a fair comparison; not each has the last."""
@@ -256,7 +256,7 @@ def plot(
 
 
 def _metrics(
-    points: pd.DataFrame, told: Mapping[str, Told], edits: Mapping[str, Traits]
+    points: pd.DataFrame, told: Mapping[str, MetricTraits], edits: Mapping[str, Traits]
 ) -> Iterator[tuple[str, Figure]]:
     for site, suffix in _sites(points):
         split = tables.main_split(points)

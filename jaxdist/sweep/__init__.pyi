@@ -13,6 +13,6 @@ from .counting import Context as Context
 from .fitness import Chance as Chance
 from .kernel import Counts as Counts
 from .metric import Metric as Metric
-from .metric import Told as Told
+from .metric import MetricTraits as MetricTraits
 from .unedited import Unedited as Unedited
 from .waves import Subject as Subject

@@ -16,7 +16,7 @@ from jaxdist.errors import InputError, MeaninglessError
 from jaxdist.networks import Model, Targets
 from jaxdist.perturbations import edits, families, ranges, rules
 from jaxdist.sweep import doses, labels, metric, waves
-from jaxdist.sweep.labels import Arrays, Key
+from jaxdist.sweep.labels import Arrays, SweptKey
 from jaxdist.sweep.metric import Metric
 from jaxdist.sweep.metrics import chosen
 from jaxdist.sweep.waves import Dosing, Subject
@@ -171,7 +171,7 @@ def counted(
     Raises:
       InputError: if a site cannot be edited.
     """
-    swept: dict[Key, Arrays] = {}
+    swept: dict[SweptKey, Arrays] = {}
     for name, subject in subjects.items():
         label = f"{job} {name}"
         parts = list(itertools.product(context.targets, context.counted))

@@ -16,7 +16,7 @@ from jaxdist.errors import InputError
 from jaxdist.networks import Model, heads
 from jaxdist.networks import model as networks_model
 from jaxdist.sweep.kernel import Watch
-from jaxdist.sweep.moments import Moments
+from jaxdist.sweep.moments import DoseMoments
 from jaxdist.types import Params, Values
 
 
@@ -69,13 +69,13 @@ def weights(model: Model, params: Params, site: str, watch: Watch, examples: Exa
     return Weights((centred**2).sum(-1), outgoing=True)
 
 
-def of(moments: Moments, squared: Values) -> Doses:
+def of(moments: DoseMoments, squared: Values) -> Doses:
     """Doses from an ensemble's moments and its units' `squared` weights [S, H]."""
     angular, rms = _doses(moments, squared)
     return Doses(angular, rms, _doses(moments, np.ones_like(squared))[1])
 
 
-def _doses(moments: Moments, squared: Values) -> tuple[Values, Values]:
+def _doses(moments: DoseMoments, squared: Values) -> tuple[Values, Values]:
     factor, rest, overlap, power = (np.asarray(leaf, np.float64) for leaf in moments)
     squares = np.einsum("sph,sh->sp", rest, squared)
     along = np.einsum("sph,sh->sp", overlap, squared)

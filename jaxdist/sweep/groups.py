@@ -17,7 +17,7 @@ import xarray as xr
 from jaxdist.perturbations import families
 from jaxdist.sweep import labels
 from jaxdist.sweep.kernel import Counts
-from jaxdist.sweep.labels import Arrays, Key
+from jaxdist.sweep.labels import Arrays, SweptKey
 from jaxdist.sweep.results import made, with_totals
 from jaxdist.sweep.sensitivity import Sensitivity
 
@@ -45,7 +45,7 @@ def grid(
 
 
 def units(
-    each: Mapping[Key, Arrays], grids: Mapping[str, np.ndarray], coords: Mapping[str, Any], totals: Sequence[int]
+    each: Mapping[SweptKey, Arrays], grids: Mapping[str, np.ndarray], coords: Mapping[str, Any], totals: Sequence[int]
 ) -> dict[str, xr.Dataset]:
     """Label what edits of single units change: one group a family.
 
@@ -63,7 +63,7 @@ def units(
     return {f"units_{family}": part for family, part in parts}
 
 
-def sensitivity(measured: Mapping[Key, Sensitivity], coords: Mapping[str, Any]) -> xr.Dataset:
+def sensitivity(measured: Mapping[SweptKey, Sensitivity], coords: Mapping[str, Any]) -> xr.Dataset:
     """Label derivatives of the mean margin, [S, H], and the margin [S]."""
     own: dict[str, tuple[str, ...]] = {"offset": ("unit",), "log_scale": ("unit",), "margin": ()}
     group = labels.dataset({key: of._asdict() for key, of in measured.items()}, own, coords)

@@ -16,13 +16,13 @@ from jax import Array, lax
 
 from jaxdist.compute import blocks
 from jaxdist.errors import InputError
-from jaxdist.networks import Action, Model, Placed, Sites, Split, layouts
+from jaxdist.networks import Action, CutProgram, Model, Placed, Sites, layouts
 from jaxdist.networks import model as networks_model
 from jaxdist.perturbations import Drawn, Edit, Target, Toward, of_points
 from jaxdist.sweep import averages, metrics, moments
 from jaxdist.sweep.averages import Averages
 from jaxdist.sweep.metric import Metric
-from jaxdist.sweep.moments import Moments
+from jaxdist.sweep.moments import DoseMoments
 from jaxdist.types import AnyArray, Params
 
 PLAIN = frozenset({"jit", "pjit", "closed_call", "core_call"})
@@ -65,7 +65,7 @@ class Sums(NamedTuple):
 
     counts: Counts | None
     """None of a regression, which has no classes."""
-    moments: Moments | None
+    moments: DoseMoments | None
     measures: Measures | None = None
 
 
@@ -149,7 +149,7 @@ def predictor(
     return Predictor(logits, before, logits_and_after)
 
 
-def cut_block(model: Model, params: Params, part: blocks.Block, keys: Sequence[str]) -> tuple[Split, list[Any]]:
+def cut_block(model: Model, params: Params, part: blocks.Block, keys: Sequence[str]) -> tuple[CutProgram, list[Any]]:
     """A program cut at some sites, and what its second part needs of the first, on the inputs that a block needs.
 
     Args:
@@ -306,7 +306,7 @@ def block_sums(
         sums = sums._replace(counts=Counts(correct, agree, kept, jnp.sum(expected[2] >= 0, dtype=jnp.int32)))
     if before is not None and factors is not None and rows is not None:
         of_all = moments.of_block(before, rows, axis)
-        sums = sums._replace(moments=Moments(factors, compared[0], compared[1], of_all))
+        sums = sums._replace(moments=DoseMoments(factors, compared[0], compared[1], of_all))
     if measured:
         edited, change, edited_squared, change_squared = averaged
         alone, there = averages.of_values(numbers, weights), jnp.sum(weights != 0, axis=-1, dtype=jnp.int32)

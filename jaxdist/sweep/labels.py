@@ -52,7 +52,7 @@ COUNTS = ("correct", "agree", "kept", "unperturbed")
 MISSING = -1
 """Stands in counts where there is no such network, unit or training state; elsewhere it is NaN."""
 
-Key: TypeAlias = tuple[str, str, str]
+SweptKey: TypeAlias = tuple[str, str, str]
 """A network, a target and a split."""
 
 Arrays: TypeAlias = Mapping[str, np.ndarray]
@@ -65,7 +65,7 @@ def missing(name: str, kind: np.dtype[Any]) -> float | bool:
 
 
 def dataset(
-    arrays: Mapping[Key, Arrays], own: Mapping[str, tuple[str, ...]], coords: Mapping[str, Sequence[Any]]
+    arrays: Mapping[SweptKey, Arrays], own: Mapping[str, tuple[str, ...]], coords: Mapping[str, Sequence[Any]]
 ) -> xr.Dataset:
     """Put the arrays [S, ...] of every network, target and split together.
 

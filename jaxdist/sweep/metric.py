@@ -13,7 +13,7 @@ Better: TypeAlias = Literal["higher", "lower", ""]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Told:
+class MetricTraits:
     """What a result keeps of a metric, so that reports need not know its record."""
 
     name: str
@@ -66,11 +66,11 @@ class Metric:
     label: str = ""
     """Its heading in tables and figures; empty: its name."""
 
-    def told(self, classes: int) -> Told:
+    def told(self, classes: int) -> MetricTraits:
         """What a result of so many classes keeps of it."""
         chance = None if self.chance is None or not classes else float(self.chance(classes))
-        told = {field.name: getattr(self, field.name) for field in dataclasses.fields(Told)}
-        return Told(**{**told, "chance": chance})
+        told = {field.name: getattr(self, field.name) for field in dataclasses.fields(MetricTraits)}
+        return MetricTraits(**{**told, "chance": chance})
 
 
 def attribute(metrics: Sequence[Metric], classes: int) -> str:
@@ -78,6 +78,6 @@ def attribute(metrics: Sequence[Metric], classes: int) -> str:
     return json.dumps([dataclasses.asdict(metric.told(classes)) for metric in metrics])
 
 
-def read(attrs: Mapping[Any, Any]) -> dict[str, Told]:
+def read(attrs: Mapping[Any, Any]) -> dict[str, MetricTraits]:
     """What a group's attributes tell of its metrics, by name; nothing where it has none."""
-    return {each["name"]: Told(**each) for each in json.loads(attrs.get("metrics", "[]"))}
+    return {each["name"]: MetricTraits(**each) for each in json.loads(attrs.get("metrics", "[]"))}

@@ -20,7 +20,7 @@ TINY = 1e-30
 """Stands for the size of activations that are all 0, of which any multiple is as near."""
 
 
-class Moments(NamedTuple):
+class DoseMoments(NamedTuple):
     """Sums over images and positions, float32, of an ensemble's units at every point."""
 
     factor: Float32[AnyArray, "*S P"]  # c, the same for all units
@@ -29,10 +29,10 @@ class Moments(NamedTuple):
     power: Float32[AnyArray, "*S H"]  # of a^2
 
 
-def none(points: int, units: int) -> Moments:
+def none(points: int, units: int) -> DoseMoments:
     """Of one network, before any image."""
     zeros = jnp.zeros((points, units), jnp.float32)
-    return Moments(jnp.zeros(points, jnp.float32), zeros, zeros, jnp.zeros(units, jnp.float32))
+    return DoseMoments(jnp.zeros(points, jnp.float32), zeros, zeros, jnp.zeros(units, jnp.float32))
 
 
 def of_point(
@@ -80,22 +80,22 @@ def _sum(values: Array, unit_axis: int) -> Array:
     return flat @ jnp.ones(flat.shape[1], flat.dtype)
 
 
-def merged(first: Moments, second: Moments) -> Moments:
+def merged(first: DoseMoments, second: DoseMoments) -> DoseMoments:
     """The moments of both, whose factors are each their own; of one network."""
     factor = (first.factor + second.factor) / 2
 
-    def about(moments: Moments) -> Moments:
+    def about(moments: DoseMoments) -> DoseMoments:
         apart, power = (moments.factor - factor)[:, None], moments.power[None]
         # Small, so that this loses no digits either.
         rest = moments.rest + 2 * apart * moments.overlap + apart * apart * power
-        return Moments(factor, rest, moments.overlap + apart * power, moments.power)
+        return DoseMoments(factor, rest, moments.overlap + apart * power, moments.power)
 
-    return Moments(factor, *map(jnp.add, about(first)[1:], about(second)[1:]))
+    return DoseMoments(factor, *map(jnp.add, about(first)[1:], about(second)[1:]))
 
 
-def added(so_far: Moments, found: Moments, counted: Bool[Array, ""]) -> Moments:
+def added(so_far: DoseMoments, found: DoseMoments, counted: Bool[Array, ""]) -> DoseMoments:
     """Add a block's moments of one network; a rehearsal's only choose the factors, the nearest to its edits."""
     nearest = found.overlap.sum(-1) / jnp.maximum(found.power.sum(), TINY)
     factor = jnp.where(counted, so_far.factor, so_far.factor + nearest)
     rest, overlap, power = (jnp.where(counted, a + b, a) for a, b in zip(so_far[1:], found[1:], strict=True))
-    return Moments(factor, rest, overlap, power)
+    return DoseMoments(factor, rest, overlap, power)

@@ -30,7 +30,7 @@ from jaxdist.sweep import (
 )
 from jaxdist.sweep.counting import GRID, Context
 from jaxdist.sweep.kernel import Counts
-from jaxdist.sweep.labels import Arrays, Key
+from jaxdist.sweep.labels import Arrays, SweptKey
 from jaxdist.sweep.waves import Subject
 from jaxdist.types import Ranges
 
@@ -190,7 +190,7 @@ def each_unit(
     }
     if not grids:
         return {}
-    swept: dict[Key, Arrays] = {}
+    swept: dict[SweptKey, Arrays] = {}
     for name, subject, target, split in counting.parts(subjects, context.single, context, "units"):
         (site,) = context.targets[target]
         edit = families.joined(measured[name][site], grids, options)

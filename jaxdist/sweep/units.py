@@ -35,7 +35,7 @@ from jaxdist.types import Params
 Head = Literal["auto", "linear", "full"]
 
 
-class Alone(NamedTuple):
+class UnitCounts(NamedTuple):
     """What edits of single units change."""
 
     counts: Counts  # [S, P, H], without an edit [S]
@@ -53,7 +53,7 @@ def sweep(
     precision: str = "float32",
     block: int | None = None,
     measured: tuple[Metric, ...] = (),
-) -> Alone:
+) -> UnitCounts:
     """Count predictions with one unit of a site edited at a time, for stacked parameters (leading S), and fetch them.
 
     Args:
@@ -77,8 +77,8 @@ def sweep(
     if head == "linear" and not linear:
         raise InputError(f"site '{site}': {heads.not_linear(model, site)}; use head 'full' or 'auto'")
     size = sizes.of_block(block, listed)
-    measure = Single(model, site, linear, measured)
-    alone: Alone = over_networks(measure, params, edits, examples, size=size, precision=precision)
+    measure = SingleUnits(model, site, linear, measured)
+    alone: UnitCounts = over_networks(measure, params, edits, examples, size=size, precision=precision)
     return alone
 
 
@@ -90,7 +90,7 @@ def block_sums(
     part: blocks.Block,
     weights: Array | None,
     measured: tuple[Metric, ...] = (),
-) -> Alone:
+) -> UnitCounts:
     """Count one block of examples for one network at every point and unit.
 
     Args:
@@ -143,11 +143,11 @@ def block_sums(
         rows = jnp.moveaxis(logits, model.class_axis, 0)
     counts, change = lax.map(full if weights is None else update, edits)
     correct, agree, kept = jnp.moveaxis(counts, -1, 0)
-    return Alone(Counts(correct, agree, kept, jnp.sum(expected[2] >= 0, dtype=jnp.int32)), change)
+    return UnitCounts(Counts(correct, agree, kept, jnp.sum(expected[2] >= 0, dtype=jnp.int32)), change)
 
 
 @dataclasses.dataclass(frozen=True)
-class Single:
+class SingleUnits:
     """The counts, and changes of metrics, of one network with one unit of a site edited at a time."""
 
     model: Model
@@ -155,10 +155,10 @@ class Single:
     linear: bool
     measured: tuple[Metric, ...] = ()
 
-    def __call__(self, params: Params, given: Edit, examples: Examples, size: int) -> Alone:
+    def __call__(self, params: Params, given: Edit, examples: Examples, size: int) -> UnitCounts:
         weights = heads.outgoing(self.model, self.site, params, blocks.some(examples, 1)) if self.linear else None
         units = _Units(self.model, self.site, self.measured)
-        alone: Alone
+        alone: UnitCounts
         (alone,) = fold_blocks((units,), params, (given, weights), examples, size)
         return alone
 
@@ -169,17 +169,19 @@ class _Units(Reducer):
     site: str
     measured: tuple[Metric, ...]
 
-    def init(self, params: Params, given: tuple[Edit, Array | None], x: Array) -> Alone:
+    def init(self, params: Params, given: tuple[Edit, Array | None], x: Array) -> UnitCounts:
         shape = jax.tree.leaves(given[0])[0].shape
         counts = Counts(*(jnp.zeros(s, jnp.int32) for s in (shape, shape, shape, ())))
-        return Alone(counts, averages.none((*shape, len(self.measured))) if self.measured else None)
+        return UnitCounts(counts, averages.none((*shape, len(self.measured))) if self.measured else None)
 
-    def update(self, state: Alone, params: Params, given: tuple[Edit, Array | None], block: blocks.Block) -> Alone:
+    def update(
+        self, state: UnitCounts, params: Params, given: tuple[Edit, Array | None], block: blocks.Block
+    ) -> UnitCounts:
         edits, weights = given
         return self.merge(state, block_sums(self.model, self.site, params, edits, block, weights, self.measured))
 
-    def merge(self, first: Alone, second: Alone) -> Alone:
+    def merge(self, first: UnitCounts, second: UnitCounts) -> UnitCounts:
         counts = Counts(*map(jnp.add, first.counts, second.counts))
         if first.change is None or second.change is None:
-            return Alone(counts, None)
-        return Alone(counts, averages.merged(first.change, second.change))
+            return UnitCounts(counts, None)
+        return UnitCounts(counts, averages.merged(first.change, second.change))

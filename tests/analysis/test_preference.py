@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from jaxdist.analysis import preference
-from jaxdist.analysis.preference import LEVELS, Doses, LogRatio
+from jaxdist.analysis.preference import LEVELS, DosesAtLevel, LogRatio
 from jaxdist.errors import InputError
 
 INF, NAN = np.inf, np.nan
@@ -21,7 +21,7 @@ def outward(dose, flips, *, fractions=None, identity=0.0, side="above"):
 
 def exact(values):
     values = np.asarray(values, float)
-    return Doses(values, values)
+    return DosesAtLevel(values, values)
 
 
 class TestDoseAt:
@@ -131,7 +131,7 @@ class TestRatio:
     def test_a_censored_numerator_can_only_show_more(self):
         rng = np.random.default_rng(3)
         reached = np.exp(rng.normal(0, 0.1, 6))
-        censored, small = Doses(np.full(6, INF), reached), exact(0.1 * np.ones(6))
+        censored, small = DosesAtLevel(np.full(6, INF), reached), exact(0.1 * np.ones(6))
         above = preference.summarise(preference.log_ratio(censored, small), 0.95)
         assert above.censored == 6
         assert above.p_greater < 1e-4
@@ -146,13 +146,13 @@ class TestRatio:
         rng = np.random.default_rng(4)
         true, other = np.exp(rng.normal(0.2, 0.3, (2, 8)))
         end = np.quantile(true, 0.6)
-        seen = Doses(np.where(true > end, INF, true), np.full(8, end))
+        seen = DosesAtLevel(np.where(true > end, INF, true), np.full(8, end))
         whole, part = (preference.summarise(preference.log_ratio(d, exact(other)), 0.95) for d in (exact(true), seen))
         assert part.at_least <= whole.at_least <= part.at_most
         assert part.p_less == 1
 
     def test_two_censored_doses_say_nothing(self):
-        both = Doses(np.full(6, INF), np.ones(6))
+        both = DosesAtLevel(np.full(6, INF), np.ones(6))
         found = preference.summarise(preference.log_ratio(both, both), 0.95)
         assert (found.p_less, found.p_greater, found.p_equivalent) == (1, 1, 1)
         assert (found.at_least, found.at_most) == (0, INF)
@@ -165,7 +165,7 @@ class TestRatio:
 
     def test_of_two_ratios_is_their_ratio_with_both_ones_bounds(self):
         first = preference.log_ratio(exact([0.4, 0.8]), exact([0.1, 0.1]))
-        second = preference.log_ratio(Doses(np.array([0.2, INF]), np.array([0.2, 0.3])), exact([0.1, 0.1]))
+        second = preference.log_ratio(DosesAtLevel(np.array([0.2, INF]), np.array([0.2, 0.3])), exact([0.1, 0.1]))
         paired = preference.over(first, second)
         np.testing.assert_allclose(np.exp(paired.high), [2, 8 / 3])
         np.testing.assert_allclose(np.exp(paired.low), [2, 0])
@@ -285,7 +285,7 @@ class TestVerdict:
         for _ in range(studies):
             costs = study(READS["distance"] | {"floor": 2.0}, rng)
             ended = {
-                key: Doses(np.where(d.dose > 0.19 + 0 * d.dose, INF, d.dose), np.full(6, 0.19))
+                key: DosesAtLevel(np.where(d.dose > 0.19 + 0 * d.dose, INF, d.dose), np.full(6, 0.19))
                 for key, d in costs.items()
             }
             wrong += preference.verdict(ended, 0.95).answer == "distance"
@@ -293,12 +293,12 @@ class TestVerdict:
 
     def test_large_values_that_never_cost_anything_do_not_stand_in_the_way(self):
         costs = study(READS["distance"], spread=0.05)
-        costs |= {("clip_both", level): Doses(np.full(6, INF), np.full(6, 0.9)) for level in LEVELS}
+        costs |= {("clip_both", level): DosesAtLevel(np.full(6, INF), np.full(6, 0.9)) for level in LEVELS}
         assert preference.verdict(costs, 0.95).answer == "distance"
 
     def test_small_values_that_never_cost_anything_are_not_shown_to_be_read(self):
         costs = study(READS["distance"], spread=0.05)
-        costs |= {("floor", level): Doses(np.full(6, INF), np.full(6, 0.9)) for level in LEVELS}
+        costs |= {("floor", level): DosesAtLevel(np.full(6, INF), np.full(6, 0.9)) for level in LEVELS}
         found = preference.verdict(costs, 0.95)
         assert found.answer == "neither"
         assert found.p_distance == 1
@@ -336,7 +336,7 @@ class TestVerdict:
         assert found.reason.startswith("undecided: erasing small values is not shown")
 
     def test_a_flat_network_one_seed_and_a_missing_family_have_their_answers(self):
-        flat = {key: Doses(np.full(6, INF), np.full(6, 0.9)) for key in study(READS["neither"])}
+        flat = {key: DosesAtLevel(np.full(6, INF), np.full(6, 0.9)) for key in study(READS["neither"])}
         assert "no edit changes 1 % of predictions" in preference.verdict(flat, 0.95).reason
         one = preference.verdict(study(READS["distance"], seeds=1), 0.95)
         assert (one.answer, one.reason) == ("neither", "one seed, and tests are over seeds")

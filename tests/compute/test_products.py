@@ -266,7 +266,7 @@ def test_the_choice_is_the_fastest_of_what_was_measured(digits):
 
 @pytest.mark.slow
 def test_a_run_notes_the_backend_of_each_stage(monkeypatch, tmp_path):
-    chosen = backends.Choice("digits", {"digits": 0.1}, {"digits": 1e-7})
+    chosen = backends.BackendChoice("digits", {"digits": 0.1}, {"digits": 1e-7})
     monkeypatch.setattr(backends, "choose", lambda *_: chosen)
     tree = {
         "out": str(tmp_path / "run"),

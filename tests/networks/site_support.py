@@ -34,7 +34,7 @@ def assert_edits(
     edits: Mapping[str, site_values.Edit],
     by_hand: Callable[[Any, Any], Any],
     tolerance: float = 0.0,
-) -> site_splits.Split:
+) -> site_splits.CutProgram:
     """The edit by evaluation and by the split are what is computed by hand, and differ from the unedited output.
 
     All of them are one program, since compiling takes longest.

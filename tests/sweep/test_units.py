@@ -233,7 +233,7 @@ def test_memory_grows_neither_with_points_nor_with_examples():
         )
         made = edits.Affine(*(jax.ShapeDtypeStruct((2, points, 64), jnp.float32) for _ in range(4)))
         static = {"precision": "float32", "size": 512, "mesh": mesh, "chosen": tuning.current()}
-        measure = units.Single(mlp.model("relu"), SITE, linear=True)
+        measure = units.SingleUnits(mlp.model("relu"), SITE, linear=True)
         lowered = ensemble._run.lower(params, made, shapes, measure=measure, **static)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 

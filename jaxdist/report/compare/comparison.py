@@ -18,7 +18,7 @@ from jaxdist.errors import InputError
 from jaxdist.report import table
 from jaxdist.report.compare import counts, means, protocol, sides
 from jaxdist.report.compare import pairs as pairing
-from jaxdist.report.compare.pairs import Pairs, Verdict
+from jaxdist.report.compare.pairs import ComparisonVerdict, Pairs
 from jaxdist.report.compare.protocol import Difference
 from jaxdist.report.compare.sides import PUBLISHED, Side
 from jaxdist.storage import published
@@ -45,7 +45,7 @@ class Comparison:
     b: str
     relation: str
     protocol: list[Difference]
-    verdicts: list[Verdict]
+    verdicts: list[ComparisonVerdict]
     points: pd.DataFrame
     curves: pd.DataFrame
     """Mean accuracy `a` of side a, with its interval over seeds from `low` to `high`, at every point of its grids, by
@@ -172,7 +172,7 @@ def _with_published(side: Side, changes: Mapping[str, str]) -> Comparison:
         b=f"the published tables: {published.SEEDS} x relu, {published.SEEDS} x abs on mnist",
         relation="networks of their own seeds",
         protocol=protocol.to_published(side),
-        verdicts=[Verdict("the published tables", verdict, words)],
+        verdicts=[ComparisonVerdict("the published tables", verdict, words)],
         points=cells,
         curves=pairing.curves([series.judged for series in side.series().values()], options.confidence),
         notes=protocol.on_other_images_than_published(side)

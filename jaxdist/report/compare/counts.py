@@ -12,8 +12,8 @@ from jaxdist.errors import InputError
 from jaxdist.formatting import counted
 from jaxdist.networks import mlp, models
 from jaxdist.perturbations import families, ranges, rules
-from jaxdist.report.compare.pairs import Pairs, Verdict, by_series
-from jaxdist.report.compare.sides import Key, Side
+from jaxdist.report.compare.pairs import ComparisonVerdict, Pairs, by_series
+from jaxdist.report.compare.sides import SeriesKey, Side
 from jaxdist.sweep import ensemble_sweep
 from jaxdist.types import Params
 
@@ -52,7 +52,7 @@ def points(pairs: Pairs) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def verdicts(points: pd.DataFrame, images: int) -> list[Verdict]:
+def verdicts(points: pd.DataFrame, images: int) -> list[ComparisonVerdict]:
     """Of each series: agree where no count differs by more than `images`."""
     judgements = []
     for what, part in by_series(points):
@@ -63,13 +63,13 @@ def verdicts(points: pd.DataFrame, images: int) -> list[Verdict]:
             words += f" of {counted(part.seed.nunique(), 'network')}"
         if "same_class" in part and part.same_class.notna().all():
             words += f"; same class for at least {100 * (part.same_class / part.total).min():.3f} %"
-        judgements.append(Verdict(what, "differ" if largest > images else "agree", words))
+        judgements.append(ComparisonVerdict(what, "differ" if largest > images else "agree", words))
     return judgements
 
 
 def same_classes(
     sides: tuple[Side, Side], networks: tuple[dict[str, Params], dict[str, Params]], pairs: Pairs, data_dir: str | None
-) -> dict[Key, np.ndarray]:
+) -> dict[SeriesKey, np.ndarray]:
     """Images [S, P] to which both sides' networks give the same class at each point, each side by its own protocol.
 
     Of families that are known here and whose points are single affine edits: others take random numbers, or edit more
@@ -91,7 +91,7 @@ def same_classes(
     seeds = jax.tree.leaves(networks[0])[0].shape[0]
     inputs = [_inputs(side, other, data_dir, seeds) for side, other in (sides, sides[::-1])]
     grids = {key[0]: pair[0].fraction for key, pair in pairs.items()}
-    agreements: dict[Key, np.ndarray] = {}
+    agreements: dict[SeriesKey, np.ndarray] = {}
     targets = models.targets_of(sides[0].config)
     for network, target, split in dict.fromkeys(key[1:] for key in pairs):
         sites = targets.get(target, (target,))

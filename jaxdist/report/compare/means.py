@@ -8,7 +8,7 @@ from jaxdist.analysis import equivalence, statistics
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
 from jaxdist.formatting import TWO_SEEDS, counted
-from jaxdist.report.compare.pairs import Pairs, Verdict, by_series
+from jaxdist.report.compare.pairs import ComparisonVerdict, Pairs, by_series
 
 
 def points(pairs: Pairs, options: StatisticsConfig) -> pd.DataFrame:
@@ -51,7 +51,7 @@ def cautions(points: pd.DataFrame) -> list[str]:
     return [f"intervals and tests are, on a side, {TWO_SEEDS}"] if (points.seeds == 2).any() else []
 
 
-def verdicts(points: pd.DataFrame, options: StatisticsConfig) -> list[Verdict]:
+def verdicts(points: pd.DataFrame, options: StatisticsConfig) -> list[ComparisonVerdict]:
     """Of each series: agree, differ, or not shown, where the seeds are too few to tell.
 
     "Agree" needs equivalence at every point, an intersection of tests that needs no correction (Berger & Hsu 1996);
@@ -72,5 +72,5 @@ def verdicts(points: pd.DataFrame, options: StatisticsConfig) -> list[Verdict]:
             words += f"; a margin of {100 * part.smallest_margin.max():.1f} would pass"
         differs = (part.p_holm < 1 - options.confidence) & ~part.equivalent
         verdict = "agree" if part.equivalent.all() else "differ" if differs.any() else "not shown"
-        judgements.append(Verdict(what, verdict, words))
+        judgements.append(ComparisonVerdict(what, verdict, words))
     return judgements

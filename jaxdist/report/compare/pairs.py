@@ -11,13 +11,13 @@ import pandas as pd
 from jaxdist.analysis import Series, statistics
 from jaxdist.errors import InputError
 from jaxdist.formatting import counted
-from jaxdist.report.compare.sides import Key, Side
+from jaxdist.report.compare.sides import SeriesKey, Side
 
-Pairs = dict[Key, tuple[Series, Series]]
+Pairs = dict[SeriesKey, tuple[Series, Series]]
 """The series that both sides have, of the same seeds where they share them."""
 
 
-class Verdict(NamedTuple):
+class ComparisonVerdict(NamedTuple):
     """What was found of one family, network and split, or of all published cells."""
 
     what: str
@@ -56,7 +56,7 @@ def match(a: Side, b: Side) -> tuple[Pairs, list[str]]:
     return pairs, notes
 
 
-def _words(keys: Iterable[Key]) -> str:
+def _words(keys: Iterable[SeriesKey]) -> str:
     return ", ".join(sorted({" ".join((network, split)) + f" ({family})" for family, network, _, split in keys}))
 
 

@@ -22,7 +22,7 @@ from jaxdist.types import Params
 PUBLISHED = "published"
 """In the place of a side, the paper's tables."""
 
-Key = tuple[str, str, str, str]
+SeriesKey = tuple[str, str, str, str]
 """Family, network, site and split of a series."""
 
 
@@ -37,7 +37,7 @@ class Side(NamedTuple):
     origin: dict[str, Any]
     """Where imported networks or results came from; empty for a run of jaxdist's own."""
 
-    def series(self) -> dict[Key, Series]:
+    def series(self) -> dict[SeriesKey, Series]:
         """Every series by family, network, site and split."""
         return {(s.family, s.network, s.site, s.split): s for s in every_series(self.result)}
 

@@ -19,7 +19,7 @@ from jaxdist.formatting import MISSING, shortened
 from jaxdist.perturbations import PAPER, Traits
 from jaxdist.report import dose_figures, figures
 from jaxdist.report.markdown import radius_of
-from jaxdist.report.pages.parts import Chart, Choice, Key, literal
+from jaxdist.report.pages.parts import Chart, Choice, LegendEntry, literal
 
 COLOURS = ("#e0503f", "#3f86d6", "#17a077", "#c9820a", "#b5679f", "#8a8a8a")
 """Of networks, in this order but for abs and relu: at least 3 to 1 against white and against near black."""
@@ -177,7 +177,7 @@ def radii(reach: pd.DataFrame, known: Choices, family: str, side: str) -> Chart:
     return Chart(edit.capitalize(), f"{edit}: {said}.", figure)
 
 
-def doses(panel: dose_figures.Panel, label: str, known: Choices, margin: float, resolution: float) -> Chart:
+def doses(panel: dose_figures.DosePanel, label: str, known: Choices, margin: float, resolution: float) -> Chart:
     """Flips, logarithmic, against angular dose, of one network: every family and side.
 
     Args:
@@ -213,7 +213,9 @@ def doses(panel: dose_figures.Panel, label: str, known: Choices, margin: float, 
     figure.add_hline(y=100 * margin, line={"dash": "dot", "width": 1, "color": "#8a8a8a"})
     alt = f"Changed predictions against angular dose for {label}: {_listed(c.family for c in panel.curves)}."
     edits = dict.fromkeys(curve.traits for curve in panel.curves)
-    key = [Key(dose_figures.line(edit).label, _SCREEN.get(edit.effect, COLOURS[5]), _dash(edit)) for edit in edits]
+    key = [
+        LegendEntry(dose_figures.line(edit).label, _SCREEN.get(edit.effect, COLOURS[5]), _dash(edit)) for edit in edits
+    ]
     return Chart(f"{label}: what changes predictions at equal dose", alt, figure, key)
 
 

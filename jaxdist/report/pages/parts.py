@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from jaxdist.report.table import Table
 
 
-class Key(NamedTuple):
+class LegendEntry(NamedTuple):
     """A line of a chart's key."""
 
     label: str
@@ -29,7 +29,7 @@ class Chart(NamedTuple):
     title: str
     alt: str
     figure: go.Figure
-    key: Sequence[Key] = ()
+    key: Sequence[LegendEntry] = ()
 
     @property
     def plot(self) -> dict[str, Any]:
