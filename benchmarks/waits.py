@@ -84,7 +84,7 @@ seconds = {name: [] for name in each}
 for _ in range(repeats + 1):
     for name, watch in each.items():
         started = time.perf_counter()
-        jax.device_get(ensemble_sweep.sums(model, params, made, examples, watch=watch))
+        jax.device_get(ensemble_sweep.sweep_sums(model, params, made, examples, watch=watch))
         seconds[name].append(time.perf_counter() - started)
 for name in each:
     print(statistics.median(seconds[name][1:]))

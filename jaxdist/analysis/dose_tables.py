@@ -74,16 +74,16 @@ class FairComparison(NamedTuple):
                 f"site: expected one with doses, {', '.join(sites) or 'of which there are none'}, got {site!r}"
             )
 
-        def here(frame: pd.DataFrame) -> pd.DataFrame:
+        def at_site(frame: pd.DataFrame) -> pd.DataFrame:
             return frame if frame.empty else frame[frame.site == site]
 
         return FairComparison(
             tuple(sweep for sweep in self.swept if sweep.series.site == site),
-            here(self.doses),
-            here(self.costs),
-            here(self.equal),
-            here(self.robust),
-            here(self.gauges),
+            at_site(self.doses),
+            at_site(self.costs),
+            at_site(self.equal),
+            at_site(self.robust),
+            at_site(self.gauges),
             tuple(rho for rho in self.rhos if rho.site == site),
             tuple(finding for finding in self.findings if finding.site == site),
         )

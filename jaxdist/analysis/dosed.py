@@ -111,7 +111,7 @@ def lacking(result: xr.DataTree) -> list[str]:
 def command(result: xr.DataTree, folder: object) -> str:
     """The command that adds what a verdict needs to what was swept."""
     options = results.options_of(result)
-    parts = ["jaxdist sweep", shlex.quote(str(folder)), "--sweep.families", ",".join(_wanted(result))]
+    parts = ["jaxdist sweep", shlex.quote(str(folder)), "--sweep.families", ",".join(_families_to_sweep(result))]
     parts.append("--sweep.dose true")
     # Small values are erased behind the activation, and several sites edited together have no dose.
     parts += ["--ranges.measured_on post"] if options.ranges.measured_on == "pre" else []
@@ -126,10 +126,10 @@ def remedy(result: xr.DataTree, folder: object) -> str:
         return "they compare the class of each example, of which this network gives none or several"
     if "config" in result.attrs:
         return f"make them with '{command(result, folder)}'"
-    return f"probe again with dose=True and families={_wanted(result)}"
+    return f"probe again with dose=True and families={_families_to_sweep(result)}"
 
 
-def _wanted(result: xr.DataTree) -> tuple[str, ...]:
+def _families_to_sweep(result: xr.DataTree) -> tuple[str, ...]:
     """The families to sweep: those that were swept, as their config names them, and those that are needed."""
     own = [name for name in results.options_of(result).sweep.families if name not in families.BUILT_IN]
     return *(name for name in families.BUILT_IN if name in result.children or name in NEEDED), *own

@@ -21,7 +21,7 @@ def told(result: xr.DataTree) -> dict[str, metric.MetricTraits]:
     """What a result tells of the metrics that it was swept with, by name."""
     every: dict[str, metric.MetricTraits] = {}
     for name in results.families_of(result):
-        every |= metric.read(result[name].attrs)
+        every |= metric.traits_of(result[name].attrs)
     return every
 
 

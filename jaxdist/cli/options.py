@@ -117,7 +117,7 @@ def fraction(text: str) -> float:
     return value
 
 
-def given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+def given_options(options: argparse.Namespace, *names: str) -> dict[str, Any]:
     """The options that were given, so that what is left out keeps the default of the function behind it."""
     return {name: value for name in names if (value := getattr(options, name)) is not None}
 

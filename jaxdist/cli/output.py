@@ -15,7 +15,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from jaxdist import files
-from jaxdist.compute import Show, hosts, shown, silent
+from jaxdist.compute import Show, hosts, progress_display, silent
 from jaxdist.config import StatisticsConfig
 from jaxdist.report import table
 from jaxdist.storage import manifests, places
@@ -51,7 +51,7 @@ def progress(options: argparse.Namespace) -> contextlib.AbstractContextManager[S
     """What shows progress where the options want it."""
     if options.quiet:
         return contextlib.nullcontext(silent)
-    return shown(Console(stderr=options.json == STDOUT))
+    return progress_display(Console(stderr=options.json == STDOUT))
 
 
 def write_json(options: argparse.Namespace, document: Callable[[], str]) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from jaxdist.cli import output
 from jaxdist.cli.command import Command
 from jaxdist.cli.listing import listed
-from jaxdist.cli.options import Parser, add_fields, add_output, changes, count, experiment, fraction, given
+from jaxdist.cli.options import Parser, add_fields, add_output, changes, count, experiment, fraction, given_options
 from jaxdist.errors import InputError
 from jaxdist.formatting import counted
 from jaxdist.report import table
@@ -132,7 +132,7 @@ def compare(options: argparse.Namespace) -> int:
     from jaxdist.report import compare as comparing
 
     comparison = comparing.compare(
-        options.a, options.b, weights=options.weights, changes=changes(options), **given(options, "images")
+        options.a, options.b, weights=options.weights, changes=changes(options), **given_options(options, "images")
     )
     if output.answers(options):
         output.say(options, comparing.rendered(comparison))

@@ -26,7 +26,7 @@ from .ensemble import group as group
 from .ensemble import over_networks as over_networks
 from .products import Backend as Backend
 from .progress import Show as Show
-from .progress import shown as shown
+from .progress import progress_display as progress_display
 from .progress import silent as silent
 from .streams import Streamed as Streamed
 from .tuning import Tuning as Tuning

@@ -254,10 +254,10 @@ def _run(
     mesh: Mesh,
 ) -> Tree:
     def ensemble(params: Params, given: Tree, examples: Examples) -> Tree:
-        def one(network: tuple[Params, Tree]) -> Tree:
+        def measure_network(network: tuple[Params, Tree]) -> Tree:
             return measure(network[0], network[1], examples, size)
 
-        return each_network(one, (params, given), chosen.networks)
+        return each_network(measure_network, (params, given), chosen.networks)
 
     with jax.default_matmul_precision(precision):
         specs = (PartitionSpec(SEED), PartitionSpec(SEED), blocks.specs(examples))

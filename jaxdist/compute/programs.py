@@ -92,7 +92,7 @@ def _lock(folder: Path) -> filelock.FileLock:
     return filelock.FileLock(folder / "list.lock", timeout=10)
 
 
-def _read(folder: Path) -> dict[str, Any] | None:
+def _read_list(folder: Path) -> dict[str, Any] | None:
     """A folder's list: whether JAX takes programs back, and the SHA-256 of each; None where there is none to trust."""
     try:
         listed = json.loads((folder / "list.json").read_text(encoding="utf-8"))
@@ -111,7 +111,7 @@ def _write(folder: Path, listed: dict[str, Any]) -> None:
 def _verified(folder: Path) -> dict[str, Any]:
     """A folder's list, after what is not as listed, and the oldest where there is too much, has been removed."""
     with _lock(folder):
-        listed = _read(folder)
+        listed = _read_list(folder)
         if listed is None:
             takes_back = _takes_back()
             listed = {"takes_back": takes_back, "programs": {}}
@@ -143,7 +143,7 @@ def _note_new(folder: Path) -> None:
     """Note what has been added to a folder and what has gone; what a killed process adds is not noted, nor kept."""
     try:
         with _lock(folder):
-            listed = _read(folder)
+            listed = _read_list(folder)
             if listed is not None:
                 noted, paths = listed["programs"], list(folder.glob("*-cache"))
                 sums = {path.name: noted.get(path.name) or _sum_of(path) for path in paths}

@@ -35,7 +35,7 @@ def silent(job: str, done: int, total: int, note: str) -> None:
 
 
 @contextlib.contextmanager
-def shown(console: Console) -> Iterator[Show]:
+def progress_display(console: Console) -> Iterator[Show]:
     """Yield what shows progress on this console."""
     if not console.is_terminal or console.is_dumb_terminal:
         yield _plain(console)

@@ -67,10 +67,10 @@ def _spelled(folder: Path, stem: str) -> list[Path]:
 def read_split(folder: Path, split: Literal["train", "test"]) -> RawSplit:
     """Read the images and labels of one split; raises `InputError` for a file that is missing or malformed."""
     images, labels = (_required(folder, stem) for stem in STEMS[split])
-    return RawSplit(read(images), read(labels), str(images), str(labels))
+    return RawSplit(read_array(images), read_array(labels), str(images), str(labels))
 
 
-def read(path: Path) -> np.ndarray:
+def read_array(path: Path) -> np.ndarray:
     """Return the array in an IDX file, in native byte order; raises `InputError` naming the file for any defect."""
     with _opened(path) as file:
         start = _up_to(file, 4)

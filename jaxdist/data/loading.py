@@ -100,7 +100,7 @@ def _instead_of(folder: Path) -> str:
 
 def _from_prepared(name: str, folder: Path) -> Dataset:
     source = f"TFDS data set {name} {folder.name} in {folder}: its train and test splits in stored order."
-    return assemble(name, *prepared.read(folder), source)
+    return assemble(name, *prepared.read_splits(folder), source)
 
 
 def _digits() -> Dataset:

@@ -156,7 +156,7 @@ def labels(given: np.ndarray, rows: int, classes: int, split: str, what: str = "
             f"{split}: expected one integer label for each of {counted(rows, what)}, got {given.dtype} of shape "
             f"{given.shape}{_way_out(given, rows)}"
         )
-    y = _whole(y, classes, split)
+    y = _as_integers(y, classes, split)
     if y.min() < 0 or y.max() >= classes:
         hint = "; where they count from 1, give labels - 1" if y.min() == 1 and y.max() == classes else ""
         raise InputError(
@@ -174,7 +174,7 @@ def _way_out(y: np.ndarray, rows: int) -> str:
     return "; a label a token needs logits of each token, and targets of a regression task='regression'"
 
 
-def _whole(y: np.ndarray, classes: int, split: str) -> np.ndarray:
+def _as_integers(y: np.ndarray, classes: int, split: str) -> np.ndarray:
     """Labels [N] as integers."""
     kinds = {type(label) for label in y.tolist()} if y.dtype.kind == "O" else set()
     if y.dtype.kind in "iu":

@@ -58,7 +58,7 @@ def configs(data_dir: Path, name: str) -> list[str]:
     return [f"{name}/{path.name}" for path in _folders(data_dir / name) if find(data_dir, f"{name}/{path.name}")]
 
 
-def read(folder: Path) -> tuple[RawSplit, RawSplit]:
+def read_splits(folder: Path) -> tuple[RawSplit, RawSplit]:
     """Return the train and test splits of a prepared set, from the cache if it is of these very files.
 
     Raises `InputError` for a set that cannot be read or is not image classification with both splits.

@@ -71,7 +71,7 @@ class OwnSplit:
 OwnSplits: TypeAlias = Mapping[str, OwnSplit]
 
 
-def read(given: Any, name: str) -> OwnSplit:
+def split_of(given: Any, name: str) -> OwnSplit:
     """A split of arrays, or of batches of which the first is read.
 
     Raises:
@@ -81,7 +81,7 @@ def read(given: Any, name: str) -> OwnSplit:
     return OwnSplit(name, *own_data.pair(given, name)) if batched is None else OwnSplit(name, *batched.sample, batched)
 
 
-def check(splits: OwnSplits, options: Options) -> None:
+def check_single_pass(splits: OwnSplits, options: Options) -> None:
     """Refuse options that need more than one walk over examples that are given in batches.
 
     Raises:

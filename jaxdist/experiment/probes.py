@@ -18,7 +18,7 @@ import xarray as xr
 from rich.console import Console
 
 from jaxdist import config as configs
-from jaxdist.compute import Examples, Show, blocks, devices, hosts, shown, silent, tuning
+from jaxdist.compute import Examples, Show, blocks, devices, hosts, progress_display, silent, tuning
 from jaxdist.config import Options, Task
 from jaxdist.data import Given, own_labels
 from jaxdist.errors import InputError
@@ -116,13 +116,13 @@ def probe(
     """
     model = own_networks.model(apply, post, unit_axis, class_axis, output)
     chosen = _options(options, test, "post" if model.post else "pre")
-    splits = {"train": own_examples.read(train, "train")}
+    splits = {"train": own_examples.split_of(train, "train")}
     if stacked:
         params = own_networks.as_stacked(model, params, splits["train"].x)
     params, seeds = own_networks.stacked(params, several=stacked)
     if test is not None:
-        splits["test"] = own_examples.read(test, "test")
-    own_examples.check(splits, chosen)
+        splits["test"] = own_examples.split_of(test, "test")
+    own_examples.check_single_pass(splits, chosen)
     if source is not None:
         splits = own_examples.with_sources(splits, source)
     names: Sequence[str] = ()
@@ -245,7 +245,7 @@ def _options(options: Mapping[str, Any], test: Given | None, measured_on: str) -
 def _bars(show: Show | bool | None) -> contextlib.AbstractContextManager[Show]:
     console = Console(stderr=True)
     if show is True or (show is None and console.is_terminal):
-        return shown(console)
+        return progress_display(console)
     if show is None or show is False:
         return contextlib.nullcontext(silent)
     if not callable(show):
@@ -255,7 +255,7 @@ def _bars(show: Show | bool | None) -> contextlib.AbstractContextManager[Show]:
     return contextlib.nullcontext(show)
 
 
-def _at_once(name: str, compute: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:  # noqa: ARG001  (counting.Once)
+def _at_once(name: str, compute: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:  # noqa: ARG001  (`KeptOrComputed`)
     return compute()
 
 

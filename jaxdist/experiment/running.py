@@ -158,7 +158,7 @@ def _earlier(config: Config, folder: Path) -> xr.DataTree | None:
             try:
                 refuse_other(configs.load(noted, kept=True), config, folder)
             except InputError:
-                manifests.check(noted)  # what it says may not be what the run was
+                manifests.check_whole(noted)  # what it says may not be what the run was
                 raise
         return None
     earlier = result_files.load(folder)
@@ -195,7 +195,7 @@ def _refuse_meaningless(config: Config, inputs: Inputs) -> None:
         listed = networks_model.sites_for_one(model, params, inputs.splits["train"].x, sites)
         try:
             ranges.check(model, listed, sites, config.ranges.measured_on)
-            family_sweeps.check(model, models.targets_of(config), resolving.options(config))
+            family_sweeps.check_options(model, models.targets_of(config), resolving.options(config))
         except InputError as error:
             raise InputError(f"network '{name}', {error}") from None
 
@@ -234,7 +234,7 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
             return result
         resolving.refuse_foreign(config, changes or {}, folder)
         for name in config.model.activations:
-            family_sweeps.check(
+            family_sweeps.check_options(
                 models.model_of(config, name, None), models.targets_of(config), resolving.options(config)
             )
         store = Store(folder, config)
@@ -370,12 +370,12 @@ def sweep_networks(
     started = time.perf_counter()
     seeds = results.seeds_of(part.result)
 
-    def once(what: str, compute: Callable[[], tuple[Any, ...]]) -> tuple[np.ndarray, ...]:
+    def kept_or_computed(what: str, compute: Callable[[], tuple[Any, ...]]) -> tuple[np.ndarray, ...]:
         # A run that grows sweeps its parts one after the other: what one keeps must not stand for another.
-        return store.once(f"from {seeds[0]} {what}", compute)
+        return store.kept_or_computed(f"from {seeds[0]} {what}", compute)
 
     options = resolving.options(config)
-    context = Context(inputs.splits, models.targets_of(config), options, seeds, show, once, grids=grids)
+    context = Context(inputs.splits, models.targets_of(config), options, seeds, show, kept_or_computed, grids=grids)
     context = context._replace(classes=inputs.dataset.classes)
     subjects = _subjects(config, inputs, part)
     groups = {str(name): child.to_dataset() for name, child in part.result.children.items()}

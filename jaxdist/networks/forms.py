@@ -117,7 +117,7 @@ Kind: TypeAlias = str | Form | Activation | Callable[[Array], Array]
 """A form, or what stands for one: a name, or the activation behind the hidden layers of a plain form."""
 
 
-def _known() -> dict[str, Form]:
+def _built_in_forms() -> dict[str, Form]:
     forms = {name: Form(name, activations.get(name)) for name in activations.names()}
     for name in ("relu", "abs"):
         act = activations.get(name)
@@ -128,7 +128,7 @@ def _known() -> dict[str, Form]:
     return forms
 
 
-_KNOWN = _known()
+_KNOWN = _built_in_forms()
 
 
 def names() -> tuple[str, ...]:

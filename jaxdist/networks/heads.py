@@ -122,7 +122,7 @@ def departure(model: Model, site: str, params: Params, x: Any) -> Float[Array, "
     wide = elementwise.single(value)
     size = jnp.sqrt(jnp.mean(wide * wide))
 
-    def one(of: tuple[Array, Array]) -> Array:
+    def largest_error(of: tuple[Array, Array]) -> Array:
         scale, key = of
         step, choice = jax.random.split(key)
         apart = scale.astype(wide.dtype) * size * jax.random.normal(step, value.shape, jnp.float32).astype(wide.dtype)
@@ -137,7 +137,7 @@ def departure(model: Model, site: str, params: Params, x: Any) -> Float[Array, "
         )
 
     keys = jax.random.split(jax.random.key(0), len(SIZES))
-    return lax.map(one, (jnp.asarray(SIZES, jnp.float32), keys)).max()
+    return lax.map(largest_error, (jnp.asarray(SIZES, jnp.float32), keys)).max()
 
 
 def _relative(actual: Array, expected: Array) -> Array:

@@ -99,7 +99,7 @@ def check_each(
     """
     units = _rounding(model, networks[0], x)
     for k, params in enumerate(networks):
-        _check(model, params, x, sites, size, units, split=split, closely=k in (0, len(networks) - 1))
+        _compare_arrangements(model, params, x, sites, size, units, split=split, closely=k in (0, len(networks) - 1))
 
 
 def check(
@@ -123,10 +123,10 @@ def check(
     Raises:
       InputError: for the first example whose logits differ by more than rounding explains.
     """
-    _check(model, params, x, sites, size, _rounding(model, params, x), split=split, closely=True)
+    _compare_arrangements(model, params, x, sites, size, _rounding(model, params, x), split=split, closely=True)
 
 
-def _check(
+def _compare_arrangements(
     model: Model,
     params: Params,
     x: np.ndarray,

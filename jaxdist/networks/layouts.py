@@ -37,7 +37,7 @@ _SAME = tuple((precision, precision) for precision in lax.Precision)
 Result = TypeVar("Result")
 
 
-def turned(fn: Callable[[Any], Result], like: Any) -> Callable[[Any], Result]:
+def with_transposed_products(fn: Callable[[Any], Result], like: Any) -> Callable[[Any], Result]:
     """`fn` with its narrow products turned; `like` has the shapes of its argument, a pytree as what it returns.
 
     What does not depend on the argument is computed once, for all calls of what is returned. `fn` itself comes back

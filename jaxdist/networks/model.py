@@ -256,7 +256,7 @@ def sites_for_one(model: Model, params: Params, x: Any, keys: Iterable[str] = ()
       keys: of sites that are to be edited.
 
     Raises:
-      InputError: as `check` does.
+      InputError: as `check_editable` does.
     """
     network = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
     leaves, structure = jax.tree.flatten((network, shapes_of_one(x)))
@@ -265,11 +265,11 @@ def sites_for_one(model: Model, params: Params, x: Any, keys: Iterable[str] = ()
     listed = functools.partial(_traced_of_one, model, structure, tuple(leaves), context)
     keys = tuple(keys)
     with contextlib.suppress(InputError):
-        check(listed(), keys)
+        check_editable(listed(), keys)
         return listed()
     # What the function reads of its surroundings may have changed since it was traced.
     _traced_of_one.cache_clear()
-    check(listed(), keys)
+    check_editable(listed(), keys)
     return listed()
 
 
@@ -280,7 +280,7 @@ def _traced_of_one(
     return trace(model, *jax.tree.unflatten(structure, leaves))
 
 
-def check(sites: Sites, keys: Iterable[str]) -> None:
+def check_editable(sites: Sites, keys: Iterable[str]) -> None:
     """Refuse keys whose values cannot be edited.
 
     Raises:

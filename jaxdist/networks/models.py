@@ -32,7 +32,9 @@ def check(config: Config) -> None:
     for name in config.model.activations:
         forms.get(name)
     if config.model.from_paper:
-        paper_weights.check(config.model.init, config.model.activations, config.model.hidden, config.train.seeds)
+        paper_weights.check_networks(
+            config.model.init, config.model.activations, config.model.hidden, config.train.seeds
+        )
     optimizers.optimizer(config.train.optimizer, config.train.learning_rate)
 
 

@@ -344,7 +344,7 @@ def check_sites(made: Model, sites: Sequence[str], traced: tuple[LogitsAndSites,
             f"sites: expected a list of the model's sites, which are {listed}, got {sites!r}; or say what follows them "
             "with post={site: activation}"
         )
-    networks_model.check(single, sites)
+    networks_model.check_editable(single, sites)
     for site in sites:
         if single.of(site)[0].loops != double.of(site)[0].loops:
             raise InputError(

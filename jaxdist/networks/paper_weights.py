@@ -50,7 +50,7 @@ def blocks_of(init: str | Call) -> int | None:
     return blocks
 
 
-def check(init: str | Call, activations: Sequence[str], hidden: Sequence[int], seeds: int) -> None:
+def check_networks(init: str | Call, activations: Sequence[str], hidden: Sequence[int], seeds: int) -> None:
     """Refuse networks that the paper's code does not have.
 
     Args:
@@ -96,10 +96,10 @@ def initial(
       blocks: of 256 threads that a GPU holds, its multiprocessors times the threads of each over 256; None on a CPU.
 
     Raises:
-      InputError: for what the code does not have, as `check` says.
+      InputError: for what the code does not have, as `check_networks` says.
     """
     inputs, hidden, classes = sizes
-    check("paper_code", [activation], [hidden], max(runs, default=-1) + 1)
+    check_networks("paper_code", [activation], [hidden], max(runs, default=-1) + 1)
     if min(runs, default=-1) < 0:
         raise InputError(f"runs: expected some of 0 to {RUNS - 1}, got {list(runs)}")
     layers = {"dense0": (hidden, inputs), "dense1": (classes, hidden)}

@@ -361,7 +361,7 @@ def _scan(eqn: core.JaxprEqn, operands: Sequence[Any], job: Job, place: _Place) 
         results, values = _run(jaxpr, own_consts, [*consts, *carry, *x], job, place.within(number))
         return results[:carried], (results[carried:], values)
 
-    def counting(state: Any, x: Sequence[Any]) -> Any:
+    def numbered_step(state: Any, x: Sequence[Any]) -> Any:
         number, carry = state
         carry, output = step(number, carry, x)
         return (number - 1 if reverse else number + 1, carry), output
@@ -375,7 +375,7 @@ def _scan(eqn: core.JaxprEqn, operands: Sequence[Any], job: Job, place: _Place) 
         if not counted:
             return lax.scan(plain, carry, some, **options)
         number = jnp.int32(stop - 1 if reverse else start)
-        (_, carry), outputs = lax.scan(counting, (number, carry), some, **options)
+        (_, carry), outputs = lax.scan(numbered_step, (number, carry), some, **options)
         return carry, outputs
 
     edges = sorted({0, length} | cuts | {cut + 1 for cut in cuts})

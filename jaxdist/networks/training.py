@@ -304,10 +304,10 @@ def noticed(passed: Passed, params: Params, accuracy: Array, step: Array) -> Pas
     now = (accuracy[:, None] > jnp.asarray([THRESHOLDS], jnp.float32)) & (passed.step == NEVER)
 
     def write() -> Passed:
-        def kept(old: Array, new: Array) -> Array:
+        def updated(old: Array, new: Array) -> Array:
             return jnp.where(jnp.expand_dims(now, tuple(range(2, old.ndim))), new[:, None], old)
 
-        return Passed(jnp.where(now, step, passed.step), jax.tree.map(kept, passed.params, params))
+        return Passed(jnp.where(now, step, passed.step), jax.tree.map(updated, passed.params, params))
 
     # Most steps pass nothing, and then nothing is copied.
     return lax.cond(now.any(), write, lambda: passed)

@@ -207,12 +207,12 @@ def other_examples(keys: AnyArray, *, count: int) -> Array:
     It is a random permutation of a single cycle: the examples are put in a random order, each followed by the next.
     """
 
-    def one(key: Array) -> Array:
+    def permutation(key: Array) -> Array:
         order = jax.random.permutation(jax.random.wrap_key_data(key, impl=PRNG), jnp.arange(count, dtype=jnp.int32))
         return jnp.zeros(count, jnp.int32).at[order].set(jnp.roll(order, -1))
 
     flat = jnp.asarray(keys).reshape(-1, 2)
-    return jax.vmap(one)(flat).reshape(*keys.shape[:-1], count)
+    return jax.vmap(permutation)(flat).reshape(*keys.shape[:-1], count)
 
 
 class Sparing(NamedTuple):

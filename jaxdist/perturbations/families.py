@@ -214,7 +214,7 @@ def reading_of(family: str, options: SweepConfig) -> str:
     return "" if option is None else str(getattr(options, option.name))
 
 
-def check(family: str, ranges: Ranges, options: SweepConfig, where: str = "ranges") -> None:
+def check_meaning(family: str, ranges: Ranges, options: SweepConfig, where: str = "ranges") -> None:
     """Refuse a family whose formula means nothing for all live units of a network.
 
     Args:

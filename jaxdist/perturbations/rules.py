@@ -139,7 +139,7 @@ def at_most(
     """
     keys, axes, rows = ordered(value), others(value, unit_axis), blocks.rows_of(valid, value, unit_axis)
 
-    def one(threshold: Array) -> Array:
+    def count_at_most(threshold: Array) -> Array:
         return ((keys <= jnp.expand_dims(threshold, axes)) & rows).sum(axes, dtype=jnp.int32)
 
-    return jax.vmap(jax.vmap(one))(thresholds)
+    return jax.vmap(jax.vmap(count_at_most))(thresholds)

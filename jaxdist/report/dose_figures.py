@@ -107,7 +107,7 @@ class DosePanel(NamedTuple):
 
 def figure(found: FairComparison, options: StatisticsConfig) -> Figure:
     """The figure of one site: flips against dose, and rho against the level of flips."""
-    sweeps, drawn = _shown(found), panels(found, options)
+    sweeps, drawn = _drawn_sweeps(found), panels(found, options)
     seeds = max(len(sweep.series.seeds) for sweep in sweeps)
     over = f"median of {counted(seeds, 'seed')}, band from least to most" if seeds > 1 else "one seed"
     first = sweeps[0].series
@@ -120,7 +120,7 @@ def figure(found: FairComparison, options: StatisticsConfig) -> Figure:
 
 def panels(found: FairComparison, options: StatisticsConfig) -> list[DosePanel]:
     """The curves of each network of one site, on the split that verdicts are of."""
-    sweeps = _shown(found)
+    sweeps = _drawn_sweeps(found)
     rhos = list(dose_tables.rhos(sweeps, options, levels=RHO_LEVELS))
     return [
         DosePanel(
@@ -132,7 +132,7 @@ def panels(found: FairComparison, options: StatisticsConfig) -> list[DosePanel]:
     ]
 
 
-def _shown(comparison: FairComparison) -> list[Swept]:
+def _drawn_sweeps(comparison: FairComparison) -> list[Swept]:
     split = dosed.chosen_split(comparison.swept)
     sweeps = [sweep for sweep in comparison.swept if sweep.series.split == split and sweep.gauge == "as_is"]
     return [sweep for sweep in sweeps if not np.isnan(sweep.dose).all()]

@@ -140,7 +140,7 @@ def figure1_beside(sides: Mapping[str, Curves], *, title: str | None = None) -> 
         InputError: as `figure1`.
     """
     for curves in sides.values():
-        _check(curves)
+        _check_curves(curves)
     look = looks(network for curves in sides.values() for family in curves.values() for network in family)
     with style(11):
         figure = new_figure((5.0 * len(sides), 8.0))
@@ -265,7 +265,7 @@ def _compose(
     legend_columns: int,
     title: str | None,
 ) -> Figure:
-    _check(curves)
+    _check_curves(curves)
     by_family = {name: curves[name] for panel in panels for name in panel.families if curves.get(name)}
     # Looks follow all the networks given, so that a network has one colour in both single-panel figures.
     look = looks(network for family in curves.values() for network in family)
@@ -334,7 +334,7 @@ def _legend_handles(curves: Curves, look: Mapping[str, Look]) -> list[Line2D]:
     return [*handles, Line2D([], [], color="0.55", linewidth=0.8, linestyle=":", label="unedited")]
 
 
-def _check(curves: Curves) -> None:
+def _check_curves(curves: Curves) -> None:
     for family, networks in curves.items():
         if family not in DASHES:
             raise InputError(f"curves: unknown family {family!r}{nearest(family, DASHES)}")

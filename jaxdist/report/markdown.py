@@ -39,7 +39,7 @@ CORRECTED = (DROP, P_HOLM, EFFECT, Column("smallest margin", percent, "smallest_
 """What is said of a point against the network's own unedited accuracy."""
 
 
-def _alone(frame: pd.DataFrame) -> str:
+def _single_network_note(frame: pd.DataFrame) -> str:
     its = "its" if frame.network.nunique() == 1 else "each one's"
     return (
         f"**{tables.only(frame)}**: intervals and tests are over {its} images. They say nothing of a network trained "
@@ -92,7 +92,7 @@ def corrected(points: pd.DataFrame, options: StatisticsConfig) -> str:
         )
     if (points.over == "images").any():
         parts.append(
-            _alone(points[points.over == "images"])
+            _single_network_note(points[points.over == "images"])
             + "The images that a network is right on with the edit and without are paired: the drop is in percentage "
             f"points with its {level} % adjusted Wald interval (Bonett and Price 2012), p is McNemar's exact test, "
             "Holm-corrected over the points of the family; there is no d. " + noninferior
@@ -119,7 +119,7 @@ def tolerance(reach: pd.DataFrame, options: StatisticsConfig, flips: pd.DataFram
         )
     if (reach.over == "images").any():
         parts.append(
-            _alone(reach[reach.over == "images"])
+            _single_network_note(reach[reach.over == "images"])
             + f"A single network's radius has a {level} % interval: from where the upper bound of the drop's paired "
             "interval first reaches the margin to where its lower bound does."
         )
@@ -193,7 +193,7 @@ def metrics(points: pd.DataFrame, told: Mapping[str, MetricTraits], options: Sta
         "The mean of each metric over the images without an edit, and the mean of its change, image by image, at the "
         "ends of each family's grid; `metrics.csv` has every point. "
         + (f"Intervals ({level} %) are over seeds. " if (points.over == "seeds").any() else "")
-        + (_alone(points[points.over == "images"]) if (points.over == "images").any() else "")
+        + (_single_network_note(points[points.over == "images"]) if (points.over == "images").any() else "")
     )
     documents: list[str | Table] = [part.strip() for part in parts]
     for (metric, split), part in points.groupby(["metric", "split"], sort=False):

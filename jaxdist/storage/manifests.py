@@ -134,7 +134,7 @@ def content_of(path: Path) -> Content:
         return Content(os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def check(path: Path) -> None:
+def check_whole(path: Path) -> None:
     """Raise `InputError` for a file of a run folder that is listed and no longer what jaxdist wrote there."""
     if not is_whole(path):
         raise InputError(
@@ -256,7 +256,7 @@ class _Record:
             yield
 
     def _list(self, name: str, coming: Content, path: Path) -> None:
-        manifest = self._read()
+        manifest = self._read_or_begin()
         entry = manifest.files.setdefault(name, Entry(None))
         if path.is_file() and name != places.RESULT and name not in manifest.before:
             current = content_of(path)
@@ -305,7 +305,7 @@ class _Record:
             manifest.report_due = False
         write(self._folder, manifest)
 
-    def _read(self) -> Manifest:
+    def _read_or_begin(self) -> Manifest:
         manifest = read(self._folder)
         if manifest is not None:
             return manifest

@@ -210,7 +210,7 @@ def _read_summary(path: Path, date: str, overview: Overview) -> None:
     """
     networks = copy.deepcopy(overview.networks)
     try:
-        manifests.check(path)
+        manifests.check_whole(path)
         summary = json.loads(path.read_text(encoding="utf-8"))
         if summary["made"] != date:
             return

@@ -67,7 +67,7 @@ class Final(NamedTuple):
 @functools.cache
 def cells() -> tuple[Cell, ...]:
     """Every cell of the three tables of edits, in their order."""
-    tables = _read()
+    tables = _read_tables()
     return tuple(
         Cell(family, name.lower(), row["label"], row["fraction"], row[name]["accuracy"] / 100, *_test(row[name]))
         for family in ("scale", "clip", "offset")
@@ -80,7 +80,7 @@ def cells() -> tuple[Cell, ...]:
 def finals() -> tuple[Final, ...]:
     """Every cell of the table of trained networks."""
     entries = []
-    for name, quantities in _read()["baseline"].items():
+    for name, quantities in _read_tables()["baseline"].items():
         for quantity, printed in quantities.items():
             unit = 1 if quantity == "loss" else 100
             entries.append(Final(name.lower(), quantity, printed["mean"] / unit, printed["std"] / unit))
@@ -97,7 +97,7 @@ def _test(cell: dict[str, float]) -> tuple[float, float]:
 
 
 @functools.cache
-def _read() -> dict[str, Any]:
+def _read_tables() -> dict[str, Any]:
     text = importlib.resources.files("jaxdist.storage").joinpath("published.json").read_text(encoding="utf-8")
     tables: dict[str, Any] = json.loads(text)
     return tables

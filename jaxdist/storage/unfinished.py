@@ -138,12 +138,12 @@ class Store:
                     manager.save(step, args=ocp.args.StandardSave(jax.tree.map(np.asarray, state)), force=True)
                 except ValueError as error:  # TensorStore's, which ends with what the system said
                     raise OSError(f"{folder}: {str(error).rsplit(': ', 1)[-1].split(' [')[0]}") from None
-                files.write_text(folder / str(step) / _SUMS, json.dumps(_sums(folder / str(step))))
+                files.write_text(folder / str(step) / _SUMS, json.dumps(_checksums(folder / str(step))))
                 kept_at = time.monotonic()
 
             yield newest, keep, lambda: time.monotonic() - kept_at >= self._config.train.save_every
 
-    def once(self, what: str, compute: Callable[[], tuple[Any, ...]]) -> tuple[np.ndarray, ...]:
+    def kept_or_computed(self, what: str, compute: Callable[[], tuple[Any, ...]]) -> tuple[np.ndarray, ...]:
         """Return the arrays kept of this, or compute and keep them; `what` is the same for nothing else of the run."""
         if not self.keeps:
             return tuple(map(np.asarray, compute()))
@@ -177,7 +177,7 @@ def _readable(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _sums(folder: Path) -> dict[str, str]:
+def _checksums(folder: Path) -> dict[str, str]:
     """The checksum of every file in a folder and below it, but of the checksums' own."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _SUMS)
     return {path.relative_to(folder).as_posix(): files.digest(path) for path in paths}
@@ -185,7 +185,7 @@ def _sums(folder: Path) -> dict[str, str]:
 
 def _check_sums(folder: Path) -> None:
     """Raise `ValueError` unless every file of a state is there as it was written: TensorStore checks no large array."""
-    if json.loads((folder / _SUMS).read_text(encoding="utf-8")) != _sums(folder):
+    if json.loads((folder / _SUMS).read_text(encoding="utf-8")) != _checksums(folder):
         raise ValueError("its files are not what was saved")
 
 

@@ -44,7 +44,7 @@ def load(path: Path) -> Params:
         raise InputError(
             f"{path}: not a readable safetensors file ({error}); restore it or train the run again"
         ) from None
-    manifests.check(path)
+    manifests.check_whole(path)
     nested: dict[str, Any] = {}
     for name, tensor in flat.items():
         if not np.isfinite(tensor).all():

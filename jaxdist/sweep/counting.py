@@ -22,7 +22,7 @@ from jaxdist.sweep.metrics import chosen
 from jaxdist.sweep.waves import Dosing, Subject
 from jaxdist.types import Ranges
 
-Once: TypeAlias = Callable[[str, Callable[[], tuple[Any, ...]]], tuple[Any, ...]]
+KeptOrComputed: TypeAlias = Callable[[str, Callable[[], tuple[Any, ...]]], tuple[Any, ...]]
 """Given what arrays are of, as `kept_as` says it, and what computes them, returns them, perhaps from earlier."""
 
 Dosings: TypeAlias = Mapping[tuple[str, str], Dosing]
@@ -44,7 +44,7 @@ class Context(NamedTuple):
     options: Options
     seeds: Sequence[int]
     show: Show
-    once: Once
+    kept_or_computed: KeptOrComputed
     numbers: Sequence[int] | None = None
     """The seeds' numbers that random draws depend on, where `seeds` are not their own."""
     grids: Mapping[str, np.ndarray] | None = None
@@ -69,7 +69,7 @@ class Context(NamedTuple):
         return self.seeds if self.numbers is None else self.numbers
 
     @property
-    def counted(self) -> tuple[str, ...]:
+    def counted_splits(self) -> tuple[str, ...]:
         """The splits that are counted on."""
         return tuple(split for split in self.options.sweep.splits if split in self.splits)
 
@@ -97,7 +97,7 @@ class Context(NamedTuple):
     @property
     def totals(self) -> list[int]:
         """Images of each split that is counted on, or tokens that have a label."""
-        return [self.sizes[split] if self.sizes else int(self.splits[split].total) for split in self.counted]
+        return [self.sizes[split] if self.sizes else int(self.splits[split].total) for split in self.counted_splits]
 
 
 def measure_ranges(subject: Subject, context: Context, name: str) -> dict[str, Ranges]:
@@ -115,7 +115,7 @@ def measure_ranges(subject: Subject, context: Context, name: str) -> dict[str, R
     used = dict.fromkeys([*options.sweep.families, *(GRID if options.sweep.grid else ())])
     for site, family in itertools.product(context.sites, used):
         try:
-            families.check(family, measured[site], options.sweep, f"network '{name}', site '{site}'")
+            families.check_meaning(family, measured[site], options.sweep, f"network '{name}', site '{site}'")
         except InputError as error:
             raise MeaninglessError(str(error)) from None
     return measured
@@ -123,20 +123,20 @@ def measure_ranges(subject: Subject, context: Context, name: str) -> dict[str, R
 
 def identities(subjects: Mapping[str, Subject], context: Context) -> dict[str, float | None]:
     """Where each family edits nothing in any of the networks."""
-    return {family: identity(family, subjects, context) for family in context.options.sweep.families}
+    return {family: common_identity(family, subjects, context) for family in context.options.sweep.families}
 
 
-def identity(family: str, subjects: Mapping[str, Subject], context: Context) -> float | None:
+def common_identity(family: str, subjects: Mapping[str, Subject], context: Context) -> float | None:
     """Where a family edits nothing in any of the networks, if anywhere."""
     options = context.options
 
-    def known(fact: Callable[[Model, str], bool]) -> bool:
+    def holds_for_all(fact: Callable[[Model, str], bool]) -> bool:
         """Whether ranges are of the edited values themselves, or else this is known of all activations."""
         return options.ranges.measured_on == "pre" or all(
             fact(subject.model, site) for subject in subjects.values() for site in context.sites
         )
 
-    reached, one_sided = known(ranges.keeps_positive_values), known(ranges.is_one_sided)
+    reached, one_sided = holds_for_all(ranges.keeps_positive_values), holds_for_all(ranges.is_one_sided)
     return families.identity(family, options.sweep, options.ranges.rule, reached=reached, one_sided=one_sided)
 
 
@@ -151,9 +151,9 @@ def dosings(subjects: Mapping[str, Subject], context: Context) -> Dosings:
     return by_target
 
 
-def counted(
+def count_points(
     subjects: Mapping[str, Subject],
-    made: Callable[[str, str], Mapping[str, edits.Edit]],
+    edits_of: Callable[[str, str], Mapping[str, edits.Edit]],
     context: Context,
     *,
     job: str,
@@ -163,7 +163,7 @@ def counted(
 
     Args:
       subjects: by network.
-      made: given a network and a target, returns the edits by site, leaves [S, P, H].
+      edits_of: given a network and a target, returns the edits by site, leaves [S, P, H].
       context: what the study shares.
       job: what is shown and kept of it goes by this name.
       dosings: where there are any, doses are measured; NaN of networks and targets that they lack.
@@ -174,7 +174,7 @@ def counted(
     swept: dict[SweptKey, Arrays] = {}
     for name, subject in subjects.items():
         label = f"{job} {name}"
-        parts = list(itertools.product(context.targets, context.counted))
+        parts = list(itertools.product(context.targets, context.counted_splits))
         total = len(parts) * len(context.seeds)
         context.show(label, 0, total, "")
         for k, (target, split) in enumerate(parts):
@@ -188,21 +188,21 @@ def counted(
             ) -> None:
                 context.show(label, before + done, total, where)
 
-            def once(
+            def kept_or_computed(
                 these: slice,
                 wave: Callable[[], tuple[Any, ...]],
                 kind: Sequence[str] = (job, name, target, split),
             ) -> tuple[Any, ...]:
-                return context.once(kept_as(*kind, seeds=context.seeds[these]), wave)
+                return context.kept_or_computed(kept_as(*kind, seeds=context.seeds[these]), wave)
 
-            if k % len(context.counted) == 0:  # the same for every split
-                edit = made(name, target)
+            if k % len(context.counted_splits) == 0:  # the same for every split
+                edit = edits_of(name, target)
             swept[name, target, split] = waves.in_waves(
                 subject,
                 edit,
                 context.splits[split],
                 tell,
-                once,
+                kept_or_computed,
                 dosing=(dosings or {}).get((name, target)),
                 dosed=bool(dosings),
                 metrics=context.metrics,
@@ -224,7 +224,7 @@ def parts(
       context: what the study shares.
       job: its name in the progress.
     """
-    every = list(itertools.product(subjects, targets, context.counted))
+    every = list(itertools.product(subjects, targets, context.counted_splits))
     for k, (name, target, split) in enumerate(every):
         context.show(job, k, len(every), f"{name}, {target[-LONGEST:]}, {split} images")
         yield name, subjects[name], target, split

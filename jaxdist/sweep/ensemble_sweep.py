@@ -28,7 +28,7 @@ from jaxdist.networks import model as networks_model
 from jaxdist.perturbations import Edit, Noise, Toward, other_examples
 from jaxdist.sweep import averages, moments
 from jaxdist.sweep.averages import Averages
-from jaxdist.sweep.kernel import Counts, Measures, Sums, Watch, block_sums, equal, predictor
+from jaxdist.sweep.kernel import Counts, Measures, Sums, Watch, block_sums, count_equal, predictor
 from jaxdist.sweep.metric import Metric
 from jaxdist.types import Params
 
@@ -56,7 +56,7 @@ def sweep(
 ) -> Counts:
     """Count correct and unchanged predictions at every point, for stacked parameters (leading S), and fetch the counts.
 
-    There are none to count of a regression, whose metrics `sums` gives.
+    There are none to count of a regression, whose metrics `sweep_sums` gives.
 
     Args:
       edits: by site; leaves [S, P, H]. At each point all of its sites are edited together.
@@ -65,15 +65,15 @@ def sweep(
     Memory does not grow with N or P beyond the edits and the counts.
 
     Raises:
-      InputError: if a site cannot be edited (`model.check`).
+      InputError: if a site cannot be edited (`model.check_editable`).
       ValueError: if there are no edits, or their leaves do not fit the ensemble and the site.
     """
-    counted: Sums = sums(model, params, edits, examples, precision=precision, block=block)
+    counted: Sums = sweep_sums(model, params, edits, examples, precision=precision, block=block)
     assert counted.counts is not None, model.task
     return counted.counts
 
 
-def sums(
+def sweep_sums(
     model: Model,
     params: Params,
     edits: Mapping[str, Edit],
@@ -289,6 +289,6 @@ class Matching(Reducer):
                 elementwise.argmax(logits(of)[0], self.model.class_axis)
                 for logits, of in zip((first, second), edit, strict=True)
             )
-            return equal(classes, jnp.where(block.valid, other, -1))
+            return count_equal(classes, jnp.where(block.valid, other, -1))
 
         return state + lax.map(agree, (params[0][1], params[1][1]))

@@ -42,7 +42,7 @@ class Task(NamedTuple):
     job: str
     own: Own | None = None
 
-    def made(self, name: str, target: str) -> dict[str, Any]:
+    def edits_of(self, name: str, target: str) -> dict[str, Any]:
         """Each site's edits [S, P, H] of one network, family after family, draw after draw."""
         return {
             site: edits.concatenate([self.built(family, name, target, site) for family in self.grids], axis=1)
@@ -65,9 +65,9 @@ class Task(NamedTuple):
         keys = families.keys(purpose, self.context.drawn, draws) if families.get(family).random else None
         return families.build(family, self.measured[name][site], grid, self.context.options.sweep, keys)
 
-    def counted(self, made: Callable[[str, str], Mapping[str, Edit]]) -> xr.Dataset:
-        """Count at the points that `made` gives."""
-        return counting.counted(self.subjects, made, self.context, job=self.job, dosings=self.dosings)
+    def count_points(self, edits_of: Callable[[str, str], Mapping[str, Edit]]) -> xr.Dataset:
+        """Count at the points that `edits_of` gives."""
+        return counting.count_points(self.subjects, edits_of, self.context, job=self.job, dosings=self.dosings)
 
     def parted(self, swept: xr.Dataset, draws: int | None = None) -> dict[str, xr.Dataset]:
         """Each family's part of the points of all, in its own number of draws, or the same of every family."""
@@ -121,29 +121,29 @@ def by_kind(names: Sequence[str]) -> dict[families.Kind, list[str]]:
 
 
 def _fill(task: Task) -> dict[str, xr.Dataset]:
-    def made(name: str, target: str) -> dict[str, Edit]:
+    def edits_of(name: str, target: str) -> dict[str, Edit]:
         by_site: dict[str, Edit] = {}
-        for site, edit in task.made(name, target).items():
+        for site, edit in task.edits_of(name, target).items():
             where, activation = _behind(
                 task.subjects[name].model, site, task.context.options.ranges.measured_on, list(task.grids)
             )
             by_site[where] = dataclasses.replace(edit, activation=activation)
         return by_site
 
-    return task.parted(task.counted(made))
+    return task.parted(task.count_points(edits_of))
 
 
 def _as_made(task: Task) -> dict[str, xr.Dataset]:
-    return task.parted(task.counted(task.made))
+    return task.parted(task.count_points(task.edits_of))
 
 
 def _restored(task: Task) -> dict[str, xr.Dataset]:
-    def made(name: str, target: str) -> dict[str, Edit]:
-        by_site: dict[str, Edit] = task.made(name, target)
+    def edits_of(name: str, target: str) -> dict[str, Edit]:
+        by_site: dict[str, Edit] = task.edits_of(name, target)
         return by_site | {networks_model.LOGITS: restored.undone(_moved(task, name, target, by_site))}
 
     extended = {name: s._replace(model=networks_model.with_logits(s.model)) for name, s in task.subjects.items()}
-    return task.parted(task._replace(subjects=extended).counted(made))
+    return task.parted(task._replace(subjects=extended).count_points(edits_of))
 
 
 def _moved(task: Task, name: str, target: str, by_site: Mapping[str, Edit]) -> np.ndarray:
@@ -152,7 +152,7 @@ def _moved(task: Task, name: str, target: str, by_site: Mapping[str, Edit]) -> n
 
     def wave(these: slice, compute: Callable[[], np.ndarray]) -> np.ndarray:
         what = counting.kept_as(f"{task.job} means", name, target, seeds=context.seeds[these])
-        return context.once(what, lambda: (compute(),))[0]
+        return context.kept_or_computed(what, lambda: (compute(),))[0]
 
     train, block = context.splits["train"], context.options.compute.block
     return restored.moved(model, params, by_site, train, block=block, each=wave)
@@ -165,13 +165,13 @@ def _to_means(task: Task) -> dict[str, xr.Dataset]:
         for name, s in task.subjects.items()
     }
 
-    def made(name: str, target: str) -> dict[str, Edit]:
-        built: dict[str, Affine] = task.made(name, target)
+    def edits_of(name: str, target: str) -> dict[str, Edit]:
+        built: dict[str, Affine] = task.edits_of(name, target)
         return {
             site: edit._replace(offset=(1 - edit.scale) * targets[name][site][:, None]) for site, edit in built.items()
         }
 
-    return task.parted(task.counted(made))
+    return task.parted(task.count_points(edits_of))
 
 
 def _toward(task: Task) -> dict[str, xr.Dataset]:
@@ -185,11 +185,11 @@ def _toward(task: Task) -> dict[str, xr.Dataset]:
         for name, s in task.subjects.items()
     }
 
-    def made(name: str, target: str) -> dict[str, Edit]:
-        built: dict[str, Any] = task.made(name, target)
+    def edits_of(name: str, target: str) -> dict[str, Edit]:
+        built: dict[str, Any] = task.edits_of(name, target)
         return {site: dataclasses.replace(edit, shared=targets[name][site]) for site, edit in built.items()}
 
-    return task.parted(task.counted(made))
+    return task.parted(task.count_points(edits_of))
 
 
 _KINDS: dict[families.Kind, Callable[[Task], dict[str, xr.Dataset]]] = {
@@ -225,17 +225,17 @@ def gauges(
         if gauge == "as_is" or not even or not grids:
             continue
         task = Task(grids, even, measured, context, {}, f"gauge {gauge}")
-        counts = task.counted(_averaged(task) if gauge == "averaged" else _absolute(task))
+        counts = task.count_points(_averaged(task) if gauge == "averaged" else _absolute(task))
         draws = options.draws if gauge == "averaged" else 1
         sweeps |= {(gauge, family): swept for family, swept in task.parted(counts, draws).items()}
     return sweeps
 
 
 def _absolute(task: Task) -> Callable[[str, str], dict[str, Edit]]:
-    def made(name: str, target: str) -> dict[str, Edit]:
-        return {site: edits.OfMagnitude(edit) for site, edit in task.made(name, target).items()}
+    def edits_of(name: str, target: str) -> dict[str, Edit]:
+        return {site: edits.OfMagnitude(edit) for site, edit in task.edits_of(name, target).items()}
 
-    return made
+    return edits_of
 
 
 def _averaged(task: Task) -> Callable[[str, str], dict[str, Edit]]:
@@ -260,7 +260,9 @@ def _averaged(task: Task) -> Callable[[str, str], dict[str, Edit]]:
     return lambda name, target: {site: site_edits(name, site) for site in task.context.targets[target]}
 
 
-def check(model: Model, targets: Targets, options: Options, splits: Mapping[str, Examples] | None = None) -> None:
+def check_options(
+    model: Model, targets: Targets, options: Options, splits: Mapping[str, Examples] | None = None
+) -> None:
     """Refuse options that mean nothing for a model, before anything is measured of it.
 
     Args:

@@ -104,7 +104,7 @@ def group(
         values |= {"correct": (by_split, stacked("correct"))}
         values |= {"predicted": ((*by_split, "class"), stacked("predicted")), "labels": (("split", "class"), labels)}
         coords["class"] = np.arange(labels.shape[1])
-    return xr.Dataset(values, coords, {"not_finite_weights": json.dumps(named), "made": results.made()})
+    return xr.Dataset(values, coords, {"not_finite_weights": json.dumps(named), "made": results.stage_provenance()})
 
 
 def not_finite(measured: xr.Dataset) -> xr.DataArray:

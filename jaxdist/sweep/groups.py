@@ -18,7 +18,7 @@ from jaxdist.perturbations import families
 from jaxdist.sweep import labels
 from jaxdist.sweep.kernel import Counts
 from jaxdist.sweep.labels import Arrays, SweptKey
-from jaxdist.sweep.results import made, with_totals
+from jaxdist.sweep.results import stage_provenance, with_totals
 from jaxdist.sweep.sensitivity import Sensitivity
 
 
@@ -41,7 +41,9 @@ def grid(
     places = {"identity_first": identities[first], "identity_second": identities[second]}
     unedited = {name: place for name, place in places.items() if place is not None}
     group = with_totals(pairs, totals).assign_coords(first=outer, second=inner)
-    return {f"grid_{first}_{second}": group.assign_attrs(first=first, second=second, **unedited, made=made())}
+    return {
+        f"grid_{first}_{second}": group.assign_attrs(first=first, second=second, **unedited, made=stage_provenance())
+    }
 
 
 def units(
@@ -58,7 +60,7 @@ def units(
     own = {name: (*labels.OWN[name], *(("unit",) if labels.OWN[name] else ())) for name in Counts._fields}
     own |= dict.fromkeys(("metric_change", "metric_change_sd"), ("point", "unit", "metric"))
     swept = with_totals(labels.dataset(each, own, coords), totals)
-    swept = swept.assign_coords(unit=np.arange(swept.sizes["unit"])).assign_attrs(made=made())
+    swept = swept.assign_coords(unit=np.arange(swept.sizes["unit"])).assign_attrs(made=stage_provenance())
     parts = labels.families_of_points(swept, grids, dict.fromkeys(grids, 1))
     return {f"units_{family}": part for family, part in parts}
 
@@ -68,7 +70,7 @@ def sensitivity(measured: Mapping[SweptKey, Sensitivity], coords: Mapping[str, A
     own: dict[str, tuple[str, ...]] = {"offset": ("unit",), "log_scale": ("unit",), "margin": ()}
     group = labels.dataset({key: of._asdict() for key, of in measured.items()}, own, coords)
     return group.assign_coords(unit=np.arange(group.sizes["unit"])).assign_attrs(
-        units="logits a unit of preactivation, logits a unit of log-scale, logits", made=made()
+        units="logits a unit of preactivation, logits a unit of log-scale, logits", made=stage_provenance()
     )
 
 
@@ -91,7 +93,7 @@ def matched(
     group = labels.parted(group, "fraction", ("side", "level"), len(wanted))
     group = blanked(group, group["at"].notnull()).rename(at="fraction")
     group = with_totals(group, totals).assign_coords(side=list(sides), level=wanted)
-    return group.assign_attrs(draws=swept.sizes.get("draw", 1), made=made())
+    return group.assign_attrs(draws=swept.sizes.get("draw", 1), made=stage_provenance())
 
 
 def blanked(group: xr.Dataset, there: xr.DataArray) -> xr.Dataset:
@@ -142,6 +144,6 @@ def snapshots(
     for family, identity in identities.items():
         group = xr.concat(list(of_networks(family)), "network", data_vars="minimal", coords="minimal", join="exact")
         attrs: dict[str, Any] = {} if identity is None else {"identity": identity}
-        attrs |= {"draws": group.sizes.get("draw", 1), "made": made()}
+        attrs |= {"draws": group.sizes.get("draw", 1), "made": stage_provenance()}
         groups[f"snapshots_{family}"] = with_totals(group.assign(step=when), totals).assign_attrs(attrs)
     return groups

@@ -187,7 +187,7 @@ def _targets(
     aimed = {site: edit for site, edit in edits.items() if isinstance(edit, Toward)}
     targets = {site: edit.shared for site, edit in aimed.items() if edit.of == "mean"}
 
-    def read(x: Any, of: Target) -> dict[str, tuple[Array, ...]]:
+    def read_targets(x: Any, of: Target) -> dict[str, tuple[Array, ...]]:
         return networks_model.read_each(model, params, x, [site for site, edit in aimed.items() if edit.of == of])
 
     orders = [edit.shared for edit in aimed.values() if edit.of == "example"]
@@ -195,9 +195,9 @@ def _targets(
         rows = part.rows
         assert rows is not None
         number = jnp.minimum(part.number, orders[0].shape[-1] - 1)  # rows that are not valid may lie behind the end
-        targets |= lax.map(lambda order: read(rows(order[number]), "example"), orders[0])
+        targets |= lax.map(lambda order: read_targets(rows(order[number]), "example"), orders[0])
     if any(edit.of == "source" for edit in aimed.values()):
-        targets |= jax.tree.map(lambda value: value[None], read(part.source, "source"))
+        targets |= jax.tree.map(lambda value: value[None], read_targets(part.source, "source"))
     return targets
 
 
@@ -273,7 +273,7 @@ def block_sums(
     chex.assert_tree_shape_prefix([part.y, part.valid], part.valid.shape)
     each = {site: of_points(edit) for site, edit in edits.items()}
     chex.assert_tree_shape_prefix(each, jax.tree.leaves(each)[0].shape[:1])
-    expected = None if model.task == "regression" else wanted(model.classes(logits), part)
+    expected = None if model.task == "regression" else expected_classes(model.classes(logits), part)
     # A rehearsal's moments are of all rows.
     all_or_valid = part.valid | ~part.counted
     axis = model.axis_of(watch.site) if watch else 0
@@ -291,14 +291,14 @@ def block_sums(
     def point(of: tuple[Mapping[str, Edit], Array | None]) -> tuple[Any, Any, Any]:
         edit, factor = of
         edited, after = logits_and_after(edit)
-        counts = None if expected is None else equal(model.classes(edited)[None], expected)
+        counts = None if expected is None else count_equal(model.classes(edited)[None], expected)
         compared = None
         if before is not None and after is not None and factor is not None and rows is not None:
             compared = moments.of_point(before, after, factor, rows, axis)
         return counts, compared, measures(edited) if measured else None
 
     points = (each, factors)
-    turned = layouts.turned(point, jax.tree.map(lambda leaf: leaf[0], points))
+    turned = layouts.with_transposed_products(point, jax.tree.map(lambda leaf: leaf[0], points))
     counts, compared, averaged = lax.map(turned, points, batch_size=together if together > 1 else None)
     sums = Sums(None, None)
     if expected is not None:
@@ -314,7 +314,7 @@ def block_sums(
     return sums
 
 
-def wanted(unedited: Array, part: blocks.Block) -> Array:
+def expected_classes(unedited: Array, part: blocks.Block) -> Array:
     """The classes [3, n] that `correct`, `agree` and `kept` count, given those without an edit.
 
     Or [3, n * T] of tokens. All at once, and no class where a row is not valid, or a token does not count: the fewest
@@ -326,6 +326,6 @@ def wanted(unedited: Array, part: blocks.Block) -> Array:
     return jnp.where(counts, jnp.stack([y, unedited, right]), -1)
 
 
-def equal(predicted: Array, expected: Array) -> Array:
+def count_equal(predicted: Array, expected: Array) -> Array:
     """Count where classes are the expected ones, along the last axis."""
     return jnp.sum(predicted == expected, axis=-1, dtype=jnp.int32)

@@ -77,7 +77,7 @@ def dataset(
     """
     names, targets, splits = (list(dict.fromkeys(part)) for part in zip(*arrays, strict=True))
 
-    def whole(variable: str) -> np.ndarray:
+    def stack_filled(variable: str) -> np.ndarray:
         each = {key: np.asarray(of[variable]) for key, of in arrays.items()}
         shape = np.max([array.shape for array in each.values()], axis=0)
 
@@ -90,7 +90,7 @@ def dataset(
 
     values = {}
     for name in next(iter(arrays.values())):
-        array = whole(name)
+        array = stack_filled(name)
         if name in UNEDITED:
             values[name] = ("network", "seed", "split", *own[name]), array[:, :, 0]
         else:

@@ -110,7 +110,7 @@ def match_dose(
     """
     levels = np.asarray(context.options.sweep.matched, np.float64)
     context = context._replace(targets={target: context.targets[target] for target in context.single})
-    split = min(context.counted, key=lambda name: name != "train")
+    split = min(context.counted_splits, key=lambda name: name != "train")
     searches: dict[Place, Search] = {}
     for family, group in swept.items():
         identity = identities[family]

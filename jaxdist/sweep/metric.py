@@ -74,10 +74,13 @@ class Metric:
 
 
 def attribute(metrics: Sequence[Metric], classes: int) -> str:
-    """What a group's attribute `metrics` says of the metrics along its dimension of that name; `read` gives it back."""
+    """What a group's attribute `metrics` says of the metrics along its dimension of that name.
+
+    `traits_of` gives it back.
+    """
     return json.dumps([dataclasses.asdict(metric.told(classes)) for metric in metrics])
 
 
-def read(attrs: Mapping[Any, Any]) -> dict[str, MetricTraits]:
+def traits_of(attrs: Mapping[Any, Any]) -> dict[str, MetricTraits]:
     """What a group's attributes tell of its metrics, by name; nothing where it has none."""
     return {each["name"]: MetricTraits(**each) for each in json.loads(attrs.get("metrics", "[]"))}

@@ -112,7 +112,7 @@ def seeds_of(result: xr.DataTree) -> list[int]:
     return [int(seed) for seed in np.atleast_1d(result.attrs.get("seeds", np.arange(count)))]
 
 
-def made() -> str:
+def stage_provenance() -> str:
     """When, where and with what a stage was computed, as JSON: the attribute `made` of its groups."""
     device = jax.devices()[0]
     return json.dumps(
@@ -146,7 +146,7 @@ def training(metrics: Mapping[str, Metrics], seeds: Sequence[int]) -> xr.Dataset
         attrs={
             "step": "updates made when the entry was measured",
             "units": "loss in nats, accuracy as a fraction",
-            "made": made(),
+            "made": stage_provenance(),
         },
     )
 
@@ -178,7 +178,7 @@ def ranges(
             "dead": (dims, stacked("dead", False)),
         },
         coords={"network": list(measured), "seed": list(seeds), "site": sites, "unit": np.arange(width)},
-        attrs={"measured_on": options.measured_on, "rule": options.rule, **number, "made": made()},
+        attrs={"measured_on": options.measured_on, "rule": options.rule, **number, "made": stage_provenance()},
     )
 
 
@@ -204,7 +204,7 @@ def family(
         group["weighted"] = ("network", "site"), np.asarray(pairs, np.int8)
     attrs = {} if identity is None else {"identity": identity}
     draws = swept.sizes.get("draw", 1)
-    return group.assign_attrs({**traits.attributes(of), **attrs, "draws": draws, "made": made()})
+    return group.assign_attrs({**traits.attributes(of), **attrs, "draws": draws, "made": stage_provenance()})
 
 
 def with_totals(swept: xr.Dataset, totals: Sequence[int]) -> xr.Dataset:

@@ -92,7 +92,7 @@ class Slopes(Reducer):
         return jax.tree.map(lambda leaf: leaf / total.astype(jnp.float32), state)
 
 
-def check(model: Model, params: Params, examples: Examples, site: str) -> None:
+def check_differentiable(model: Model, params: Params, examples: Examples, site: str) -> None:
     """Refuse a site through which the logits cannot be differentiated; nothing is computed.
 
     Args:
@@ -102,7 +102,7 @@ def check(model: Model, params: Params, examples: Examples, site: str) -> None:
       site: its key.
 
     Raises:
-      InputError: as where a while loop comes after it, or where `model.check` refuses it.
+      InputError: as where a while loop comes after it, or where `model.check_editable` refuses it.
     """
     sites = networks_model.sites_for_one(model, params, examples.x, [site])
     none = jnp.zeros(sites.shape(site)[model.axis_of(site)], jnp.float32)
@@ -150,9 +150,9 @@ def measure(
       block: examples a block; chosen by default.
 
     Raises:
-      InputError: if the model does not reach the site, or `check` refuses it.
+      InputError: if the model does not reach the site, or `check_differentiable` refuses it.
     """
-    check(model, params, examples, site)
+    check_differentiable(model, params, examples, site)
     listed = networks_model.sites_for_one(model, params, examples.x, [site])
     size = sizes.of_block(block, listed)
     measured: Sensitivity = over_networks(Slopes(model, site), params, None, examples, size=size, precision=precision)

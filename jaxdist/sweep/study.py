@@ -46,9 +46,11 @@ def study(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr.Dat
         nothing for a network, or all of a network's seeds are not finite.
     """
     for subject in subjects.values():
-        family_sweeps.check(subject.model, context.targets, context.options, context.splits)
+        family_sweeps.check_options(subject.model, context.targets, context.options, context.splits)
         for target in context.single if context.options.sweep.sensitivity else ():
-            sensitivity.check(subject.model, subject.params, context.splits["train"], *context.targets[target])
+            sensitivity.check_differentiable(
+                subject.model, subject.params, context.splits["train"], *context.targets[target]
+            )
     counted = unedited_group(subjects, context.splits, context.seeds, context.options.compute.block)
     fit = fit_subjects(subjects, context, counted)
     measured = _measured(fit.subjects, fit.context)
@@ -171,11 +173,11 @@ def grid(
     options = context.options.sweep
     grids: dict[str, np.ndarray] = {family: families.coarse_grid(family) for family in GRID}
 
-    def made(name: str, target: str) -> dict[str, edits.Then]:
+    def edits_of(name: str, target: str) -> dict[str, edits.Then]:
         return {site: families.pairs(measured[name][site], grids, options) for site in context.targets[target]}
 
-    swept = counting.counted(subjects, made, context, job="grid")
-    unedited = {family: counting.identity(family, subjects, context) for family in GRID}
+    swept = counting.count_points(subjects, edits_of, context, job="grid")
+    unedited = {family: counting.common_identity(family, subjects, context) for family in GRID}
     return groups.grid(swept, grids, unedited, context.totals)
 
 
@@ -210,7 +212,7 @@ def each_unit(
             change = alone.change
             return *alone.counts, *((change.value, np.asarray(change.sd)) if change else ())
 
-        arrays = context.once(counting.kept_as("units", name, target, split), count)
+        arrays = context.kept_or_computed(counting.kept_as("units", name, target, split), count)
         names = (*Counts._fields, "metric_change", "metric_change_sd")
         swept[name, target, split] = dict(zip(names, arrays, strict=False))
     return groups.units(swept, grids, context.coords, context.totals)
@@ -271,6 +273,6 @@ def blank_sweep(context: Context, seeds: int, grid: np.ndarray) -> xr.Dataset:
         name: np.full((seeds, *(len(grid) for _ in labels.OWN[name])), labels.MISSING, np.int32)
         for name in labels.COUNTS
     }
-    keys = itertools.product([""], context.targets, context.counted)
+    keys = itertools.product([""], context.targets, context.counted_splits)
     swept = labels.dataset(dict.fromkeys(keys, nothing), labels.OWN, {"seed": range(seeds)})
     return swept.rename(point="fraction").assign_coords(fraction=grid)

@@ -28,7 +28,7 @@ from jaxdist.perturbations import Edit
 from jaxdist.sweep import averages, metrics
 from jaxdist.sweep.averages import Averages
 from jaxdist.sweep.ensemble_sweep import check_edit
-from jaxdist.sweep.kernel import Counts, cut_block, equal, wanted
+from jaxdist.sweep.kernel import Counts, count_equal, cut_block, expected_classes
 from jaxdist.sweep.metric import Metric
 from jaxdist.types import Params
 
@@ -104,14 +104,14 @@ def block_sums(
     """
     cut, residuals = cut_block(model, params, part, [site])
     logits = cut.after(residuals, {})
-    expected = wanted(model.classes(logits), part)
+    expected = expected_classes(model.classes(logits), part)
 
     if measured:
         outputs = model.outputs(logits)
         numbers, counting = metrics.of_block(measured, outputs, outputs, part)
 
     def compared(edited: Array) -> tuple[Array, Averages | None]:
-        counts = equal(model.classes(edited)[None], expected)
+        counts = count_equal(model.classes(edited)[None], expected)
         if not measured:
             return counts, None
         there, _ = metrics.of_block(measured, model.outputs(edited), outputs, part)
@@ -119,11 +119,11 @@ def block_sums(
 
     def full(edit: Edit) -> tuple[Array, Averages | None]:
         def unit(j: Array) -> tuple[Array, Averages | None]:
-            def alone(value: Array) -> Array:
+            def edit_unit(value: Array) -> Array:
                 changed, axis = edit.apply(value, part.number, model.axis_of(site)), model.axis_of(site) % value.ndim
                 return jnp.where(lax.broadcasted_iota(jnp.int32, value.shape, axis) == j, changed, value)
 
-            return compared(cut.after(residuals, {site: alone}))
+            return compared(cut.after(residuals, {site: edit_unit}))
 
         return lax.map(unit, jnp.arange(jax.tree.leaves(edit)[0].shape[-1]))
 

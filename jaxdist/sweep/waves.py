@@ -36,7 +36,7 @@ def in_waves(
     made: Mapping[str, Edit],
     examples: Examples,
     tell: Callable[[int], None],
-    once: Callable[[slice, Callable[[], tuple[Any, ...]]], tuple[Any, ...]],
+    kept_or_computed: Callable[[slice, Callable[[], tuple[Any, ...]]], tuple[Any, ...]],
     *,
     dosing: Dosing | None = None,
     dosed: bool = False,
@@ -46,7 +46,8 @@ def in_waves(
     """Sweep an ensemble some networks at a time, so that there is progress to show; all waves run one program.
 
     Args:
-      once: is given each wave's networks and what sweeps them, and returns its arrays, perhaps from an earlier time.
+      kept_or_computed: is given each wave's networks and what sweeps them, and returns its arrays, perhaps from an
+        earlier time.
       dosing: how doses are measured; where they are not, but others are `dosed`, they are NaN.
 
     Returns:
@@ -73,12 +74,12 @@ def in_waves(
                 arrays += [unedited.weight, np.asarray(examples, np.float64)]
             return tuple(arrays)
 
-        arrays = once(these, measured)
+        arrays = kept_or_computed(these, measured)
         tell(these.stop)
         return arrays
 
     watch = dosing.watch if dosing else None
-    swept = ensemble_sweep.sums(
+    swept = ensemble_sweep.sweep_sums(
         subject.model, subject.params, made, examples, watch=watch, metrics=metrics, block=block, each=wave
     )
     return dict(zip(names, swept, strict=True))

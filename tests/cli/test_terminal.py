@@ -61,7 +61,7 @@ class TestProgress:
 
     def test_lines_fit_whatever_is_said(self):
         console = self.terminal()
-        with progress.shown(console) as show:
+        with progress.progress_display(console) as show:
             for job in ("train relu", f"sweep {LONG}"):
                 for done in (0, 40_000, 100_000):
                     show(job, done, 100_000, "loss 0.1234, test 97.12 %, and more that there is no room for at all")
@@ -74,7 +74,7 @@ class TestProgress:
 
     def test_the_line_of_training_has_loss_accuracy_and_rate(self):
         console = self.terminal()
-        with progress.shown(console) as show:
+        with progress.progress_display(console) as show:
             show("train relu_l2_neg", 0, 5000, "")
             time.sleep(0.05)  # so that the rate has no more digits than there is room for
             show("train relu_l2_neg", 5000, 5000, "loss 0.0698, test 90.32 %")
@@ -83,14 +83,14 @@ class TestProgress:
 
     def test_a_job_of_one_piece_has_no_rate(self):
         console = self.terminal()
-        with progress.shown(console) as show:
+        with progress.progress_display(console) as show:
             show("report", 0, 1, "")
             show("report", 1, 1, "tables and figures")
         assert re.search(r"1/1 +in 0:0\d tables and figures", screen(console.file.getvalue()).splitlines()[-1])
 
     def test_a_screen_holds_the_jobs(self):
         console = self.terminal()
-        with progress.shown(console) as show:
+        with progress.progress_display(console) as show:
             for k in range(30):
                 show(f"sweep family{k}", 0, 2, "")
                 show(f"sweep family{k}", 2, 2, "")
@@ -101,7 +101,7 @@ class TestProgress:
 
     def test_a_job_that_begins_anew_is_shown_anew(self):
         console = self.terminal()
-        with progress.shown(console) as show:
+        with progress.progress_display(console) as show:
             show("train relu", 400, 400, "")
             show("train relu", 0, 400, "")
             show("train relu", 100, 400, "the second")
@@ -109,7 +109,7 @@ class TestProgress:
 
     def test_a_terminal_without_cursor_gets_plain_lines(self):
         dumb = Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "dumb"}, color_system=None)
-        with progress.shown(dumb) as show:
+        with progress.progress_display(dumb) as show:
             show("train relu", 0, 2, "")
             show("train relu", 2, 2, "loss 0.1, test 90.00 %")
         assert re.fullmatch(r"train relu: 2/2 in 0 s(, \d+/s)?; loss 0\.1, test 90\.00 %\n", dumb.file.getvalue())

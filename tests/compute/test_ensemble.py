@@ -56,7 +56,7 @@ MEASUREMENTS = {
     "deviations": lambda p, s: ranges.measure(MODEL, p, s["train"], (SITE,), rule=rules.Rule("sd")),
     "quantiles": lambda p, s: ranges.measure(MODEL, p, s["train"], (SITE,), rule=rules.Rule("quantile", 0.05)),
     "counts": lambda p, s: ensemble_sweep.sweep(MODEL, p, edits_of(p, s["train"]), s["test"]),
-    "moments": lambda p, s: ensemble_sweep.sums(
+    "moments": lambda p, s: ensemble_sweep.sweep_sums(
         MODEL, p, edits_of(p, s["train"]), s["train"], watch=Watch(SITE, jnp.abs)
     ),
     "units": lambda p, s: units.sweep(MODEL, p, SITE, edits_of(p, s["train"])[SITE], s["test"]).counts,

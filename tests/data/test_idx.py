@@ -46,7 +46,7 @@ def test_an_idx_file_reads_back_as_written(tmp_path: Path, kind: str, name: str)
     written = arrays((3, 2, 4), kind)[0]
     content = idx_bytes(written)
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-    found = idx.read(tmp_path / name)
+    found = idx.read_array(tmp_path / name)
     assert found.dtype == np.dtype(kind)
     np.testing.assert_array_equal(found, written)
     assert idx.digest(tmp_path / name) == hashlib.sha256(content).hexdigest()

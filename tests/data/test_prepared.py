@@ -102,7 +102,7 @@ def test_tfds_itself_reads_what_was_prepared(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.slow
 def test_twenty_thousand_official_images_survive_preparing(tmp_path: Path) -> None:
-    images, labels, *test = (idx.read(official("mnist") / f"{stem}.gz") for stem in STEMS)
+    images, labels, *test = (idx.read_array(official("mnist") / f"{stem}.gz") for stem in STEMS)
     source = put(tmp_path / "idx", [images[:10000], labels[:10000], *test])
     prepare("mnist", source, tmp_path / "tfds")
     assert load(tmp_path / "tfds").digest == load(source).digest

@@ -48,11 +48,11 @@ sys.exit(cli.main(arguments))
 
 STAGES = {
     "training, of the second network": ("jaxdist.networks.training", "_steps", 2),
-    "a state's checksums": ("jaxdist.storage.unfinished", "_sums", 2),
+    "a state's checksums": ("jaxdist.storage.unfinished", "_checksums", 2),
     "ranges": ("jaxdist.sweep.counting", "measure_ranges", 2),
-    "the sweep": ("jaxdist.sweep.waves", "ensemble_sweep.sums", 2),
+    "the sweep": ("jaxdist.sweep.waves", "ensemble_sweep.sweep_sums", 2),
     "what edits move the logits by": ("jaxdist.sweep.restored", "moved", 2),
-    "the sweep along training": ("jaxdist.sweep.waves", "ensemble_sweep.sums", 6),
+    "the sweep along training": ("jaxdist.sweep.waves", "ensemble_sweep.sweep_sums", 6),
     "saving, of the second weights": ("jaxdist.storage.weights", "save", 2),
     "saving, of the config": ("jaxdist.storage.folders", "configs.to_toml", 3),
     "saving, of the result": ("jaxdist.storage.result_files", "save", 1),

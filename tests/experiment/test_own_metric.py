@@ -56,7 +56,7 @@ def test_the_result_holds_the_metric_and_tells_of_it(folder):
     assert results.config_of(result).sweep.metrics == ("kl", "own_metric:metric", "accuracy")
     group = result["scale"]
     assert list(group.metric.data) == ["kl", "entropy"]
-    told = metric.read(group.attrs)["entropy"]
+    told = metric.traits_of(group.attrs)["entropy"]
     assert told.text.startswith("the entropy of the network's probabilities")
     assert told.unit == "nats"
     np.testing.assert_allclose(told.chance, np.log(10), rtol=1e-6)

@@ -44,7 +44,7 @@ SCALE = jnp.linspace(0.5, 2, 10)
 
 
 def test_the_same_values_from_turned_products(values):
-    turned = layouts.turned(lambda scale: network(values, scale), SCALE)
+    turned = layouts.with_transposed_products(lambda scale: network(values, scale), SCALE)
     np.testing.assert_allclose(turned(SCALE), network(values, SCALE), rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(turned(SCALE + 1), network(values, SCALE + 1), rtol=1e-5, atol=1e-4)
     # The product before the site does not depend on the argument and is computed before.
@@ -57,7 +57,7 @@ def test_under_vmap_jit_and_map_as_well(values):
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf[::-1]]), values)
 
     def all_of(values):
-        return jax.lax.map(layouts.turned(lambda scale: network(values, scale), scales[0]), scales)
+        return jax.lax.map(layouts.with_transposed_products(lambda scale: network(values, scale), scales[0]), scales)
 
     expected = [[network(jax.tree.map(lambda leaf, k=k: leaf[k], stacked), scale) for scale in scales] for k in (0, 1)]
     np.testing.assert_allclose(jax.jit(jax.vmap(all_of))(stacked), np.asarray(expected), rtol=1e-5, atol=1e-4)
@@ -69,7 +69,11 @@ def test_several_results_and_arguments_keep_their_structure(values):
         return {"logits": logits, "sums": (jnp.sum(logits, 0), point["factor"]), "none": None}
 
     like = {"factor": jnp.float32(3), "scale": SCALE}
-    turned, found, expected = layouts.turned(fn, like), layouts.turned(fn, like)(like), fn(like)
+    turned, found, expected = (
+        layouts.with_transposed_products(fn, like),
+        layouts.with_transposed_products(fn, like)(like),
+        fn(like),
+    )
     assert (12, ROWS) in products(turned, like)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-3), found, expected)
@@ -138,7 +142,7 @@ def test_what_has_no_rule_or_other_uses_is_left_alone(values, fn):
     def one(scale):
         return fn(values, scale)
 
-    assert layouts.turned(one, SCALE) is one
+    assert layouts.with_transposed_products(one, SCALE) is one
 
 
 def test_what_nobody_reads_does_not_keep_a_product_from_being_turned(values):
@@ -147,7 +151,7 @@ def test_what_nobody_reads_does_not_keep_a_product_from_being_turned(values):
         jnp.sum(edited)
         return edited @ values["wide"][:, :12]
 
-    assert products(layouts.turned(fn, SCALE), SCALE) == [(12, ROWS)]
+    assert products(layouts.with_transposed_products(fn, SCALE), SCALE) == [(12, ROWS)]
 
 
 def test_random_bits_are_those_of_the_context_in_which_they_were_drawn(values):
@@ -158,7 +162,7 @@ def test_random_bits_are_those_of_the_context_in_which_they_were_drawn(values):
         edited = jnp.where(kept[None], values["x"] @ values["hidden"] * scale[None] + drawn[None], 0)
         return edited @ values["wide"][:, :12]
 
-    turned = layouts.turned(fn, SCALE)
+    turned = layouts.with_transposed_products(fn, SCALE)
     assert products(turned, SCALE) == [(12, ROWS)]
     np.testing.assert_allclose(turned(SCALE), fn(SCALE), rtol=1e-5, atol=1e-4)
 
@@ -168,7 +172,7 @@ def test_constants_that_are_literals_of_what_was_traced_are_not_mistaken(values)
 
     def fn(values, scale):
         return jax.lax.map(
-            layouts.turned(
+            layouts.with_transposed_products(
                 lambda s: (values["x"] @ values["hidden"] * s[None] * mask) @ values["wide"][:, :12], scale[0]
             ),
             scale,
@@ -214,7 +218,7 @@ def test_a_sweep_of_a_flax_network_takes_turned_products(kind, monkeypatch):
     assert len(planned) == 1
     assert all(roots and len(inside) > 3 for roots, inside in planned)
     jax.clear_caches()
-    monkeypatch.setattr(layouts, "turned", lambda fn, like: fn)
+    monkeypatch.setattr(layouts, "with_transposed_products", lambda fn, like: fn)
     assert np.abs(counts() - turned).max() <= 1
 
 
@@ -223,13 +227,13 @@ def test_one_product_is_turned_beside_another_that_cannot_be(values):
         edited = values["x"] @ values["hidden"] * scale[None]
         return edited @ values["wide"][:, :12], jnp.sort(edited * 2, axis=0) @ values["wide"][:, :9]
 
-    assert layouts.turned(fn, SCALE) is fn  # both start from the same edited values
+    assert layouts.with_transposed_products(fn, SCALE) is fn  # both start from the same edited values
 
     def apart(scale):
         h = values["x"] @ values["hidden"]
         return (h * scale[None]) @ values["wide"][:, :12], jnp.sort(h + scale[None], axis=0) @ values["wide"][:, :9]
 
-    turned = layouts.turned(apart, SCALE)
+    turned = layouts.with_transposed_products(apart, SCALE)
     assert sorted(products(turned, SCALE)) == [(12, ROWS), (ROWS, 9)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4), turned(SCALE), apart(SCALE))
 
@@ -240,4 +244,4 @@ def test_elsewhere_than_on_a_cpu_nothing_changes(values, monkeypatch):
     def fn(scale):
         return network(values, scale)
 
-    assert layouts.turned(fn, SCALE) is fn
+    assert layouts.with_transposed_products(fn, SCALE) is fn

@@ -100,8 +100,8 @@ def test_calls_of_different_shapes_have_to_be_named(x):
 
     listed = networks_model.trace(Model(apply), jnp.eye(6), x)
     with pytest.raises(InputError, match=r"its 2 calls have values of different shapes or loops, .* as 'h#0'"):
-        networks_model.check(listed, ["h"])
-    networks_model.check(listed, ["h#0", "h#1"])
+        networks_model.check_editable(listed, ["h"])
+    networks_model.check_editable(listed, ["h#0", "h#1"])
 
 
 def test_an_action_that_changes_the_shape_is_refused(network, x):
@@ -149,7 +149,7 @@ def test_a_value_within_a_transformation_of_the_network_is_edited_as_any_other(a
     params, model = 2 * jnp.eye(6), Model(apply)
     listed = networks_model.trace(model, params, x)
     assert listed.names == ["outer", "inner"]
-    networks_model.check(listed, ["outer", "inner"])
+    networks_model.check_editable(listed, ["outer", "inner"])
     unedited = apply(params, x)
     iterations = 2 if apply is in_a_scan else 1
     for key, factor in {"outer": 3, "inner": 3**iterations}.items():
@@ -160,7 +160,7 @@ def test_a_value_within_a_transformation_of_the_network_is_edited_as_any_other(a
 def checked(apply, params, x, keys):
     """The sites of a function, if these keys can be edited."""
     listed = networks_model.trace(Model(apply), params, x)
-    networks_model.check(listed, keys)
+    networks_model.check_editable(listed, keys)
     return listed
 
 

@@ -169,7 +169,9 @@ def test_no_module_but_one_chooses_the_default():
 def test_what_a_block_counts_by_does_not_grow_with_classes():
     for classes in (10, 50_000):
         rows = jax.eval_shape(
-            lambda z, y, valid: kernel.wanted(elementwise.argmax(z, 1), blocks.Block(z, y, y, valid, valid[0])),
+            lambda z, y, valid: kernel.expected_classes(
+                elementwise.argmax(z, 1), blocks.Block(z, y, y, valid, valid[0])
+            ),
             jax.ShapeDtypeStruct((64, classes), np.float32),
             jax.ShapeDtypeStruct((64,), np.int32),
             jax.ShapeDtypeStruct((64,), bool),

@@ -161,16 +161,16 @@ def test_units_for_which_a_formula_means_nothing_follow_the_dead_ones():
 def test_a_formula_that_means_nothing_for_a_whole_network_is_refused_with_the_way_out():
     flat = Ranges(np.array([[-3.0, -1.0]] * 2), np.array([[-1.0, 2.0], [-1.0, -2.0]]), np.array([[False, False]] * 2))
     with pytest.raises(InputError, match=r"site: offset_formula 'code' .* use sweep.offset_formula 'intended'"):
-        families.check("offset", flat, SweepConfig(), "site")
+        families.check_meaning("offset", flat, SweepConfig(), "site")
     with pytest.raises(InputError, match=r"clip_formula 'caption' needs .* use sweep.clip_formula 'code'"):
-        families.check("clip", flat, SweepConfig(clip_formula="caption"))
-    families.check("offset", flat, SweepConfig(offset_formula="intended"))
-    families.check("clip", flat, SweepConfig())
-    families.check("scale", flat, SweepConfig())
+        families.check_meaning("clip", flat, SweepConfig(clip_formula="caption"))
+    families.check_meaning("offset", flat, SweepConfig(offset_formula="intended"))
+    families.check_meaning("clip", flat, SweepConfig())
+    families.check_meaning("scale", flat, SweepConfig())
     first = jax.tree.map(lambda leaf: leaf[0], flat)  # one of its units is positive
-    families.check("offset", first, SweepConfig())
+    families.check_meaning("offset", first, SweepConfig())
     for family in families.PAPER:
-        families.check(family, RANGES, SweepConfig(clip_formula="caption"))
+        families.check_meaning(family, RANGES, SweepConfig(clip_formula="caption"))
 
 
 def test_a_clip_of_quantiles_or_deviations_edits_nothing_only_at_the_end_of_the_grid():

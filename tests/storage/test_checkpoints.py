@@ -121,7 +121,7 @@ def test_a_state_dict_in_what_a_training_script_saved(key):
     optimizer.step()
     saved = {"epoch": 3, "loss": torch.tensor(0.5), "optimizer_state_dict": optimizer.state_dict()}
     torch.save({**saved, key: module.state_dict()}, "nested.pt")
-    found = transfer.read(Path("nested.pt"), {"model.activations": "relu"})
+    found = transfer.read_networks(Path("nested.pt"), {"model.activations": "relu"})
     np.testing.assert_array_equal(found.networks["relu"]["dense0"]["weight"][0], module[0].weight.detach().numpy())
 
 
@@ -139,7 +139,7 @@ def test_a_missing_torch_is_said_with_what_to_do(capsys, monkeypatch):
 
 def test_a_whole_pickled_module_tells_its_activation():
     torch.save(network(), "whole.pt")
-    found = transfer.read(Path("whole.pt"), {})
+    found = transfer.read_networks(Path("whole.pt"), {})
     assert found.config.model.activations == ("relu",)
     assert found.config.model.hidden == (12,)
     np.testing.assert_array_equal(found.networks["relu"]["dense1"]["bias"][0], network()[2].bias.detach().numpy())
@@ -163,7 +163,7 @@ def test_a_module_that_computes_something_else_is_refused(capsys, layers, said):
 def test_dropout_flatten_and_nesting_change_nothing():
     inner = torch.nn.Sequential(torch.nn.Linear(64, 12), torch.nn.ReLU(), torch.nn.Dropout(0.5))
     torch.save(torch.nn.Sequential(torch.nn.Flatten(), inner, torch.nn.Linear(12, 10)), "nested.pt")
-    found = transfer.read(Path("nested.pt"), {})
+    found = transfer.read_networks(Path("nested.pt"), {})
     np.testing.assert_array_equal(found.networks["relu"]["dense0"]["weight"][0], inner[0].weight.detach().numpy())
 
 
@@ -199,13 +199,13 @@ def test_crafted_files_get_one_sentence(capsys, name):
 
 def test_attributes_in_a_file_do_not_pass_for_facts_of_its_class():
     torch.save(crafted("activation"), "crafted.pt")
-    assert transfer.read(Path("crafted.pt"), {}).config.model.activations == ("relu",)
+    assert transfer.read_networks(Path("crafted.pt"), {}).config.model.activations == ("relu",)
 
 
 def test_half_precision_is_widened_exactly():
     half = network().half()
     torch.save(half.state_dict(), "half.pt")
-    found = transfer.read(Path("half.pt"), {"model.activations": "relu"})
+    found = transfer.read_networks(Path("half.pt"), {"model.activations": "relu"})
     np.testing.assert_array_equal(
         found.networks["relu"]["dense0"]["weight"][0], half[0].weight.detach().float().numpy()
     )

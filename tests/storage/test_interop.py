@@ -140,7 +140,7 @@ def test_files_of_one_name_in_several_folders_keep_their_digests():
     for seed in ("0", "1"):
         Path(seed).mkdir()
         torch.save(network(seed=int(seed)).state_dict(), f"{seed}/model.pt")
-    found = transfer.read([Path("0/model.pt"), Path("1/model.pt")], {"model.activations": "relu"})
+    found = transfer.read_networks([Path("0/model.pt"), Path("1/model.pt")], {"model.activations": "relu"})
     assert set(found.origin["sha256"]) == {"0/model.pt", "1/model.pt"}
 
 

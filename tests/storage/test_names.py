@@ -77,11 +77,11 @@ def test_spans_say_every_number(numbers):
 
 def test_an_array_of_something_else_is_not_taken(tmp_path):
     store = unfinished.Store(tmp_path, configs.Config())
-    store.once("one thing", lambda: (np.arange(3),))
+    store.kept_or_computed("one thing", lambda: (np.arange(3),))
     (path,) = (tmp_path / unfinished.FOLDER / "sweep").iterdir()
     path.rename(path.with_name(f"{files.named('another')}.npz"))
     with pytest.raises(InputError, match=r"holds something else.*delete it, then give the same command again"):
-        store.once("another", lambda: (np.arange(4),))
+        store.kept_or_computed("another", lambda: (np.arange(4),))
 
 
 def test_pictures_of_sites_with_long_and_like_names_are_all_written(tmp_path, monkeypatch):

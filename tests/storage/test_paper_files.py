@@ -94,7 +94,7 @@ def test_missing_curves_are_said_and_wrong_ones_refused(capsys, tmp_path):
 
 def test_what_a_file_does_not_say_is_not_known():
     torch.save(network().state_dict(), "mine.pt")
-    found = transfer.read(Path("mine.pt"), {"model.activations": "relu"})
+    found = transfer.read_networks(Path("mine.pt"), {"model.activations": "relu"})
     assert set(found.origin["unknown"]) == {"model.init", "train.steps", "train.optimizer", "train.learning_rate"}
 
 
@@ -111,7 +111,7 @@ def test_aliases_that_disagree_and_saved_edits_are_refused():
 
 @pytest.mark.slow
 def test_the_papers_own_tree_has_the_weights_of_the_reference(shared):
-    found = transfer.read(shared / "reference" / "results", {})
+    found = transfer.read_networks(shared / "reference" / "results", {})
     assert found.config.train.steps == 5000
     assert list(found.networks) == ["relu"]
     with np.load(shared / "reference" / "relu_seed0_weights.npz") as stored:

@@ -28,7 +28,7 @@ for k in range(int(times)):
         for name in names:
             files.write_text(folder / name, f"{who} {k}")
     for name in names:
-        manifests.check(folder / name)
+        manifests.check_whole(folder / name)
 """
 
 BASIS = ("weights/relu.safetensors", "config.toml", "result.nc")

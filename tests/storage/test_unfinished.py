@@ -137,7 +137,7 @@ def test_work_of_another_version_is_refused_and_stays(noted, tmp_path, monkeypat
     """What it kept may be other arrays than are read here."""
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(waves.ensemble_sweep, "sums", lambda *_, **__: (_ for _ in ()).throw(Killed))
+        patch.setattr(waves.ensemble_sweep, "sweep_sums", lambda *_, **__: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             running.run(config(folder))
     place = folder / unfinished.FOLDER / "run.toml"
@@ -246,7 +246,7 @@ def test_another_config_in_the_same_folder_is_refused_with_the_difference(undist
         running.run(config(undisturbed, seeds=3))
     with pytest.raises(InputError, match="is swept already; to extend it, 'jaxdist run'"):
         running.train(config(undisturbed, seeds=5))
-    monkeypatch.setattr(waves.ensemble_sweep, "sums", lambda *_, **__: (_ for _ in ()).throw(Killed))
+    monkeypatch.setattr(waves.ensemble_sweep, "sweep_sums", lambda *_, **__: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
         running.run(config(tmp_path / "run"))
     with pytest.raises(InputError, match=r"train.steps 30, not 31"):
@@ -364,7 +364,7 @@ def working(tmp_path) -> tuple[unfinished.Store, dict[str, np.ndarray]]:
     store.begin("0" * 64, "float32")
     with store.training("relu-0") as (_, keep, _):
         keep(state, 3)
-    store.once("counts", lambda: (np.arange(300), state["zeros"]))
+    store.kept_or_computed("counts", lambda: (np.arange(300), state["zeros"]))
     return store, state
 
 
@@ -384,7 +384,7 @@ def test_one_flipped_bit_of_what_is_kept_is_never_gone_on_with(what, working, tm
             again = unfinished.Store(tmp_path, config(tmp_path))
             with again.training("relu-0") as (newest, *_):
                 restored = newest(jax.tree.map(np.ones_like, state))
-            swept = again.once("counts", lambda: pytest.fail("is kept already"))
+            swept = again.kept_or_computed("counts", lambda: pytest.fail("is kept already"))
         except InputError as error:
             sentences.append(str(error))
         else:

@@ -287,20 +287,20 @@ def test_random_families_depend_on_the_seeds_number_alone(both, trained, sourced
 def test_what_means_nothing_for_a_model_is_refused_in_a_sentence(network, options, message, sourced):
     given = context(sourced, **options)
     with pytest.raises(InputError, match=message):
-        family_sweeps.check(mlp.model(network), given.targets, given.options)
+        family_sweeps.check_options(mlp.model(network), given.targets, given.options)
 
 
 def test_doses_of_sites_that_are_only_edited_together_are_refused(sourced):
     given = context(sourced, ("clip",))
     with pytest.raises(InputError, match=r"doses are of one site's edits; use sweep.layers 'each'"):
-        family_sweeps.check(mlp.model("relu", 2), {"all": (SITE, "dense1/pre")}, given.options)
+        family_sweeps.check_options(mlp.model("relu", 2), {"all": (SITE, "dense1/pre")}, given.options)
 
 
 def test_activations_that_are_negative_are_not_erased_as_small(sourced):
     low, high = np.array([-0.5, 0.0]), np.array([1.0, 1.0])
     with pytest.raises(InputError, match=r"needs ranges that are never negative.*use rule .minmax. or .quantile."):
-        families.check("floor", Ranges(low, high, np.array([False, False])), SweepConfig())
-    families.check("floor", Ranges(low, high, np.array([True, False])), SweepConfig())
+        families.check_meaning("floor", Ranges(low, high, np.array([False, False])), SweepConfig())
+    families.check_meaning("floor", Ranges(low, high, np.array([True, False])), SweepConfig())
 
 
 def test_offsets_with_draws_or_restored_means_depend_on_units_signs_too(both, trained, sourced):

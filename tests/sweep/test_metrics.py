@@ -39,7 +39,7 @@ def swept(activation, params, examples, chosen, **options):
     measured = ranges.measure(model, params, examples, (SITE,))[SITE]
     made = [families.build(f, measured, families.get(f).grid()[::7], SweepConfig()) for f in FAMILIES]
     both = {SITE: edits.concatenate(made)}
-    return ensemble_sweep.sums(model, params, both, examples, metrics=chosen, **options), measured
+    return ensemble_sweep.sweep_sums(model, params, both, examples, metrics=chosen, **options), measured
 
 
 def expected(metric, logits, unedited, y):

@@ -94,7 +94,7 @@ def test_what_means_nothing_is_refused_before_training_where_that_is_known(capsy
 @pytest.mark.usefixtures("in_an_empty_folder", "no_pictures")
 def test_and_after_training_without_losing_the_networks(capsys, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(families, "check", lambda *_: (_ for _ in ()).throw(InputError("it means nothing")))
+        patch.setattr(families, "check_meaning", lambda *_: (_ for _ in ()).throw(InputError("it means nothing")))
         assert cli.main(["run", "--out", "tanh", *TANH, "--ranges.measured_on", "pre"]) == 2
         assert cli.main(["sweep", "tanh", "--sweep.clip_formula", "caption"]) == 2
     said = capsys.readouterr().err
@@ -133,7 +133,7 @@ def test_a_run_that_grows_before_it_is_swept_is_the_run_of_all_seeds(tmp_path, n
 def test_a_snapshot_that_cannot_be_swept(tmp_path, monkeypatch, no_pictures):
     """It does not lose what else was measured."""
     alone = {**ALL, "sweep": {"families": ["scale"], "splits": ["test"]}}
-    checked, sites = families.check, []
+    checked, sites = families.check_meaning, []
 
     def check(family, ranges, *_):
         sites.append(family)
@@ -141,7 +141,7 @@ def test_a_snapshot_that_cannot_be_swept(tmp_path, monkeypatch, no_pictures):
             raise InputError("too many")
         checked(family, ranges, *_)
 
-    monkeypatch.setattr(families, "check", check)
+    monkeypatch.setattr(families, "check_meaning", check)
     train = {**ALL["train"], "seeds": 2}
     result = running.run(configs.from_dict(alone | {"out": str(tmp_path / "run"), "train": train}))
     assert (result["scale"].agree.sel(fraction=1, method="nearest") == 360).all()

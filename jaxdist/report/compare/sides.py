@@ -102,7 +102,7 @@ def networks(side: Side) -> dict[str, Params]:
     counts = {series.network: len(series.seeds) for series in side.series().values()}
     for name in side.config.model.activations if models else ():
         try:
-            params = transfer.read(Path(str(models)), {"model.activations": name}).networks[name]
+            params = transfer.read_networks(Path(str(models)), {"model.activations": name}).networks[name]
         except InputError:
             # Without readable networks the results are still there to compare.
             continue

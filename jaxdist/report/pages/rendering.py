@@ -29,8 +29,8 @@ def render(page: Page) -> str:
     """A page as HTML: whatever a name or label holds stands there as text."""
     return _template().render(
         page=page,
-        style=markupsafe.Markup(_read("style.css")),
-        script=markupsafe.Markup(_read("page.js")),
+        style=markupsafe.Markup(_read_asset("style.css")),
+        script=markupsafe.Markup(_read_asset("page.js")),
         plotly=_plotly(),
     )
 
@@ -45,8 +45,8 @@ def _plotly() -> str:
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["table"] = lambda each: markupsafe.Markup(table.html(each))
-    return environment.from_string(_read("report.html.jinja"))
+    return environment.from_string(_read_asset("report.html.jinja"))
 
 
-def _read(name: str) -> str:
+def _read_asset(name: str) -> str:
     return importlib.resources.files("jaxdist.report.pages").joinpath(name).read_text(encoding="utf-8")

@@ -59,7 +59,7 @@ def read(path: Path) -> Checkpoint:
     if path.is_file() and (wrong := _no_checkpoint(path)):
         raise InputError(f"{path}: {wrong}")
     checkpoint = _read_safetensors(path) if path.suffix == ".safetensors" else _tensors_of(load_torch(path), path)
-    manifests.check(path)  # it may be a run's own
+    manifests.check_whole(path)  # it may be a run's own
     for name, tensor in checkpoint.tensors.items():
         # A clip of infinity is the paper's way to say that nothing is clipped.
         if not (np.isfinite(tensor) | np.isposinf(tensor) & (name.rsplit(".")[-1] == "clip")).all():

@@ -57,7 +57,7 @@ def check_weights(sources: Sequence[Source], params: Params, where: str, *, as_s
     labels = [each.place.as_posix() for each in sources]
     if len(labels) != count:
         labels = [f"network {k} of {labels[0]}" for k in range(count)]
-    if pair := _equal(params, count):
+    if pair := _identical_pair(params, count):
         raise InputError(
             f"{where}: {labels[pair[0]]} and {labels[pair[1]]} hold the same weights, which count once; expected a "
             "training of its own for each seed, so give one of them and leave the other out"
@@ -73,7 +73,7 @@ def _of_one_training(where: str, files: Sequence[str], tell: str) -> InputError:
     )
 
 
-def _equal(params: Params, count: int) -> tuple[int, int] | None:
+def _identical_pair(params: Params, count: int) -> tuple[int, int] | None:
     """Two networks with the same parameters, if any have."""
     first: dict[bytes, int] = {}
     for k in range(count):

@@ -82,7 +82,7 @@ def told(place: Path) -> Told:
     ['relu2', '', '']
     """
     *outer, name = place.parts
-    parts = [_read(part) for part in (*outer, _SUFFIX.sub("", name))]
+    parts = [_parse_part(part) for part in (*outer, _SUFFIX.sub("", name))]
     naming = [part for part in parts if part.forms]
     named = {form for part in naming for form in part.forms}
     activation = if_seed = ""
@@ -120,7 +120,7 @@ class _Part(NamedTuple):
     """Whether a network's name ends with a digit here."""
 
 
-def _read(part: str) -> _Part:
+def _parse_part(part: str) -> _Part:
     matches = list(_WORD.finditer(part))
     tokens = [match[0].lower() for match in matches]
     # Whether a token follows the one before it without anything between them.

@@ -76,7 +76,7 @@ def import_run(
     """
     if isinstance(layers, str):
         layers = [name.strip() for name in layers.split(",") if name.strip()]
-    imported = read(path, changes, layers=layers, as_seeds=as_seeds)
+    imported = read_networks(path, changes, layers=layers, as_seeds=as_seeds)
     imported.origin["allow_chance"] = allow_chance
     if data.available(imported.config.data):
         dataset = data.load(imported.config.data)
@@ -136,7 +136,7 @@ def check_unedited(
     }
 
 
-def read(
+def read_networks(
     path: Path | Sequence[Path], changes: Mapping[str, str], *, layers: Sequence[str] = (), as_seeds: bool = False
 ) -> Imported:
     """Read networks and their protocol; writes nothing.
@@ -163,7 +163,7 @@ def read(
     stacked: dict[str, Params] = {}
     notes: list[str] = []
     for name, by_seed in by_network.items():
-        read_from = _read(by_seed, layout.base)
+        read_from = _read_sources(by_seed, layout.base)
         if not as_seeds:
             lineage.check_places(read_from, layout.where)
         network, params = _network(name, read_from, named, layers)
@@ -268,7 +268,7 @@ def _chosen(by_network: Mapping[str, Mapping[int, Path]], named: tuple[str, ...]
     return chosen
 
 
-def _read(by_seed: Mapping[int, Path], base: Path) -> list[Source]:
+def _read_sources(by_seed: Mapping[int, Path], base: Path) -> list[Source]:
     """The files of one network's seeds, and what they hold."""
     read_from = []
     for file in by_seed.values():
