@@ -110,6 +110,53 @@ def test_a_name_that_is_not_there_is_seen(text, missing):
     assert [name for name in named(text) if not resolves(name)] == missing
 
 
+MANY = 3
+"""Arguments that need no section of their own."""
+OF_A_PROTOCOL = {"update", "show", "__call__"}
+"""Methods whose arguments the protocol explains that they implement: a reducer's, progress."""
+
+
+def functions(path: Path) -> Iterator[tuple[str, set[str], str]]:
+    """The public functions and methods of a module, with their parameters and docstrings; none within functions."""
+    bodies = [ast.parse(path.read_text(encoding="utf-8")).body]
+    for body in bodies:
+        for node in body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                bodies.append(node.body)
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                arguments = node.args
+                every = [
+                    *arguments.posonlyargs,
+                    *arguments.args,
+                    *arguments.kwonlyargs,
+                    arguments.vararg,
+                    arguments.kwarg,
+                ]
+                yield node.name, {each.arg for each in every if each} - {"self", "cls"}, ast.get_docstring(node) or ""
+
+
+def explained(docstring: str) -> list[str]:
+    """The parameters that an Args section explains."""
+    section = re.search(r"^Args:\n((?:  .*\n?|\n)+)", docstring, flags=re.M)
+    found = re.findall(r"^  (\w[\w, ]*): ", section[1], flags=re.M) if section else []
+    return [name for names in found for name in names.split(", ")]
+
+
+@pytest.mark.parametrize("source", [source for source in SOURCES if source.startswith("jaxdist")])
+def test_functions_of_many_arguments_explain_them_and_no_others(source):
+    for name, parameters, docstring in functions(ROOT / source):
+        explains = explained(docstring)
+        assert set(explains) <= parameters, f"{name}: {set(explains) - parameters} are no parameters"
+        assert explains or len(parameters) <= MANY or name in OF_A_PROTOCOL, f"{name} has no Args"
+
+
+def test_an_argument_that_is_not_there_is_seen(tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text('def f(a, b, *, c, **rest):\n    """One.\n\n    Args:\n      a, b: two.\n      d: none.\n    """\n')
+    ((name, parameters, docstring),) = functions(path)
+    assert (name, parameters, explained(docstring)) == ("f", {"a", "b", "c", "rest"}, ["a", "b", "d"])
+
+
 def test_many_names_are_looked_up():
     pages = sum(len(list(named((ROOT / page).read_text(encoding="utf-8")))) for page in page_support.pages())
     sources = sum(len(list(named(docstrings(ROOT / source)))) for source in SOURCES)

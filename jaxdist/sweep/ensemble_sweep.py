@@ -255,7 +255,7 @@ def matches(
       block: examples a block; chosen by default.
 
     Raises:
-      InputError: if a site cannot be edited (`model.check`).
+      InputError: if a site cannot be edited (`model.check_editable`).
     """
     # Two orders would pair different images, and no width fits both.
     assert not any(each.widths for each in examples), "matches needs images in their own order"

@@ -75,7 +75,7 @@ def moved(
       each: as in `ensemble.over_networks`.
 
     Raises:
-      InputError: if a site cannot be edited (`model.check`).
+      InputError: if a site cannot be edited (`model.check_editable`).
     """
     listed = networks_model.sites_for_one(model, params, examples.x, edits)
     measure = MeanMoves(model, tuple(edits))
