@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import tomllib
 from collections.abc import Mapping
@@ -226,7 +227,10 @@ def load(path: str | Path, *, kept: bool = False) -> Config:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise InputError(f"{path}: is UTF-16; save it as UTF-8, the encoding of TOML files")
+        text = content.decode("utf-8-sig")
     except FileNotFoundError:
         raise InputError(
             f"{path}: no such config file; give the path of a TOML file, or none for the quickstart"

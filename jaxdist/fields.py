@@ -14,7 +14,8 @@ import math
 import os
 import tomllib
 import types
-from collections.abc import Callable, Collection, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import (
     Annotated,
     Any,
@@ -143,13 +144,20 @@ def _plain(value: Any) -> Any:
     return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
+def _printable(text: str) -> str:
+    """Refuse text that would do something to a terminal, or end a file's name."""
+    if any(unicodedata.category(letter) == "Cc" for letter in text):
+        raise InputError(f": expected text without control characters, got {_json(text)}")
+    return text
+
+
 def _without_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(values)) != len(values):
         raise ValueError
     return values
 
 
-Text: TypeAlias = Annotated[str, Strict()]
+Text: TypeAlias = Annotated[str, Strict(), pydantic.AfterValidator(_printable)]
 Truth: TypeAlias = Annotated[bool, Strict()]
 Integer: TypeAlias = Annotated[int, Strict()]
 Number: TypeAlias = Annotated[float, Strict(), AllowInfNan(False)]
@@ -257,19 +265,25 @@ def _sentence(error: pydantic.ValidationError, kind: type, prefix: str = "") -> 
     name = prefix + ".".join(path)
     if first["type"] == "unexpected_keyword_argument":
         key = str(first["loc"][-1])
-        return f"unknown key '{name}{'.' if path else ''}{key}'{nearest(key, get_type_hints(hint))}"
+        elsewhere = [place for place in _places(kind, prefix) if place.rpartition(".")[2] == key]
+        near = f"; did you mean '{elsewhere[0]}'?" if elsewhere else nearest(key, get_type_hints(hint))
+        return f"unknown key '{name}{'.' if path else ''}{key}'{near}"
     if first["type"] == "unexpected_positional_argument":
         return f"{hint.__name__}: expected options by their names"
     if dataclasses.is_dataclass(hint):
         return f"{name or 'the config'} must be a table of options, got {first['input']!r}"
     # A table is meant to be a call, whatever else the field may be.
-    own = [
-        each["ctx"]["error"] for each in errors if each["type"] == "value_error" and each["loc"][: len(path)] == path
-    ]
-    of_call = next((each for each in own if isinstance(each, InputError)), None)
-    if of_call is not None and isinstance(first["input"], Mapping):
-        return f"{name}{of_call}"
+    for each in errors if isinstance(first["input"], Mapping) else [first]:
+        own = each.get("ctx", {}).get("error")
+        if each["loc"][: len(path)] == path and isinstance(own, InputError):
+            return f"{name}{own}"
     return f"{name}: expected {_words(hint)}, got {_json(first['input'])}"
+
+
+def _places(kind: type, prefix: str) -> Iterator[str]:
+    """The dotted names of all fields, those of sections too."""
+    for name, hint in get_type_hints(kind).items():
+        yield from _places(hint, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else [f"{prefix}{name}"]
 
 
 def _field_of(error: ErrorDetails, kind: type) -> tuple[Any, tuple[str, ...]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 import tomli_w
 
-from jaxdist import cli, fields
+from jaxdist import fields
 from jaxdist import config as configs
 from jaxdist.config import Config
 from jaxdist.errors import InputError
@@ -232,9 +234,12 @@ def by_schema() -> Any:
 
 
 def test_the_schema_beside_the_configs_is_the_one_that_the_command_writes(by_schema, tmp_path):
-    assert cli.main(["schema", str(tmp_path / "a.json")]) == 0
+    # In a process of its own, where no test has registered anything.
+    command = [sys.executable, "-m", "jaxdist", "schema"]
+    subprocess.run([*command, tmp_path / "a.json"], check=True)
     assert (tmp_path / "a.json").read_text() == (CONFIGS / "config.schema.json").read_text()
-    assert by_schema.schema == configs.schema()
+    printed = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert json.loads(printed.stdout) == by_schema.schema
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
@@ -288,6 +293,34 @@ def test_what_is_wrong_in_python_is_said_in_one_sentence(attempt, message):
         attempt()
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"steps": 3}, "unknown key 'steps'; did you mean 'train.steps'?"),
+        ({"train": {"hidden": [3]}}, "unknown key 'train.hidden'; did you mean 'model.hidden'?"),
+        ({"out": "a\0b"}, 'out: expected text without control characters, got "a\\u0000b"'),
+        (
+            {"data": {"name": "\x1b[31mred"}},
+            'data.name: expected text without control characters, got "\\u001b[31mred"',
+        ),
+        ({"train": {"optimizer": "a\nb"}}, 'train.optimizer: expected text without control characters, got "a\\nb"'),
+    ],
+)
+def test_a_field_in_the_wrong_place_and_text_that_is_none_are_named(tree, message):
+    with pytest.raises(InputError) as caught:
+        configs.from_dict(tree, where="c.toml")
+    assert str(caught.value) == f"c.toml: {message}"
+
+
+def test_a_byte_order_mark_is_read_over_and_another_encoding_named(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text('out = "ünder"\n', encoding="utf-8-sig")
+    assert configs.load(path).out == "ünder"
+    path.write_text('out = "a"\n', encoding="utf-16")
+    with pytest.raises(InputError, match=r"c\.toml: is UTF-16; save it as UTF-8"):
+        configs.load(path)
 
 
 @pytest.mark.parametrize("text", ["a = " + "9" * 5000, "a = " + "[" * 20000 + "]" * 20000], ids=["digits", "depth"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from jaxdist.cli import preparing, pytorch, reporting, running
 from jaxdist.cli.command import Command, Examples
 from jaxdist.cli.options import Parser
-from jaxdist.errors import InputError, nearest
+from jaxdist.errors import InputError
 from jaxdist.version import __version__
 
 DESCRIPTION = "Do neural networks read their activations as intensity or as distance?"
@@ -74,12 +75,26 @@ def _built() -> tuple[Parser, Mapping[str, Parser]]:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read a command line; raises `InputError` for what cannot be read, and `SystemExit` after ``--help``."""
     parser, commands = _built()
-    options, unknown = parser.parse_known_args(arguments)
+    options, unknown = parser.parse_known_args(_as_meant(arguments))
     if unknown:
         raise InputError(_unknown(unknown[0], options.name, commands))
     if options.name is None:
         options.command = _short_help
     return options
+
+
+def _as_meant(arguments: Sequence[str]) -> list[str]:
+    """``--quiet`` may come before the command, and a run is planned by ``--dry-run``.
+
+    >>> _as_meant(["-q", "run", "a.toml"]), _as_meant(["run", "a.toml", "--dry-run"])
+    (['run', 'a.toml', '-q'], ['plan', 'a.toml'])
+    """
+    words = list(arguments)
+    while words[1:] and words[0] in ("-q", "--quiet"):
+        words.append(words.pop(0))
+    if words[:1] in (["run"], ["train"]) and "--dry-run" in words:
+        words = ["plan", *(word for word in words[1:] if word not in ("--dry-run", "-q", "--quiet"))]
+    return words
 
 
 def _short_help(_: argparse.Namespace) -> None:
@@ -123,5 +138,10 @@ def _unknown(argument: str, command: str | None, parsers: Mapping[str, Parser]) 
         return f"'{argument}': one argument too many for '{command}'; see 'jaxdist {command} --help'"
     if any(name in parser.options for parser in parsers.values()):
         return f"{name}: cannot be given to '{command}'; see 'jaxdist {command} --help' for what can"
-    long = [option for option in parsers[command].options if option.startswith("--")]
-    return f"unknown option '{name}'{nearest(name, long)}"
+    # One that has the section left out, as --steps, or else the nearest.
+    long = [option.removeprefix("--") for option in parsers[command].options if option.startswith("--")]
+    word = name.lstrip("-")
+    near = [option for option in long if option.rpartition(".")[2] == word]
+    near = near or difflib.get_close_matches(word, long, n=1)
+    meant = f"did you mean '--{near[0]}'?" if near else f"see 'jaxdist {command} --help'"
+    return f"unknown option '{name}'; {meant}"

@@ -73,6 +73,7 @@ def plan(config: Config, devices: int | None = None) -> Plan:
     config = dataclasses.replace(config, sweep=resolving.named(config.sweep))
     models.check(config)
     inputs, load_s = _timed(lambda: load_inputs(config))
+    models.refuse_too_large(config, inputs)
     seeds = min(config.train.seeds, MOST_SEEDS)
     share = config.train.seeds / seeds
     seconds = {"load": load_s, "compile": 0.0, "train": 0.0, "sweep": 0.0}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Sequence
 
 import jax
@@ -9,6 +11,8 @@ import jax.numpy as jnp
 
 from jaxdist.config import Config
 from jaxdist.data import Inputs
+from jaxdist.errors import InputError
+from jaxdist.formatting import counted
 from jaxdist.networks import forms, mlp, optimizers, paper_weights, targets
 from jaxdist.networks.model import Model
 from jaxdist.types import PRNG, Params
@@ -36,6 +40,20 @@ def check(config: Config) -> None:
             config.model.init, config.model.activations, config.model.hidden, config.train.seeds
         )
     optimizers.optimizer(config.train.optimizer, config.train.learning_rate)
+
+
+def refuse_too_large(config: Config, inputs: Inputs) -> None:
+    """Raise `InputError` where the weights of all networks, once, are more than the machine's memory."""
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return
+    networks = len(config.model.activations) * config.train.seeds
+    needed = 4 * networks * sum(units * (fan_in + 1) for fan_in, units in itertools.pairwise(_sizes(config, inputs)))
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise InputError(
+            f"train.seeds, model.hidden: the weights of {counted(networks, 'network')} take {needed / 2**30:,.1f} GiB, "
+            f"more than this machine's memory of {memory / 2**30:,.1f} GiB; use fewer seeds or hidden units"
+        )
 
 
 def initial(config: Config, inputs: Inputs, seeds: Sequence[int], network: str) -> Params:

@@ -129,7 +129,7 @@ def test_a_call_is_written_as_it_was_read_and_read_from_the_command_line():
     assert str(config.train.optimizer) == table
     assert configs.from_toml(configs.to_toml(config)) == config
     assert configs.override(Config(), {"train.optimizer": "adam"}).train.optimizer == "adam"
-    with pytest.raises(InputError, match=r"--train.optimizer: expected a table as TOML writes it"):
+    with pytest.raises(InputError, match=r"command line: train.optimizer: expected a table as TOML writes it"):
         configs.override(Config(), {"train.optimizer": "{name = "})
 
 
