@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import tomli_w
 
-from jaxdist import fields
 from jaxdist import config as configs
+from jaxdist import fields
 from jaxdist.config import Config
 from jaxdist.errors import InputError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from jaxdist import cli
 from jaxdist.cli import parser
 from jaxdist.errors import InputError
+from jaxdist.experiment import planning
 from jaxdist.storage import weights as stored
 
 SMALL = ["--train.seeds", "2", "--train.steps", "2", "--model.hidden", "8", "--model.activations", "relu"]
@@ -69,6 +71,30 @@ def test_unknown_config_key(capsys, tmp_path):
         "out",
         message="unknown key 'train.learning_rat'; did you mean 'learning_rate'?",
     )
+
+
+@pytest.mark.parametrize("command", ["run", "train", "plan"])
+@pytest.mark.parametrize("option", ["train.seeds", "model.hidden"])
+def test_networks_that_no_memory_holds_are_refused_before_anything_is_made(images, capsys, command, option):
+    message = refused(
+        capsys, command, *run_on(images)[1:], f"--{option}", 10**12, message="more than this machine's memory of "
+    )
+    assert message.startswith("jaxdist: train.seeds, model.hidden: the weights of ")
+
+
+def test_an_option_without_its_section_is_known(capsys):
+    refused(capsys, "run", "--steps", "3", message="unknown option '--steps'; did you mean '--train.steps'?")
+    refused(capsys, "run", "--nothing-like-it", message="unknown option '--nothing-like-it'; see 'jaxdist run --help'")
+
+
+def test_quiet_may_come_first_and_a_dry_run_is_a_plan(images, capsys, monkeypatch):
+    assert cli.main(["-q", *map(str, run_on(images))]) == 0
+    assert capsys.readouterr().out == ""
+    planned = []
+    monkeypatch.setattr(planning, "plan", lambda config, devices: planned.append(config) or sys.exit(0))
+    with pytest.raises(SystemExit):
+        cli.main([*map(str, run_on(images, "--dry-run", "--quiet"))])
+    assert planned[0].data.dir == str(images)
 
 
 def test_unknown_option_and_command(capsys):

@@ -15,7 +15,7 @@ from jaxdist import config as configs
 from jaxdist import registry
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError
-from jaxdist.perturbations import Family, edits, families, register, traits
+from jaxdist.perturbations import Family, edits, families, register, toward_families, traits
 from jaxdist.sweep import results
 from jaxdist.types import Ranges
 
@@ -61,6 +61,40 @@ def test_every_built_in_family_is_a_record_that_could_be_registered():
         families.check_record(family)
     assert {name: family.text for name, family in families.ALL.items()} == registry.FAMILIES
     assert tuple(families.ALL) == families.BUILT_IN
+
+
+# By family: the points, the ends, and the fraction nearest to no edit.
+GRIDS = {
+    **dict.fromkeys(("scale", "clip", "clip_both"), (100, 0.01, 10, 0.01)),
+    "offset": (125, -2, 1, 0.01),
+    **dict.fromkeys(("shift", "restored_offset"), (26, -2, 1, 0.005)),
+    "random_offset": (13, 0, 2, 0.01),
+    "random_scale": (11, 0, 3, 0.03),
+    "noise": (16, 0, 3, 0.005),
+    **dict.fromkeys(("floor", "dead_zone"), (25, 0, 0.98, 0.005)),
+    **dict.fromkeys(("zero", "mean", "mean_position", "resample", "patch"), (21, 0, 1, 0.05)),
+}
+
+
+def test_grids_stay_since_results_at_other_fractions_do_not_compare():
+    assert GRIDS.keys() == families.ALL.keys()
+    for name, (count, first, last, nearest) in GRIDS.items():
+        grid = families.ALL[name].grid()
+        apart = np.abs(grid[np.abs(grid) > 1e-9])
+        np.testing.assert_allclose(
+            [len(grid), grid[0], grid[-1], apart.min()], [count, first, last, nearest], rtol=1e-9
+        )
+        assert all(grid[0] <= fraction <= max(grid[-1], 1) for fraction in families.ALL[name].few)
+
+
+def test_a_function_is_a_family_whose_edits_are_mapped_over_networks_and_points():
+    family = toward_families.of_function(lambda value, fraction: value * (1 - fraction))
+    edit = jax.vmap(lambda p: family.edit(RANGES, p))(jnp.array([0.0, 0.5, 1.0]))
+    values = jnp.arange(6, dtype=jnp.float32).reshape(2, 3)
+    edited = jax.jit(jax.vmap(lambda each: each.apply(values, jnp.arange(2), -1)))(edit)
+    np.testing.assert_allclose(edited, np.stack([values, values / 2, 0 * values]))
+    assert family.grid().tolist() == pytest.approx(np.linspace(0, 1, 21).tolist())
+    assert family.few == (0.5, 1.0)
 
 
 def test_a_registered_family_is_known_to_configs_by_its_name():
