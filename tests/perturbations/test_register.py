@@ -15,9 +15,9 @@ from jaxdist import config as configs
 from jaxdist import registry
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError
-from jaxdist.perturbations import Family, edits, families, register, toward_families, traits
+from jaxdist.perturbations import Family, edits, families, moving_families, register, toward_families, traits
 from jaxdist.sweep import results
-from jaxdist.types import Ranges
+from jaxdist.types import PRNG, Ranges
 
 RANGES = Ranges(jnp.array([0.0, 1.0, 0.0]), jnp.array([4.0, 3.0, 0.0]), jnp.array([False, False, True]))
 
@@ -87,6 +87,25 @@ def test_grids_stay_since_results_at_other_fractions_do_not_compare():
         assert all(grid[0] <= fraction <= max(grid[-1], 1) for fraction in families.ALL[name].few)
 
 
+def test_doses_are_compared_at_the_fractions_that_the_docs_name():
+    near = (-0.5, -0.1, 0.1, 0.5)
+    compared = {name: family.compared_at for name, family in families.ALL.items() if family.compared_at}
+    assert compared == {"clip": (0.75, 0.5, 0.25, 0.1), "offset": near, "shift": near}
+
+
+def test_random_signs_are_one_up_or_down_as_often():
+    drawn = np.stack([moving_families.signs(jax.random.key_data(jax.random.key(k, impl=PRNG)), 1000) for k in range(8)])
+    np.testing.assert_array_equal(np.unique(drawn), [-1, 1])
+    assert abs(drawn.mean()) < 4 / drawn.size**0.5
+
+
+def test_axes_are_labelled_in_percent_of_what_fractions_are_of():
+    labels = {name: traits.Traits.axis_label.fget(family) for name, family in families.ALL.items()}
+    assert labels["shift"] == "Shift (% of range)"
+    assert labels["zero"] == "Zero (% of the way)"
+    assert all("%" in label for label in labels.values())
+
+
 def test_a_function_is_a_family_whose_edits_are_mapped_over_networks_and_points():
     family = toward_families.of_function(lambda value, fraction: value * (1 - fraction))
     edit = jax.vmap(lambda p: family.edit(RANGES, p))(jnp.array([0.0, 0.5, 1.0]))
@@ -148,6 +167,8 @@ def test_a_family_registered_again_replaces_itself():
         (changed(spacing="even"), "spacing: expected one of linear, log, got 'even'"),
         (changed(effect="big"), "effect: expected one of small, large"),
         (changed(few=[0.1]), "few: expected a tuple of numbers, got [0.1]"),
+        (changed(few=()), "few: expected a tuple of numbers, got ()"),
+        (changed(few=(0.1, np.nan)), "few: expected a tuple of numbers, got (0.1, nan)"),
         (changed(grid=lambda: np.array([1.0, 0.0])), "grid: expected a function that gives increasing numbers"),
         (changed(edit=rounded), "edit: expected a Affine for kind 'affine', got a Rounded; give kind='other'"),
         (changed(edit=lambda ranges, p: p), "edit: expected a Affine for kind 'affine', got a "),
