@@ -32,34 +32,34 @@ class DataConfig:
     """Which images, and how they are scaled."""
 
     name: Text = option("digits", "digits, mnist, fashion_mnist, or any TFDS image-classification set")
-    dir: Text = option("", "folder of IDX files, or a TFDS data folder; empty: the default place for the name")
+    dir: Text = option("", "folder of IDX files, or a TFDS data folder; empty: the default location for the name")
     normalisation: Literal["raw", "unit", "standard"] = option(
         "raw", "raw: stored pixel values (the paper's code); unit: divided by the largest; standard: (unit - mean) / sd"
     )
     mean: Number | None = option(
-        None, "mean for 'standard', in units of the largest pixel; unset: of the training images"
+        None, "mean for 'standard', in units of the largest pixel; unset: that of the training images"
     )
     sd: Annotated[Number, Gt(0)] | None = option(
-        None, "standard deviation for 'standard'; unset: of the training images"
+        None, "standard deviation for 'standard', in the same units; unset: that of the training images"
     )
 
 
 @fields.options(section="model")
 class ModelConfig:
-    """The networks: one multilayer perceptron an activation, or of another form."""
+    """The networks: one multilayer perceptron per activation, or a network of another form."""
 
     activations: Distinct[Text] = option(
         ("relu", "abs"),
         "one network each, from the same initial weights: relu, abs, leaky_relu, prelu, elu, gelu, silu, softplus, "
-        "tanh, sigmoid, sine, identity; relu2, relu_l2, relu2_neg, relu_l2_neg, and these of abs",
+        "tanh, sigmoid, sine, identity; relu2, relu_l2, relu2_neg, relu_l2_neg, and the same four for abs",
     )
     hidden: Many[Annotated[Integer, Ge(1)]] = option((128,), "hidden units of each layer")
     init: Literal["pytorch", "paper_code", "paper_cuda", "lecun_normal", "he_normal", "glorot_uniform"] | Call = option(
         "pytorch",
-        "pytorch: weights and biases U(-1/sqrt(fan_in), 1/sqrt(fan_in)); paper_code: of these the very ones that the "
-        "paper's code draws on a CPU for its 20 relu and 20 abs networks, whatever train.seed; paper_cuda: those that "
-        'it draws on an A100 and most other GPUs, {name = "paper_cuda", blocks = 276}: on a GPU that holds so many '
-        "blocks of 256 threads; the others have zero biases",
+        "pytorch: weights and biases U(-1/sqrt(fan_in), 1/sqrt(fan_in)); paper_code: the exact draws of these that "
+        "the paper's code makes on a CPU for its 20 relu and 20 abs networks, whatever train.seed; paper_cuda: those "
+        'that it makes on an A100 and most other GPUs; {name = "paper_cuda", blocks = 276}: on a GPU that holds that '
+        "many blocks of 256 threads; the others have zero biases",
     )
 
     @property
@@ -72,18 +72,18 @@ class ModelConfig:
 class TrainConfig:
     """Full-batch training of the seed ensemble."""
 
-    seeds: Annotated[Integer, Ge(1)] = option(20, "networks an activation")
+    seeds: Annotated[Integer, Ge(1)] = option(20, "networks per activation")
     seed: Annotated[Integer, Ge(0), Lt(2**32)] = option(0, "root of all random keys")
-    steps: Annotated[Integer, Ge(0), Lt(10**9)] = option(400, "parameter updates; 0: networks as they are drawn")
+    steps: Annotated[Integer, Ge(0), Lt(10**9)] = option(400, "parameter updates; 0: untrained networks")
     optimizer: Text | Call = option(
         "sgd",
-        f"{', '.join(registry.OPTIMIZERS)} or any other of optax (sgd is the paper's), or a table of its name and "
-        "arguments; your own is 'package.module:function'",
+        f"{', '.join(registry.OPTIMIZERS)} or any other optax optimiser (the paper uses sgd), or a table with its "
+        "name and arguments; for your own, 'package.module:function'",
     )
     learning_rate: Annotated[Number, Gt(0)] | Call = option(
-        0.01, "step size, or a table of an optax schedule's name and arguments"
+        0.01, "step size, or a table with the name and arguments of an optax schedule"
     )
-    save_every: Annotated[Number, Ge(0)] = option(60.0, "seconds between saved states, from which a killed run goes on")
+    save_every: Annotated[Number, Ge(0)] = option(60.0, "seconds between saved states, from which a killed run resumes")
     snapshots: Truth = option(
         False, "keep the weights when training accuracy first passes 10, 20, ... 90, 95, 99 %, and sweep them too"
     )
@@ -98,13 +98,15 @@ class TrainConfig:
 class RangesConfig:
     """How the per-unit ranges are measured, always on the training images."""
 
-    measured_on: Literal["post", "pre"] = option("post", "side of the activation; post is what the paper's code does")
+    measured_on: Literal["post", "pre"] = option(
+        "post", "pre: before the activation; post: after it, as in the paper's code"
+    )
     rule: Literal["minmax", "quantile", "sd"] = option(
         "minmax",
         "minmax: smallest and largest value (the paper's); quantile: two quantiles; sd: mean -+ deviations * sd",
     )
     quantile: Annotated[Number, Gt(0), Lt(0.5)] = option(
-        0.001, "for the rule 'quantile': a range is from this quantile to 1 minus it"
+        0.001, "for the rule 'quantile': a range goes from this quantile to 1 minus it"
     )
     deviations: Annotated[Number, Gt(0)] = option(
         3.0, "for the rule 'sd': standard deviations to either side of the mean"
@@ -117,30 +119,35 @@ class SweepConfig:
 
     families: Distinct[Annotated[Text, Names(registry.FAMILIES)]] = option(
         registry.PAPER,
-        f"families of edits, each at its own grid: {', '.join(registry.PAPER)} (the paper's); "
-        f"{', '.join(name for name in registry.FAMILIES if name not in registry.PAPER)}; your own is "
+        f"families of edits, each on its own grid: {', '.join(registry.PAPER)} (the paper's); "
+        f"{', '.join(name for name in registry.FAMILIES if name not in registry.PAPER)}; for your own, "
         "'package.module:name'",
     )
     metrics: Distinct[Annotated[Text, Names(registry.METRICS)]] | None = option(
         None,
-        f"also the mean of these over the images, beside {' and '.join(registry.COUNTED)}, which are counted always: "
-        f"{', '.join(name for name in registry.METRICS if name not in registry.COUNTED)}; your own is "
+        f"also the mean of these over the images, besides {' and '.join(registry.COUNTED)}, which are always counted: "
+        f"{', '.join(name for name in registry.METRICS if name not in registry.COUNTED)}; for your own, "
         "'package.module:name'",
     )
-    dose: Truth = option(False, "also how much each edit disturbs what the logits are made of, as an angle")
+    dose: Truth = option(
+        False, "also measure how much each edit disturbs the values that the logits are computed from, as an angle"
+    )
     matched: Distinct[Annotated[Number, Gt(0), Lt(1)]] | None = option(
-        None, "also every family where it has these angular doses, such as 0.1,0.2,0.4"
+        None, "also sweep every family at these angular doses, such as 0.1,0.2,0.4"
     )
     draws: Annotated[Integer, Ge(2)] = option(
-        8, "random signs that the gauge averages; families average half as many draws, noise a quarter"
+        8,
+        "draws of random signs that the averaged gauge averages over; random families use half as many, noise a "
+        "quarter",
     )
     gauges: Distinct[Literal["as_is", "averaged", "absolute"]] = option(
         ("as_is",),
-        "of even activations; as_is: units' signs as trained; averaged: random signs; absolute: magnitudes edited",
+        "for even activations; as_is: units' signs as trained; averaged: mean over random signs; absolute: magnitudes "
+        "edited",
     )
-    splits: Distinct[Literal["train", "test"]] = option(("train", "test"), "images to count on")
+    splits: Distinct[Literal["train", "test"]] = option(("train", "test"), "images to evaluate on")
     layers: Literal["both", "each", "all"] = option(
-        "both", "of several sites: each by itself, all edited together, or both"
+        "both", "with several sites: edit each by itself, all together, or both"
     )
     clip_formula: Literal["code", "text", "caption"] = option(
         "code", "code: low + p*(high-low); text: p*(high-low); caption: p*high"
@@ -149,35 +156,38 @@ class SweepConfig:
         "code", "slope and offset; code: (high-p*r)/high, p*r; intended: 1-p, p*r; literal: (1-p)*r, p*r"
     )
     dead_units: Literal["identity", "nan"] = option(
-        "identity", "identity: a unit that is never active is left as it is; nan: 0/0 as in the paper's code"
+        "identity", "identity: a unit that is never active is left unchanged; nan: 0/0 as in the paper's code"
     )
-    grid: Truth = option(False, "also scale and offset at once, as a grid")
-    units: Truth = option(False, "also each unit edited alone, which ranks the units")
-    sensitivity: Truth = option(False, "also derivatives of the logit margin by each unit's offset and log-scale")
+    grid: Truth = option(False, "also edit scale and offset together, on a grid")
+    units: Truth = option(False, "also edit each unit alone, which ranks the units")
+    sensitivity: Truth = option(
+        False, "also take derivatives of the logit margin with respect to each unit's offset and log-scale"
+    )
 
 
 @fields.options(section="statistics")
 class StatisticsConfig:
     """Tests and intervals."""
 
-    confidence: Annotated[Number, Gt(0.5), Lt(1)] = option(0.95, "of every interval, as a fraction")
+    confidence: Annotated[Number, Gt(0.5), Lt(1)] = option(0.95, "confidence level of every interval, as a fraction")
     margin: Annotated[Number, Gt(0), Lt(1)] = option(
         0.01, "accuracy loss that matters, as a fraction; 0.01 is one point"
     )
     flips: Annotated[Number, Gt(0), Lt(1)] = option(0.01, "share of changed predictions that matters, as a fraction")
     published_baseline_index: Annotated[Integer, Ge(0), Lt(100)] = option(
-        50, "grid index that the published analysis takes as baseline"
+        50, "grid index that the published analysis uses as its baseline"
     )
 
 
 @fields.options(section="compute")
 class ComputeConfig:
-    """How the work is done; none of it changes what is computed, up to rounding."""
+    """How the work is done; the results do not depend on it, up to rounding."""
 
     precision: Literal["float32", "exact"] = option(
-        "float32", "float32: every product; exact: raw pixels' products from exact narrow parts, for matrix units"
+        "float32",
+        "float32: for every product; exact: products of raw pixels computed from exact narrow parts, for matrix units",
     )
-    block: Annotated[Integer, Ge(1)] | None = option(None, "examples a block; unset: chosen from the shapes")
+    block: Annotated[Integer, Ge(1)] | None = option(None, "examples per block; unset: chosen from the shapes")
     networks: Annotated[Integer, Ge(1)] | None = option(
         None, "networks that run together; unset: 1 on a CPU, 10 elsewhere"
     )
@@ -205,7 +215,7 @@ class Options:
 class Config:
     """Everything that determines a run."""
 
-    out: Text = option("runs/quickstart", "run folder; must be new or empty")
+    out: Text = option("runs/quickstart", "run folder: new, empty, or one to resume")
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
@@ -233,7 +243,7 @@ def load(path: str | Path, *, kept: bool = False) -> Config:
         text = content.decode("utf-8-sig")
     except FileNotFoundError:
         raise InputError(
-            f"{path}: no such config file; give the path of a TOML file, or none for the quickstart"
+            f"{path}: no such config file; pass the path of a TOML file, or leave it out for the quickstart"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a config ({error}); expected a UTF-8 TOML file") from None
@@ -270,8 +280,8 @@ def _without_removed(tree: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     for name in _REMOVED & sweep.keys():
         if sweep[name] is not False:
             raise InputError(
-                f"{where}: sweep.{name}: this option has been removed; leave it out, or use the version of jaxdist "
-                "that had it"
+                f"{where}: sweep.{name}: this option has been removed; leave it out, or use a version of jaxdist that "
+                "still has it"
             )
     return {**tree, "sweep": {name: value for name, value in sweep.items() if name not in _REMOVED}}
 

@@ -117,7 +117,8 @@ def check_amount(metric: str, amount: object) -> None:
     value = np.asarray(amount)
     if value.ndim or value.dtype.kind not in "iuf" or not np.isfinite(value) or not value:
         raise InputError(
-            f"thresholds: expected how far '{metric}' rises, or, below 0, falls, in its own unit, got {amount!r}"
+            f"thresholds: expected how far '{metric}' rises (above 0) or falls (below 0), in its own unit, got "
+            f"{amount!r}"
         )
 
 
@@ -153,8 +154,8 @@ def first_exit(
     _check_choice("coordinate", coordinate, ("linear", "log"))
     if drops.ndim != 2 or fractions.shape != drops.shape[1:] or not (np.diff(fractions) > 0).all():
         raise InputError(
-            f"fractions: expected {counted(np.shape(drops)[-1], 'strictly increasing value')}, one a point, "
-            f"got shape {fractions.shape}"
+            f"fractions: expected {counted(np.shape(drops)[-1], 'strictly increasing value')}, one per point, got "
+            f"shape {fractions.shape}"
         )
     if coordinate == "log" and not min(identity, *fractions) > 0:
         raise InputError("fractions: expected positive values and identity for a logarithmic coordinate")

@@ -269,7 +269,7 @@ def _sentence(error: pydantic.ValidationError, kind: type, prefix: str = "") -> 
         near = f"; did you mean '{elsewhere[0]}'?" if elsewhere else nearest(key, get_type_hints(hint))
         return f"unknown key '{name}{'.' if path else ''}{key}'{near}"
     if first["type"] == "unexpected_positional_argument":
-        return f"{hint.__name__}: expected options by their names"
+        return f"{hint.__name__}: expected options by name"
     if dataclasses.is_dataclass(hint):
         return f"{name or 'the config'} must be a table of options, got {first['input']!r}"
     # A table is meant to be a call, whatever else the field may be.
@@ -280,7 +280,7 @@ def _sentence(error: pydantic.ValidationError, kind: type, prefix: str = "") -> 
     return f"{name}: expected {_words(hint)}, got {_json(first['input'])}"
 
 
-def _places(kind: type, prefix: str) -> Iterator[str]:
+def _places(kind: Any, prefix: str) -> Iterator[str]:
     """The dotted names of all fields, those of sections too."""
     for name, hint in get_type_hints(kind).items():
         yield from _places(hint, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else [f"{prefix}{name}"]

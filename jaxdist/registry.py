@@ -94,10 +94,10 @@ def imported(reference: str, where: str) -> Any:
             loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:
         missing = error.name or module
-        behind = "" if f"{module}.".startswith(f"{missing}.") else f", as it imports {missing}, which there is none of"
+        behind = "" if f"{module}.".startswith(f"{missing}.") else f", since it imports {missing}, which was not found"
         raise InputError(
-            f"{where}: {reference!r} cannot be imported{behind}; there must be a module {module} in the working "
-            "directory or on PYTHONPATH"
+            f"{where}: {reference!r} cannot be imported{behind}; put a module {module} in the working directory or on "
+            "PYTHONPATH"
         ) from None
     except Exception as error:
         said = str(error).partition("\n")[0]
@@ -178,11 +178,11 @@ class Register(Generic[R]):
         self.check(record)
         before = self.records.get(record.name)
         if record.name in self.built_in and before != record:
-            raise InputError(f"{self.noun} '{record.name}': is the name of one that is built in; give yours another")
+            raise InputError(f"{self.noun} '{record.name}': this name is built in; choose another")
         if before is not None and self._source(before) != self._source(record):
             raise InputError(
-                f"{self.noun} '{record.name}': is the name of one that {self._source(before)[0]} has registered; give "
-                "yours another"
+                f"{self.noun} '{record.name}': {self._source(before)[0]} has already registered this name; choose "
+                "another"
             )
         self.records[record.name] = record
         self.texts[record.name] = record.text
@@ -238,8 +238,8 @@ def check_name(record: object, kind: type, expected: str, noun: str, most: int) 
     name = getattr(record, "name", None)
     if not isinstance(name, str) or len(name) > most or not _NAME.fullmatch(name):
         raise InputError(
-            f"{noun} {name!r}: expected a name of at most {most} small letters, digits and underscores, with a letter "
-            "first"
+            f"{noun} {name!r}: expected a name of at most {most} lowercase letters, digits and underscores, starting "
+            "with a letter"
         )
 
 

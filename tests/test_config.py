@@ -280,7 +280,7 @@ def test_what_python_has_in_place_of_what_toml_has_is_taken():
         (lambda: Config(train={"steps": -1}), "train.steps: expected an integer at least 0"),
         (lambda: configs.TrainConfig(sed=1), "unknown key 'train.sed'; did you mean 'seed'?"),
         (lambda: Config("runs/a", 3), "data must be a table of options, got 3"),
-        (lambda: configs.StatisticsConfig(0.9, 0.01, 0.01, 50, 7), "StatisticsConfig: expected options by their names"),
+        (lambda: configs.StatisticsConfig(0.9, 0.01, 0.01, 50, 7), "StatisticsConfig: expected options by name"),
         (
             lambda: configs.ModelConfig(activations={"relu", "abs"}),
             "model.activations: expected a list of at least one",

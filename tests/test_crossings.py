@@ -179,7 +179,7 @@ def test_a_curve_that_reaches_no_level_and_one_that_has_no_points():
 
 
 def test_costs_that_do_not_fit_the_grid_are_refused():
-    with pytest.raises(InputError, match="fractions: expected 3 strictly increasing values, one a point"):
+    with pytest.raises(InputError, match="fractions: expected 3 strictly increasing values, one per point"):
         crossings.first_exit(
             np.arange(2.0), np.zeros((1, 3)), identity=0, coordinate="linear", side="above", margin=0.1
         )

@@ -70,9 +70,7 @@ class FairComparison(NamedTuple):
         """The same of one site; raises `InputError` that lists the sites if there is no such."""
         sites = list(dict.fromkeys(finding.site for finding in self.findings))
         if site not in sites:
-            raise InputError(
-                f"site: expected one with doses, {', '.join(sites) or 'of which there are none'}, got {site!r}"
-            )
+            raise InputError(f"site: expected one with doses ({', '.join(sites) or 'there are none'}), got {site!r}")
 
         def at_site(frame: pd.DataFrame) -> pd.DataFrame:
             return frame if frame.empty else frame[frame.site == site]

@@ -123,9 +123,9 @@ def remedy(result: xr.DataTree, folder: object) -> str:
     """What to do for a verdict; of a network that was measured from Python, there is no command for it."""
     groups = [result[name] for name in results.families_of(result)]
     if any("correct" not in group or group.attrs.get("of") == "tokens" for group in groups):
-        return "they compare the class of each example, of which this network gives none or several"
+        return "a verdict compares the class of each example, but this network gives none or several"
     if "config" in result.attrs:
-        return f"make them with '{command(result, folder)}'"
+        return f"measure them with '{command(result, folder)}'"
     return f"probe again with dose=True and families={_families_to_sweep(result)}"
 
 

@@ -60,14 +60,13 @@ def images(correct: Counts, kept: Counts, unperturbed: int, total: int) -> Image
     tally = Images(unperturbed - kept, correct - kept, int(unperturbed), int(total))
     if kept.shape != correct.shape or not 0 <= unperturbed <= total or total < 1:
         raise InputError(
-            f"kept: expected one count a point and at most {counted(total, 'image')} right unedited, got "
-            f"shapes {kept.shape} and "
-            f"{correct.shape} and {counted(unperturbed, 'image')}"
+            f"kept: expected one count per point and at most {counted(total, 'image')} right unedited, got shapes "
+            f"{kept.shape} and {correct.shape} and {counted(unperturbed, 'image')}"
         )
     if min(map(np.min, (tally.lost, tally.won, kept, total - correct - tally.lost)), default=0) < 0:
         raise InputError(
-            "kept: expected at most the images right with the edit and without, and no more than there are, got "
-            f"{kept.min()} to {kept.max()} of {unperturbed} unedited"
+            f"kept: expected no more images than are right with the edit, or without it, got {kept.min()} to "
+            f"{kept.max()} of {unperturbed} unedited"
         )
     return tally
 

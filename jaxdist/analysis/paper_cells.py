@@ -54,8 +54,8 @@ def cells(result: xr.DataTree, options: StatisticsConfig, *, name: str = "the ru
     edited = _edited(result, options)
     if not edited:
         raise InputError(
-            f"{name}: has neither relu nor abs swept on its training images at dense0/pre; the published tables "
-            "are of those"
+            f"{name}: holds no sweep of relu or abs on the training images at dense0/pre; the published tables cover "
+            "only these"
         )
     return pd.DataFrame([*_finals(result), *edited])
 

@@ -247,9 +247,9 @@ def median_interval(values: Values, confidence: float) -> MedianInterval:
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     _check_confidence(confidence)
     if ordered.ndim != 1 or len(ordered) == 0:
-        raise InputError(f"values: expected one value a seed, got shape {ordered.shape}")
+        raise InputError(f"values: expected one value per seed, got shape {ordered.shape}")
     if np.isnan(ordered).any() or (ordered[0] == -np.inf and ordered[-1] == np.inf):
-        raise InputError("values: expected numbers that are censored on one side at most, got NaN or -inf and inf")
+        raise InputError("values: expected numbers censored on at most one side, got NaN or -inf and inf")
     middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
     interval: Any = scipy.stats.quantile_test(ordered, p=0.5).confidence_interval(confidence)
     return MedianInterval(float(middle), float(interval.low), float(interval.high))

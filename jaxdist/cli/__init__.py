@@ -45,23 +45,23 @@ def _answer(arguments: Sequence[str] | None) -> int:
         return 141
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            output.complain(f"{error.filename}: is a longer name or path than the system takes; choose a shorter one")
+            output.complain(f"{error.filename}: the name or path is too long for this system; choose a shorter one")
             return 2
         output.complain(
-            f"cannot read or write ({error}); what was finished is kept: make room or give permission, then give the "
-            "same command again"
+            f"cannot read or write ({error}); finished work is kept: free up space or fix permissions, then repeat "
+            "the command"
         )
         return 2
     except (RuntimeError, ValueError) as error:
         if hosts.lost(error):
-            output.complain(f"another process is gone ({_first_line(error)}); start all of them again")
+            output.complain(f"another process has ended ({_first_line(error)}); restart all of them")
             return 1
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         output.complain(f"out of memory ({_first_line(error)}); use fewer seeds or units")
         return 2
     except KeyboardInterrupt:
-        output.complain("interrupted; finished files stay as they are")
+        output.complain("interrupted; finished files are kept")
         return 130
 
 

@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
 
 def add_config(parser: Parser) -> None:
     """The config file, and every field of it."""
-    parser.add_argument("config", nargs="?", help="TOML file; none: the quickstart")
+    parser.add_argument("config", nargs="?", help="TOML file; if omitted, the quickstart")
     add_fields(parser, ("",))
 
 
@@ -53,7 +53,7 @@ def add_fields(parser: Parser, prefixes: tuple[str, ...]) -> None:
             kind = kinds[section]
             words = (kind.__doc__ or "").rstrip(".") if dataclasses.is_dataclass(kind) else "Where the run goes"
             title = f"config, [{section}]" if dataclasses.is_dataclass(kind) else "config"
-            groups[section] = parser.add_argument_group(title, f"{words}. Lists are given as a,b,c.")
+            groups[section] = parser.add_argument_group(title, f"{words}. Lists are written as a,b,c.")
         groups[section].add_argument(
             f"--{key}", metavar="VALUE", help=help.replace("%", "%%"), default=argparse.SUPPRESS
         )
@@ -61,7 +61,7 @@ def add_fields(parser: Parser, prefixes: tuple[str, ...]) -> None:
 
 def add_cluster(parser: Parser) -> None:
     """Where several processes meet."""
-    group = parser.add_argument_group("several processes", "The same command in each, see docs/hosts.md.")
+    group = parser.add_argument_group("several processes", "Run the same command in each process; see docs/hosts.md.")
     for name, help in hosts.HELP.items():
         group.add_argument(f"--distributed.{name}", metavar="VALUE", help=help, default=argparse.SUPPRESS)
 
@@ -71,7 +71,7 @@ def add_output(parser: Parser, *, any_name: bool = False) -> None:
 
     Where arguments may follow that are not required, a config or a folder must not be taken for the file to write.
     """
-    group = parser.add_argument_group("output", "For people by default; docs/scripts.md tells of the JSON.")
+    group = parser.add_argument_group("output", "Written for people by default; docs/scripts.md describes the JSON.")
     group.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary; errors still on stderr")
     group.add_argument(
         "--json",
@@ -79,14 +79,14 @@ def add_output(parser: Parser, *, any_name: bool = False) -> None:
         const=STDOUT,
         type=str if any_name else _json_file,
         metavar="FILE",
-        help="write the main numbers as JSON; without FILE, or with -, to stdout, which then has nothing else",
+        help="write the main numbers as JSON; without FILE, or with -, to stdout, where nothing else is printed then",
     )
 
 
 def _json_file(text: str) -> str:
     if text != STDOUT and not text.endswith(".json"):
         raise argparse.ArgumentTypeError(
-            f"expected a file that ends in .json, or - for stdout, got {text!r}; if that is no file to write, give "
+            f"expected a file name ending in .json, or - for stdout, got {text!r}; if that is another argument, put "
             "--json after it"
         )
     return text

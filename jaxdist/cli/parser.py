@@ -19,8 +19,8 @@ EXAMPLES: Examples = (
     ("jaxdist run", "the quickstart, on embedded data"),
     ("jaxdist run configs/paper.toml --data.dir MNIST", "the paper, on a folder of IDX files"),
     ("jaxdist run --train.seeds 6 --out runs/six", "any field of the config as an option"),
-    ("jaxdist run --train.seeds 9 --out runs/six", "only the three new seeds; a killed run goes on"),
-    ("jaxdist list", "what is in the folder runs, and how far it is"),
+    ("jaxdist run --train.seeds 9 --out runs/six", "trains only the three new seeds; a killed run resumes"),
+    ("jaxdist list", "the runs in the folder runs, and their progress"),
 )
 
 COMMANDS: tuple[Command, ...] = (
@@ -135,9 +135,9 @@ def _unknown(argument: str, command: str | None, parsers: Mapping[str, Parser]) 
     if command is None:
         return f"unknown option '{name}'; see 'jaxdist --help'"
     if not argument.startswith("-"):
-        return f"'{argument}': one argument too many for '{command}'; see 'jaxdist {command} --help'"
+        return f"unexpected argument '{argument}' for '{command}'; see 'jaxdist {command} --help'"
     if any(name in parser.options for parser in parsers.values()):
-        return f"{name}: cannot be given to '{command}'; see 'jaxdist {command} --help' for what can"
+        return f"{name}: not an option of '{command}'; see 'jaxdist {command} --help'"
     # One that has the section left out, as --steps, or else the nearest.
     long = [option.removeprefix("--") for option in parsers[command].options if option.startswith("--")]
     word = name.lstrip("-")

@@ -14,7 +14,7 @@ from jaxdist.cli.options import Parser
 
 
 def _add_data(parser: Parser) -> None:
-    parser.add_argument("action", choices=["prepare"], help="make a prepared TFDS data set")
+    parser.add_argument("action", choices=["prepare"], help="prepare a TFDS data set")
     parser.add_argument("dataset", help="mnist, fashion_mnist, or a new name for files of your own")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--from", dest="source", type=Path, metavar="FOLDER", help="folder of the four IDX files")
@@ -34,11 +34,11 @@ def data(options: argparse.Namespace) -> None:
 
 DATA = Command(
     "data",
-    help="make data sets available",
+    help="prepare data sets",
     usage="prepare NAME (--from FOLDER | --download) [--to FOLDER]",
     examples=(
         ("jaxdist data prepare mnist --download", "fetched over the network"),
-        ("jaxdist data prepare mnist --from FOLDER", "from the four IDX files, without a network"),
+        ("jaxdist data prepare mnist --from FOLDER", "from the four IDX files, without network access"),
     ),
     add=_add_data,
     run=data,

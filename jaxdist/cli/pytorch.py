@@ -18,7 +18,8 @@ def _add_import_torch(parser: Parser) -> None:
         metavar="PATH",
         nargs="+",
         type=Path,
-        help="the paper's result tree, an exported folder, or state_dicts or safetensors, a seed each, or their folder",
+        help="the paper's result tree, an exported folder, state_dict or safetensors files, one per seed, or a folder "
+        "of them",
     )
     parser.add_argument("--out", metavar="FOLDER", required=True, help="run folder to make; must be new or empty")
     parser.add_argument(
@@ -26,12 +27,15 @@ def _add_import_torch(parser: Parser) -> None:
         metavar="NAMES",
         type=lambda text: tuple(name.strip() for name in text.split(",")),
         default=(),
-        help="the layers in the order in which the network computes them, as input,hidden,output; needed where their "
-        "shapes and names leave more than one order",
+        help="the layers in the order in which the network computes them, such as input,hidden,output; needed if their "
+        "shapes and names allow more than one order",
     )
     for name, help in (
-        ("--as-seeds", "true: the files are a training each, though names or weights look like moments of one [false]"),
-        ("--allow-chance", "true: import networks that are right no more often than by chance, as a control [false]"),
+        (
+            "--as-seeds",
+            "true: each file is a training of its own, even if names or weights look like stages of one [false]",
+        ),
+        ("--allow-chance", "true: import networks that do no better than chance, as a control [false]"),
     ):
         parser.add_argument(name, metavar="VALUE", type=truth, nargs="?", const=True, default=False, help=help)
     add_fields(parser, ("data.", "model.activations", "ranges.", "sweep.", "statistics.", "compute."))
@@ -60,7 +64,7 @@ def import_torch(options: argparse.Namespace) -> None:
         absent = f"{config.data.dir} is not here"
         if not config.data.dir:
             absent = f"{config.data.name} is not prepared here, so add --data.dir FOLDER"
-        print(f"how often they are right unedited is found out then; {absent}")
+        print(f"their accuracy without edits is measured then; {absent}")
 
 
 IMPORT_TORCH = Command(
@@ -69,10 +73,10 @@ IMPORT_TORCH = Command(
     usage="PATH [PATH ...] --out FOLDER [OPTIONS]",
     examples=(
         ("jaxdist import-torch results --out runs/theirs", "the paper's result tree"),
-        ("jaxdist import-torch mine.pt --model.activations relu --out runs/mine", "a state_dict of one's own"),
+        ("jaxdist import-torch mine.pt --model.activations relu --out runs/mine", "your own state_dict"),
         (
             "jaxdist import-torch a.pt b.pt --model.activations relu --out runs/two",
-            "a seed each; or a folder of such files",
+            "one file per seed; a folder of such files works too",
         ),
     ),
     add=_add_import_torch,

@@ -19,9 +19,11 @@ from jaxdist.report import table
 
 
 def _add_report(parser: Parser) -> None:
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder; several for one page of all")
     parser.add_argument(
-        "--out", dest="page_folder", type=Path, metavar="FOLDER", help="of several runs: folder for the page"
+        "runs", type=Path, nargs="+", metavar="RUN", help="run folder; give several for one page on all of them"
+    )
+    parser.add_argument(
+        "--out", dest="page_folder", type=Path, metavar="FOLDER", help="for several runs: folder for their page"
     )
     add_output(parser)
     add_fields(parser, ("statistics.",))
@@ -32,9 +34,10 @@ def report(options: argparse.Namespace) -> None:
     several = len(options.runs) > 1
     if several != (options.page_folder is not None):
         raise InputError(
-            "several runs make a page of their own; say where by --out FOLDER"
+            "several runs share a page in a folder of its own; name the folder with --out FOLDER"
             if several
-            else "--out: is for the page of several runs; that of one lies in its folder"
+            else "--out: only for the page of several runs; leave it out for one run, whose page is written to its own "
+            "folder"
         )
     experiment()
     from jaxdist.experiment import finished
@@ -44,7 +47,7 @@ def report(options: argparse.Namespace) -> None:
     if several:
         page = finished.report_folders(options.runs, options.page_folder, changes(options))
         output.write_json(options, lambda: table.document({"page": str(page)}))
-        output.say(options, f"{counted(len(options.runs), 'run')} are over each other in {page}")
+        output.say(options, f"{counted(len(options.runs), 'run')} are overlaid in {page}")
         return
     (run,) = options.runs
     result = finished.report_folder(run, changes(options))
@@ -53,12 +56,12 @@ def report(options: argparse.Namespace) -> None:
 
 REPORT = Command(
     "report",
-    help="write tables, figures and page of a run, or a page of several",
+    help="write tables, figures and a page for a run, or for several",
     usage="RUN [RUN ...] [OPTIONS]",
     examples=(
         ("jaxdist report runs/mine", "tables, figures, report.html and the summary"),
-        ("jaxdist report runs/a runs/b --out compared", "both over each other in compared/report.html"),
-        ("jaxdist report runs/mine --statistics.margin 0.02", "where two points of accuracy are lost"),
+        ("jaxdist report runs/a runs/b --out compared", "both overlaid in compared/report.html"),
+        ("jaxdist report runs/mine --statistics.margin 0.02", "with a margin of two points of accuracy"),
     ),
     add=_add_report,
     run=report,
@@ -100,9 +103,9 @@ VERDICT = Command(
     help="say whether networks read distance or intensity, at equal dose",
     usage="RUN [OPTIONS]",
     examples=(
-        ("jaxdist verdict runs/comparison", "a sentence a network, and tables"),
-        ("jaxdist verdict runs/comparison --margin 0.02", "what matters is 2 % of changed predictions"),
-        ("jaxdist verdict runs/comparison --json verdict.json", "all numbers into a file too"),
+        ("jaxdist verdict runs/comparison", "one sentence per network, and tables"),
+        ("jaxdist verdict runs/comparison --margin 0.02", "with a margin of 2 % of changed predictions"),
+        ("jaxdist verdict runs/comparison --json verdict.json", "also write all numbers to a file"),
     ),
     add=_add_verdict,
     run=verdict,
@@ -116,9 +119,11 @@ def _add_compare(parser: Parser) -> None:
         "--weights",
         choices=["auto", "shared", "independent"],
         default="auto",
-        help="are the networks the same? [auto: by their weights]",
+        help="whether both sides hold the same networks [auto: decided by their weights]",
     )
-    parser.add_argument("--images", type=count, help="images by which shared networks' counts may differ [2]")
+    parser.add_argument(
+        "--images", type=count, help="number of images by which the counts of shared networks may differ [2]"
+    )
     parser.add_argument(
         "--pictures", type=Path, metavar="FOLDER", help="folder for pictures and tables [comparisons/ in the run]"
     )
@@ -173,7 +178,9 @@ COMPARE = Command(
 
 def _add_list(parser: Parser) -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=Path("runs"), help="folder of run folders [runs]")
-    parser.add_argument("--sort", choices=["date", "name"], default="date", help="date: the newest last [date]")
+    parser.add_argument(
+        "--sort", choices=["date", "name"], default="date", help="by date, the newest last, or by name [date]"
+    )
     add_output(parser)
 
 
@@ -198,8 +205,8 @@ LIST = Command(
     usage="[FOLDER] [OPTIONS]",
     examples=(
         ("jaxdist list", "the runs in the folder runs, the newest last"),
-        ("jaxdist list experiments --sort name", "those of another folder, by name"),
-        ("jaxdist list --json", "everything that is known of them, for a script"),
+        ("jaxdist list experiments --sort name", "the runs in another folder, by name"),
+        ("jaxdist list --json", "everything known about them, for a script"),
     ),
     add=_add_list,
     run=list_,

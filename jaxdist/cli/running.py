@@ -35,20 +35,21 @@ def run(options: argparse.Namespace) -> None:
     if hosts.writes() and (Path(config.out).expanduser() / places.RESULT).stat().st_mtime < began:
         output.say(
             options,
-            "It was finished before: only tables and figures were made again. For a new run, give another --out",
+            "This run was already finished: only tables and figures were made again. For a new run, choose another "
+            "--out",
         )
 
 
 RUN = Command(
     "run",
-    help="train, sweep and report in a run folder, or go on with it",
+    help="train, sweep and report in a run folder, or resume a run",
     usage="[CONFIG] [OPTIONS]",
     examples=(
         ("jaxdist run", "the quickstart, on embedded data, into runs/quickstart"),
         ("jaxdist run configs/comparison.toml --data.dir MNIST", "with doses, on a folder of IDX files"),
         (
             "jaxdist run --train.seeds 2 --train.steps 50 --out runs/look --json look.json",
-            "main numbers into a file too",
+            "also write the main numbers to a file",
         ),
     ),
     add=add_run,
@@ -69,11 +70,11 @@ def train(options: argparse.Namespace) -> None:
 
 TRAIN = Command(
     "train",
-    help="only train, in a run folder, or go on with it",
+    help="only train, in a run folder, or resume training",
     usage="[CONFIG] [OPTIONS]",
     examples=(
         ("jaxdist train --out runs/mine --train.seeds 6", "six seeds of each network, on embedded data"),
-        ("jaxdist train configs/paper.toml --data.dir MNIST", "the paper's networks; a killed training goes on"),
+        ("jaxdist train configs/paper.toml --data.dir MNIST", "the paper's networks; killed training resumes"),
     ),
     add=add_run,
     run=train,
@@ -118,7 +119,9 @@ SWEEP = Command(
 
 
 def _add_plan(parser: Parser) -> None:
-    parser.add_argument("--devices", type=count, help="devices like those here that the run will have [those here]")
+    parser.add_argument(
+        "--devices", type=count, help="number of devices like these that the run will have [those here]"
+    )
     add_config(parser)
 
 
@@ -133,7 +136,7 @@ def plan(options: argparse.Namespace) -> None:
 
 PLAN = Command(
     "plan",
-    help="say what a run will cost, from a measurement of seconds",
+    help="estimate what a run will cost, by measuring for a few seconds",
     usage="[CONFIG] [OPTIONS]",
     examples=(
         ("jaxdist plan configs/paper.toml --data.dir MNIST", "work, memory and time of the paper's run"),

@@ -166,7 +166,7 @@ def _laid_out(
         for leaf in jax.tree.leaves(x):
             if len(leaf) != len(y) or not len(leaf):
                 raise ValueError(
-                    f"expected one label for each of at least one example, got {counted(len(leaf), 'input')} and "
+                    f"expected at least one example and one label for each, got {counted(len(leaf), 'input')} and "
                     f"{counted(len(y), 'label')}"
                 )
     if not splits:

@@ -18,9 +18,9 @@ from jaxdist.errors import InputError
 from jaxdist.formatting import counted
 
 HELP = {
-    "coordinator": "HOST:PORT of process 0, where all processes meet; unset: this process works alone",
-    "processes": "how many processes there are",
-    "index": "which of them this is, from 0; process 0 writes and prints",
+    "coordinator": "HOST:PORT of process 0, where all processes meet; unset: this process runs alone",
+    "processes": "number of processes",
+    "index": "index of this process, from 0; process 0 writes and prints",
     "auto": "true: find the other processes through Slurm, a TPU pod or another cluster that JAX knows [false]",
 }
 """The options of the command line by name; they are no part of a config, since no result depends on them."""
@@ -61,7 +61,10 @@ def cluster(given: Mapping[str, str]) -> Cluster | None:
         raise InputError(f"--distributed.auto: expected true or false, got {given['auto']!r}")
     explicit = [name for name in ("coordinator", "processes", "index") if name in given]
     if auto == "true" and explicit:
-        raise InputError(f"--distributed.{explicit[0]}: cannot be given with --distributed.auto true, which finds it")
+        raise InputError(
+            f"--distributed.{explicit[0]}: cannot be combined with --distributed.auto true, which finds it; leave it "
+            "out"
+        )
     if auto == "true":
         return Cluster()
     if not explicit:
@@ -120,8 +123,9 @@ def join(cluster: Cluster) -> None:
                 "--distributed.processes and --distributed.index"
             ) from None
         raise InputError(
-            f"--distributed.coordinator: process {cluster.index} could not meet the others at {cluster.coordinator} "
-            f"({reason}); check that {counted(cluster.processes, 'process', 'processes')} were started and can reach it"
+            f"--distributed.coordinator: process {cluster.index} could not reach the others at {cluster.coordinator} "
+            f"({reason}); check that {counted(cluster.processes, 'process', 'processes')} were started and can reach "
+            "it"
         ) from None
     if not writes():
         # The descriptor, not only Python's stream: libraries print there too.
@@ -137,7 +141,7 @@ def _meet(cluster: Cluster) -> None:
         try:
             socket.create_server(("", int(port))).close()
         except OSError as error:
-            raise InputError(f"{name} cannot be listened at ({error}); choose another port") from None
+            raise InputError(f"{name}: cannot listen on this port ({error}); choose another") from None
         return
     waiting_until = time.monotonic() + PATIENCE
     while True:
@@ -146,7 +150,7 @@ def _meet(cluster: Cluster) -> None:
             return
         except OSError as error:
             if time.monotonic() > waiting_until:
-                raise InputError(f"{name} did not answer in {PATIENCE} s ({error}); start process 0 there") from None
+                raise InputError(f"{name}: no answer within {PATIENCE} s ({error}); start process 0 there") from None
         time.sleep(0.2)
 
 

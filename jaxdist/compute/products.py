@@ -58,8 +58,8 @@ def as_pixels(x: Num[np.ndarray, "N D"]) -> UInt8[np.ndarray, "N D"]:
     wrong = pixels != x
     if wrong.any():
         raise InputError(
-            "compute.precision: 'exact' needs inputs that are integers 0..255, which fill 8 bits, "
-            f"got {x[wrong][0]:g}; use data.normalisation 'raw', or compute.precision 'float32'"
+            f"compute.precision: 'exact' needs inputs that are integers from 0 to 255 (8 bits), got {x[wrong][0]:g}; "
+            "use data.normalisation 'raw', or compute.precision 'float32'"
         )
     return pixels
 

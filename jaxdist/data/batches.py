@@ -83,8 +83,8 @@ class Batches:
             raise InputError(f"{self.split}: expected fewer than 2**31 examples, got {self.total:,}")
         if self.split == "train" and self.total > 1 and least == most:
             raise InputError(
-                f"train: all {self.total:,} examples are the same, so there is nothing to tell apart; expected "
-                "different examples, so check where they come from"
+                f"train: all {self.total:,} examples are identical, so there is nothing to tell apart; expected "
+                "different examples; check where they come from"
             )
 
     def read(self) -> Iterator[tuple[Any, np.ndarray]]:
@@ -100,8 +100,8 @@ class Batches:
             yield x, y
         if (total, checksum) != (self.total, self.checksum):
             raise InputError(
-                f"{self.split}: the batches are others when they are read again, {counted(total, 'example')} after "
-                f"{self.total}; give the same examples in every pass, without random augmentation"
+                f"{self.split}: the batches differ when they are read again ({counted(total, 'example')}, "
+                f"{self.total} the first time); return the same examples in every pass, without random augmentation"
             )
 
     def _batches(self) -> Iterator[tuple[Any, np.ndarray]]:
@@ -109,8 +109,8 @@ class Batches:
         for k, (x, y) in enumerate(_pairs(self.make(), self.split)):
             if _kind(x) != _kind(self.sample[0]) or y.shape[1:] != self.sample[1].shape[1:]:
                 raise InputError(
-                    f"{self.split}: batch {k} has {_words(x, y)} an example where batch 0 has "
-                    f"{_words(*self.sample)}; expected batches that differ in how many examples they have alone"
+                    f"{self.split}: batch {k} has {_words(x, y)} per example, but batch 0 has "
+                    f"{_words(*self.sample)}; batches may differ only in their number of examples"
                 )
             yield x, self.labels(y, len(jax.tree.leaves(x)[0]), f"{self.split}, batch {k}")
 
@@ -128,13 +128,15 @@ def batches_of(given: Any, split: str) -> Batches | None:
         inspect.signature(make).bind()
     except TypeError:
         raise InputError(
-            f"{split}: expected a function without arguments that makes batches (x, y); give one, as by a lambda"
+            f"{split}: expected a function without arguments that returns batches (x, y); pass one, such as a lambda"
         ) from None
     except ValueError:  # a function that does not tell its arguments
         pass
     batches = make()
     if make is given and not hasattr(batches, "__iter__"):
-        raise InputError(f"{split}: expected a function that makes batches (x, y), got one of {type(batches).__name__}")
+        raise InputError(
+            f"{split}: expected a function that returns batches (x, y), got one that returns {type(batches).__name__}"
+        )
     for x, y in _pairs(batches, split):
         return Batches(split, make, (x, y))
     raise InputError(f"{split}: expected at least one batch of examples, got none")
@@ -156,8 +158,8 @@ def _iterates(given: Any, split: str) -> bool:
         return pairs if len(given) != 2 else arrays
     if hasattr(given, "__next__") or iter(given) is given:
         raise InputError(
-            f"{split}: a {type(given).__name__} can be read only once, where every measurement reads the examples "
-            "again; give a function that makes it"
+            f"{split}: a {type(given).__name__} can be read only once, but every measurement reads the examples "
+            "again; pass a function that returns a new one"
         )
     return True
 

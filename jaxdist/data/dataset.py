@@ -77,8 +77,8 @@ def accessible() -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(
-            f"{error.filename or 'the data'}: cannot be used ({error.strerror or error}); "
-            "expected a readable file or folder, so correct its name or its permissions"
+            f"{error.filename or 'the data'}: cannot be used ({error.strerror or error}); expected a readable file or "
+            "folder; correct its name or its permissions"
         ) from None
 
 
@@ -101,8 +101,8 @@ def assemble(name: str, train: RawSplit, test: RawSplit, source: str, *, largest
     ):
         if ours != theirs:
             raise InputError(
-                f"{test.images_at}: images of {what} {theirs}, but {train.images_at} has {ours}; "
-                "expected the same in both splits, so use files of one data set"
+                f"{test.images_at}: images of {what} {theirs}, but {train.images_at} has {ours}; expected the same in "
+                "both splits; use files from one data set"
             )
     classes = KNOWN_CLASSES.get(name) or _count_classes(train)
     for split in (train, test):
@@ -118,25 +118,23 @@ def _checked(raw: RawSplit) -> RawSplit:
     images, labels = raw.images, raw.labels
     if not images.size:
         raise InputError(
-            f"{raw.images_at}: an array of shape {images.shape} holds no images; "
-            "expected at least one image of at least one pixel, so get the file again"
+            f"{raw.images_at}: an array of shape {images.shape} holds no images; expected at least one image of at "
+            "least one pixel; get the file again"
         )
     if images.ndim < 2 or images.dtype.kind not in "uif":
         raise InputError(
-            f"{raw.images_at}: {images.dtype} of shape {images.shape} is not a list of images; "
-            "expected numbers of shape [images, height, width] or [images, height, width, channels], "
-            "so use an image file"
+            f"{raw.images_at}: {images.dtype} of shape {images.shape} is not a list of images; expected numbers of "
+            "shape [images, height, width] or [images, height, width, channels]; use an image file"
         )
     if labels.ndim != 1 or labels.dtype.kind not in "ui":
         raise InputError(
-            f"{raw.labels_at}: {labels.dtype} of shape {labels.shape} is not a list of labels; "
-            f"expected one whole number an image, so {_instead_of(labels)}"
+            f"{raw.labels_at}: {labels.dtype} of shape {labels.shape} is not a list of labels; expected one whole "
+            f"number per image; {_instead_of(labels)}"
         )
     if len(images) != len(labels):
         raise InputError(
             f"{raw.images_at} holds {counted(len(images), 'image')} but {raw.labels_at} holds "
-            f"{counted(len(labels), 'label')}; "
-            "expected one label an image, so use two files of the same split"
+            f"{counted(len(labels), 'label')}; expected one label per image; use two files of the same split"
         )
     if images.dtype.kind == "f":
         _check_finite(images, raw.images_at)
@@ -153,7 +151,7 @@ def _instead_of(labels: np.ndarray) -> str:
         return "save its one column, labels[:, 0]"
     if labels.ndim == 2 and ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all():
         return "save the classes instead of one-hot rows, labels.argmax(1)"
-    return "save the column with the classes alone" if labels.ndim == 2 else "use a label file"
+    return "save only the column with the classes" if labels.ndim == 2 else "use a label file"
 
 
 def _check_finite(images: np.ndarray, where: str) -> None:
@@ -162,8 +160,8 @@ def _check_finite(images: np.ndarray, where: str) -> None:
     if bad.any():
         index = tuple(int(i) for i in np.argwhere(bad)[0])
         raise InputError(
-            f"{where}: the pixel at {list(index)} is {images[index]}; expected only finite float32 values, "
-            "so repair the file"
+            f"{where}: the pixel at {list(index)} is {images[index]}; expected only finite float32 values; repair the "
+            "file"
         )
 
 
@@ -181,9 +179,13 @@ def _check_labels(raw: RawSplit, classes: int, name: str) -> None:
         index = int(bad.argmax())
         bad_label = int(raw.labels[index])
         raise InputError(
-            f"{raw.labels_at}: label {bad_label} at index {index} is not a class; "
-            f"expected 0 to {most}, so repair the file or use the files of one data set"
-            + (f", or give data.name another name than '{name}'" if name in KNOWN_CLASSES and bad_label > most else "")
+            f"{raw.labels_at}: label {bad_label} at index {index} is not a class; expected 0 to {most}; repair the "
+            "file or use the files of one data set"
+            + (
+                f", or set data.name to something other than '{name}'"
+                if name in KNOWN_CLASSES and bad_label > most
+                else ""
+            )
         )
 
 

@@ -58,9 +58,7 @@ def fetch(name: str, folder: Path, *, base_url: str, digests: Mapping[str, str],
         try:
             _fetch_file(url, path)
         except (OSError, http.client.HTTPException) as error:
-            raise InputError(
-                f"{url}: cannot be fetched ({error}); expected the official {name} file, {_way_out(name)}"
-            ) from None
+            raise InputError(f"{url}: cannot be fetched ({error}); {_way_out(name)}") from None
         if not official(path, expected):
             raise InputError(f"{url}: not the official {name} file, whose SHA-256 is {expected}; {_way_out(name)}")
 
@@ -87,6 +85,6 @@ def _fetch_file(url: str, path: Path) -> None:
 
 def _way_out(name: str) -> str:
     return (
-        f"so try later, or put the four files in a folder and run 'jaxdist data prepare {name} --from FOLDER', "
+        f"try again later, or put the four files in a folder and run 'jaxdist data prepare {name} --from FOLDER', "
         "which needs no network"
     )

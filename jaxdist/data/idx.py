@@ -76,15 +76,15 @@ def read_array(path: Path) -> np.ndarray:
         start = _up_to(file, 4)
         if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in _TYPES or not start[3]:
             raise InputError(
-                f"{path}: starts with '{start.hex(' ')}', which is not an IDX header; expected '00 00', "
-                f"a type of 08, 09, 0b, 0c, 0d or 0e, and the number of dimensions, "
-                f"so {_instead_of(start, packed=path.suffix == '.gz')}"
+                f"{path}: starts with '{start.hex(' ')}', which is not an IDX header; expected '00 00', a type of 08, "
+                "09, 0b, 0c, 0d or 0e, and the number of dimensions; "
+                f"{_instead_of(start, packed=path.suffix == '.gz')}"
             )
         kind = np.dtype(_TYPES[start[2]]).newbyteorder(">")
         sizes = _up_to(file, 4 * start[3])
         if len(sizes) < 4 * start[3]:
             raise InputError(
-                f"{path}: ends inside its header; expected {counted(start[3], 'dimension')}, so get the file again"
+                f"{path}: ends inside its header; expected {counted(start[3], 'dimension')}; get the file again"
             )
         shape = tuple(int(n) for n in np.frombuffer(sizes, ">u4"))
         expected = math.prod(shape) * kind.itemsize
@@ -108,11 +108,15 @@ def _swapped(sizes: bytearray) -> int:
 def _instead_of(start: bytes | bytearray, *, packed: bool) -> str:
     """What to do about a file by its first bytes, decompressed where the file is `packed`."""
     if bytes(start[:2]) == b"\x1f\x8b":
-        return "decompress it once, as it is compressed twice" if packed else "end its name in .gz, as it is compressed"
+        return (
+            "decompress it once, since it is compressed twice"
+            if packed
+            else "add .gz to its name, since it is compressed"
+        )
     if bytes(start).lower() in (b"<!do", b"<htm"):
-        return "get the file again, as it is a web page, such as one that reports an error"
+        return "get the file again, since this is a web page, such as an error page"
     if bytes(start) == b"vers":
-        return "fetch the file itself with 'git lfs pull', as it is a pointer of Git LFS"
+        return "fetch the file itself with 'git lfs pull', since this is a Git LFS pointer"
     if len(start) == 4 and bytes(start[2:]) == b"\0\0" and start[1] in _TYPES:
         return "write its header big-endian"
     return "get the file again"
@@ -133,8 +137,8 @@ def _required(folder: Path, stem: str) -> Path:
         names = ", ".join(name for stems in STEMS.values() for name in stems)
         others = ", ".join(other.name for other in sorted(folder.iterdir()) if _like(other.name, stem))
         raise InputError(
-            f"{folder}: no file {stem}, with or without .gz; expected the four IDX files {names}, so "
-            + (f"give {others} that name, if it is the one" if others else "add it")
+            f"{folder}: no file {stem}, with or without .gz; expected the four IDX files {names}; "
+            + (f"if {others} is the one, rename it" if others else "add it")
         )
     if path.is_file():
         _refuse_another(path, _spelled(folder, stem))
@@ -153,8 +157,8 @@ def _refuse_another(path: Path, spelled: list[Path]) -> None:
         if other != path and other.is_file() and digest(other) != digest(path):
             sizes = [f"{each.stat().st_size:,} bytes" for each in (path, other)]
             raise InputError(
-                f"{path} ({sizes[0]}) and {other.name} ({sizes[1]}) beside it are not the same data; expected one, so "
-                "delete the wrong one"
+                f"{path} ({sizes[0]}) and {other.name} ({sizes[1]}) next to it hold different data; expected only one "
+                "of them; delete the wrong one"
             )
 
 
@@ -165,12 +169,14 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             yield cast(BinaryIO, file)
     except EOFError:
-        raise InputError(f"{path}: the gzip data is cut short; expected a whole file, so get it again") from None
+        raise InputError(f"{path}: the gzip data is cut short; expected a whole file; get it again") from None
     except (gzip.BadGzipFile, zlib.error) as error:
         way_out = _instead_of_gzip(path)
-        raise InputError(f"{path}: not intact gzip data ({error}); expected gzip, so {way_out}") from None
+        raise InputError(f"{path}: not intact gzip data ({error}); expected gzip; {way_out}") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a readable IDX file") from None
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); expected a readable IDX file; check its permissions"
+        ) from None
 
 
 def _instead_of_gzip(path: Path) -> str:
@@ -178,7 +184,7 @@ def _instead_of_gzip(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(4)
     if start[:2] == b"\0\0" and start[2:3] and start[2] in _TYPES:
-        return "take .gz off its name, as it is not compressed"
+        return "remove .gz from its name, since it is not compressed"
     return "get the file again" if start[:2] == b"\x1f\x8b" else _instead_of(start, packed=True)
 
 

@@ -145,11 +145,11 @@ def _staircase(flat: Sequence[np.ndarray], backend: Backend, background: float) 
 def _refuse_empty(dataset: data.Dataset, flat: Iterable[np.ndarray], used: np.ndarray) -> None:
     """Raise `InputError` for images [n, D] of which nothing can be told."""
     if not used.any():
-        raise InputError(f"{dataset.source} Every pixel of every image is 0; expected pictures, so check the files")
+        raise InputError(f"{dataset.source} Every pixel of every image is 0; expected pictures; check the files")
     if max(max(x.max(), -x.min()) for x in flat) < SMALLEST:
         raise InputError(
-            f"{dataset.source} No pixel is as large as {SMALLEST:.2g}, and smaller ones count as 0 in float32; "
-            "expected larger ones, so give data.normalisation 'unit'"
+            f"{dataset.source} Every pixel is below {SMALLEST:.2g} and so counts as 0 in float32; use "
+            "data.normalisation 'unit'"
         )
     _ = dataset.notes  # raises where the images or their labels are all the same
 

@@ -44,13 +44,13 @@ def load(config: DataConfig) -> Dataset:
     name = config.name
     if not re.fullmatch(_NAME, name):
         raise InputError(
-            f"data.name: '{name}' is not the name of a data set; expected lower_snake_case, "
-            f"with /config where TFDS has one{nearest(name, _KNOWN)}"
+            f"data.name: '{name}' is not a valid data set name; expected lower_snake_case, with /config if the TFDS "
+            f"data set has one{nearest(name, _KNOWN)}"
         )
     if config.dir and name in EMBEDDED:
         raise InputError(
-            f"data.dir: '{config.dir}' is given, but data.name is '{name}', which is embedded; "
-            "give --data.name too, such as mnist"
+            f"data.dir: '{config.dir}' is set, but data.name is '{name}', whose images are built in; set --data.name "
+            "too, for example to mnist"
         )
     if config.dir:
         return _from_folder(name, Path(config.dir).expanduser())
@@ -76,9 +76,9 @@ def _from_folder(name: str, folder: Path) -> Dataset:
     if set_folder is None:
         raise InputError(
             _unconfigured(name, folder)
-            or f"{folder}: {'neither IDX files nor TFDS data' if folder.is_dir() else 'no such folder'}; "
-            f"expected train-images-idx3-ubyte and its three companions (.gz or not), or a prepared TFDS data set "
-            f"'{name}' with array_record files, so {_instead_of(folder)}"
+            or f"{folder}: {'neither IDX files nor TFDS data' if folder.is_dir() else 'no such folder'}; expected "
+            f"train-images-idx3-ubyte and its three companions (.gz or not), or a prepared TFDS data set '{name}' "
+            f"with array_record files; {_instead_of(folder)}"
         )
     return _from_prepared(name, set_folder)
 
@@ -88,13 +88,13 @@ def _instead_of(folder: Path) -> str:
     if not folder.is_dir():
         return "correct data.dir"
     if inside := idx.below(folder):
-        return f"give data.dir {inside}, which holds the four files"
+        return f"set data.dir to {inside}, which holds the four files"
     held = sorted(path.name for path in folder.iterdir() if path.is_file())
     some = f"{', '.join(held[:4])}{f' and {len(held) - 4} more' if len(held) > 4 else ''}"
     if sum("images" in name and "idx" in name for name in held) >= 2:
-        return f"give its files ({some}) these names"
+        return f"rename its files ({some}) to these names"
     if held:
-        return f"correct data.dir, or write what its files ({some}) hold as those four"
+        return f"correct data.dir, or convert its files ({some}) to those four"
     return "correct data.dir"
 
 
@@ -124,17 +124,17 @@ def _unprepared(name: str, data_dir: Path) -> str:
     """Say that a data set is not prepared, and what to do for this very name."""
     if message := _unconfigured(name, data_dir):
         return message
-    folder = "or give --data.dir FOLDER with its IDX files or its TFDS data"
+    folder = "or pass --data.dir FOLDER with its IDX files or its TFDS data"
     if name in _KNOWN:
         return (
-            f"data.name: '{name}' is not prepared in {data_dir}; expected a prepared TFDS data set there, "
-            f"so run 'jaxdist data prepare {name} --from FOLDER' or 'jaxdist data prepare {name} --download', {folder}"
+            f"data.name: '{name}' is not prepared in {data_dir}; run 'jaxdist data prepare {name} --from FOLDER' or "
+            f"'jaxdist data prepare {name} --download', {folder}"
         )
     names = dict.fromkeys((*_KNOWN, *prepared.listed(data_dir)))
     names.pop(name, None)
     return (
-        f"data.name: no data set '{name}' is prepared in {data_dir}; expected a prepared TFDS data set there, "
-        f"so run 'jaxdist data prepare {name} --from FOLDER', {folder}{nearest(name, names)}"
+        f"data.name: no data set '{name}' is prepared in {data_dir}; run 'jaxdist data prepare {name} --from FOLDER', "
+        f"{folder}{nearest(name, names)}"
     )
 
 

@@ -43,14 +43,14 @@ def notes(
     x, y = splits["train"]
     if not one_class and y.min() == y.max():
         raise InputError(
-            f"{train_at[1]}: every label is {y.flat[0]}, so there is nothing to tell apart; expected {what} of two "
-            "classes or more, so give more of them, or the labels that belong to these"
+            f"{train_at[1]}: every label is {y.flat[0]}, so there is nothing to tell apart; expected {what} of at "
+            "least two classes; add more, or use the labels that belong to these"
         )
     distinct = {split: count_distinct(inputs) for split, (inputs, _) in splits.items()}
     if len(y) > 1 and distinct["train"] == 1:
         raise InputError(
-            f"{train_at[0]}: all {len(y):,} {what} are the same, so there is nothing to tell apart; expected different "
-            f"{what}, so check where they come from"
+            f"{train_at[0]}: all {len(y):,} {what} are identical, so there is nothing to tell apart; expected "
+            f"different {what}; check where they come from"
         )
     constant = () if isinstance(x, Mapping) else _constant(x, what)
     return (*_repeats(splits, distinct, what), *constant, *(_classes(splits, classes, what) if classes else ()))

@@ -42,7 +42,7 @@ def pair(given: Labelled, split: str) -> tuple[Any, np.ndarray]:
     sizes = {name: len(part) for name, part in inputs.items()}
     if len(set(sizes.values())) != 1:
         listed = ", ".join(f"{size} of {name!r}" for name, size in sizes.items()) or "none"
-        raise InputError(f"{split}: expected as many examples of each input, got {listed}")
+        raise InputError(f"{split}: expected the same number of examples of each input, got {listed}")
     return inputs, array(y, f"{split}: the labels")
 
 
@@ -65,7 +65,9 @@ def sources(given: Any, splits: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if not isinstance(other, Mapping) or {*other} != {*x}:
             got = ", ".join(map(str, other)) if isinstance(other, Mapping) else type(other).__name__
-            raise InputError(f"{where}: expected inputs named as those of {split}, {', '.join(x)}, got {got}")
+            raise InputError(
+                f"{where}: expected inputs with the same names as those of {split}, {', '.join(x)}, got {got}"
+            )
         inputs[split] = {name: _like(other[name], part, where, split) for name, part in x.items()}
     return inputs
 
@@ -74,9 +76,9 @@ def _like(value: Any, x: np.ndarray, where: str, split: str) -> np.ndarray:
     other = _inputs(value, where, "the inputs")
     if other.shape[1:] != x.shape[1:] or len(other) not in (1, len(x)) or other.dtype != x.dtype:
         raise InputError(
-            f"{where}: expected inputs like those of {split}, {x.dtype} of shape {x.shape}, or 1 in place of "
+            f"{where}: expected inputs like those of {split}, {x.dtype} of shape {x.shape}, or 1 example instead of "
             f"{len(x)}, got {other.dtype} of shape {other.shape}"
-            + ("; give source={'train': ..., 'test': ...} where splits differ" if where == "source" else "")
+            + ("; if the splits differ, pass source={'train': ..., 'test': ...}" if where == "source" else "")
         )
     return np.broadcast_to(other, x.shape)
 
@@ -87,7 +89,9 @@ def _inputs(value: Any, split: str, what: str) -> np.ndarray:
         raise InputError(f"{split}: expected inputs [N, ...] of numbers, got {x.dtype} of shape {x.shape}")
     x = numbers(x, f"{split}: {what}", finite=True)
     if not x.size:
-        raise InputError(f"{split}: expected at least one example, with values, got inputs of shape {x.shape}")
+        raise InputError(
+            f"{split}: expected at least one example with at least one value, got inputs of shape {x.shape}"
+        )
     return x
 
 
@@ -102,11 +106,11 @@ def array(value: Any, where: str) -> np.ndarray:
     except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise InputError(
-            f"{where} cannot be read as an array from {type(value).__name__} ({reason}); give a NumPy array"
-            + (", as tensor.detach().cpu().float().numpy()" if hasattr(value, "detach") else "")
+            f"{where} cannot be read as an array from {type(value).__name__} ({reason}); pass a NumPy array"
+            + (", such as tensor.detach().cpu().float().numpy()" if hasattr(value, "detach") else "")
         ) from None
     if np.ma.is_masked(value):
-        raise InputError(f"{where} are masked in places; give the examples without masked values")
+        raise InputError(f"{where} contain masked values; pass only examples without them")
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
@@ -121,7 +125,7 @@ def numbers(values: np.ndarray, where: str, *, finite: bool) -> np.ndarray:
     except TypeError:
         dtype = None
     if dtype is None or not (jnp.issubdtype(dtype, jnp.number) or dtype.kind == "b"):
-        raise InputError(f"{where} are of {values.dtype}; expected an array of numbers that JAX has, such as float32")
+        raise InputError(f"{where} have type {values.dtype}; expected numbers of a type that JAX has, such as float32")
     inexact = jnp.issubdtype(dtype, jnp.inexact)
     if finite and inexact and not np.isfinite(values).all():
         raise InputError(f"{where} hold values that are not finite; expected finite numbers")
@@ -131,8 +135,8 @@ def numbers(values: np.ndarray, where: str, *, finite: bool) -> np.ndarray:
         lost = np.isinf(cast) & np.isfinite(values) if inexact else cast != values
         if lost.any():
             raise InputError(
-                f"{where} hold {values[lost].ravel()[0]}, which {cast.dtype} cannot hold; expected smaller numbers, or "
-                "JAX with 64 bits (jax_enable_x64)"
+                f"{where} hold {values[lost].ravel()[0]}, which does not fit into {cast.dtype}; pass smaller numbers, "
+                "or enable 64 bits in JAX (jax_enable_x64)"
             )
     return cast
 
@@ -158,7 +162,7 @@ def labels(given: np.ndarray, rows: int, classes: int, split: str, what: str = "
         )
     y = _as_integers(y, classes, split)
     if y.min() < 0 or y.max() >= classes:
-        hint = "; where they count from 1, give labels - 1" if y.min() == 1 and y.max() == classes else ""
+        hint = "; if they start at 1, pass labels - 1" if y.min() == 1 and y.max() == classes else ""
         raise InputError(
             f"{split}: expected labels from 0 to {classes - 1}, one of the network's "
             f"{counted(classes, 'class', 'classes')}, got {y.min()} to {y.max()}{hint}"
@@ -170,8 +174,8 @@ def _way_out(y: np.ndarray, rows: int) -> str:
     if y.ndim != 2 or len(y) != rows:
         return ""
     if y.dtype.kind in "biuf" and ((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all():
-        return "; of one-hot labels give labels.argmax(1)"
-    return "; a label a token needs logits of each token, and targets of a regression task='regression'"
+        return "; if they are one-hot, pass labels.argmax(1)"
+    return "; a label per token needs logits for each token, and the targets of a regression need task='regression'"
 
 
 def _as_integers(y: np.ndarray, classes: int, split: str) -> np.ndarray:
@@ -183,7 +187,7 @@ def _as_integers(y: np.ndarray, classes: int, split: str) -> np.ndarray:
         if classes == 2:
             return y.astype(np.int32)
         raise InputError(
-            f"{split}: the labels are truth values, which name two classes, where the network has {classes}; give the "
+            f"{split}: the labels are truth values, which name two classes, but the network has {classes}; pass the "
             "class of each example as an integer"
         )
     if jnp.issubdtype(y.dtype, jnp.floating):
@@ -192,7 +196,7 @@ def _as_integers(y: np.ndarray, classes: int, split: str) -> np.ndarray:
             return wide.astype(np.int64)
         raise InputError(
             f"{split}: the labels are {y.dtype} and not all whole numbers; expected one integer label for each input, "
-            "or as many targets as the network has outputs, which task='regression' compares"
+            "or, with task='regression', a target for each output of the network"
         )
     if kinds and all(issubclass(kind, (int, np.integer)) and kind is not bool for kind in kinds):
         return np.array([int(label) for label in y.tolist()], object)
@@ -201,9 +205,9 @@ def _as_integers(y: np.ndarray, classes: int, split: str) -> np.ndarray:
         try:
             y.astype(int)
         except (ValueError, OverflowError):
-            integers = "np.unique(labels, return_inverse=True)[1] where the network's classes are in sorted order"
-        raise InputError(f"{split}: the labels are text, such as {str(y[0])!r}; expected integers, give {integers}")
+            integers = "np.unique(labels, return_inverse=True)[1] if the network's classes are in sorted order"
+        raise InputError(f"{split}: the labels are text, such as {str(y[0])!r}; expected integers; pass {integers}")
     of = " of " + ", ".join(sorted(kind.__name__ for kind in kinds)) if kinds else ""
     raise InputError(
-        f"{split}: expected one integer label for each input, got {y.dtype}{of}; give the class of each example"
+        f"{split}: expected one integer label for each input, got {y.dtype}{of}; pass the class of each example"
     )

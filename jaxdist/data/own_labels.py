@@ -23,7 +23,7 @@ Shape: TypeAlias = tuple[int, ...]
 
 _MOST = np.iinfo(np.int32).max
 
-_GIVE = "give task='binary' where they are classes, or task='regression' where they are real targets"
+_GIVE = "pass task='binary' if they are classes, or task='regression' if they are real targets"
 
 
 def checked(task: object) -> Task | None:
@@ -54,13 +54,13 @@ def task_of(given: np.ndarray, rows: int, each: Shape, split: str) -> Task:
     if len(each) == 1 and y.shape == (rows, *each) and not _is_one_hot(y):
         if not real:
             raise InputError(
-                f"{split}: the labels are {y.dtype} of shape {y.shape}, as many an example as the network has outputs, "
-                "and not one 1 in each row; give the class of each example, or task='regression' where they are targets"
+                f"{split}: the labels are {y.dtype} of shape {y.shape}, one number for each output of the network, "
+                "but not one-hot; pass the class of each example, or task='regression' if they are targets"
             )
         if (y >= 0).all() and np.allclose(y.astype(np.float64).sum(1), 1, atol=1e-3):
             raise InputError(
-                f"{split}: the labels are shares of classes, which nothing is counted by; give labels.argmax(1), or "
-                "task='regression' where they are targets"
+                f"{split}: the labels are shares of classes, but counting needs one class for each example; pass "
+                "labels.argmax(1), or task='regression' if they are targets"
             )
         return "regression"
     return "classes"
@@ -69,16 +69,17 @@ def task_of(given: np.ndarray, rows: int, each: Shape, split: str) -> Task:
 def _of_single(y: np.ndarray, rows: int, split: str, *, real: bool) -> Task:
     if y.shape != (rows,):
         raise InputError(
-            f"{split}: expected one label for each of {counted(rows, 'input')}, since the network gives one number "
-            f"each, got {y.dtype} of shape {y.shape}"
+            f"{split}: expected one label for each of {counted(rows, 'input')}, since the network returns one number "
+            f"for each, got {y.dtype} of shape {y.shape}"
         )
     two = y.dtype == bool or ((real or y.dtype.kind in "iu") and bool(((y == 0) | (y == 1)).all()))
     if real and two:
-        raise InputError(f"{split}: the labels are 0 and 1 as {y.dtype}, which may mean either; {_GIVE}")
+        raise InputError(f"{split}: the labels are 0 and 1 as {y.dtype}, which may be classes or targets; {_GIVE}")
     if not (real or two) and y.dtype.kind in "iu":
         raise InputError(
-            f"{split}: the labels are integers from {y.min()} to {y.max()} where the network gives one number each; "
-            "give 0 and 1 for two classes, logits of all classes, or task='regression' where they are targets"
+            f"{split}: the labels are integers from {y.min()} to {y.max()}, but the network returns one number for "
+            "each example; use labels 0 and 1 for two classes, return logits of all classes, or pass "
+            "task='regression' if the labels are targets"
         )
     return "regression" if real else "binary"
 
@@ -115,11 +116,11 @@ def _targets(labels: np.ndarray, rows: int, each: Shape, split: str) -> np.ndarr
     y = labels[:, 0] if labels.shape == (rows, 1) and shape == (rows,) else labels
     if y.shape != shape:
         raise InputError(
-            f"{split}: expected targets {list(shape)} for {counted(rows, 'input')}, as many as the network has "
-            f"outputs, got {y.dtype} of shape {labels.shape}"
+            f"{split}: expected targets {list(shape)} for {counted(rows, 'input')}, one for each output of the "
+            f"network, got {y.dtype} of shape {labels.shape}"
         )
     if y.dtype.kind not in "biuf" and not jnp.issubdtype(y.dtype, jnp.floating):
-        raise InputError(f"{split}: the targets are of {y.dtype}; expected an array of real numbers")
+        raise InputError(f"{split}: the targets have type {y.dtype}; expected real numbers")
     with np.errstate(over="ignore"):
         targets = y.astype(np.float32)
     if not np.isfinite(targets).all():
@@ -132,7 +133,8 @@ def _of_tokens(labels: np.ndarray, rows: int, each: Shape, split: str) -> np.nda
     if labels.shape != shape:
         raise InputError(
             f"{split}: expected a label for each token, {list(shape)} for {counted(rows, 'input')}, got {labels.dtype} "
-            f"of shape {labels.shape}; where an example has one, give the logits of one position, as logits[:, -1]"
+            f"of shape {labels.shape}; if each example has a single label, return the logits of one position, such as "
+            "logits[:, -1]"
         )
     flat = labels.reshape(-1)
     ignored = np.asarray(flat == IGNORED) if labels.dtype.kind != "b" else np.zeros(flat.shape, bool)
@@ -150,5 +152,5 @@ def counted_tokens(y: np.ndarray | int | None, split: str) -> int:
     """
     count = int(np.count_nonzero(y >= 0)) if isinstance(y, np.ndarray) else int(y or 0)
     if not 0 < count <= _MOST:
-        raise InputError(f"{split}: expected from 1 to {_MOST:,} tokens whose label counts, got {count:,}")
+        raise InputError(f"{split}: expected 1 to {_MOST:,} tokens with a label that counts, got {count:,}")
     return count

@@ -42,8 +42,8 @@ def find(data_dir: Path, name: str) -> Path | None:
     readable = [path for path in complete if _records(path)]
     if complete and not readable:
         raise InputError(
-            f"{complete[-1]}: a TFDS data set without array_record files, which only TensorFlow can read; "
-            f"expected array_record, so prepare {name} in another data folder"
+            f"{complete[-1]}: this TFDS data set has no array_record files, so only TensorFlow can read it; prepare "
+            f"{name} in another data folder"
         )
     return readable[-1] if readable else None
 

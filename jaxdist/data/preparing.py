@@ -57,16 +57,18 @@ def prepare(
 
 def _check_request(name: str, source: Path | None, download: bool) -> None:
     if not re.fullmatch("[a-z][a-z0-9_]*", name):
-        raise InputError(f"'{name}' cannot be the name of a data set; expected lower_snake_case, such as mnist")
+        raise InputError(f"'{name}' is not a valid data set name; expected lower_snake_case, such as mnist")
     if name == "digits":
-        raise InputError("digits comes with scikit-learn and needs no preparing; expected another name, such as mnist")
+        raise InputError(
+            "digits comes with scikit-learn and needs no preparation; choose another data set, such as mnist"
+        )
     if download == (source is not None):
         got = "both" if download else "neither"
         raise InputError(f"prepare {name}: expected either --from FOLDER or --download, got {got}")
     if download and name not in web.MIRRORS:
         raise InputError(
-            f"'{name}' cannot be downloaded{nearest(name, web.MIRRORS)}; expected a known name with --download, "
-            f"so put its four IDX files in a folder and run 'jaxdist data prepare {name} --from FOLDER'"
+            f"'{name}' cannot be downloaded; put its four IDX files in a folder and run 'jaxdist data prepare {name} "
+            f"--from FOLDER'{nearest(name, web.MIRRORS)}"
         )
 
 

@@ -19,14 +19,16 @@ def scaled(dataset: Dataset, config: DataConfig) -> tuple[np.ndarray, np.ndarray
     kind = config.normalisation
     if kind != "standard" and (config.mean is not None or config.sd is not None):
         option = "data.mean" if config.mean is not None else "data.sd"
-        raise InputError(f"{option}: used only with data.normalisation 'standard', got '{kind}'; unset one of them")
+        raise InputError(
+            f"{option}: used only with data.normalisation 'standard', got '{kind}'; leave it out, or use 'standard'"
+        )
     train, test = (split.images.astype(np.float32) for split in (dataset.train, dataset.test))
     if kind == "raw":
         return train, test
     if dataset.largest <= 0:
         raise InputError(
-            f"data.normalisation: '{kind}' divides by the largest pixel of {dataset.name}, which is {dataset.largest}; "
-            "expected one above 0, so use 'raw'"
+            f"data.normalisation: '{kind}' divides by the largest pixel of {dataset.name}, which is "
+            f"{dataset.largest}; expected one above 0; use 'raw'"
         )
     # In place: a second float32 copy of the images would double the memory.
     for inputs in (train, test):
@@ -36,8 +38,8 @@ def scaled(dataset: Dataset, config: DataConfig) -> tuple[np.ndarray, np.ndarray
         sd = float(train.std(dtype=np.float64)) if config.sd is None else config.sd
         if not sd > 0:
             raise InputError(
-                f"data.sd: the standard deviation of {dataset.name} is {sd}; expected one above 0, "
-                "so give data.sd, or use data.normalisation 'raw' or 'unit'"
+                f"data.sd: the standard deviation of {dataset.name} is {sd}; expected one above 0; set data.sd, or "
+                "use data.normalisation 'raw' or 'unit'"
             )
         for inputs in (train, test):
             inputs -= mean

@@ -59,14 +59,14 @@ def decode(folder: Path) -> Arrays:
         features, splits = builder.info.features, sorted(builder.info.splits)
         if missing := {"train", "test"} - set(splits):
             raise InputError(
-                f"{folder}: no {' or '.join(sorted(missing))} split, only {', '.join(splits) or 'none'}; "
-                "expected both train and test, so use a data set that has them"
+                f"{folder}: no {' or '.join(sorted(missing))} split, only {', '.join(splits) or 'none'}; expected "
+                "both train and test; use a data set that has them"
             )
         image, label = builder.info.supervised_keys or ("image", "label")
         if {image, label} - {key for key, feature in features.items() if _numeric(feature)}:
             raise InputError(
-                f"{folder}: its features are {', '.join(sorted(features))}, with {image} and {label} to be used; "
-                "expected pixels and a whole number, so use an image-classification data set"
+                f"{folder}: its features are {', '.join(sorted(features))}, of which {image} and {label} are to be "
+                "used; expected pixels and a whole number; use an image-classification data set"
             )
         # TFDS decodes images slowly, and logs that it would rather have OpenCV.
         pictures = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
@@ -95,8 +95,8 @@ def write(dataset: Dataset, data_dir: Path) -> Path:
             return written.rename(target)
     except (OSError, RuntimeError) as error:  # array_record raises the latter
         raise InputError(
-            f"{data_dir}: {dataset.name} cannot be written there ({_line(error)}); "
-            "expected a writable folder without a damaged copy of it, so make room or give another data folder"
+            f"{data_dir}: {dataset.name} cannot be written there ({_line(error)}); expected a writable folder without "
+            "a damaged copy of it; free up space or choose another data folder"
         ) from None
 
 
@@ -157,7 +157,7 @@ def _columns(
             images.append(convert(example[image]))
             labels.append(example[label])
     if len({picture.shape for picture in images}) > 1:
-        raise ValueError("its images are of several shapes, where one is expected")
+        raise ValueError("its images have several shapes, but one is expected")
     return np.array(images), np.array(labels)
 
 
@@ -171,7 +171,7 @@ def _picture_decoder(pixel: np.dtype, channels: int) -> Callable[[bytes], np.nda
         if pixel == np.float32:
             array = array.view(np.float32)
         if array.dtype != pixel:
-            raise ValueError(f"a picture of {array.dtype}, where {pixel} is declared")
+            raise ValueError(f"a picture has type {array.dtype}, but {pixel} is declared")
         return array.reshape(*array.shape[:2], channels)
 
     return decoded
@@ -192,8 +192,8 @@ def _readable(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:  # the libraries document no common class for it
         raise InputError(
-            f"{folder}: the prepared TFDS data set cannot be read ({_line(error)}); "
-            "expected intact array_record files, so delete the folder and prepare it again"
+            f"{folder}: the prepared TFDS data set cannot be read ({_line(error)}); expected intact array_record "
+            "files; delete the folder and prepare it again"
         ) from None
 
 

@@ -43,11 +43,13 @@ def report_folders(given: Sequence[Path], out: Path, changes: Mapping[str, str] 
         is a run's folder, which has a page of its own.
     """
     if folders.is_run(out.expanduser()):
-        raise InputError(f"{out}: is the folder of a run, whose own page lies there; give another folder to --out")
+        raise InputError(
+            f"{out}: is a run folder, which already holds the page of that run; choose another folder with --out"
+        )
     trees = []
     for folder in map(folders.with_result, given):
         if sum(folder.resolve() == Path(other).expanduser().resolve() for other in given) > 1:
-            raise InputError(f"{folder}: is given twice; give each run once")
+            raise InputError(f"{folder}: is named twice; name each run once")
         trees.append(_swept(folder))
     statistics = results.options_of(trees[0]).statistics
     if changes:
@@ -85,7 +87,7 @@ def verdict_folder(folder: Path, flips: float | None = None) -> tuple[xr.DataTre
 def _swept(folder: Path) -> xr.DataTree:
     result = result_files.load(folder)
     if not running.is_swept(result):
-        raise InputError(f"{folder}: holds no sweep yet; make one with 'jaxdist sweep {folder}'")
+        raise InputError(f"{folder}: not swept yet; run 'jaxdist sweep {folder}' first")
     return result
 
 

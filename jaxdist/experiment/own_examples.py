@@ -94,7 +94,7 @@ def check_single_pass(splits: OwnSplits, options: Options) -> None:
     asked |= {f"family '{name}'": families.target_of(name) in ("example", "source") for name in sweep.families}
     for option, is_asked in asked.items():
         if is_asked:
-            raise InputError(f"{option}: walks over the examples as they are held; give arrays in place of batches")
+            raise InputError(f"{option}: needs all examples in memory; pass arrays instead of batches")
 
 
 def with_sources(splits: OwnSplits, given: Any) -> dict[str, OwnSplit]:
@@ -104,7 +104,7 @@ def with_sources(splits: OwnSplits, given: Any) -> dict[str, OwnSplit]:
       InputError: for batches, and inputs that are not like those of a split.
     """
     if any(split.batches for split in splits.values()):
-        raise InputError("source: goes with examples that are held; give train and test as arrays in place of batches")
+        raise InputError("source: needs all examples in memory; pass train and test as arrays instead of batches")
     sources = own_data.sources(given, {name: split.x for name, split in splits.items()})
     return {name: dataclasses.replace(split, source=sources[name]) for name, split in splits.items()}
 
@@ -124,7 +124,7 @@ def at_once(splits: OwnSplits, options: Options, why: str) -> tuple[Options, str
         if is_asked:
             raise InputError(
                 f"apply: an example's outputs depend on its place in the block ({why}), which {name} would change; "
-                "draw by a key of each example, as jax.vmap over keys, or leave that out"
+                f"draw with a key for each example, as jax.vmap over keys does, or do without {name}"
             )
     block = max(split.total for split in splits.values())
     compute = dataclasses.replace(options.compute, block=block)

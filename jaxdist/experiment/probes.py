@@ -229,16 +229,16 @@ def _options(options: Mapping[str, Any], test: Given | None, measured_on: str) -
             for each in options[option]:
                 if isinstance(each, functools.partial):
                     raise InputError(
-                        f"{option}: a functools.partial has no name; give a function made by def around it"
+                        f"{option}: a functools.partial has no name; wrap it in a function defined with def"
                     )
             records = [of_function(each) if inspect.isroutine(each) else each for each in options[option]]
             options[option] = [each if isinstance(each, str) else register.add(each).name for each in records]
     chosen = configs.options_by_name(options, where="probe")
     chosen = dataclasses.replace(chosen, sweep=resolving.named(chosen.sweep))
     if "test" in chosen.sweep.splits and test is None:
-        raise InputError("probe: splits names 'test', but no test images are given; give test=(x, y)")
+        raise InputError("probe: splits names 'test', but there are no test images; pass test=(x, y)")
     if chosen.compute.precision != "float32":
-        raise InputError("probe: precision 'exact' is for the perceptrons of a config; leave it out")
+        raise InputError("probe: precision 'exact' works only for the perceptrons of a config; leave it out")
     return chosen
 
 
@@ -250,7 +250,7 @@ def _bars(show: Show | bool | None) -> contextlib.AbstractContextManager[Show]:
         return contextlib.nullcontext(silent)
     if not callable(show):
         raise InputError(
-            f"show: expected true, false, or a function of a job, what is done, all, and a note, got {show!r}"
+            f"show: expected true, false, or a function of a job, the amount done, the total and a note, got {show!r}"
         )
     return contextlib.nullcontext(show)
 
@@ -299,7 +299,7 @@ def _refuse_dependent(
     if verdict.independent is False:
         raise InputError(
             "apply: the logits of an example depend on the other examples of its block, or on its place in it: "
-            f"{verdict}; give the network in evaluation mode, or without what couples examples"
+            f"{verdict}; pass the network in evaluation mode, or without the part that couples examples"
         )
     networks = [jax.tree.map(lambda leaf, k=k: leaf[k], params) for k, is_finite in enumerate(finite) if is_finite]
     for split, x in inputs.items() if networks else ():

@@ -95,8 +95,8 @@ def refuse_foreign(config: Config, given: Collection[str], folder: Path) -> None
         unknown = [name for name in foreign if ":" not in name]  # registered by whoever made the run
         names = [f"MODULE:{name}" if name in unknown else name for name in references]
         why = (
-            f"{of.noun} '{unknown[0]}', which is not known in this process; name the module that holds it"
+            f"{of.noun} '{unknown[0]}', which this process does not know; name the module that holds it"
             if unknown
-            else f"{of.noun} '{foreign[0]}', whose module is only imported where it is asked for; ask for it"
+            else f"{of.noun} '{foreign[0]}', whose module is imported only on request; request it"
         )
-        raise InputError(f"{folder}: its sweep has the {why}, with --{of.option} {','.join(names)}")
+        raise InputError(f"{folder}: its sweep uses the {why}, with --{of.option} {','.join(names)}")

@@ -81,7 +81,9 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
         unfinished.clear(folder)  # a process killed at its very end may have left it
         return _told_by(config, earlier, folder)
     if earlier is not None and is_swept(earlier) and not swept:
-        raise InputError(f"{folder}: is swept already; to extend it, 'jaxdist run' trains and sweeps the new seeds")
+        raise InputError(
+            f"{folder}: is already swept; to add seeds, use 'jaxdist run', which trains and sweeps the new ones"
+        )
     models.check(config)
     store = Store(folder, config)
     inputs = load_inputs(config, store.backend, seeds=len(new) or config.train.seeds)
@@ -121,7 +123,8 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
     store.clear()
     if refused is not None:
         raise MeaninglessError(
-            f"{refused}; the trained networks are kept, so give it to 'jaxdist sweep {folder}', then 'jaxdist report'"
+            f"{refused}; the trained networks are kept, so pass that to 'jaxdist sweep {folder}', then run 'jaxdist "
+            f"report {folder}'"
         )
     return result
 
@@ -166,7 +169,7 @@ def _earlier(config: Config, folder: Path) -> xr.DataTree | None:
     refuse_other(results.config_of(earlier), config, folder, more_seeds=True)
     seeds = results.seeds_of(earlier)
     if config.train.seeds > len(seeds) and "origin" in earlier.attrs:
-        raise InputError(f"{folder}: holds networks that were not made from train.seed; it cannot be extended")
+        raise InputError(f"{folder}: holds networks that were not made from train.seed, so no seeds can be added")
     return earlier
 
 
@@ -183,7 +186,8 @@ def _grids(result: xr.DataTree) -> dict[str, np.ndarray]:
 def _check_data(earlier: xr.DataTree, inputs: Inputs, folder: Path) -> None:
     if earlier.attrs["data_digest"] not in (inputs.dataset.digest, results.UNKNOWN_DATA):
         raise InputError(
-            f"{folder}: was trained on other data than {inputs.dataset.source}; give the same images with --data.dir"
+            f"{folder}: was trained on other data than this ({inputs.dataset.source.removesuffix('.')}); pass the "
+            "images it was trained on with --data.dir"
         )
 
 
@@ -276,7 +280,7 @@ def changed(result: xr.DataTree, changes: Mapping[str, str], allowed: tuple[str,
     """A result's config with fields overridden; only those that start with one of `allowed` may be."""
     for key in changes:
         if not key.startswith(allowed):
-            raise InputError(f"--{key}: cannot be changed in a finished stage; make a new run")
+            raise InputError(f"--{key}: cannot be changed in an existing run; start a new one")
     return configs.override(results.config_of(result), changes)
 
 
@@ -323,7 +327,9 @@ def train_networks(config: Config, inputs: Inputs, show: Show, seeds: range, sto
                     show(job, now.step, now.steps, said)
             except TrainingDivergedError as error:
                 large = config.data.normalisation == "raw" and inputs.dataset.largest > 255
-                other = f", or data.normalisation 'unit', as pixels reach {inputs.dataset.largest:g}" if large else ""
+                other = (
+                    f", or data.normalisation 'unit', since pixels reach {inputs.dataset.largest:g}" if large else ""
+                )
                 raise TrainingDivergedError(f"network '{name}': {error}{other}") from None
         trained = now.trained()
         networks[name] = mlp.widen(trained.params, inputs.used, initial)

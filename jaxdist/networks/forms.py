@@ -167,7 +167,7 @@ def of(activation: Kind) -> Form:
         hash(activation)
     except TypeError:
         raise InputError(
-            f"activation: '{activation.name}' is not hashable, so its programs could not be found again; "
-            "give a plain function"
+            f"activation: '{activation.name}' is not hashable, so its compiled programs could not be reused; pass a "
+            "plain function"
         ) from None
     return Form(activation.name, activation)

@@ -165,7 +165,7 @@ def _compare_arrangements(
                     "apply: the logits of an example depend on the other examples of its block, as with batch "
                     "statistics, or on its place in it, as with experts of limited capacity: those of example "
                     f"{rows[dependent]} of '{split}'{edited} differ between consecutive blocks of {size} and "
-                    f"{way.words}; give the network in evaluation mode, or without what couples examples"
+                    f"{way.words}; pass the network in evaluation mode, or without the part that couples examples"
                 )
 
 

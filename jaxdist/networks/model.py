@@ -122,8 +122,8 @@ def _picked(returned: Any, output: Output | None) -> Any:
         return getattr(returned, output) if isinstance(output, str) and hasattr(returned, output) else returned[output]
     except (LookupError, TypeError):
         raise InputError(
-            f"output: apply returns {_kind(returned)[0]}, which has no {output!r}; name what holds the logits, or give "
-            "a function that picks them"
+            f"output: apply returns {_kind(returned)[0]}, which has no {output!r}; name what holds the logits, or "
+            "pass a function that picks them"
         ) from None
 
 
@@ -149,9 +149,11 @@ def _refuse_unless_array(logits: object, output: Output | None) -> None:
         return
     kind, pick = _kind(logits)
     what = "apply" if output is None else f"output={output!r}"
-    way_out = f"pick them by output={pick}" if pick and output is None else "give a function for output that picks them"
+    way_out = (
+        f"pick them with output={pick}" if pick and output is None else "pass a function as output that picks them"
+    )
     if output is None and not pick:
-        way_out = "return them as one"
+        way_out = "return them as one array"
     raise InputError(f"{what}: expected logits [n, C] for x[n, ...] as one array, got {kind}; {way_out}")
 
 
@@ -198,7 +200,7 @@ class Sites(tuple[Site, ...]):
         resolved = self.traced.keys(key)
         if len(resolved) > 1:
             names = ", ".join(each.name for each in resolved)
-            raise InputError(f"site '{key}': means {counted(len(resolved), 'site')}, {names}; name each")
+            raise InputError(f"site '{key}': matches {counted(len(resolved), 'site')}, {names}; name each of them")
         (meant,) = resolved
         calls = [each for each in self.traced.every_site if each.name == meant.name]
         return [each for each in calls if meant.call in (None, each.call)]
@@ -228,8 +230,8 @@ def _further_axis(key: str, ndim: int, unit_axis: int) -> int:
     if ndim + unit_axis > 0:
         return 1
     raise InputError(
-        f"site '{key}': unit_axis {unit_axis} is the first of its axes, where a site of several calls or iterations "
-        "needs an axis that is counted from the first; give unit_axis 0"
+        f"site '{key}': unit_axis {unit_axis} is the first of its axes, but a site with several calls or iterations "
+        "needs an axis counted from the first; pass unit_axis 0"
     )
 
 
@@ -293,17 +295,17 @@ def check_editable(sites: Sites, keys: Iterable[str]) -> None:
             shapes = ", ".join(dict.fromkeys(str(each.shape) for each in calls))
             raise InputError(
                 f"site '{key}': its {len(calls)} calls have values of different shapes or loops, {shapes}; name one "
-                f"call, as '{key}#0'"
+                f"call, such as '{key}#0'"
             )
         (shape, dtype) = calls[0].shape, calls[0].dtype
         if not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize < 2:
             raise InputError(
-                f"site '{key}': its value is of {dtype}, where edits need floating-point numbers of 16 bits or more; "
-                f"take a site whose value is of such, as before the step that makes {dtype} of it"
+                f"site '{key}': its value has type {dtype}, but edits need floating-point numbers of 16 bits or more; "
+                f"choose a site with such a value, for example before the conversion to {dtype}"
             )
         if not math.prod(shape):
             raise InputError(
-                f"site '{key}': its value has shape {shape}, so there is nothing to edit; take a site with at least "
+                f"site '{key}': its value has shape {shape}, so there is nothing to edit; choose a site with at least "
                 "one unit"
             )
         site_splits.split(sites.traced, [key])

@@ -30,18 +30,20 @@ def or_a_module(function: Callable[..., Result]) -> Callable[..., Result]:
         module = args[0] if args else options.get(next(iter(signature.parameters)))
         if _is_of("flax.linen", module):
             raise InputError(
-                f"{name}: a Linen module does not hold its parameters; give the two that "
-                "jaxdist.from_linen(module, variables) makes of it"
+                f"{name}: a Linen module does not hold its parameters; pass the function and the parameters that "
+                "jaxdist.from_linen(module, variables) returns"
             )
         if isinstance(module, (list, tuple)) and any(_maker(each) for each in module):
             raise InputError(
-                f"{name}: expected one network, got a {type(module).__name__} of modules; of several seeds give the "
-                "function of one and each one's parameters, as jaxdist.from_nnx gives them, to probe with stacked=True"
+                f"{name}: expected one network, got a {type(module).__name__} of modules; for several seeds, pass the "
+                "function of one and the parameters of each, as jaxdist.from_nnx returns them, to probe with "
+                "stacked=True"
             )
         complete = _fits(signature, args, options)
         if complete and _is_of("flax.nnx", module):
             raise InputError(
-                f"{name}: {type(module).__name__} holds its parameters; leave params out, as in {name}(module, ...)"
+                f"{name}: {type(module).__name__} already holds its parameters; leave params out, as in "
+                f"{name}(module, ...)"
             )
         make = None if complete or not args else _maker(module)
         # What lacks an argument is left to Python to say.

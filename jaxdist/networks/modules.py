@@ -168,8 +168,8 @@ def from_linen(module: linen.Module, variables: Mapping[str, Any], **call: Any) 
             f"the keys {', '.join(map(str, variables))}" if isinstance(variables, Mapping) else type(variables).__name__
         )
         raise InputError(
-            "from_linen: expected the variables that module.init gave, with the key 'params', "
-            f"got {got}; give {{'params': params}} where you hold the parameters alone"
+            f"from_linen: expected the variables that module.init returned, with the key 'params', got {got}; if you "
+            "have only the parameters, pass {'params': params}"
         )
     if not _RECORDS.isdisjoint(variables):
         variables = {name: collection for name, collection in variables.items() if name not in _RECORDS}
@@ -195,8 +195,8 @@ class _LinenFunction:
                 return module.apply(params, x, **_options(self.call))
         except (InvalidRngError, ModifyScopeVariableError) as error:
             raise InputError(
-                f"from_linen: {type(module).__name__} cannot be called as a frozen network; give the options of "
-                f"its evaluation mode, such as train=False or deterministic=True; Flax says: {error}"
+                f"from_linen: {type(module).__name__} cannot be called as a frozen network; pass the options of its "
+                f"evaluation mode, such as train=False or deterministic=True; Flax says: {error}"
             ) from error
 
 
@@ -301,9 +301,8 @@ class _NNXFunction:
         inputs = [k < count for k in range(len(program.invars))]
         if any(site_programs.dependence(program, inputs)):
             raise InputError(
-                f"from_nnx: {self.name} draws random numbers in evaluation mode, which a frozen network has none of; "
-                "take from it the part that does not obey module.eval(), or give the arguments of its call that turn "
-                "it off"
+                f"from_nnx: {self.name} draws random numbers in evaluation mode, but a frozen network draws none; "
+                "remove the part that ignores module.eval(), or pass the arguments of its call that turn it off"
             )
         self.checked[leaves, jax.tree.structure(shapes)] = None
 
@@ -334,7 +333,7 @@ def from_equinox(model: Any, *, per_example: bool = True, **call: Any) -> tuple[
         raise InputError("from_equinox: Equinox is not installed; install it with pip install equinox") from error
     if not isinstance(model, equinox.Module) or not callable(model):
         raise InputError(
-            "from_equinox: expected an equinox.Module that can be called, and is not yet jitted or mapped, got "
+            "from_equinox: expected an equinox.Module that can be called and is not yet jitted or mapped, got "
             f"{_described(model)}"
         )
     copy = equinox.nn.inference_mode(jax.tree.map(lambda leaf: leaf, model))
@@ -416,15 +415,15 @@ def from_haiku(transformed: Any, params: Params, state: Any = None, **call: Any)
     with_state = isinstance(transformed, haiku.TransformedWithState)
     if not with_state and not isinstance(transformed, haiku.Transformed):
         raise InputError(
-            "from_haiku: expected what haiku.transform or haiku.transform_with_state gave, got "
+            "from_haiku: expected what haiku.transform or haiku.transform_with_state returned, got "
             f"{_described(transformed)}"
         )
     if with_state != (state is not None):
         raise InputError(
-            "from_haiku: expected the state that init gave with the parameters, as in "
-            "from_haiku(transformed, params, state)"
+            "from_haiku: expected the state that init returned with the parameters, as in from_haiku(transformed, "
+            "params, state)"
             if with_state
-            else "from_haiku: a function of haiku.transform has no state; give transformed and params alone"
+            else "from_haiku: a function from haiku.transform has no state; pass only transformed and params"
         )
     before = ["params", "state"] if with_state else ["params"]
     names = list(inspect.signature(transformed.apply).parameters)
@@ -462,6 +461,6 @@ def _described(got: object) -> str:
 def _not_a_module(function: str, expected: str, got: object) -> str:
     other = {"from_linen": "from_nnx takes flax.nnx", "from_nnx": "from_linen takes flax.linen"}[function]
     return (
-        f"{function}: expected a {expected}, made and not yet jitted or wrapped, got "
+        f"{function}: expected an instance of {expected}, not yet jitted or wrapped, got "
         f"{'the class ' + got.__name__ if isinstance(got, type) else type(got).__name__}; {other}"
     )

@@ -28,9 +28,9 @@ def register(name: str, function: Callable[..., optax.GradientTransformation], t
       InputError: in one sentence, if the name is taken.
     """
     if name in _registered and _registered[name] is not function:
-        raise InputError(f"optimiser '{name}': is the name of one that is registered already; give yours another")
+        raise InputError(f"optimiser '{name}': this name is already registered; choose another")
     if name in _of_optax("optimiser"):
-        raise InputError(f"optimiser '{name}': is the name of one of optax; give yours another")
+        raise InputError(f"optimiser '{name}': this is the name of an optax optimiser; choose another")
     _registered[name] = function
     registry.OPTIMIZERS[name] = text
 
@@ -54,7 +54,7 @@ def optimizer(name: str | Call, learning_rate: float | Call) -> optax.GradientTr
     transformation = _called(function, Call(call.name, tuple(arguments.items())), where)
     if not isinstance(transformation, optax.GradientTransformation):
         raise InputError(
-            f"{where}: {call.name} gives a {type(transformation).__name__}; expected an optax.GradientTransformation"
+            f"{where}: {call.name} returns a {type(transformation).__name__}; expected an optax.GradientTransformation"
         )
     _try(transformation, call.name, where)
     return transformation
@@ -111,7 +111,7 @@ def _called(function: Callable[..., Any], call: Call, where: str) -> Any:
     values = {}
     for key, value in call.arguments:
         if key not in parameters and not anything:
-            raise InputError(f"{where}: {call.name} has no argument {key!r}; it has {', '.join(parameters)}")
+            raise InputError(f"{where}: {call.name} has no argument {key!r}; it takes {', '.join(parameters)}")
         hint = parameters[key].annotation if key in parameters else Any
         values[key] = _value(value, hint, f"{where}: {call.name}'s {key}")
     empty = inspect.Parameter.empty
@@ -127,7 +127,7 @@ def _called(function: Callable[..., Any], call: Call, where: str) -> Any:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{where}: {call.name} refuses {call}: {str(error).partition(chr(10))[0]}") from None
+        raise InputError(f"{where}: {call.name} rejects {call}: {str(error).partition(chr(10))[0]}") from None
 
 
 def _value(value: Any, hint: Any, where: str) -> Any:
@@ -200,12 +200,14 @@ def _try(transformation: optax.GradientTransformation, name: str, where: str) ->
     except Exception as error:
         said = str(error).partition("\n")[0]
         raise InputError(
-            f"{where}: {name} cannot be used for training, which gives it gradients alone: {said}"
+            f"{where}: {name} cannot be used for training, which passes it only gradients: {said}"
         ) from None
     forms = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(before)]
     before_and_after = {jax.tree.structure(before), jax.tree.structure(after)}
     if len(before_and_after) > 1 or forms != [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(after)]:
-        raise InputError(f"{where}: {name} changes the form of its state from step to step, which training cannot keep")
+        raise InputError(
+            f"{where}: {name} changes the form of its state from step to step, which training cannot handle"
+        )
     if any(jnp.issubdtype(dtype, jax.dtypes.prng_key) for _, dtype in forms):
         raise InputError(f"{where}: {name} keeps random keys, which would be the same for every seed")
     if jax.tree.map(lambda leaf: leaf.shape, moved) != jax.tree.map(lambda leaf: leaf.shape, params):

@@ -54,8 +54,8 @@ def model(
             )
     if not callable(apply) and not isinstance(apply, Model):
         raise InputError(
-            f"apply: expected a function apply(params, x) or a jaxdist.Model, got {type(apply).__name__}; of a module "
-            "from_linen, from_nnx, from_equinox or from_haiku makes one"
+            f"apply: expected a function apply(params, x) or a jaxdist.Model, got {type(apply).__name__}; from_linen, "
+            "from_nnx, from_equinox and from_haiku make one from a module"
         )
     if not isinstance(apply, Model):
         by_site = unit_axis if isinstance(unit_axis, Mapping) else {}
@@ -63,7 +63,7 @@ def model(
         of_sites = tuple((site, _axis(f"unit_axis of {site!r}", axis)) for site, axis in by_site.items())
         network = Model(apply, (), units, -1 if class_axis is None else class_axis, output, of_sites)
     elif unit_axis is not None or class_axis is not None or output is not None:
-        raise InputError("probe: a Model has axes and an output of its own; leave out unit_axis, class_axis and output")
+        raise InputError("probe: a Model has its own axes and output; leave out unit_axis, class_axis and output")
     else:
         network = apply
     axes = (_axis("unit_axis", network.unit_axis), _axis("class_axis", network.class_axis))
@@ -74,8 +74,8 @@ def model(
         hash(network)
     except TypeError as error:
         raise InputError(
-            f"probe: apply and the functions in post must be hashable, so that they are compiled once ({error}); "
-            "give functions, or frozen dataclasses"
+            f"probe: apply and the functions in post must be hashable, so that they are compiled once ({error}); pass "
+            "functions or frozen dataclasses"
         ) from None
     return network
 
@@ -97,14 +97,17 @@ def stacked(params: Params, *, several: bool) -> tuple[Params, int]:
     """
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
     if not leaves:
-        raise InputError("params: expected a pytree of at least one array, got none; pass the weights to apply in it")
+        raise InputError(
+            "params: expected a pytree of at least one array, got none; put the weights that apply uses in it"
+        )
     arrays = []
     for path, leaf in leaves:
         where = f"params: the values at params{jax.tree_util.keystr(path)}"
         if callable(leaf) and not hasattr(leaf, "dtype"):
             raise InputError(
-                f"{where} are a function; expected arrays alone, as equinox.filter(module, equinox.is_array) gives "
-                "those of a module of Equinox, and jaxdist.from_equinox(module) with a function"
+                f"{where} are a function; expected only arrays, such as those of an Equinox module from "
+                "equinox.filter(module, equinox.is_array); jaxdist.from_equinox(module) returns them together with a "
+                "function"
             )
         values = own_data.numbers(own_data.array(leaf, where), where, finite=False)
         arrays.append(values if several else values[None])
@@ -113,7 +116,7 @@ def stacked(params: Params, *, several: bool) -> tuple[Params, int]:
         sizes = sorted("no axis" if not size else str(size[0]) for size in leading)
         raise InputError(
             f"params: expected arrays that share a leading seed axis, got leading sizes {', '.join(sizes)}; for one "
-            "network leave out stacked=True"
+            "network, leave out stacked=True"
         )
     return jax.tree.unflatten(tree, arrays), len(arrays[0]) if several else 1
 
@@ -135,8 +138,8 @@ def as_stacked(made: Model, params: Params, x: Any) -> Params:
         made, jax.tree.map(lambda leaf: np.asarray(leaf)[0], params), x
     ):
         raise InputError(
-            "params: may be a list of several networks' parameters, or a list of a network's layers, each stacked; of "
-            "several networks give jax.tree.map(lambda *leaves: jnp.stack(leaves), *params), of layers a tuple"
+            "params: could be a list of several networks' parameters or a list of one network's layers, each stacked; "
+            "for several networks, pass jax.tree.map(lambda *leaves: jnp.stack(leaves), *params), for layers a tuple"
         )
     return jax.tree.map(lambda *each: np.stack([own_data.array(leaf, "params") for leaf in each]), *params)
 
@@ -175,11 +178,11 @@ def traced(
         except InputError as error:
             raise type(error)(str(error)) from None  # without what JAX adds of its own frames
         except Exception as error:
-            axis = "each without its leading seed axis" if several else "for several seeds give stacked=True"
+            axis = "each without its leading seed axis" if several else "for several seeds, pass stacked=True"
             shapes = [f"{leaf.shape} {leaf.dtype}" for leaf in jax.tree.leaves(block)]
             error.add_note(
-                f"probe ran apply(params, x) on {split} x of shape {', '.join(shapes)}; {axis}; of a module "
-                "from_linen, from_nnx, from_equinox or from_haiku makes apply and params"
+                f"probe ran apply(params, x) on {split} x of shape {', '.join(shapes)}; {axis}; from_linen, from_nnx, "
+                "from_equinox and from_haiku make apply and params from a module"
             )
             raise
         return LogitsAndSites(sites.traced.outputs, sites)
@@ -235,8 +238,8 @@ def check_outputs(made: Model, each: tuple[int, ...], single: LogitsAndSites, do
         )
     if made.class_axis % len(shape) != len(shape) - 1:
         raise InputError(
-            f"class_axis: expected classes on the last axis of {expected[made.task]}, got {made.class_axis}; turn the "
-            "outputs, as by jnp.moveaxis, and leave it out"
+            f"class_axis: expected classes on the last axis of {expected[made.task]}, got {made.class_axis}; move that "
+            "axis, for example with jnp.moveaxis, and leave class_axis out"
         )
     _check_type(double)
     if made.task == "tokens" and each[-1] < 2:
@@ -247,8 +250,8 @@ def check_outputs(made: Model, each: tuple[int, ...], single: LogitsAndSites, do
 def _check_type(double: LogitsAndSites) -> None:
     if not jnp.issubdtype(double.logits.dtype, jnp.floating) or double.logits.dtype.itemsize < 2:
         raise InputError(
-            f"apply: expected logits of floating-point numbers of 16 bits or more, got {double.logits.dtype}; return "
-            "them as such, as logits.astype(jnp.float32) where they are real"
+            f"apply: expected logits of floating-point numbers of 16 bits or more, got {double.logits.dtype}; convert "
+            "them, for example with logits.astype(jnp.float32) if they are real"
         )
 
 
@@ -260,7 +263,7 @@ def classes(made: Model, single: LogitsAndSites, double: LogitsAndSites) -> int:
     """
     shape, axis = tuple(double.logits.shape), made.class_axis
     if not -2 <= axis < 2:
-        raise InputError(f"class_axis: expected an axis of the logits' two, from -2 to 1, got {axis}")
+        raise InputError(f"class_axis: expected one of the logits' two axes, from -2 to 1, got {axis}")
     axis %= 2
     alone = tuple(single.logits.shape)
     wrong = {
@@ -271,11 +274,14 @@ def classes(made: Model, single: LogitsAndSites, double: LogitsAndSites) -> int:
     if wrong:
         hint = ""
         if len(shape) == 1 and shape == (2,):
-            hint = "; of one logit for two classes give task='binary', of a regression task='regression'"
+            hint = "; for one logit for two classes, pass task='binary', for a regression task='regression'"
         elif len(shape) == 3 and shape[0] == 2:
-            hint = "; where each token has logits, give a label a token, or those of one position, as logits[:, -1]"
+            hint = (
+                "; if each token has logits, pass a label per token, or return the logits of one position, such as "
+                "logits[:, -1]"
+            )
         elif len(shape) == 2 and shape[axis] == 2 and shape[1 - axis] != 2:
-            hint = f"; where classes come on the other axis, give class_axis={-1 if axis == 0 else 0}"
+            hint = f"; if the classes are on the other axis, pass class_axis={-1 if axis == 0 else 0}"
         raise InputError(
             f"apply: expected logits {'[n, C]' if axis else '[C, n]'} for x[n, ...], got shape "
             f"{' and '.join(f'{got} for {rows}' for rows, got in wrong.items())}{hint}"
@@ -283,14 +289,14 @@ def classes(made: Model, single: LogitsAndSites, double: LogitsAndSites) -> int:
     count = shape[axis]
     if alone[axis] != count:
         raise InputError(
-            f"apply: expected as many classes for any number of examples, got logits of shape {alone} for one example "
-            f"and {shape} for two; give logits that do not compare the examples of a block"
+            f"apply: expected the same number of classes for any number of examples, got logits of shape {alone} for "
+            f"one example and {shape} for two; return logits that do not compare the examples of a block"
         )
     _check_type(double)
     if count < 2:
         raise InputError(
-            f"apply: expected logits of at least two classes, got {count}, of which the largest is always the same; of "
-            "one logit for two classes give task='binary'"
+            f"apply: expected logits of at least two classes, got {count}, of which the largest is always the same; "
+            "for one logit for two classes, pass task='binary'"
         )
     return count
 
@@ -320,8 +326,8 @@ def with_post_of_each(made: Model, sites: Sites) -> Model:
         names = expanded([key], sites) if "*" in key and key not in sites.names else [key]
         if len(names) > 1 and isinstance(follows, str):
             raise InputError(
-                f"post: '{key}' means {counted(len(names), 'site')}, {', '.join(names)}, of which '{follows}' cannot "
-                "follow each; name each with its own"
+                f"post: '{key}' matches {counted(len(names), 'site')}, {', '.join(names)}, but '{follows}' cannot "
+                "follow all of them; name each with the site that follows it"
             )
         post |= dict.fromkeys(names, follows)
     axes: dict[str, int] = {}
@@ -348,8 +354,8 @@ def check_sites(made: Model, sites: Sequence[str], traced: tuple[LogitsAndSites,
     for site in sites:
         if single.of(site)[0].loops != double.of(site)[0].loops:
             raise InputError(
-                f"site '{site}': it lies within a loop over the examples, as of jax.lax.map, where its value has no "
-                "axis of them; use jax.vmap instead, or name a value outside of the loop"
+                f"site '{site}': it is inside a loop over the examples, such as jax.lax.map, where its value has no "
+                "axis of examples; use jax.vmap instead, or name a value outside the loop"
             )
         _check_axes(site, single.shape(site), double.shape(site), made.axis_of(site))
         after = made.after(site)
@@ -357,8 +363,9 @@ def check_sites(made: Model, sites: Sequence[str], traced: tuple[LogitsAndSites,
             shapes = [single.whole_shape(key, made.axis_of(key)) for key in (after, site)]
             if shapes[0] != shapes[1]:
                 raise InputError(
-                    f"post: '{after}' has shape {shapes[0]} for one example where '{site}' has {shapes[1]}, calls and "
-                    "iterations among these; expected the site right after its activation, in the same of them"
+                    f"post: '{after}' has shape {shapes[0]} for one example, but '{site}' has {shapes[1]}, calls and "
+                    "iterations included; expected the site right after its activation, in the same calls and "
+                    "iterations"
                 )
         elif after is not None:
             _check_activation(site, after, double.shape(site))
@@ -383,25 +390,25 @@ def check_block(made: Model, sites: Sequence[str], traced: Sites, params: Params
         if alone[0].calls != len(calls) or any(each.shape[examples] != rows for each in calls):
             raise InputError(
                 f"site '{site}': its values have shape {shape} in each of its calls and iterations, for a block of "
-                f"{counted(rows, 'example')}, so the network takes the block apart, as jax.lax.map with a batch_size "
-                "does; give a function that computes the block as a whole, since a sweep cuts blocks itself"
+                f"{counted(rows, 'example')}, so the network splits the block, as jax.lax.map with a batch_size does; "
+                "pass a function that computes the block as a whole, since a sweep makes its own blocks"
             )
 
 
 def _check_axes(site: str, single: tuple[int, ...], double: tuple[int, ...], unit_axis: int) -> None:
     problem = None
     if len(double) < 2:
-        problem = "expected an axis of examples and one of units; name value[:, None] where there is one unit"
+        problem = "expected an axis of examples and one of units; if there is only one unit, name value[:, None]"
     elif not -len(double) <= unit_axis < len(double):
         problem = f"it has no axis {unit_axis}; the last, -1, is the default"
     else:
         rows = 1 if unit_axis % len(double) == 0 else 0
         if (single[rows], double[rows]) != (1, 2) or single[unit_axis] != double[unit_axis]:
-            problem = f"with unit_axis {unit_axis} its axis {rows} is that of examples, one entry each; " + (
-                "where units come last, leave unit_axis out" if unit_axis != -1 else "name such a value"
+            problem = f"with unit_axis {unit_axis}, axis {rows} must be that of examples, one entry each; " + (
+                "if units come last, leave unit_axis out" if unit_axis != -1 else "name a value of that form"
             )
     if problem:
-        raise InputError(f"site '{site}': its value has shape {double} for two examples, and {problem}")
+        raise InputError(f"site '{site}': its value has shape {double} for two examples; {problem}")
 
 
 def _check_activation(site: str, action: Action, shape: tuple[int, ...]) -> None:
@@ -409,6 +416,6 @@ def _check_activation(site: str, action: Action, shape: tuple[int, ...]) -> None
     got = (getattr(after, "shape", None), getattr(after, "dtype", jnp.dtype(complex)))
     if got[0] != shape or jnp.issubdtype(got[1], jnp.complexfloating):
         raise InputError(
-            f"post: what follows '{site}' makes {got[1]} of shape {got[0]} of its values of shape {shape}; expected an "
-            "activation, which gives a real number for each"
+            f"post: what follows '{site}' turns its values of shape {shape} into {got[1]} of shape {got[0]}; expected "
+            "an activation, which returns a real number for each value"
         )

@@ -67,18 +67,18 @@ def check_networks(init: str | Call, activations: Sequence[str], hidden: Sequenc
     for name in activations:
         if name not in ACTIVATIONS:
             raise InputError(
-                f"model.init {drawn_as}: the paper's code has no network '{name}', only relu and abs; "
-                "use model.init pytorch, the same distribution"
+                f"model.init {drawn_as}: the paper's code has no network '{name}', only relu and abs; use model.init "
+                "pytorch, which draws from the same distribution"
             )
     if len(hidden) != 1:
         raise InputError(
-            f"model.init {drawn_as}: the paper's code has networks of one hidden layer, not {len(hidden)}; "
-            "use model.init pytorch, the same distribution"
+            f"model.init {drawn_as}: the paper's networks have one hidden layer, not {len(hidden)}; use model.init "
+            "pytorch, which draws from the same distribution"
         )
     if seeds > RUNS:
         raise InputError(
-            f"model.init {drawn_as}: the paper's code has {RUNS} networks an activation, not {seeds}; use "
-            "model.init pytorch, the same distribution"
+            f"model.init {drawn_as}: the paper's code has {RUNS} networks per activation, not {seeds}; use model.init "
+            "pytorch, which draws from the same distribution"
         )
 
 

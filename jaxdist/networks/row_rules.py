@@ -312,7 +312,7 @@ def moved_by(eqn: core.JaxprEqn, states: list[State]) -> State:
         return _pieces(eqn, states)
     if name in ("random_bits", "random_split"):
         if not isinstance(states[0], Fixed) and str(getattr(eqn.invars[0].aval, "dtype", "")) != _INDEPENDENT:
-            raise StopSearchError(eqn, "draws by keys whose bits may depend on each other", undecided=True)
+            raise StopSearchError(eqn, "draws with keys whose bits may depend on each other", undecided=True)
         return states[0]
     if name == "random_gamma":
         return _drawn(eqn, states)
@@ -365,7 +365,7 @@ def _pieces(eqn: core.JaxprEqn, states: list[State]) -> State:
         return _gathered(eqn, states)
     if name.startswith("scatter"):
         return _scattered(eqn, states)
-    taken = "takes the batch axis apart"
+    taken = "splits the batch axis"
     if name in ("slice", "dynamic_slice"):
         where = {axis: axis for axis in range(ndim) if shape[axis] == out[axis]}
         return moved_to(eqn, states[0], where, taken, undecided=True)
@@ -406,7 +406,7 @@ def reshaped(eqn: core.JaxprEqn, state: ByExample, number: int) -> State:
         inner = stride // step
         if size % (inner * number) == 0:
             return ByExample(axis, inner)
-    raise StopSearchError(eqn, "takes the batch axis apart", undecided=True)
+    raise StopSearchError(eqn, "splits the batch axis", undecided=True)
 
 
 def _gathered(eqn: core.JaxprEqn, states: Sequence[State]) -> State:
@@ -457,7 +457,7 @@ def _drawn(eqn: core.JaxprEqn, states: Sequence[State]) -> State:
     keys, values = states[0], states[1]
     if isinstance(values, ByExample) and isinstance(keys, Fixed) and values.axis >= len(shape_of(eqn.invars[0])):
         raise PlaceError(
-            eqn, "draws for the whole block by one key, so that an example's outputs depend on its place", values
+            eqn, "draws for the whole block with one key, so that an example's outputs depend on its place", values
         )
     return join(eqn, [keys, values])
 

@@ -73,7 +73,7 @@ def examine(apply: Callable[..., Any], params: Params, x: Any) -> Independence:
         return Independence(None, "the program differs with the number of examples")
     use = _use_of_number(*(traced.program for traced in programs))
     if use is None and loops and other_loops:
-        use = Independence(False, "scan goes round as often as there are examples", loops[0])
+        use = Independence(False, "scan takes as many steps as there are examples", loops[0])
     if use is None and places:
         use = places[0]._replace(place=True)
     return verdict if use is None else use
@@ -165,7 +165,7 @@ class _Search:
             return self._while(eqn, states, path)
         if name == "cond":
             if isinstance(states[0], ByExample):
-                raise StopSearchError(eqn, "chooses a branch by examples", undecided=True)
+                raise StopSearchError(eqn, "chooses a branch by the examples", undecided=True)
             branches = []
             for which, branch in enumerate(static["branches"]):
                 jaxpr, consts = closed(branch)
@@ -206,7 +206,7 @@ class _Search:
         slices: list[State] = []
         for state, atom in zip(xs, eqn.invars[last:], strict=True):
             where = {axis: axis - 1 for axis in range(1, len(shape_of(atom)))}
-            slices.append(moved_to(eqn, state, where, "goes along the batch axis", undecided=True))
+            slices.append(moved_to(eqn, state, where, "runs along the batch axis", undecided=True))
         while True:
             results = self.follow(jaxpr, own_states, [*consts, *carry, *slices], inner)
             wider = [join(eqn, pair) for pair in zip(carry, results[: len(carry)], strict=True)]
@@ -226,13 +226,13 @@ class _Search:
             elif isinstance(state, Fixed) and 0 not in state.varies:
                 slices.append(moved_to(eqn, state, {axis: axis - 1 for axis in range(1, len(shape_of(atom)))}))
             else:
-                raise StopSearchError(eqn, "goes over the examples together with another array", undecided=True)
+                raise StopSearchError(eqn, "loops over the examples together with another array", undecided=True)
         own_states = [constant(value) for value in own]
         results = self.follow(jaxpr, own_states, [*states[:last], *slices], (*path, 0))
         if any(isinstance(state, Single) for state in results[: last - first]):
             raise StopSearchError(eqn, "carries values from one example to the next")
         if jaxpr.outvars[: last - first] != jaxpr.invars[first:last]:
-            raise StopSearchError(eqn, "goes over the examples and carries a value", undecided=True)
+            raise StopSearchError(eqn, "loops over the examples and carries a value", undecided=True)
         outputs: list[State] = list(states[first:last])
         for state in results[last - first :]:
             if isinstance(state, Fixed):
@@ -251,9 +251,7 @@ class _Search:
             try:
                 flag = self.follow(cond, cond_states, [*states[:first], *carry], (*path, 0))[0]
             except StopSearchError as stop:
-                raise StopSearchError(
-                    eqn, "goes on until a condition holds of the examples together", undecided=True
-                ) from stop
+                raise StopSearchError(eqn, "repeats until a condition on all examples holds", undecided=True) from stop
             results = self.follow(body, body_states, [*states[first:last], *carry], (*path, 1))
             # Under vmap each example has a flag, on whose axis its values stay as they are once it is done.
             wider = [
@@ -324,7 +322,7 @@ def _use_in(few: core.Jaxpr, many: core.Jaxpr) -> Independence | None:
         return _DIFFERENT
     for a, b in zip(few.outvars, many.outvars, strict=True):
         if isinstance(a, core.Literal) and isinstance(b, core.Literal) and _differ(a.val, b.val):
-            return Independence(False, "an output is made of the number of examples")
+            return Independence(False, "an output depends on the number of examples")
     return None
 
 

@@ -73,7 +73,7 @@ class Part:
             if wrong:
                 raise InputError(
                     f"only: site '{site_values.written(self.key)}' has {counted(shape[axis], 'entry', 'entries')} "
-                    f"along axis {axis}, shape {shape}, where indices are 0 to {shape[axis] - 1}, got {wrong[0]}"
+                    f"along axis {axis} of shape {shape}; expected indices from 0 to {shape[axis] - 1}, got {wrong[0]}"
                 )
             along = np.arange(shape[axis])[list(entries)]
             first, stop = int(along[0]), int(along[-1]) + 1
@@ -137,7 +137,9 @@ def with_parts(
     by_name = _of_each_name(only, listed)
     for text, (key, _) in by_name.items():
         if not any(networks_model.of_key({text: True}, site) for site in sites):
-            raise InputError(f"only: '{key}' is none of the sites that are edited, {', '.join(sites)}; add it to sites")
+            raise InputError(
+                f"only: '{key}' is not one of the sites that are edited, {', '.join(sites)}; add it to sites"
+            )
     keys: list[str] = []
     names: dict[str, None] = {}
     parts: dict[Part, None] = {}
@@ -153,8 +155,8 @@ def with_parts(
         for first, second in itertools.combinations(own, 2):
             if first == second or (together and first.overlaps(second)):
                 raise InputError(
-                    f"only: '{first.text}' and '{second.text}' have entries in common, which cannot be edited "
-                    "together; give parts without common entries, or edit each by itself, layers='each'"
+                    f"only: '{first.text}' and '{second.text}' have entries in common, so they cannot be edited "
+                    "together; choose parts that do not overlap, or edit each by itself, with layers='each'"
                 )
         for part in own:
             keys.append(part.text)
@@ -184,7 +186,7 @@ def _of_each_name(only: Mapping[str, Where | Sequence[Where]], listed: Sites) ->
     for text, where in only.items():
         places = [where] if isinstance(where, Mapping) else where
         if not isinstance(places, (list, tuple)) or not places:
-            raise InputError(f"only: expected {{axis: indices}} of '{text}', or a list of these, got {where!r}")
+            raise InputError(f"only: expected {{axis: indices}} for '{text}', or a list of these, got {where!r}")
         names = [site_values.written(key) for key in listed.traced.keys(text)]
         by_name |= dict.fromkeys(names, (text, places))
     return by_name
@@ -195,22 +197,22 @@ def _part(model: Model, listed: Sites, site: str, where: Where) -> Part:
     shape, (key,) = listed.shape(site), listed.traced.keys(site)
     if key.name in listed.traced.differentiated:
         raise InputError(
-            f"only: the network differentiates itself through site '{site}', of which no part can be edited; edit all "
-            "of it, or take another site"
+            f"only: the network takes derivatives through site '{site}', so no part of it can be edited by itself; "
+            "edit all of it, or choose another site"
         )
     if not isinstance(where, Mapping) or not where:
-        raise InputError(f"only: expected {{axis: indices}} of '{site}', got {where!r}")
+        raise InputError(f"only: expected {{axis: indices}} for '{site}', got {where!r}")
     examples = 1 if model.axis_of(site) % len(shape) == 0 else 0
     axes: dict[int, tuple[int, ...]] = {}
     for number, indices in where.items():
         axis = _integer(number, f"only: expected axes of '{site}' as integers")
         if not -len(shape) <= axis < len(shape) or axis % len(shape) == examples:
             raise InputError(
-                f"only: site '{site}' has values of shape {shape} for one example, of which axis {examples} is that of "
-                f"examples, got axis {axis}; give another axis, from {-len(shape)} to {len(shape) - 1}"
+                f"only: site '{site}' has values of shape {shape} for one example, of which axis {examples} is that "
+                f"of examples, got axis {axis}; choose another axis, from {-len(shape)} to {len(shape) - 1}"
             )
         if axis % len(shape) in axes:
-            raise InputError(f"only: axis {axis % len(shape)} of site '{site}' is given twice; give it once")
+            raise InputError(f"only: axis {axis % len(shape)} of site '{site}' is named twice; name it once")
         axes[axis % len(shape)] = _chosen(indices, f"only: indices along axis {axis} of '{site}'", shape[axis])
     part = Part(key, tuple(sorted(axes.items())))
     part.indices(shape)
@@ -261,6 +263,6 @@ def _check_by_entry(site: str, follows: Action, part: Part, shape: tuple[int, ..
         same = False
     if not same:
         raise InputError(
-            f"post: what follows '{site}' makes something else of '{part.text}' alone than of all its values; name the "
-            f"site behind it, as post={{'{site}': 'its name'}}, or leave post out"
+            f"post: what follows '{site}' computes something else for '{part.text}' alone than for all its values; "
+            f"name the site after it, as post={{'{site}': 'its name'}}, or leave post out"
         )

@@ -210,7 +210,7 @@ def _run_equations(eqns: Sequence[core.JaxprEqn], environment: Environment, job:
 
 def within(primitive: str) -> str:
     """Why a site in a primitive that is not looked into is refused."""
-    return f"it lies within a {primitive}, which is not looked into; take a site outside of it"
+    return f"it is inside a {primitive}, which jaxdist does not look into; choose a site outside it"
 
 
 def as_it_is(eqn: core.JaxprEqn, operands: Sequence[Any]) -> list[Any]:
@@ -236,9 +236,9 @@ def act(text: str, action: Action, value: Array) -> Array:
     """
     edited = jnp.asarray(action(value))
     if (edited.shape, edited.dtype) != (value.shape, value.dtype):
-        way_out = "cast the result, as with .astype(value.dtype)"
+        way_out = "cast the result, for example with .astype(value.dtype)"
         if edited.shape != value.shape:
-            way_out = "give values of that shape"
+            way_out = "return values of that shape"
         raise InputError(
             f"site '{text}': expected its action to keep the shape {value.shape} and {value.dtype}, got "
             f"{edited.shape} and {edited.dtype}; {way_out}"
@@ -272,8 +272,8 @@ def _edited(value: Array, name: str, call: int | None, job: Job, place: _Place) 
 
 def _undifferentiated(name: str, rule: str) -> str:
     return (
-        f"site '{name}': it lies within a {rule}, whose own rule for derivatives would be lost by looking into it, so "
-        "no derivative can be taken through it; take a site outside of it, or no derivative"
+        f"site '{name}': it is inside a {rule}, whose own derivative rule would be lost by looking into it, so no "
+        "derivative can be taken through it; choose a site outside it, or take no derivative"
     )
 
 
@@ -296,13 +296,13 @@ def _tangent(eqn: core.JaxprEqn, operands: Sequence[Any], job: Job, place: _Plac
         return [tangent], {}
     if eqn.params["order"] > 1:
         raise InputError(
-            f"site '{name}': the network differentiates itself through it more than once, where an edit would need "
-            "derivatives of its derivative; take another site"
+            f"site '{name}': the network takes derivatives through it more than once, so an edit would need "
+            "derivatives of a derivative; choose another site"
         )
     if any(key.call is not None for key in keys):
         raise InputError(
-            f"site '{name}': the network differentiates itself through it, so one of its calls cannot be edited alone; "
-            f"give '{name}' for all of them"
+            f"site '{name}': the network takes derivatives through it, so one of its calls cannot be edited alone; "
+            f"use '{name}' for all of them"
         )
 
     def edit(value: Array) -> Array:

@@ -64,7 +64,7 @@ class CutProgram:
         for text, edit in edits.items():
             if text not in self.marks:
                 cut_at = site_values.listed_names(list(self.marks))
-                raise InputError(f"site '{text}': the program is cut at {cut_at}; name it there as well")
+                raise InputError(f"site '{text}': the program is cut only at {cut_at}; cut it at this site as well")
             action = site_values.action_of(text, edit)
             marks = self.marks[text]
             each = [_of_call(action, k) if len(marks) > 1 else action for k in range(len(marks))]
@@ -118,8 +118,8 @@ def split(traced: site_values.Traced, keys: Iterable[str]) -> CutProgram:
         for key, mark in zip(calls, marked[text], strict=True):
             if any(_share(key, other) for other in actions):
                 raise InputError(
-                    f"site '{text}': names a value that another key names, which cannot both be edited at once; give "
-                    "each value one key, or edit each by itself, as probe does with layers='each'"
+                    f"site '{text}': names a value that another key also names, and both cannot be edited at once; "
+                    "use one key for each value, or edit each by itself, as probe does with layers='each'"
                 )
             actions[key] = _marking(mark)
     inner = traced.program.jaxpr
@@ -175,8 +175,8 @@ def _cut(traced: site_values.Traced, program: core.ClosedJaxpr, marked: Mapping[
         if reaching.isdisjoint(names):
             listed = list(dict.fromkeys(each.name for each in traced.sites))
             raise InputError(
-                f"site '{text}': its value does not reach the network's output, so no edit of it could change that; "
-                f"the network's sites are {site_values.listed_names(listed)}"
+                f"site '{text}': its value does not reach the network's output, so no edit of it could change the "
+                f"output; the network's sites are {site_values.listed_names(listed)}"
             )
     used = [atom for eqn in second for atom in eqn.invars] + list(jaxpr.outvars)
     residuals = tuple(dict.fromkeys(atom for atom in used if isinstance(atom, core.Var) and atom not in edited))

@@ -218,13 +218,13 @@ def _refusal(mark: site_programs.Mark, order: int) -> str | None:
     kind = mark.eqn.params["kind"]
     if kind == "fixed" or (kind == "sown" and mark.from_outside):
         return (
-            "its value is sown within a transformation, and the network goes on with what it has outside of that; it "
-            "can be read, and edited where the module passes it through perturb or jaxdist.site"
+            "its value is sown inside a transformation, and the network continues with the value that it has outside; "
+            "it can be read, but to be edited the module must pass it through perturb or jaxdist.site"
         )
     if order > 1:
         return (
-            "the network differentiates itself through it more than once, where an edit would need derivatives of its "
-            "derivative; take another site"
+            "the network takes derivatives through it more than once, so an edit would need derivatives of a "
+            "derivative; choose another site"
         )
     return None
 
@@ -248,8 +248,8 @@ def trace(apply: Callable[..., Any], params: Params, x: Any) -> Traced:
         for leaf in jax.tree.leaves(output):
             if not isinstance(leaf, (Array, np.ndarray, np.generic, int, float, complex)):
                 raise InputError(
-                    f"apply: expected a pytree of arrays as output, got {kind_of(leaf)} in it; return its arrays, as "
-                    "in a dictionary, or register the class by jax.tree_util.register_dataclass"
+                    f"apply: expected a pytree of arrays as output, got {kind_of(leaf)} in it; return its arrays, for "
+                    "example in a dictionary, or register the class with jax.tree_util.register_dataclass"
                 )
         return output
 
@@ -265,8 +265,8 @@ def trace(apply: Callable[..., Any], params: Params, x: Any) -> Traced:
     except Exception as error:  # a function's own, raised again
         error.add_note(
             f"sites ran apply(params, x{', tap' if with_tap else ''}) on x of shape "
-            f"{jax.tree.map(lambda leaf: leaf.shape, arguments[1])}; params are one network's: of several seeds that "
-            "are stacked give one"
+            f"{jax.tree.map(lambda leaf: leaf.shape, arguments[1])}; params must be those of one network: of several "
+            "stacked seeds, pass one"
         )
         raise
     return Traced(program, arguments, outputs)
@@ -402,7 +402,7 @@ def matches(pattern: str, name: str) -> bool:
 def texts(function: str, keys: Iterable[str]) -> tuple[str, ...]:
     """The keys that a function was given."""
     if isinstance(keys, str):
-        raise InputError(f"{function}: expected a list of sites' names, got {keys!r}; give [{keys!r}]")
+        raise InputError(f"{function}: expected a list of site names, got {keys!r}; pass [{keys!r}]")
     return tuple(keys)
 
 
@@ -442,20 +442,19 @@ def _refuse_call_or_iteration(text: str, key: Key, calls: Sequence[Site]) -> Non
             continue
         if len(call.loops) != len(key.iteration):
             way_out = (
-                f"give as many numbers after '@', as '{key.name}@{','.join('0' * len(call.loops))}'"
+                f"write as many numbers after '@', as in '{key.name}@{','.join('0' * len(call.loops))}'"
                 if call.loops
-                else f"give '{key.name}'"
+                else f"write '{key.name}'"
             )
             raise InputError(
-                f"site '{text}': {counted(len(key.iteration), 'iteration number')} given where "
-                f"{counted(len(call.loops), 'loop')} of the network's program "
-                f"{'is' if len(call.loops) == 1 else 'are'} around it; {way_out}"
+                f"site '{text}': got {counted(len(key.iteration), 'iteration number')}, but it is inside "
+                f"{counted(len(call.loops), 'loop')} of the network's program; {way_out}"
             )
         for number, length in zip(key.iteration, call.loops, strict=True):
             if length is not None and number >= length:
                 raise InputError(
-                    f"site '{text}': iteration {number} of a loop of length {length}, whose iterations are 0 to "
-                    f"{length - 1}"
+                    f"site '{text}': expected an iteration from 0 to {length - 1} of a loop of length {length}, got "
+                    f"{number}"
                 )
 
 
@@ -466,8 +465,8 @@ def _refuse_unless_within_reach(text: str, site: Site, *, to_read: bool) -> None
             raise InputError(f"site '{text}': {site.refusal}")
     elif None in site.loops:
         raise InputError(
-            f"site '{text}': it lies within a while loop, whose number of iterations is not known before it runs, so "
-            "there is no array to hold its values; it can be edited, or read where the loop is a jax.lax.scan or a "
+            f"site '{text}': it is inside a while loop, whose number of iterations is not known before it runs, so no "
+            "array can hold its values; it can be edited, and could be read if the loop were a jax.lax.scan or a "
             "fori_loop of known length"
         )
 

@@ -25,8 +25,8 @@ def targets_of(sites: Sequence[str], layers: str) -> dict[str, tuple[str, ...]]:
     """
     for site in sites:
         if sites.count(site) > 1 or (site == ALL and len(sites) > 1):
-            problem = "is the name of all sites together" if site == ALL else "is given twice"
-            raise InputError(f"sites: '{site}' {problem}; give each site once, by a name of its own")
+            problem = "is the name for all sites together" if site == ALL else "is named twice"
+            raise InputError(f"sites: '{site}' {problem}; name each site once, by a name of its own")
     each: dict[str, tuple[str, ...]] = {site: (site,) for site in sites}
     together = {ALL: tuple(sites)} if len(sites) > 1 else each
     return {"each": each, "all": together, "both": {**each, **together}}[layers]

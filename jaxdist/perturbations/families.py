@@ -72,7 +72,7 @@ def check_record(family: Family) -> None:
     """Refuse a record that cannot be used; raises `InputError` that starts with the family's name."""
     registry.check_name(family, Family, "jaxdist.perturbations.Family", "family", 24)
     if family.name in _TAKEN or family.name.startswith(_STARTS):
-        raise InputError(f"family '{family.name}': is what another group of a result is called; give it another name")
+        raise InputError(f"family '{family.name}': another group of a result has this name; choose another")
     problem = _problem(family)
     if problem:
         raise InputError(f"family '{family.name}': {problem}")
@@ -91,7 +91,7 @@ def _problem(family: Family) -> str:
     if not isinstance(family.few, tuple) or not family.few or not np.isfinite(family.few).all():
         return f"few: expected a tuple of numbers, got {family.few!r}"
     if not family.sides:
-        return "below, above: expected words for the sides that it edits on, got none"
+        return "below, above: expected words for the sides on which it edits, got none"
     for side in family.sides:
         if len(family.outward(side)) > MOST_LETTERS:
             return f"{side}: expected at most {MOST_LETTERS} letters, got {family.outward(side)!r}"
@@ -115,7 +115,7 @@ def _problem_of_edit(family: Family) -> str:
         tree = _shape_of_edit(family, units)
         expected = _EDITS.get(family.kind)
         if expected is not None and not isinstance(tree, expected):
-            other = "; give kind='other' for edits of your own" if hasattr(tree, "apply") else ""
+            other = "; use kind='other' for your own edits" if hasattr(tree, "apply") else ""
             return f"edit: expected a {expected.__name__} for kind {family.kind!r}, got {registry.kind_of(tree)}{other}"
         if isinstance(tree, Toward):
             return ""
@@ -229,9 +229,9 @@ def check_meaning(family: str, ranges: Ranges, options: SweepConfig, where: str 
     fetched = Ranges(*(np.asarray(leaf) for leaf in ranges))
     if get(family).kind == "fill" and (fetched.low < 0)[~fetched.dead].any():
         raise InputError(
-            f"{where}: {family} erases small values, which needs ranges that are never negative: of activations that "
-            "are not, by their extremes or quantiles; use rule 'minmax' or 'quantile' with such an activation, or "
-            "leave the family out"
+            f"{where}: {family} erases small values, which needs ranges that are never negative: those of an "
+            "activation that is never negative, by its extremes or quantiles; use rule 'minmax' or 'quantile' with "
+            "such an activation, or leave the family out"
         )
     _refuse_infinite(family, fetched, options, where)
     senseless, live = np.asarray(without_meaning(family, fetched, options)), ~fetched.dead
@@ -239,7 +239,7 @@ def check_meaning(family: str, ranges: Ranges, options: SweepConfig, where: str 
     if option is not None and (live.any(-1) & (senseless == live).all(-1)).any():
         raise InputError(
             f"{where}: {option.name} '{getattr(options, option.name)}' needs units whose largest value is positive, "
-            f"and none's is; use sweep.{option.name} '{option.otherwise}'"
+            f"and there are none; use sweep.{option.name} '{option.otherwise}'"
         )
 
 
@@ -259,8 +259,8 @@ def _refuse_infinite(family: str, ranges: Ranges, options: SweepConfig, where: s
         if not broken.any():
             return
     raise InputError(
-        f"{where}: some values are infinite, as those of scores that a mask rules out, of which {family} would make no "
-        "numbers; take a site before the mask or after the softmax, or a family such as scale, resample or patch"
+        f"{where}: some values are infinite, such as masked attention scores, which {family} would turn into NaN or a "
+        "constant; choose a site before the mask or after the softmax, or a family such as scale, resample or patch"
     )
 
 

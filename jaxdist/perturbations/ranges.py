@@ -113,12 +113,13 @@ def check(model: Model, listed: Sites, sites: tuple[str, ...], measured_on: Side
         follows = model.after(site)
         if follows is None:
             raise InputError(
-                f"site '{site}': ranges behind the activation need post={{'{site}': fn}}, or measured_on 'pre'"
+                f"site '{site}': ranges after the activation need post={{'{site}': fn}}; pass that, or use "
+                "measured_on 'pre'"
             )
         if not isinstance(follows, str) and not passes_large_values(follows, listed.shape(site)):
             raise InputError(
-                f"site '{site}': its activation changes large values, so ranges behind it say nothing about the values "
-                "in front of it, which are edited; use measured_on 'pre'"
+                f"site '{site}': its activation changes large values, so ranges measured after it do not apply to the "
+                "values before it, which are edited; use measured_on 'pre'"
             )
 
 
@@ -200,9 +201,9 @@ def _refuse_without_values(
     for site in sites:
         if not missing.isdisjoint({site, behind.get(site)}):
             raise InputError(
-                f"site '{site}': it lies in a branch of jax.lax.cond or switch that is not always taken, where it has "
-                "no values, so that its ranges are undefined; name a call ('#1') or an iteration ('@0') that is taken, "
-                "or a site outside of the branches"
+                f"site '{site}': it is in a branch of jax.lax.cond or switch that is not always taken, so it does not "
+                "always have values and its ranges are undefined; name a call ('#1') or an iteration ('@0') that is "
+                "taken, or a site outside the branches"
             )
 
 

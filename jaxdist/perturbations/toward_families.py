@@ -127,8 +127,8 @@ def of_function(function: Callable[[Array, Array], Array]) -> Family:
     values = jnp.linspace(-3, 3, 12, dtype=jnp.float32).reshape(3, 4)
     if not np.array_equal(ByFunction(jnp.zeros(4), function).apply(values, jnp.arange(3), -1), values):
         raise InputError(
-            f"family '{name}': changes values at fraction 0, where that of a function leaves them as they are; give "
-            "a jaxdist.Family, which says where it edits nothing"
+            f"family '{name}': changes values at fraction 0, but a family given as a function must leave them "
+            "unchanged there; pass a jaxdist.Family, which says where it edits nothing"
         )
 
     def edit(ranges: Ranges, fraction: Array) -> ByFunction:

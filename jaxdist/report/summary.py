@@ -34,8 +34,8 @@ def show(result: xr.DataTree, options: StatisticsConfig | None = None) -> None:
     if result.parent is not None or not result.children:
         name = f", {result.name!r}" if result.name else ""
         raise InputError(
-            f"show: expected a whole result, got one group{name}; give the result as run, probe and load return it, "
-            "and read a group as the xarray dataset that it is"
+            f"show: expected a whole result, got one group{name}; pass the result as run, probe and load return it, "
+            "and read a group directly, as an xarray dataset"
         )
     answer = summary(result, options or results.options_of(result).statistics)
     Console(width=WIDTH, markup=False, emoji=False).print(answer)  # networks' names are no markup

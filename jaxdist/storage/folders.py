@@ -34,7 +34,7 @@ def new(config: Config) -> Path:
     if not hosts.writes():
         return folder
     if folder.exists() and (not folder.is_dir() or (_content(folder) and manifests.interrupted(folder) is None)):
-        raise InputError(f"{folder}: is not an empty folder; choose a new one with --out, or move it away")
+        raise InputError(f"{folder}: not an empty folder; choose a new one with --out, or move it away")
     _refuse_unwritable(folder)
     return folder
 
@@ -42,7 +42,9 @@ def new(config: Config) -> Path:
 def _refuse_unwritable(folder: Path) -> None:
     parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise InputError(f"{folder}: cannot be made, because {parent} cannot be written to; choose another with --out")
+        raise InputError(
+            f"{folder}: cannot be created, because {parent} cannot be written to; choose another folder with --out"
+        )
 
 
 @contextlib.contextmanager
@@ -60,9 +62,11 @@ def held(folder: Path, *, new: bool = False) -> Iterator[Path]:
         yield folder
         return
     if (folder.exists() and not folder.is_dir()) or (_content(folder) and not is_run(folder)):
-        raise InputError(f"{folder}: is neither empty nor a run; choose another folder with --out, or move it away")
+        raise InputError(
+            f"{folder}: this folder is neither empty nor a run; choose another one with --out, or move it away"
+        )
     if new and _content(folder) and manifests.interrupted(folder) is None:
-        raise InputError(f"{folder}: holds a result or a run already; choose another folder, or move it away")
+        raise InputError(f"{folder}: already holds a result or a run; choose another folder, or move it away")
     _refuse_unwritable(folder)
     created = [p for p in (folder, *folder.parents) if not p.exists()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,8 +88,8 @@ def held(folder: Path, *, new: bool = False) -> Iterator[Path]:
                             path.rmdir()
     except filelock.Timeout:
         raise InputError(
-            f"{folder}: another jaxdist process is working in it; wait until that has finished, or choose another "
-            "folder with --out"
+            f"{folder}: another jaxdist process is using this folder; wait until it has finished, or choose another "
+            "one with --out"
         ) from None
 
 
@@ -114,8 +118,8 @@ def with_result(path: Path) -> Path:
     folder = of(path)
     if not (folder / result_files.FILE).is_file():
         if (folder / unfinished.FOLDER).exists():
-            raise InputError(f"{folder}: holds a run that is not finished; give the command that started it again")
-        raise InputError(f"{folder}: no such result; give a run folder that 'jaxdist run' or 'jaxdist train' made")
+            raise InputError(f"{folder}: holds an unfinished run; repeat the command that started it")
+        raise InputError(f"{folder}: no result found; pass a run folder that 'jaxdist run' or 'jaxdist train' has made")
     return folder
 
 

@@ -97,8 +97,8 @@ def read(folder: Path) -> Manifest | None:
         return None
     except DAMAGED as error:
         raise InputError(
-            f"{path}: is not a whole list of the folder's files ({type(error).__name__}: {error}); move it away, then "
-            "give the same command again: files are checked from then on that are written from then on"
+            f"{path}: not an intact list of the folder's files ({type(error).__name__}: {error}); move it away, then "
+            "repeat the command: only files written from then on are checked"
         ) from None
 
 
@@ -138,9 +138,9 @@ def check_whole(path: Path) -> None:
     """Raise `InputError` for a file of a run folder that is listed and no longer what jaxdist wrote there."""
     if not is_whole(path):
         raise InputError(
-            f"{path}: is not what jaxdist wrote there, so it is damaged or was edited; copy it again from where it is "
-            f"whole, make the run again in another folder, or, to use it as it is, delete {_owner(path)}/{FILE}, after "
-            "which tables and figures that you have edited are written over"
+            f"{path}: differs from what jaxdist wrote, so it was damaged or edited; restore it from an intact copy, "
+            f"repeat the run in another folder, or, to use it as it is, delete {_owner(path)}/{FILE}, after which "
+            "tables and figures that you have edited are overwritten"
         )
 
 
@@ -191,8 +191,8 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.acquire()
     except filelock.Timeout:
         raise InputError(
-            f"{path}: another process has held the list of the folder's files for {_PATIENCE} s; wait until it has "
-            "finished, or end it, then give the same command again"
+            f"{path}: another process has locked the list of the folder's files for {_PATIENCE} s; wait until it has "
+            "finished, or end it, then repeat the command"
         ) from None
     active = _LOCKED.set((*_LOCKED.get(), folder))
     try:
@@ -362,7 +362,7 @@ def notes(folder: Path) -> list[str]:
     rest = {name for name in manifest.before if not is_basis(name)}
     reasons = ((manifest.edited, "edited"), (rest, f"there before {FILE}"))
     there = [(sorted(name for name in names if (folder / name).is_file()), why) for names, why in reasons]
-    return [f"not of this result, but left, since {why}: {_enumerated(names)}" for names, why in there if names]
+    return [f"not part of this result, but kept, since {why}: {_enumerated(names)}" for names, why in there if names]
 
 
 def _enumerated(names: Sequence[str]) -> str:

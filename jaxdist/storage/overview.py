@@ -74,7 +74,7 @@ def runs(root: Path, sort: str = "date") -> list[Overview]:
     """
     root = root.expanduser()
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder; give one that holds run folders, or make a run with 'jaxdist run'")
+        raise InputError(f"{root}: no such folder; pass one that holds run folders, or make a run with 'jaxdist run'")
     overviews = [read(folder) for folder in folders(root)]
     return sorted(overviews, key=lambda overview: (overview.date if sort == "date" else "", overview.folder))
 

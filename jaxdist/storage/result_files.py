@@ -48,7 +48,7 @@ def load(path: str | Path) -> xr.DataTree:
     if path.is_dir():
         path = path / FILE
     if not path.is_file():
-        raise InputError(f"{path}: no such result; give a run folder that 'jaxdist run' or 'jaxdist train' made")
+        raise InputError(f"{path}: no result found; pass a run folder that 'jaxdist run' or 'jaxdist train' has made")
     try:
         files.check_seal(path)  # the HDF5 library takes some damage for content, and never comes back from some
         # h5netcdf, of a file whose root is damaged, also complains on stderr.
@@ -59,8 +59,8 @@ def load(path: str | Path) -> xr.DataTree:
         schemas = np.ravel(result.attrs.get("schema", "none")).tolist()
     except (OSError, *DAMAGED) as error:
         raise InputError(
-            f"{path}: not a readable result file ({type(error).__name__}: {error}); "
-            "copy it again from where it is whole, or make the run again"
+            f"{path}: not a readable result file ({type(error).__name__}: {error}); restore it from an intact copy, "
+            "or repeat the run"
         ) from None
     if schemas not in [[schema] for schema in READABLE]:
         raise InputError(

@@ -70,7 +70,8 @@ class Store:
                 self._found = tomllib.loads(self._noted.read_text(encoding="utf-8"))
             if self._found.get("format") != _FORMAT:
                 raise InputError(
-                    f"{self._folder}: holds work of another version of jaxdist; delete it, or finish it with that one"
+                    f"{self._folder}: holds unfinished work of another version of jaxdist; delete it, or finish it "
+                    "with that version"
                 )
             with _readable(self._noted):
                 files.check_seal(self._noted)
@@ -85,7 +86,9 @@ class Store:
     def begin(self, data_digest: str, backend: Backend) -> None:
         """Note what new work is for; raises `InputError` if work to go on with is on other images."""
         if self._found.get("data_digest", data_digest) != data_digest:
-            raise InputError(f"{self._folder}: holds work on other images; give the same ones, or delete it")
+            raise InputError(
+                f"{self._folder}: holds unfinished work on other images; pass the same images, or delete it"
+            )
         if self.keeps and not self._found:
             files.remove(self._folder)  # nothing says what it was for
             about = {"format": _FORMAT, "data_digest": data_digest, "backend": backend}
@@ -173,7 +176,7 @@ def _readable(path: Path) -> Iterator[None]:
     except (FileNotFoundError, *DAMAGED, zipfile.BadZipFile, zlib.error) as error:
         reason = (str(error).splitlines() or [""])[0][:200]
         raise InputError(
-            f"{path}: is damaged ({type(error).__name__}: {reason}); delete it, then give the same command again"
+            f"{path}: is damaged ({type(error).__name__}: {reason}); delete it, then repeat the command"
         ) from None
 
 
@@ -212,8 +215,8 @@ def refuse_other(found: Config, wanted: Config, folder: Path, *, more_seeds: boo
         del fields["train.seeds"]
     if fields:
         text = ", ".join(f"{key} {before}, not {after}" for key, (before, after) in fields.items())
-        way_out = "delete it" if folder.name == FOLDER else "give another folder with --out"
-        raise InputError(f"{folder}: holds a run with {text}; give the same, or {way_out}")
+        way_out = "delete it" if folder.name == FOLDER else "choose another folder with --out"
+        raise InputError(f"{folder}: holds a run with {text}; use the same, or {way_out}")
 
 
 def differences(found: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:

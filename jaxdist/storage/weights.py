@@ -38,11 +38,11 @@ def load(path: Path) -> Params:
         flat = load_file(path)
     except FileNotFoundError:
         raise InputError(
-            f"{path}: no such weights file; copy it again from where it is, or make the run again in another folder"
+            f"{path}: no such weights file; restore it from a copy, or repeat the run in another folder"
         ) from None
     except (SafetensorError, OSError) as error:
         raise InputError(
-            f"{path}: not a readable safetensors file ({error}); restore it or train the run again"
+            f"{path}: not a readable safetensors file ({error}); restore it from an intact copy, or train the run again"
         ) from None
     manifests.check_whole(path)
     nested: dict[str, Any] = {}

@@ -36,11 +36,12 @@ Edited: TypeAlias = tuple[Params, Mapping[str, Edit]]
 """An ensemble's stacked parameters and its edits by site, leaves [S, P, H]."""
 
 NO_SOURCE = (
-    "there is no source whose values could take its values' place; give probe source=x, inputs like those of train, "
-    "and leave such families as 'patch' out of a config"
+    "there is no source whose values could replace its own; pass source=x to probe, inputs like those of train, and "
+    "leave families such as 'patch' out of a config"
 )
 NO_OTHER = (
-    "values of another example need a split of at least two, and this one has 1 example; give more, or another family"
+    "values of another example need a split of at least two examples, but this one has 1; pass more, or choose "
+    "another family"
 )
 """Why values of a source, or of another example, cannot be had."""
 
@@ -154,9 +155,9 @@ def _aimed(edits: Mapping[str, Edit], sites: Sites, examples: Examples) -> dict[
             for mean in edit.shared:
                 if mean.shape[-len(sites.shape(site)) :] != sites.shape(site):
                     raise InputError(
-                        f"site '{site}': the means of each position are of training examples, which have values of "
-                        f"shape {mean.shape[-len(sites.shape(site)) :]}, where these have {sites.shape(site)}; use "
-                        "the family 'mean', or examples of one size"
+                        f"site '{site}': the means of each position come from training examples, which have values of "
+                        f"shape {mean.shape[-len(sites.shape(site)) :]}, but these have {sites.shape(site)}; use the "
+                        "family 'mean', or examples of one size"
                     )
         if edit.of == "example":
             count = int(to_host(examples.total))

@@ -289,11 +289,13 @@ def check_options(
         _behind(model, site, options.ranges.measured_on, filling)
     if "absolute" in swept.gauges and options.ranges.measured_on == "pre":
         raise InputError(
-            "sweep.gauges: 'absolute' edits magnitudes, whose ranges are those behind the activation; "
-            "use ranges.measured_on 'post'"
+            "sweep.gauges: 'absolute' edits magnitudes, whose ranges are measured after the activation; use "
+            "ranges.measured_on 'post'"
         )
     if (swept.dose or swept.matched) and all(len(sites) > 1 for sites in targets.values()):
-        raise InputError("sweep.dose: doses are of one site's edits; use sweep.layers 'each' or 'both'")
+        raise InputError(
+            "sweep.dose: doses are defined only for edits of a single site; use sweep.layers 'each' or 'both'"
+        )
 
 
 def _behind(model: Model, site: str, measured_on: str, names: Sequence[str]) -> tuple[str, Any]:
@@ -304,15 +306,15 @@ def _behind(model: Model, site: str, measured_on: str, names: Sequence[str]) -> 
     follows = model.after(site)
     problem = None
     if measured_on != "post":
-        problem = "their fractions are of ranges behind the activation; use ranges.measured_on 'post'"
+        problem = "their fractions refer to ranges after the activation; use ranges.measured_on 'post'"
     elif follows is None:
         problem = f"the model does not say what that is; use post={{'{site}': activation}}"
     elif not isinstance(follows, str) and not (
         ranges.gives_back_positive_values(model, site) and ranges.is_one_sided(model, site)
     ):
         problem = (
-            "its activation is not one that gives back 0 and positive values as they are and nothing negative, as relu "
-            f"and abs do; leave these families out, or name the site behind it, post={{'{site}': 'its name'}}"
+            "that needs an activation which leaves 0 and positive values unchanged and returns nothing negative, such "
+            f"as relu or abs; leave these families out, or name the site after it, post={{'{site}': 'its name'}}"
         )
     if problem:
         edit = "edits" if len(names) == 1 else "edit"

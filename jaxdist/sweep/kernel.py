@@ -216,8 +216,8 @@ def _picked(
     """
     if call is None and len(targets) > 1:
         raise InputError(
-            f"site '{site}': the network differentiates itself through it and calls it several times, so what of "
-            "another input belongs to each call is not known; take another site, or a family such as 'mean'"
+            f"site '{site}': the network takes derivatives through it and calls it several times, so it is not known "
+            "which values of another input belong to which call; choose another site, or a family such as 'mean'"
         )
     target = lax.dynamic_index_in_dim(targets[0 if len(targets) == 1 else call or 0], which, keepdims=False)
     for number in iterations[: target.ndim - value.ndim]:

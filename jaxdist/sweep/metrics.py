@@ -34,7 +34,7 @@ def _logits(outputs: Array, labels: Array) -> Array:
       InputError: for the real targets of a regression.
     """
     if jnp.issubdtype(labels.dtype, jnp.floating):
-        raise InputError("is of classes, where these targets are real numbers; take squared_error or one of your own")
+        raise InputError("needs classes, but these targets are real numbers; use squared_error or a metric of your own")
     outputs = outputs.astype(jnp.float32)
     return jnp.stack([jnp.zeros_like(outputs), outputs], -1) if outputs.ndim == labels.ndim else outputs
 
@@ -122,7 +122,9 @@ def check_record(metric: Metric) -> None:
     """Refuse a record that cannot be used; raises `InputError` that starts with the metric's name."""
     registry.check_name(metric, Metric, "jaxdist.sweep.Metric", "metric", 32)
     if metric.name in registry.COUNTED:
-        raise InputError(f"metric '{metric.name}': is one that every sweep counts; give yours another name")
+        raise InputError(
+            f"metric '{metric.name}': this name is that of a metric that every sweep counts; choose another"
+        )
     problem = _problem(metric)
     if problem:
         raise InputError(f"metric '{metric.name}': {problem}")
@@ -163,14 +165,16 @@ def _problem_of(metric: Metric, task: Task, each: Shape) -> str:
         for part in result if isinstance(result, tuple) else (result,):
             if getattr(part, "shape", None) not in fitting:
                 got = getattr(part, "shape", registry.kind_of(part))
-                words = f"an example, {list(of_labels[:1])}" + f", or a token, {list(of_labels)}," * (task == "tokens")
+                words = f"per example, {list(of_labels[:1])}" + f", or per token, {list(of_labels)}," * (
+                    task == "tokens"
+                )
                 return f"of: expected a number {words} for outputs {list(shape)}, got {got}"
         if isinstance(result, tuple) and (len(result) != 2 or result[0].shape != result[1].shape):
             return f"of: expected numbers, or a pair of numbers and weights, got a tuple of {len(result)}"
         if isinstance(result, tuple) and _weights_depend(metric, outputs, labels):
             return (
-                "of: its weights depend on the outputs, which an edit changes, so that a change example by example is "
-                "undefined; let them depend on the labels or the unedited outputs alone, or weigh the numbers"
+                "of: its weights depend on the outputs, which an edit changes, so the change of each example is "
+                "undefined; let them depend only on the labels or the unedited outputs, or weight the numbers instead"
             )
     return ""
 

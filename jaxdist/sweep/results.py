@@ -70,8 +70,8 @@ def config_of(result: xr.DataTree) -> configs.Config:
     """The config that a result carries; raises `InputError` for that of a user's own network, which has none."""
     if "config" not in result.attrs:
         raise InputError(
-            "the result is of a network that was measured from Python, so it has no config to go by; use a run folder "
-            "that 'jaxdist run', 'train' or 'import-torch' made"
+            "the result is of a network measured from Python, so it has no config; use a run folder that 'jaxdist "
+            "run', 'train' or 'import-torch' has made"
         )
     return configs.from_toml(result.attrs["config"], kept=True)
 

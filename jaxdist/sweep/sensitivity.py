@@ -122,8 +122,8 @@ def check_differentiable(model: Model, params: Params, examples: Examples, site:
     except (ValueError, TypeError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
         raise InputError(
-            f"site '{site}': the sensitivity needs derivatives of the logits by its values, which JAX cannot take "
-            f"({reason}); leave sensitivity out, or take a site after that"
+            f"site '{site}': the sensitivity needs derivatives of the logits with respect to its values, which JAX "
+            f"cannot take ({reason}); leave sensitivity out, or choose a site after that"
         ) from error
 
 

@@ -125,8 +125,8 @@ def fit_subjects(subjects: Mapping[str, Subject], context: Context, counted: xr.
         if lost.all():
             why = fitness.why_not_finite(counted.sel(network=name))
             raise TrainingDivergedError(
-                f"network '{name}': {why}; expected the weights of a training that did not diverge, so lower its "
-                "learning rate; constants such as infinite masks belong into the function, not among its parameters"
+                f"network '{name}': {why}; expected the weights of a training that did not diverge; lower its "
+                "learning rate; constants such as infinite masks belong in the function, not among its parameters"
             )
     remaining: list[int] = np.flatnonzero(~unfit.all(axis=0)).tolist()
     chosen: dict[str, Subject] = {}

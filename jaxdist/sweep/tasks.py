@@ -13,9 +13,9 @@ from jaxdist.perturbations import families
 from jaxdist.sweep import metrics
 
 WORDS: Mapping[Task, str] = {
-    "classes": "a class an example",
-    "tokens": "a class a token",
-    "binary": "a single logit an example",
+    "classes": "a class per example",
+    "tokens": "a class per token",
+    "binary": "a single logit per example",
     "regression": "real numbers",
 }
 
@@ -42,11 +42,11 @@ def measured(task: Task, each: tuple[int, ...], options: Options, thresholds: Ma
         that there are not.
     """
     for name, why in _refused(task, options):
-        raise InputError(f"{name}: {why}, and these outputs are {WORDS[task]}; leave it out")
+        raise InputError(f"{name}: {why}, but these outputs are {WORDS[task]}; leave it out")
     if options.sweep.units and not any(families.get(name).alone for name in options.sweep.families):
         raise InputError(
-            f"units: single units are edited by families such as zero, scale, clip and offset, and none of "
-            f"{', '.join(options.sweep.families)} is like them; add one, or leave units out"
+            "units: single units are edited by families such as zero, scale, clip and offset, but not by "
+            f"{', '.join(options.sweep.families)}; add such a family, or leave units out"
         )
     names = list(options.sweep.metrics or ())
     if task == "regression" and not names:
@@ -55,7 +55,7 @@ def measured(task: Task, each: tuple[int, ...], options: Options, thresholds: Ma
     if task == "regression":
         counted = [name for name in (*names, *thresholds) if name in registry.COUNTED]
         if counted:
-            raise InputError(f"metric '{counted[0]}': is of classes, and these outputs are {WORDS[task]}")
+            raise InputError(f"metric '{counted[0]}': needs classes, but these outputs are {WORDS[task]}")
     averaged = tuple(registry.COUNTED) if task == "tokens" else tuple(set(thresholds) & set(registry.COUNTED))
     metrics.check_task(metrics.chosen(names), task, each)
     sweep = dataclasses.replace(options.sweep, metrics=tuple(names) or options.sweep.metrics)
@@ -67,9 +67,9 @@ def _refused(task: Task, options: Options) -> Iterator[tuple[str, str]]:
     sweep = options.sweep
     if task in ("tokens", "regression"):
         if sweep.sensitivity:
-            yield "sensitivity", "it is of the margin between an example's classes"
+            yield "sensitivity", "it measures the margin between an example's classes"
         if sweep.dose or sweep.matched:
-            yield ("dose" if sweep.dose else "matched"), "doses are compared by the class that each example is given"
+            yield ("dose" if sweep.dose else "matched"), "doses are compared by the class of each example"
     if task == "tokens":
         restored = [name for name in sweep.families if families.get(name).kind == "restored"]
         yield from ((f"family '{name}'", "it restores the mean logits of examples") for name in restored)

@@ -203,7 +203,7 @@ class TestSites:
             assert set(frame.site) == {"dense1/pre"}
         assert 2 * len(one.findings) == len(found.findings)
         assert 2 * len(one.rhos) == len(found.rhos)
-        with pytest.raises(InputError, match="expected one with doses, dense0/pre, dense1/pre"):
+        with pytest.raises(InputError, match=r"expected one with doses \(dense0/pre, dense1/pre"):
             found.at("dense2/pre")
 
 

@@ -456,5 +456,5 @@ def test_others_refuse() -> None:
         statistics.median_interval(np.array([1, np.nan]), 0.95)
     with pytest.raises(InputError, match="-inf and inf"):
         statistics.median_interval(np.array([-np.inf, 1, np.inf]), 0.95)
-    with pytest.raises(InputError, match="one value a seed"):
+    with pytest.raises(InputError, match="one value per seed"):
         statistics.median_interval(np.zeros(0), 0.95)

@@ -102,14 +102,12 @@ def test_unknown_option_and_command(capsys):
         capsys, "run", "--train.stepz", "3", message="unknown option '--train.stepz'; did you mean '--train.steps'?"
     )
     refused(capsys, "compare", "a", "b", "--statistics.margn=1", message="did you mean '--statistics.margin'?")
-    refused(
-        capsys, "import-torch", "a.pt", "--out", "x", "--quiet", message="--quiet: cannot be given to 'import-torch'"
-    )
+    refused(capsys, "import-torch", "a.pt", "--out", "x", "--quiet", message="--quiet: not an option of 'import-torch'")
     with pytest.raises(InputError) as error:
         parser.parse(["export-torch", "runs/a", "--out", "x", "--train.stepz"])
     assert "--train.steps" not in str(error.value), "which that command does not take"
     refused(capsys, "trian", message="invalid choice: 'trian'")
-    refused(capsys, "run", "a.toml", "b.toml", message="'b.toml': one argument too many for 'run'")
+    refused(capsys, "run", "a.toml", "b.toml", message="unexpected argument 'b.toml' for 'run'")
 
 
 def test_impossible_values(capsys):
@@ -132,7 +130,7 @@ def test_black_pictures(capsys, images):
 
 
 def test_a_folder_for_the_embedded_data(capsys, images):
-    refused(capsys, "run", "--data.dir", images, message="data.name is 'digits', which is embedded")
+    refused(capsys, "run", "--data.dir", images, message="data.name is 'digits', whose images are built in")
 
 
 def test_unknown_activation(capsys):
@@ -196,7 +194,7 @@ def test_an_output_folder_that_is_in_use(capsys, tmp_path):
     used.mkdir()
     (used / "thesis.tex").write_text("years of work")
     assert cli.main(["run", "--out", str(used), *SMALL]) == 2
-    assert "is neither empty nor a run; choose another folder with --out" in capsys.readouterr().err
+    assert "is neither empty nor a run; choose another one with --out" in capsys.readouterr().err
     assert [path.name for path in used.iterdir()] == ["thesis.tex"]
 
 
@@ -224,8 +222,8 @@ def trained(tmp_path, images):
 
 
 def test_run_folders_that_are_broken(capsys, trained, images):
-    refused(capsys, "sweep", "nothing-here", message="no such result")
-    refused(capsys, "sweep", trained, "--train.steps", "9", message="--train.steps: cannot be given to 'sweep'")
+    refused(capsys, "sweep", "nothing-here", message="no result found")
+    refused(capsys, "sweep", trained, "--train.steps", "9", message="--train.steps: not an option of 'sweep'")
     labels = images / "train-labels-idx1-ubyte"
     good = labels.read_bytes()
     labels.write_bytes(good[:-1] + b"\x01")
@@ -244,12 +242,12 @@ def test_run_folders_that_are_broken(capsys, trained, images):
     (trained / "result.nc").write_bytes((trained / "result.nc").read_bytes()[:3000])
     refused(capsys, "sweep", trained, message="not a readable result file")
     shutil.rmtree(trained)
-    refused(capsys, "report", trained, message="no such result")
+    refused(capsys, "report", trained, message="no result found")
 
 
 @pytest.mark.parametrize("name", ["n" * 300, "/".join(["d" * 200] * 20) + "/e"])
 def test_a_name_that_the_system_does_not_take_is_said_to_be_too_long(capsys, name):
     assert cli.main(["train", "--out", name, *SMALL]) == 2
     said = capsys.readouterr().err
-    assert "is a longer name or path than the system takes; choose a shorter one" in said
-    assert "make room" not in said
+    assert "the name or path is too long for this system; choose a shorter one" in said
+    assert "free up space" not in said

@@ -167,7 +167,7 @@ class TestQuietAndJson:
     @pytest.mark.parametrize("arguments", [["run", "--json", "configs/paper.toml"], ["list", "--json", "runs"]])
     def test_a_config_or_folder_is_not_taken_for_the_file(self, arguments, capsys):
         assert cli.main(arguments) == 2
-        assert "expected a file that ends in .json" in capsys.readouterr().err
+        assert "expected a file name ending in .json" in capsys.readouterr().err
 
     @pytest.mark.slow
     def test_verdicts_are_in_the_document_and_on_stdout(self, capsys, tmp_path):

@@ -150,5 +150,5 @@ def test_a_split_without_an_example_or_with_a_label_too_few_is_refused():
     mesh = devices.make_mesh(jax.devices()[:2])
     x, y = np.zeros((4, 2)), np.zeros(4, int)
     for pair in ((x[:0], y[:0]), (x, y[:3])):
-        with pytest.raises(ValueError, match="one label for each of at least one example"):
+        with pytest.raises(ValueError, match="at least one example and one label for each"):
             devices.place_splits({"train": (x, y), "test": pair}, mesh)

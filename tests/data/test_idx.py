@@ -185,7 +185,7 @@ BAD: dict[str, tuple[Any, ...]] = {
     "gzip without its ending": (
         replaced(TRAIN_IMAGES, gzip.compress),
         f"{TRAIN_IMAGES}: starts with '1f 8b 08 00', which is not an IDX header",
-        "end its name in .gz",
+        "add .gz to its name",
     ),
     "wrong magic": (
         replaced(TRAIN_IMAGES, lambda old: b"PNG!" + old[4:]),
@@ -214,7 +214,7 @@ BAD: dict[str, tuple[Any, ...]] = {
     "counts": (
         edited(1, lambda labels: labels[:-1]),
         f"{TRAIN_IMAGES} holds 40 images but ",
-        f"{TRAIN_LABELS} holds 39 labels; expected one label an image",
+        f"{TRAIN_LABELS} holds 39 labels; expected one label per image",
     ),
     "label above": (
         edited(3, with_value((4,), 10)),
@@ -289,7 +289,7 @@ def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "MNIST", "../mnist", "fashion-mnist", "mnist/..", "mnist/", "a b"])
 def test_a_name_that_cannot_be_one_is_refused(name: str) -> None:
-    refused(lambda: data.load(DataConfig(name=name)), f"data.name: '{name}' is not the name of a data set")
+    refused(lambda: data.load(DataConfig(name=name)), f"data.name: '{name}' is not a valid data set name")
 
 
 def test_an_unprepared_name_fails_at_once_and_says_what_to_do() -> None:
@@ -416,11 +416,11 @@ def named(names: dict[str, str]) -> Callable[[Path], None]:
 WAYS_OUT: dict[str, tuple[Any, ...]] = {
     "gzip twice": (
         replaced(TRAIN_IMAGES, lambda old: gzip.compress(gzip.compress(old)), ".gz"),
-        "decompress it once, as it is compressed twice",
+        "decompress it once, since it is compressed twice",
     ),
-    "not gzip": (replaced(TRAIN_IMAGES, bytes, ".gz"), "take .gz off its name, as it is not compressed"),
-    "web page": (replaced(TRAIN_IMAGES, lambda _: b"<!DOCTYPE html>"), "as it is a web page"),
-    "web page as gzip": (replaced(TRAIN_IMAGES, lambda _: b"<html><head>", ".gz"), "as it is a web page"),
+    "not gzip": (replaced(TRAIN_IMAGES, bytes, ".gz"), "remove .gz from its name, since it is not compressed"),
+    "web page": (replaced(TRAIN_IMAGES, lambda _: b"<!DOCTYPE html>"), "since this is a web page"),
+    "web page as gzip": (replaced(TRAIN_IMAGES, lambda _: b"<html><head>", ".gz"), "since this is a web page"),
     "pointer": (replaced(TRAIN_LABELS, lambda _: b"version https://git-lfs.github.com/spec/v1\n"), "'git lfs pull'"),
     "pointer as gzip": (replaced(TRAIN_LABELS, lambda _: b"version https://git-lfs", ".gz"), "'git lfs pull'"),
     "little-endian sizes": (
@@ -437,20 +437,20 @@ WAYS_OUT: dict[str, tuple[Any, ...]] = {
     "a table of labels": (edited(1, lambda labels: np.stack([labels, labels + 1], 1)), "the column with the classes"),
     "labels as floats": (edited(1, lambda labels: labels.astype("f4")), "save them as integers"),
     "labels with halves": (edited(1, lambda labels: labels.astype("f4") / 2), "use a label file"),
-    "other classes": (edited(1, lambda labels: labels * 7), "or give data.name another name than 'mnist'"),
+    "other classes": (edited(1, lambda labels: labels * 7), "or set data.name to something other than 'mnist'"),
     "another name": (
         named({TEST_IMAGES: "test-images-idx3-ubyte"}),
-        "give test-images-idx3-ubyte that name, if it is the one",
+        "if test-images-idx3-ubyte is the one, rename it",
     ),
-    "a folder inside": (named({stem: f"MNIST/raw/{stem}" for stem in STEMS}), "give data.dir ", "MNIST/raw, which"),
+    "a folder inside": (named({stem: f"MNIST/raw/{stem}" for stem in STEMS}), "set data.dir to ", "MNIST/raw, which"),
     "names of another set": (
         named({stem: f"emnist-{stem.replace('t10k', 'test')}" for stem in STEMS}),
-        "give its files (emnist-test-images-idx3-ubyte, ",
-        ") these names",
+        "rename its files (emnist-test-images-idx3-ubyte, ",
+        ") to these names",
     ),
     "tables": (
         lambda folder: [(folder / stem).rename(folder / f"{k}.csv") for k, stem in enumerate(STEMS)],
-        "correct data.dir, or write what its files (0.csv, 1.csv, 2.csv, 3.csv) hold as those four",
+        "correct data.dir, or convert its files (0.csv, 1.csv, 2.csv, 3.csv) to those four",
     ),
 }
 

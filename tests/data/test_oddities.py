@@ -148,8 +148,8 @@ def test_many_classes_are_counted_not_listed() -> None:
         (lambda x, y, u, v: [x, y * 0 + 3, u, v], "train-labels-idx1-ubyte: every label is 3"),
         (lambda x, y, u, v: [x, y * 0, u, v * 0], "train-labels-idx1-ubyte: every label is 0"),
         (lambda x, y, u, v: [x[:1], y[:1], u, v], "train-labels-idx1-ubyte: every label is 0"),
-        (lambda x, y, u, v: [np.full_like(x, 7), y, u, v], "train-images-idx3-ubyte: all 60 images are the same"),
-        (lambda x, y, u, v: [np.resize(x[:1], x.shape), y, u, v], "train-images-idx3-ubyte: all 60 images are the sam"),
+        (lambda x, y, u, v: [np.full_like(x, 7), y, u, v], "train-images-idx3-ubyte: all 60 images are identical"),
+        (lambda x, y, u, v: [np.resize(x[:1], x.shape), y, u, v], "train-images-idx3-ubyte: all 60 images are identic"),
         (lambda x, y, u, v: [x * 0, y, u * 0, v], "Every pixel of every image is 0"),
     ],
 )
@@ -162,7 +162,7 @@ def test_pixels_too_small_for_float32_are_refused_with_what_to_do(tmp_path: Path
     x, y, u, v = arrays(kind="f4")
     folder = put(tmp_path / "idx", [np.abs(x) * 1e-42, y, np.abs(u) * 1e-42, v])
     settings = DataConfig(name="mnist", dir=str(folder))
-    refused(lambda: load_inputs(Config(data=settings)), "count as 0 in float32", "data.normalisation 'unit'")
+    refused(lambda: load_inputs(Config(data=settings)), "counts as 0 in float32", "data.normalisation 'unit'")
     load_inputs(Config(data=DataConfig(name="mnist", dir=str(folder), normalisation="unit")))
 
 
@@ -220,7 +220,7 @@ def test_a_network_of_ones_own_carries_notes_on_its_examples() -> None:
     assert documents.main_numbers(result, StatisticsConfig())["data"]["notes"] == results.data_notes_of(result)
     refused(
         lambda: jaxdist.probe(apply, params, train=(x * 0 + 3, y), sites=("h",), **options),
-        "train: all 60 examples are the same",
+        "train: all 60 examples are identical",
     )
     full = jaxdist.probe(apply, params | {"second": params["second"][:, :10]}, train=(x, y), sites=("h",), **options)
     assert "data_notes" not in full.attrs

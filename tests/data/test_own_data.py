@@ -50,45 +50,43 @@ def test_labels_of_every_kind_that_loses_nothing_are_the_same(given):
 def test_truth_values_are_two_classes_and_never_more():
     for given in (Y > 1, (Y > 1)[:, None], (Y > 1).tolist()):
         np.testing.assert_array_equal(labels(given, 2), Y > 1)
-    with pytest.raises(
-        InputError, match="truth values, which name two classes, where the network has 4; give the class"
-    ):
+    with pytest.raises(InputError, match="truth values, which name two classes, but the network has 4; pass the class"):
         labels(Y > 1)
 
 
 REFUSED = {
-    "one-hot": (np.eye(4)[Y], r"of one-hot labels give labels\.argmax\(1\)$"),
-    "one-hot integers": (np.eye(4, dtype=int)[Y], r"of one-hot labels give labels\.argmax\(1\)$"),
-    "one-hot truth values": (np.eye(4, dtype=bool)[Y], r"of one-hot labels give labels\.argmax\(1\)$"),
+    "one-hot": (np.eye(4)[Y], r"if they are one-hot, pass labels\.argmax\(1\)$"),
+    "one-hot integers": (np.eye(4, dtype=int)[Y], r"if they are one-hot, pass labels\.argmax\(1\)$"),
+    "one-hot truth values": (np.eye(4, dtype=bool)[Y], r"if they are one-hot, pass labels\.argmax\(1\)$"),
     "shares of classes": (
         np.full((6, 4), 0.25),
         "expected one integer label for each of 6 inputs, got float64 of shape",
     ),
-    "a label a token": (np.stack([Y] * 3, 1), "a label a token needs logits of each token, and targets"),
-    "targets of a regression": (Y + 0.5, "not all whole numbers; .* as the network has outputs, which task='reg"),
+    "a label a token": (np.stack([Y] * 3, 1), "a label per token needs logits for each token, and the targets"),
+    "targets of a regression": (Y + 0.5, "not all whole numbers; .* with task='regression', a target for each output"),
     "a missing label": (np.where(Y > 2, np.nan, Y), "are float64 and not all whole numbers"),
     "an infinite label": (np.where(Y > 2, np.inf, Y), "are float64 and not all whole numbers"),
-    "names": (np.array(list("abcd"))[Y], r"text, such as 'c'; .* np\.unique\(labels, return_inverse=True\)\[1\] where"),
-    "names as objects": (np.array(list("abcd"), object)[Y], r"np\.unique\(labels, return_inverse=True\)\[1\] where"),
+    "names": (np.array(list("abcd"))[Y], r"text, such as 'c'; .* np\.unique\(labels, return_inverse=True\)\[1\] if"),
+    "names as objects": (np.array(list("abcd"), object)[Y], r"np\.unique\(labels, return_inverse=True\)\[1\] if"),
     "a category of names": (pd.Series(np.array(list("abcd"))[Y]).astype("category"), r"np\.unique\(labels"),
     "digits as text": (
         Y.astype(str),
-        r"text, such as '2'; expected integers, give np\.array\(labels\)\.astype\(int\)$",
+        r"text, such as '2'; expected integers; pass np\.array\(labels\)\.astype\(int\)$",
     ),
-    "complex": (Y + 0j, "expected one integer label for each input, got complex128; give the class"),
-    "dates": (Y.astype("M8[s]"), r"expected one integer label for each input, got datetime64\[s\]; give the class"),
-    "nothing": ([None] * 6, "got object of NoneType; give the class"),
-    "mixed": ([1, "a", None, 2, 3, 0], "got object of NoneType, int, str; give the class"),
+    "complex": (Y + 0j, "expected one integer label for each input, got complex128; pass the class"),
+    "dates": (Y.astype("M8[s]"), r"expected one integer label for each input, got datetime64\[s\]; pass the class"),
+    "nothing": ([None] * 6, "got object of NoneType; pass the class"),
+    "mixed": ([1, "a", None, 2, 3, 0], "got object of NoneType, int, str; pass the class"),
     "from 1": (
         Y + 1,
-        "from 0 to 3, one of the network's 4 classes, got 1 to 4; where they count from 1, give labels - 1$",
+        "from 0 to 3, one of the network's 4 classes, got 1 to 4; if they start at 1, pass labels - 1$",
     ),
     "below 0": (Y - 1, "expected labels from 0 to 3, one of the network's 4 classes, got -1 to 2$"),
     "too large": (np.full(6, 2**40), "expected labels from 0 to 3, .* got 1099511627776 to 1099511627776$"),
     "beyond int64": (np.full(6, 2**63, np.uint64), "expected labels from 0 to 3, .* got 9223372036854775808 to"),
     "too few": (Y[:5], r"expected one integer label for each of 6 inputs, got int64 of shape \(5,\)$"),
     "a number": (1, r"expected one integer label for each of 6 inputs, got int64 of shape \(\)$"),
-    "masked": (np.ma.masked_equal(Y, 1), "the labels are masked in places"),
+    "masked": (np.ma.masked_equal(Y, 1), "the labels contain masked values"),
     "ragged": ([[1], [2, 3]], "the labels cannot be read as an array from list"),
 }
 
@@ -140,15 +138,15 @@ REFUSED_INPUTS = {
     "not finite": (np.full((6, 2), np.nan), "the inputs hold values that are not finite; expected finite numbers"),
     "infinite": (np.full((6, 2), np.inf, np.float16), "the inputs hold values that are not finite"),
     "complex and not finite": (np.full((6, 2), np.nan + 1j), "the inputs hold values that are not finite"),
-    "too large": (np.full((6, 2), 1e300), r"the inputs hold 1e\+300, which float32 cannot hold"),
-    "too large integers": (np.full((6, 2), 2**40), "the inputs hold 1099511627776, which int32 cannot hold"),
-    "extended precision": (X.astype(np.longdouble), "the inputs are of float128|the inputs are of float96"),
-    "text": (X.astype(str), "the inputs are of <U32; expected an array of numbers"),
-    "objects": (X.astype(object), "the inputs are of object; expected an array of numbers"),
+    "too large": (np.full((6, 2), 1e300), r"the inputs hold 1e\+300, which does not fit into float32"),
+    "too large integers": (np.full((6, 2), 2**40), "the inputs hold 1099511627776, which does not fit into int32"),
+    "extended precision": (X.astype(np.longdouble), "the inputs have type float128|the inputs have type float96"),
+    "text": (X.astype(str), "the inputs have type <U32; expected numbers of a type"),
+    "objects": (X.astype(object), "the inputs have type object; expected numbers of a type"),
     "a number": (1.0, r"expected inputs \[N, ...\] of numbers, got float64 of shape \(\)"),
-    "no examples": (X[:0], r"expected at least one example, with values, got inputs of shape \(0, 2\)"),
-    "no values": (X[:, :0], r"expected at least one example, with values, got inputs of shape \(6, 0\)"),
-    "masked": (np.ma.masked_greater(X, 3), "the inputs are masked in places"),
+    "no examples": (X[:0], r"expected at least one example with at least one value, got inputs of shape \(0, 2\)"),
+    "no values": (X[:, :0], r"expected at least one example with at least one value, got inputs of shape \(6, 0\)"),
+    "masked": (np.ma.masked_greater(X, 3), "the inputs contain masked values"),
     "ragged": ([[1, 2], [3]], "the inputs cannot be read as an array from list"),
 }
 
@@ -174,7 +172,7 @@ def test_tensors_of_pytorch_are_read_or_their_way_out_is_named():
     np.testing.assert_array_equal(labels(y), Y)
     for given in (torch.tensor(X, requires_grad=True), torch.tensor(X).bfloat16()):
         with pytest.raises(
-            InputError, match=r"give a NumPy array, as tensor\.detach\(\)\.cpu\(\)\.float\(\)\.numpy\(\)$"
+            InputError, match=r"pass a NumPy array, such as tensor\.detach\(\)\.cpu\(\)\.float\(\)\.numpy\(\)$"
         ):
             own_data.pair((given, Y), "train")
         np.testing.assert_array_equal(own_data.pair((given.detach().cpu().float().numpy(), Y), "train")[0], X)

@@ -183,7 +183,7 @@ def test_a_set_that_only_tensorflow_can_read_is_refused(ready: Path) -> None:
         path.rename(ready / path.name.replace("array_record", "tfrecord"))
     root = ready.parents[1]
     for call in (lambda: load(root), lambda: prepare("mnist", root, root)):
-        refused(call, ready, "without array_record files", "prepare mnist in another data folder")
+        refused(call, ready, "has no array_record files", "prepare mnist in another data folder")
 
 
 def test_the_newest_version_and_a_named_configuration_are_read(ready: Path) -> None:
@@ -273,15 +273,15 @@ def test_tfds_sets_of_another_form_are_refused(tmp_path: Path) -> None:
             {"image": picture, "words": text},
             {"train": [{"image": small, "words": "a"}], "test": [{"image": small, "words": "a"}]},
         ),
-        "with image and label to be used": (
+        "of which image and label are to be used": (
             {"image": text, "label": label},
             {"train": [{"image": "a", "label": 0}], "test": [{"image": "a", "label": 0}]},
         ),
-        "its images are of several shapes": (
+        "its images have several shapes": (
             {"image": picture, "label": label},
             {"train": [*one, {"image": large, "label": 0}], "test": one},
         ),
-        "a picture of uint8, where uint16 is declared": (
+        "a picture has type uint8, but uint16 is declared": (
             {"image": tfds.features.Image(shape=(4, 3, 1), dtype=np.uint16), "label": label},
             {"train": one, "test": one},
         ),
@@ -318,10 +318,10 @@ def test_files_that_are_not_the_official_ones_are_pointed_out(tmp_path: Path) ->
     [
         ("mnist", False, False, ["prepare mnist: expected either --from FOLDER or --download, got neither"]),
         ("mnist", True, True, ["prepare mnist: expected either --from FOLDER or --download, got both"]),
-        ("digits", True, False, ["digits comes with scikit-learn and needs no preparing"]),
+        ("digits", True, False, ["digits comes with scikit-learn and needs no preparation"]),
         ("letters", False, True, ["'letters' cannot be downloaded", "known: mnist, fashion_mnist", "--from FOLDER"]),
-        ("Not A Name", True, False, ["'Not A Name' cannot be the name of a data set; expected lower_snake_case"]),
-        ("../up", True, False, ["'../up' cannot be the name of a data set"]),
+        ("Not A Name", True, False, ["'Not A Name' is not a valid data set name; expected lower_snake_case"]),
+        ("../up", True, False, ["'../up' is not a valid data set name"]),
     ],
 )
 def test_a_request_that_cannot_be_met_is_refused(

@@ -70,7 +70,7 @@ def test_no_room_for_the_results(tmp_path):
     assert failed.returncode == 2, failed.stderr
     assert failed.stderr.count("\n") == 1
     assert f"[Errno 27] File too large: '{folder}" in failed.stderr
-    assert "what was finished is kept: make room or give permission, then give the same command" in failed.stderr
+    assert "finished work is kept: free up space or fix permissions, then repeat the command" in failed.stderr
     kept = {path.name for path in (folder / unfinished.FOLDER).iterdir()}
     assert kept == {"run.toml", "training", "sweep"}
     assert_goes_on(folder)

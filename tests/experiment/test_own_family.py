@@ -96,10 +96,10 @@ def test_other_commands_that_read_need_no_module(elsewhere, capsys):
 def test_a_sweep_of_the_folder_asks_for_the_option_again(elsewhere, capsys):
     assert cli.main(["sweep", str(elsewhere), "-q"]) == 2
     error = capsys.readouterr().err
-    assert "whose module is only imported where it is asked for" in error
+    assert "whose module is imported only on request" in error
     assert "--sweep.families scale,own_family:family" in error
     assert cli.main(["sweep", str(elsewhere), "-q", NAMED]) == 2
-    assert "'own_family:family' cannot be imported; there must be a module own_family" in capsys.readouterr().err
+    assert "'own_family:family' cannot be imported; put a module own_family" in capsys.readouterr().err
 
 
 def test_a_sweep_that_is_given_the_option_imports_the_module(elsewhere, monkeypatch):

@@ -184,18 +184,18 @@ def test_parts_of_real_networks_are_edited_as_by_hand(kind):
 @pytest.mark.parametrize(
     ("only", "sentence"),
     [
-        ({"heads": {1: 4}}, r"only: site 'heads' has 4 entries along axis 1, shape .* indices are 0 to 3, got 4"),
+        ({"heads": {1: 4}}, r"only: site 'heads' has 4 entries along axis 1 of shape .* indices from 0 to 3, got 4"),
         ({"heads": {0: 1}}, r"only: site 'heads' .* of which axis 0 is that of examples, got axis 0"),
-        ({"heads": {4: 1}}, r"only: site 'heads' .* got axis 4; give another axis, from -4 to 3"),
-        ({"heads": {1: 0, -3: 1}}, r"only: axis 1 of site 'heads' is given twice"),
+        ({"heads": {4: 1}}, r"only: site 'heads' .* got axis 4; choose another axis, from -4 to 3"),
+        ({"heads": {1: 0, -3: 1}}, r"only: axis 1 of site 'heads' is named twice"),
         ({"heads": {1: [0, 0]}}, r"only: indices along axis 1 of 'heads': expected each entry once, got \[0, 0\]"),
         ({"heads": {1: [3, -1]}}, r"expected each entry once, got \[3, -1\]"),
         ({"heads": {1: []}}, r"expected at least one, got none"),
         ({"heads": {1: [True]}}, r"only: indices along axis 1 of 'heads': expected integers, got True"),
         ({"heads": {1: 0.5}}, r"expected integers, got 0\.5"),
-        ({"heads": {}}, r"only: expected \{axis: indices\} of 'heads', got \{\}"),
-        ({"heads": []}, r"only: expected \{axis: indices\} of 'heads', or a list of these, got \[\]"),
-        ({"heads": 3}, r"only: expected \{axis: indices\} of 'heads', or a list of these, got 3"),
+        ({"heads": {}}, r"only: expected \{axis: indices\} for 'heads', got \{\}"),
+        ({"heads": []}, r"only: expected \{axis: indices\} for 'heads', or a list of these, got \[\]"),
+        ({"heads": 3}, r"only: expected \{axis: indices\} for 'heads', or a list of these, got 3"),
         (["heads"], r"only: expected parts of sites, as \{site: \{axis: indices\}\}, got \['heads'\]"),
         ({"head": {1: 1}}, r"site 'head': the network has no such site; did you mean 'heads'"),
         ({"heads": [{1: 0}, {2: 0}]}, r"'heads\[:, 0\]' and 'heads\[:, :, 0\]' have entries in common"),
@@ -217,9 +217,9 @@ def test_parts_of_many_entries_have_names_of_their_own():
 
 
 def test_a_part_of_a_site_that_is_not_edited_or_whose_activation_mixes_units_is_refused():
-    with pytest.raises(InputError, match=r"only: 'a' is none of the sites that are edited, h; add it to sites"):
+    with pytest.raises(InputError, match=r"only: 'a' is not one of the sites that are edited, h; add it to sites"):
         probed(plain, sites=["h"], only={"a": {1: 1}})
-    with pytest.raises(InputError, match=r"post: what follows 'h' makes something else of 'h\[:, 1\]' alone"):
+    with pytest.raises(InputError, match=r"post: what follows 'h' computes something else for 'h\[:, 1\]' alone"):
         probed(plain, post={"h": jax.nn.softmax}, sites=None, only={"h": {1: 1}}, measured_on="pre")
 
 

@@ -257,16 +257,16 @@ def test_real_networks_are_patched_as_by_hand(kind):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"source": None}, r"family 'patch': there is no source whose values .* give probe source=x"),
-        ({"source": X[:, :4]}, r"source: expected inputs like those of train, float32 of shape \(37, 5\), or 1 in"),
+        ({"source": None}, r"family 'patch': there is no source whose values .* pass source=x to probe"),
+        ({"source": X[:, :4]}, r"source: expected inputs like those of train, float32 of shape \(37, 5\), or 1"),
         ({"source": X[:5]}, r"source: .* got float32 of shape \(5, 5\)"),
         ({"source": np.ones(X.shape, int)}, r"source: .* got int32 of shape \(37, 5\)"),
         (
             {"test": (X[:8], Y[:8])},
-            r"source: .* those of test, .* give source=\{'train': \.\.\., 'test': \.\.\.\}",
+            r"source: .* those of test, .* pass source=\{'train': \.\.\., 'test': \.\.\.\}",
         ),
         ({"test": (X[:8], Y[:8]), "source": {"train": X}}, r"source: expected inputs for train and test, got none for"),
-        ({"train": (X[:1], Y[:1]), "families": ("resample",), "source": None}, "at least two, and this one has 1"),
+        ({"train": (X[:1], Y[:1]), "families": ("resample",), "source": None}, "two examples, but this one has 1"),
     ],
 )
 def test_what_there_is_no_other_input_for_is_refused(options, sentence):
@@ -283,7 +283,7 @@ def test_inputs_by_name_have_sources_by_name():
     expected = probed(scanned, train=(X * same, Y), source=OTHER * same)
     for family in TOWARD:
         np.testing.assert_array_equal(found[family].agree, expected[family].agree)
-    with pytest.raises(InputError, match=r"source: expected inputs named as those of train, values, mask, got values$"):
+    with pytest.raises(InputError, match=r"source: .* the same names as those of train, values, mask, got values$"):
         probed(masked, train=(x, Y), source={"values": OTHER})
 
 
@@ -319,7 +319,7 @@ def test_means_of_positions_are_of_inputs_of_one_size():
     train, test = X.reshape(37, 1, 5).repeat(3, 1), X.reshape(37, 1, 5).repeat(2, 1)
     result = probed(pooled, train=(train, Y), test=(test, Y), families=("mean", "resample"), source=None)
     assert result["resample"].split.size == 2
-    with pytest.raises(InputError, match=r"means of each position .* shape \(1, 3, 6\), where these have \(1, 2, 6\)"):
+    with pytest.raises(InputError, match=r"means of each position .* shape \(1, 3, 6\), but these have \(1, 2, 6\)"):
         probed(pooled, train=(train, Y), test=(test, Y), families=("mean_position",), source=None)
 
 
@@ -331,7 +331,7 @@ def test_a_site_of_several_calls_through_which_a_network_differentiates_itself_i
 
         return jax.vmap(jax.grad(energy))(x)[:, :3]
 
-    with pytest.raises(InputError, match="differentiates itself through it and calls it several times"):
+    with pytest.raises(InputError, match="takes derivatives through it and calls it several times"):
         probed(forces, families=("patch",))
 
 

@@ -110,7 +110,7 @@ def test_one_network_gets_intervals_over_its_images_and_says_so(result, capsys):
 def test_a_group_is_not_shown_as_nothing(result):
     """Neither as it lies in its result nor by itself."""
     for name in result.children:
-        with pytest.raises(InputError, match=f"show: expected a whole result, got one group, '{name}'; give the"):
+        with pytest.raises(InputError, match=f"show: expected a whole result, got one group, '{name}'; pass the"):
             jaxdist.show(result[name])
         with pytest.raises(InputError, match="show: expected a whole result, got one group"):
             jaxdist.show(result[name].copy())
@@ -205,20 +205,20 @@ def test_the_files_of_a_probe_are_read_and_reported_again(network, images, tmp_p
         ({"post": {}}, "sites: expected a list of the model's sites, which are hidden, logits, got"),
         (
             {"sites": ["hidden"], "post": {}, "measured_on": "post"},
-            "site 'hidden': ranges behind the activation need post=",
+            "site 'hidden': ranges after the activation need post=",
         ),
         ({"post": {"hidden": jnp.tanh}}, "its activation changes large values.*use measured_on 'pre'"),
         ({"familys": ("clip",)}, "probe: unknown option 'familys'; did you mean 'families'"),
         ({"margin": -1}, "statistics.margin: expected a number above 0"),
         ({"ranges": "iqr"}, "ranges.rule: expected one of minmax, quantile, sd"),
-        ({"precision": "exact"}, "precision 'exact' is for the perceptrons"),
+        ({"precision": "exact"}, "precision 'exact' works only for the perceptrons"),
         ({"stacked": True}, "params: expected arrays that share a leading seed axis"),
-        ({"splits": ("test",)}, r"splits names 'test', but no test images are given; give test=\(x, y\)"),
-        ({"sites": ["hidden", "hidden"]}, "sites: 'hidden' is given twice; give each site once"),
+        ({"splits": ("test",)}, r"splits names 'test', but there are no test images; pass test=\(x, y\)"),
+        ({"sites": ["hidden", "hidden"]}, "sites: 'hidden' is named twice; name each site once"),
         ({"post": {"hidden": Unhashable()}}, "apply and the functions in post must be hashable"),
         (
             {"post": {"hidden": "logits"}},
-            r"post: 'logits' has shape \(1, 10\) for one example where 'hidden' has \(1, 24\)",
+            r"post: 'logits' has shape \(1, 10\) for one example, but 'hidden' has \(1, 24\)",
         ),
         ({"train": (np.zeros((5, 64)), np.full(5, 2**32))}, "train: expected labels from 0 to 9, .* got 4294967296"),
         ({"train": (np.zeros((5, 64)), np.zeros(4, int))}, "train: expected one integer label for each of 5 inputs"),
@@ -246,7 +246,7 @@ def test_an_error_of_the_users_own_function_keeps_its_words(network, images):
     with pytest.raises(TypeError, match="dot_general") as caught:
         jaxdist.probe(plain, network, train=(images[0][0][:, :60], images[0][1]), sites=["hidden"], **FEW)
     assert any(
-        "on train x of shape (2, 60) float32; for several seeds give stacked=True" in n for n in caught.value.__notes__
+        "on train x of shape (2, 60) float32; for several seeds, pass stacked=True" in n for n in caught.value.__notes__
     )
     with pytest.raises(TypeError, match="dot_general") as caught:
         jaxdist.probe(
@@ -293,7 +293,7 @@ def test_every_formula_in_use_is_checked_and_what_has_no_edge_has_no_radius(netw
     arguments = {"train": images[0], "sites": ["hidden"], "measured_on": "pre", "families": ("clip",)}
     assert "clip" in jaxdist.probe(plain, down, **arguments).children
     with pytest.raises(
-        InputError, match="offset_formula 'code' needs units whose largest value is positive, and none's is"
+        InputError, match="offset_formula 'code' needs units whose largest value is positive, and there are none"
     ):
         jaxdist.probe(plain, down, **arguments, grid=True)
     literal = jaxdist.probe(
@@ -514,7 +514,7 @@ def test_inputs_may_be_several_arrays_by_name(given):
     )
     for family in ("scale", "zero", "noise"):
         np.testing.assert_array_equal(several[family].correct, single[family].correct)
-    with pytest.raises(InputError, match="train: expected as many examples of each input, got 200 of 'values', 199 of"):
+    with pytest.raises(InputError, match="the same number of examples of each input, got 200 of 'values', 199 of"):
         jaxdist.probe(masked, params, train=({"values": x, "mask": mask[1:]}, y), sites=["layers/0"])
 
 

@@ -170,13 +170,13 @@ class Other:
 REFUSED = {
     "a generator": (
         lambda p: once(cut(p)),
-        "train: a generator can be read only once, .* give a function that makes it$",
+        "train: a generator can be read only once, .* pass a function that returns a new one$",
     ),
     "an iterator": (lambda p: iter(cut(p)), "train: a list_iterator can be read only once"),
     "no batch": (lambda p: lambda: iter([]), "train: expected at least one batch of examples, got none"),
     "a function of none": (
         lambda p: lambda: None,
-        r"train: expected a function that makes batches \(x, y\), got one of",
+        r"train: expected a function that returns batches \(x, y\), got one that returns",
     ),
     "a function of an argument": (
         lambda p: lambda n: cut(p),
@@ -189,7 +189,7 @@ REFUSED = {
     "an empty batch": (lambda p: [*cut(p), (p[0][:0], p[1][:0])], "train, batch 5: expected at least one example"),
     "another width": (
         lambda p: [*cut(p), (p[0][:, :5], p[1])],
-        r"batch 5 has inputs of float32\[5\], labels of \[\] an example where batch 0 has inputs of float32\[64\], l",
+        r"batch 5 has inputs of float32\[5\], labels of \[\] per example, but batch 0 has inputs of float32\[64\], l",
     ),
     "another type": (lambda p: [*cut(p), (p[0].astype(np.int32), p[1])], r"batch 5 has inputs of int32\[64\]"),
     "a label too few": (lambda p: [*cut(p), (p[0], p[1][1:])], "expected a label for each of 301 inputs of batch 5"),
@@ -197,9 +197,9 @@ REFUSED = {
     "not finite": (lambda p: [*cut(p), (p[0] * np.nan, p[1])], "train, batch 5: the inputs hold values that are not"),
     "all the same": (
         lambda p: [(np.ones((5, 64), np.float32), p[1][k : k + 5]) for k in range(3)],
-        "train: all 15 examples are the same, so there is nothing to tell apart",
+        "train: all 15 examples are identical, so there is nothing to tell apart",
     ),
-    "others each time": (Other, "train: the batches are others when they are read again, 301 examples after 301"),
+    "others each time": (Other, r"train: the batches differ when they are read again \(301 examples, 301 the"),
 }
 
 
@@ -213,10 +213,10 @@ def test_batches_that_cannot_be_used_are_refused(made, sentence, params, images)
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"rule": "quantile"}, "rule 'quantile': walks over the examples as they are held; give arrays"),
-        ({"units": True}, "units: walks over the examples"),
-        ({"dose": True}, "dose: walks over the examples"),
-        ({"matched": (0.1,)}, "matched: walks over the examples"),
+        ({"rule": "quantile"}, "rule 'quantile': needs all examples in memory; pass arrays"),
+        ({"units": True}, "units: needs all examples in memory"),
+        ({"dose": True}, "dose: needs all examples in memory"),
+        ({"matched": (0.1,)}, "matched: needs all examples in memory"),
     ],
 )
 def test_what_walks_more_than_once_is_refused_of_batches(options, sentence, params, images):

@@ -110,7 +110,7 @@ def test_branches_that_are_not_taken_have_no_ranges(rule):
         )
         return h @ params["out"]
 
-    with pytest.raises(InputError, match=r"site 'up': it lies in a branch of jax\.lax\.cond .* name a call \('#1'\)"):
+    with pytest.raises(InputError, match=r"site 'up': it is in a branch of jax\.lax\.cond .* name a call \('#1'\)"):
         probed(branched, params=params, rule=rule)
     # The branch for false comes first.
     group = probed(branched, params=params, rule=rule, sites=["up#1"])["offset"].sel(seed=0, fraction=0.0)
@@ -133,7 +133,7 @@ def test_a_branch_that_is_not_taken_is_refused_whatever_follows_its_site(post):
     for first in (1, -1):
         params = {**PARAMS, "first": jnp.float32(first)}
         if first > 0:
-            with pytest.raises(InputError, match=r"site 'up': it lies in a branch of jax\.lax\.cond"):
+            with pytest.raises(InputError, match=r"site 'up': it is in a branch of jax\.lax\.cond"):
                 probed(branched, params=params, sites=None, post=post, families=("scale",))
         else:
             assert np.isfinite(probed(branched, params=params, sites=None, post=post)["ranges"].high).all()
@@ -194,7 +194,7 @@ def test_a_site_that_follows_another_does_so_in_the_same_call():
     ("apply", "keys"), [(shared, ["up", "up#1"]), (scanned, ["up", "up@1"]), (scanned, ["up#0", "up"])]
 )
 def test_sites_that_share_a_value_are_refused_before_anything_is_measured(apply, keys):
-    with pytest.raises(InputError, match=f"site '{keys[1]}': names a value that another key names"):
+    with pytest.raises(InputError, match=f"site '{keys[1]}': names a value that another key also names"):
         probed(apply, sites=keys)
 
 
@@ -209,8 +209,8 @@ def test_networks_that_take_blocks_apart_are_refused():
         return jnp.concatenate(parts) @ params["out"]
 
     sentences = {
-        mapped: "site 'up': it lies within a loop over the examples, as of jax.lax.map, .* use jax.vmap instead",
-        chunked: "site 'up': its values have shape .* so the network takes the block apart",
+        mapped: "site 'up': it is inside a loop over the examples, such as jax.lax.map, .* use jax.vmap instead",
+        chunked: "site 'up': its values have shape .* so the network splits the block",
     }
     for apply, sentence in sentences.items():
         with pytest.raises(InputError, match=sentence):

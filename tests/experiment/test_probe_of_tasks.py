@@ -311,7 +311,7 @@ def test_the_squared_error_of_a_regression(outputs, tmp_path, capsys):
     assert {"metric_squared_error.svg", "metric_largest.svg"} <= written
     assert not {"points.csv", "tolerance.csv", "figure1.svg"} & written
     assert overview.read(tmp_path / "run").state == "swept"
-    with pytest.raises(InputError, match=r"holds no doses of .*; they compare the class of each example, of which"):
+    with pytest.raises(InputError, match=r"holds no doses of .*; a verdict compares the class of each example, but"):
         finished.verdict_folder(tmp_path / "run")
     jaxdist.show(jaxdist.load(tmp_path / "run"))
     shown = capsys.readouterr().out
@@ -337,11 +337,11 @@ REFUSED = {
         1,
         HALVES.astype(np.float32),
         {},
-        "0 and 1 as float32, which may mean either; give task",
+        "0 and 1 as float32, which may be classes or targets; pass task",
     ),
-    "classes of one number": (1, HALVES + 1, {}, "integers from 1 to 2 where the network gives one number each; give"),
-    "soft labels": (3, np.full((203, 3), 1 / 3), {}, r"shares of classes, .* give labels.argmax\(1\), or task='reg"),
-    "several classes": (3, np.ones((203, 3), int), {}, "and not one 1 in each row; give the class of each example, or"),
+    "classes of one number": (1, HALVES + 1, {}, "integers from 1 to 2, but the network returns one number"),
+    "soft labels": (3, np.full((203, 3), 1 / 3), {}, r"shares of classes, .* pass labels.argmax\(1\), or task='reg"),
+    "several classes": (3, np.ones((203, 3), int), {}, "but not one-hot; pass the class of each example, or"),
     "targets of three": (3, np.full((203, 2), 0.5), {}, "expected one integer label for each of 203 inputs"),
     "another task": (
         3,
@@ -361,20 +361,20 @@ REFUSED = {
         1,
         Z,
         {"units": True},
-        "units: it counts predictions that change, and these outputs are re",
+        "units: it counts predictions that change, but these outputs are re",
     ),
     "doses of a regression": (1, Z, {"dose": True}, "dose: doses are compared by the class"),
-    "a loss of classes": (1, Z, {"metrics": ("cross_entropy",)}, "metric 'cross_entropy': is of classes, where these"),
+    "a loss of classes": (1, Z, {"metrics": ("cross_entropy",)}, "metric 'cross_entropy': needs classes, but these"),
     "accuracy": (
         1,
         Z,
         {"thresholds": {"accuracy": 0.1}},
-        "metric 'accuracy': is of classes, and these outputs are real",
+        "metric 'accuracy': needs classes, but these outputs are real",
     ),
     "no metric": (3, HALVES, {"thresholds": {"losses": 0.1}}, "unknown metric 'losses'"),
     "several amounts": (3, HALVES, {"thresholds": {"kl": np.ones(2)}}, "thresholds: expected how far 'kl' rises"),
     "words": (3, HALVES, {"thresholds": {"kl": np.array("x")}}, "thresholds: expected how far 'kl' rises"),
-    "no amount": (3, HALVES, {"thresholds": {"kl": 0}}, "thresholds: expected how far 'kl' rises, or, below 0"),
+    "no amount": (3, HALVES, {"thresholds": {"kl": 0}}, r"thresholds: expected how far 'kl' rises \(above 0\)"),
 }
 
 
@@ -389,11 +389,11 @@ def test_what_is_refused_of_tokens(sequences):
     x, y = sequences["train"]
     given = {"sites": ["mlp"], "families": ("zero",)}
     cases: list[tuple[object, dict, str]] = [
-        (y, {"sensitivity": True}, "sensitivity: it is of the margin"),
+        (y, {"sensitivity": True}, "sensitivity: it measures the margin"),
         (y, {"families": ("restored_offset",)}, "family 'restored_offset': it restores the mean logits"),
-        (np.full_like(y, -100), {}, "train: expected from 1 to .* tokens whose label counts, got 0"),
+        (np.full_like(y, -100), {}, "train: expected 1 to .* tokens with a label that counts, got 0"),
         (np.where(y == -100, -1, y), {}, "train: expected labels from 0 to 6, .* got -1 to 6"),
-        (y[:, :-1], {}, r"apply: expected logits \[n, C\] .* give a label a token, or those of one position"),
+        (y[:, :-1], {}, r"apply: expected logits \[n, C\] .* pass a label per token, or return the logits"),
         (y[:, 0], {"task": "tokens"}, r"train: expected a label for each token, \[90, 6\] for 90 inputs"),
     ]
     for labels, more, sentence in cases:

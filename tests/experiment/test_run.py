@@ -156,7 +156,7 @@ def test_train_sweep_and_report_one_by_one_make_the_same_result(run, result, tmp
     assert cli.main(["train", "--out", str(folder), *SMALL]) == 0
     assert set(jaxdist.load(folder).children) == {"training"}
     assert cli.main(["report", str(folder)]) == 2
-    assert "holds no sweep yet; make one with 'jaxdist sweep" in capsys.readouterr().err
+    assert "not swept yet; run 'jaxdist sweep" in capsys.readouterr().err
     assert cli.main(["sweep", str(folder)]) == 0
     assert cli.main(["report", str(folder)]) == 0
     again = jaxdist.load(folder)
@@ -295,7 +295,7 @@ def test_networks_of_any_activation_and_form_run_side_by_side(tmp_path, capsys, 
     # The weights are read back, each network's in its own layout, and only linear layers go to PyTorch.
     assert cli.main(["sweep", str(folder), "--sweep.families", "scale", "--sweep.splits", "train"]) == 0
     assert cli.main(["export-torch", str(folder), "--out", str(tmp_path / "torch")]) == 2
-    assert "a network 'prelu' has slope beside weights and biases" in capsys.readouterr().err
+    assert "a network 'prelu' has slope besides weights and biases" in capsys.readouterr().err
     assert not (tmp_path / "torch").exists()
 
 

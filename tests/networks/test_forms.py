@@ -86,7 +86,7 @@ def test_forms_train(name, train_set):
 
 def test_what_a_state_dict_of_linear_layers_cannot_hold_is_refused():
     for name, what in (("prelu", "slope"), ("abs_l2_neg", "alpha and offset")):
-        with pytest.raises(InputError, match=f"a network '{name}' has {what} beside weights and biases"):
+        with pytest.raises(InputError, match=f"a network '{name}' has {what} besides weights and biases"):
             perceptrons.refuse_other_layers(name, "runs/mine")
     for name in ("relu", "gelu", "relu2", "abs2_neg"):
         perceptrons.refuse_other_layers(name, "runs/mine")
@@ -100,5 +100,5 @@ def test_tensors_become_a_network_without_last_bias_only_where_there_is_none():
     zero = tensors | {"2.bias": np.zeros(3, np.float32)}
     jax.tree.map(np.testing.assert_array_equal, perceptrons.network_of(zero, "abs2", "file"), params)
     assert set(perceptrons.network_of(tensors, "abs", "file")["dense1"]) == {"weight", "bias"}
-    with pytest.raises(InputError, match="file: its last layer has a bias, which a network 'abs2' has not"):
+    with pytest.raises(InputError, match="file: its last layer has a bias, which a network 'abs2' does not have"):
         perceptrons.network_of(tensors | {"2.bias": np.ones(3, np.float32)}, "abs2", "file")

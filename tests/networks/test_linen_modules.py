@@ -57,10 +57,10 @@ def test_values_that_linen_sows_and_perturbs_are_sites():
 
 def test_a_value_sown_within_a_transformation_that_does_not_make_it_is_read_and_not_edited():
     apply, params = linen(LinenSowing(nn.jit))
-    assert sites(apply, params, X)[1].refusal.startswith("its value is sown within a transformation")
+    assert sites(apply, params, X)[1].refusal.startswith("its value is sown inside a transformation")
     _, values = read(apply, params, X, ["h", "layer"])
     assert_same(values["h"], nn.relu(values["layer"]))
-    with pytest.raises(InputError, match="site 'h': its value is sown within a transformation"):
+    with pytest.raises(InputError, match="site 'h': its value is sown inside a transformation"):
         edit(apply, params, X, {"h": twice})
 
 

@@ -235,7 +235,7 @@ def test_values_that_are_no_floating_point_numbers_are_listed_but_refused(kind, 
 
     name = np.dtype(kind).name
     with pytest.raises(
-        InputError, match=f"site 'h': its value is of {name}, where edits need floating-point numbers of 16 "
+        InputError, match=f"site 'h': its value has type {name}, but edits need floating-point numbers of 16 "
     ):
         checked(model, jnp.eye(6), x, ["h"])
     assert [site.name for site in checked(model, jnp.eye(6), x, ["w"])] == ["h", "w"]

@@ -81,7 +81,7 @@ def test_derivatives_go_through_a_module():
 
 def test_what_is_wrong_is_said_in_a_sentence():
     module = Network(nnx.Rngs(0))
-    with pytest.raises(InputError, match=re.escape("sites: Network holds its parameters; leave params out")):
+    with pytest.raises(InputError, match=re.escape("sites: Network already holds its parameters; leave params out")):
         jaxdist.sites(module, nnx.state(module), X)
     with pytest.raises(InputError, match="read: a Linen module does not hold its parameters"):
         jaxdist.read(linen.Dense(3), X, ["a"])

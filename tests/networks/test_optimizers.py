@@ -75,13 +75,13 @@ def test_a_config_names_what_optax_would_be_called_for(text, same):
         ("optimizer = 'Schedule'", "unknown optimiser 'Schedule'; known: adabelief"),
         (
             "optimizer = {name = 'adamw', weight_decai = 1}",
-            "adamw has no argument 'weight_decai'; it has learning_rate",
+            "adamw has no argument 'weight_decai'; it takes learning_rate",
         ),
         ("optimizer = {name = 'adamw', weight_decay = 'x'}", "adamw's weight_decay: expected a number or a schedule's"),
         ("optimizer = {name = 'adamw', nesterov = 1}", "adamw's nesterov: expected true or false, got 1"),
         ("optimizer = {name = 'adam', b1 = true}", "adam's b1: expected a number, got true"),
         ("optimizer = {name = 'clip'}", "clip needs max_delta"),
-        ("optimizer = 'lbfgs'", "lbfgs cannot be used for training, which gives it gradients alone"),
+        ("optimizer = 'lbfgs'", "lbfgs cannot be used for training, which passes it only gradients"),
         (f"optimizer = '{__name__}:noisy'", "noisy keeps random keys"),
         (
             "learning_rate = {name = 'cosine_schedule', init_value = 1}",
@@ -93,12 +93,12 @@ def test_a_config_names_what_optax_would_be_called_for(text, same):
         ),
         (
             "learning_rate = {name = 'cosine_decay_schedule', init_value = 1, decay_steps = -5}",
-            'cosine_decay_schedule refuses {name = "cosine_decay_schedule", decay_steps = -5, init_value = 1}',
+            'cosine_decay_schedule rejects {name = "cosine_decay_schedule", decay_steps = -5, init_value = 1}',
         ),
         ("optimizer = 'no_optimizers:mine'", "train.optimizer: 'no_optimizers:mine' cannot be imported"),
         ("optimizer = 'math:pi'", "train.optimizer: 'math:pi' is a float; expected a function"),
         ("optimizer = 'math:sqrt'", "train.optimizer: math:sqrt needs x"),
-        ("optimizer = 'os:getcwd'", "os:getcwd gives a str; expected an optax.GradientTransformation"),
+        ("optimizer = 'os:getcwd'", "os:getcwd returns a str; expected an optax.GradientTransformation"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(text, message):
@@ -129,7 +129,7 @@ def test_a_call_is_written_as_it_was_read_and_read_from_the_command_line():
     assert str(config.train.optimizer) == table
     assert configs.from_toml(configs.to_toml(config)) == config
     assert configs.override(Config(), {"train.optimizer": "adam"}).train.optimizer == "adam"
-    with pytest.raises(InputError, match=r"command line: train.optimizer: expected a table as TOML writes it"):
+    with pytest.raises(InputError, match=r"command line: train\.optimizer: expected a table as TOML writes it"):
         configs.override(Config(), {"train.optimizer": "{name = "})
 
 
@@ -150,9 +150,9 @@ def test_a_function_of_ones_own_is_named_by_its_module_or_registered():
     np.testing.assert_array_equal(
         steps(optimizers.optimizer(Call("plain", (("rate", 0.1),)), 1.0)), steps(optax.sgd(0.1))
     )
-    with pytest.raises(InputError, match="optimiser 'adam': is the name of one of optax"):
+    with pytest.raises(InputError, match="optimiser 'adam': this is the name of an optax optimiser"):
         optimizers.register("adam", plain, "gradient descent")
-    with pytest.raises(InputError, match="optimiser 'plain': is the name of one that is registered"):
+    with pytest.raises(InputError, match="optimiser 'plain': this name is already registered"):
         optimizers.register("plain", optax.sgd, "gradient descent")
 
 

@@ -43,7 +43,7 @@ class Scores:
 
 Named = collections.namedtuple("Named", "loss logits")
 
-PICK = r"apply: expected logits .* as one array, got an? {}; pick them by output={}$"
+PICK = r"apply: expected logits .* as one array, got an? {}; pick them with output={}$"
 OUTPUTS = {
     "a dictionary": (lambda z: {"loss": 0.0, "logits": z}, PICK.format("dict with 'loss', 'logits'", "'logits'")),
     "other names": (lambda z: {"out": z, "aux": z}, PICK.format("dict with 'out', 'aux'", "'out'")),
@@ -52,34 +52,34 @@ OUTPUTS = {
     "a dataclass": (lambda z: Output(0.0, z), PICK.format("Output", "'logits'")),
     "another dataclass": (lambda z: Scores(z), PICK.format("Scores", "'scores'")),
     "a named tuple": (lambda z: Named(0.0, z), PICK.format("Named", "'logits'")),
-    "nothing": (lambda z: None, "as one array, got None; return them as one$"),
-    "a number": (lambda z: 3.0, "as one array, got a float; return them as one$"),
-    "an empty tuple": (lambda z: (), r"as one array, got a tuple; return them as one$"),
+    "nothing": (lambda z: None, "as one array, got None; return them as one array$"),
+    "a number": (lambda z: 3.0, "as one array, got a float; return them as one array$"),
+    "an empty tuple": (lambda z: (), r"as one array, got a tuple; return them as one array$"),
     "integers": (
         lambda z: z.astype(jnp.int32),
-        r"of floating-point numbers of 16 bits or more, got int32; return them as such",
+        r"of floating-point numbers of 16 bits or more, got int32; convert them",
     ),
-    "truth values": (lambda z: z > 0, r"of floating-point numbers of 16 bits or more, got bool; return them as such"),
+    "truth values": (lambda z: z > 0, r"of floating-point numbers of 16 bits or more, got bool; convert them"),
     "complex": (
         lambda z: jax.lax.complex(z, z),
-        r"of floating-point numbers of 16 bits or more, got complex64; return them as such",
+        r"of floating-point numbers of 16 bits or more, got complex64; convert them",
     ),
     "one class": (
         lambda z: z[:, :1],
-        "integers from 0 to 3 where the network gives one number each; give 0 and 1 for two classes, logits of all",
+        "integers from 0 to 3, but the network returns one number for each example; use labels 0 and 1 for",
     ),
     "no class": (lambda z: z[:, :0], "at least two classes, got 0, of which"),
     "no axis of classes": (
         lambda z: z[:, 0],
-        "integers from 0 to 3 where the network gives one number each; give 0 and 1 for two classes, logits of all",
+        "integers from 0 to 3, but the network returns one number for each example; use labels 0 and 1 for",
     ),
-    "a class a token": (lambda z: jnp.stack([z] * 3, 1), r"got shape \(2, 3, 4\) for two .* as logits\[:, -1\]$"),
+    "a class a token": (lambda z: jnp.stack([z] * 3, 1), r"got shape \(2, 3, 4\) for two .* such as logits\[:, -1\]$"),
     "an axis too few for one": (lambda z: z.squeeze(), r"got shape \(4,\) for one example$"),
     "classes first": (
         lambda z: z.T,
-        r"got shape \(4, 2\) for two .* where classes come on the other axis, .*class_axis=0$",
+        r"got shape \(4, 2\) for two .* if the classes are on the other axis, .*class_axis=0$",
     ),
-    "as many as examples": (lambda z: z @ z.T, r"as many classes for any number of examples, got .* \(1, 1\) for one"),
+    "as many as examples": (lambda z: z @ z.T, r"the same number of classes for any .* \(1, 1\) for one"),
 }
 
 
@@ -116,15 +116,15 @@ def test_the_ways_to_logits_that_are_named_work():
 SITES = {
     "truth values": (
         lambda h, tap: tap("h", h > 0).astype(h.dtype),
-        "'h': its value is of bool, where edits need floating",
+        "'h': its value has type bool, but edits need floating",
     ),
     "integers": (
         lambda h, tap: tap("h", h.astype(jnp.int32)).astype(h.dtype),
-        "'h': its value is of int32, where edits",
+        "'h': its value has type int32, but edits",
     ),
     "complex": (
         lambda h, tap: tap("h", jax.lax.complex(h, h)).real,
-        "'h': its value is of complex64, where edits need",
+        "'h': its value has type complex64, but edits need",
     ),
     "no units": (
         lambda h, tap: h + tap("h", h[:, :0]).sum(1, keepdims=True),
@@ -140,15 +140,15 @@ SITES = {
     ),
     "examples and positions in one": (
         lambda h, tap: tap("h", h.reshape(-1, 4)).reshape(len(h), 8),
-        r"'h': its value has shape \(4, 4\) for two examples, and with unit_axis -1 its axis 0 is that of examples",
+        r"'h': its value has shape \(4, 4\) for two examples; with unit_axis -1, axis 0 must be that of examples",
     ),
     "a sum over examples": (
         lambda h, tap: h + tap("h", h.sum(0, keepdims=True)),
-        r"'h': its value has shape \(1, 8\) for two examples, and with unit_axis -1 its axis 0 is that of examples",
+        r"'h': its value has shape \(1, 8\) for two examples; with unit_axis -1, axis 0 must be that of examples",
     ),
     "a loop over the examples": (
         lambda h, tap: jax.lax.map(lambda row: tap("h", row), h),
-        r"site 'h': it lies within a loop over the examples, as of jax.lax.map, .*; use jax.vmap instead",
+        r"site 'h': it is inside a loop over the examples, such as jax.lax.map, .*; use jax.vmap instead",
     ),
     "a pair": (
         lambda h, tap: tap("h", (h, h))[0],
@@ -207,9 +207,9 @@ def test_axes_counted_from_either_end_give_the_same_also_where_logits_have_fewer
 @pytest.mark.parametrize(
     ("axis", "sentence"),
     [
-        (0, r"logits \[C, n\] .* got shape \(2, 4\) for two .* give class_axis=-1$"),
-        (2, "class_axis: expected an axis of the logits' two, from -2 to 1, got 2"),
-        (-3, "class_axis: expected an axis of the logits' two, from -2 to 1, got -3"),
+        (0, r"logits \[C, n\] .* got shape \(2, 4\) for two .* pass class_axis=-1$"),
+        (2, "class_axis: expected one of the logits' two axes, from -2 to 1, got 2"),
+        (-3, "class_axis: expected one of the logits' two axes, from -2 to 1, got -3"),
         (0.0, "class_axis: expected an integer, got 0.0"),
         (False, "class_axis: expected an integer, got False"),
     ],
@@ -230,11 +230,11 @@ def test_classes_first_are_counted_as_classes_last():
 POST = {
     "half the units": (
         jax.nn.glu,
-        r"post: what follows 'h' makes float32 of shape \(2, 4\) of its values of shape \(2, 8\)",
+        r"post: what follows 'h' turns its values of shape \(2, 8\) into float32 of shape \(2, 4\)",
     ),
-    "a sum": (lambda h: h.sum(), r"post: what follows 'h' makes float32 of shape \(\)"),
-    "complex": (lambda h: jax.lax.complex(h, h), "post: what follows 'h' makes complex64"),
-    "a pair": (lambda h: (h, h), "post: what follows 'h' makes"),
+    "a sum": (lambda h: h.sum(), r"post: what follows 'h' turns its values .* into float32 of shape \(\)"),
+    "complex": (lambda h: jax.lax.complex(h, h), "post: what follows 'h' turns its values .* into complex64"),
+    "a pair": (lambda h: (h, h), "post: what follows 'h' turns its values"),
     "a number": (3, "post: expected the name of a site with a function, or the name of the site after it, got 'h': 3"),
     "nothing": (None, "post: expected the name of a site with a function, .* got 'h': None"),
 }
@@ -277,14 +277,17 @@ def test_whole_and_single_numbers_among_the_parameters_are_taken():
 
 
 LEAVES = {
-    "text": ("relu", r"params: the values at params\['more'\] are of <U4; expected an array of numbers"),
+    "text": ("relu", r"params: the values at params\['more'\] have type <U4; expected numbers of a type"),
     "a random key": (
         jax.random.key(0),
         r"params: the values at params\['more'\] cannot be read as an array from PRNGKey",
     ),
-    "a large integer": (2**40, r"params: the values at params\['more'\] hold 1099511627776, which int32 cannot hold"),
-    "a function": (jax.nn.relu, r"params: the values at params\['more'\] are a function; expected arrays alone"),
-    "an object": (object(), r"params: the values at params\['more'\] are of object"),
+    "a large integer": (
+        2**40,
+        r"params: the values at params\['more'\] hold 1099511627776, which does not fit into int32",
+    ),
+    "a function": (jax.nn.relu, r"params: the values at params\['more'\] are a function; expected only arrays"),
+    "an object": (object(), r"params: the values at params\['more'\] have type object"),
 }
 
 
@@ -300,7 +303,7 @@ def test_a_list_of_seeds_is_stacked():
     counts = scale(logits, stacked, stacked=True)
     np.testing.assert_array_equal(counts[0], scale(logits))
     np.testing.assert_array_equal(scale(logits, networks, stacked=True), counts)
-    with pytest.raises(InputError, match="leading seed axis, got leading sizes 0; for one network leave out stacked"):
+    with pytest.raises(InputError, match="leading seed axis, got leading sizes 0; for one network, leave out stacked"):
         scale(logits, jax.tree.map(lambda leaf: leaf[None][:0], PARAMS), stacked=True)
     assert own_networks.stacked(stacked, several=True)[1] == 2
 

@@ -204,8 +204,8 @@ def test_a_grown_run_has_the_networks_of_one_made_at_once(tmp_path):
     ("option", "value", "message"),
     [
         ("model.activations", "relu,tanh", "the paper's code has no network 'tanh'"),
-        ("model.hidden", "12,12", "networks of one hidden layer, not 2"),
-        ("train.seeds", "21", "20 networks an activation, not 21"),
+        ("model.hidden", "12,12", "networks have one hidden layer, not 2"),
+        ("train.seeds", "21", "20 networks per activation, not 21"),
     ],
 )
 def test_networks_that_the_papers_code_does_not_have_are_refused(command, option, value, message, tmp_path, capsys):
@@ -223,7 +223,7 @@ def test_networks_that_the_papers_code_does_not_have_are_refused(command, option
     ("activation", "runs", "message"),
     [
         ("tanh", [0], "has no network 'tanh'"),
-        ("abs", [20], "20 networks an activation, not 21"),
+        ("abs", [20], "20 networks per activation, not 21"),
         ("abs", [-1], "expected some of 0 to 19"),
         ("relu", [], "expected some of 0 to 19"),
     ],

@@ -103,7 +103,7 @@ TOGETHER = {
     "noise drawn for a block": (lambda p, x: x + jax.random.normal(KEY, x.shape), PLACE),
     "numbers drawn for a block": (
         lambda p, x: jax.random.gamma(KEY, 1 + jnp.abs(x)),
-        "random_gamma draws for the whole block by one key",
+        "random_gamma draws for the whole block with one key",
     ),
     "a constant by rows": (lambda p, x: x * np.arange(len(x), dtype=np.float32)[:, None], PLACE),
     "steps of a while loop, averaged": (
@@ -121,7 +121,7 @@ TOGETHER = {
     ),
     "the number of rows as a length": (
         lambda p, x: lax.fori_loop(0, len(x), lambda i, z: 0.9 * z, x),
-        "scan goes round as often as there are examples",
+        "scan takes as many steps as there are examples",
     ),
     "the number of rows in a constant": (
         lambda p, x: x * np.full((len(x), 1), 1 / len(x), np.float32),
@@ -130,24 +130,24 @@ TOGETHER = {
 }
 
 UNDECIDED = {
-    "a roll over rows": (lambda p, x: jnp.roll(x, 1, 0), "slice takes the batch axis apart"),
+    "a roll over rows": (lambda p, x: jnp.roll(x, 1, 0), "slice splits the batch axis"),
     "rows picked": (lambda p, x: x[jnp.arange(len(x)), x.argmax(-1)], "together with other arrays"),
     "a while loop until all rows are done": (
         lambda p, x: lax.while_loop(lambda c: jnp.any(jnp.abs(c) > 0.1), lambda c: c * 0.5, x),
-        "while goes on until a condition holds of the examples together",
+        "while repeats until a condition on all examples holds",
     ),
     "a row replaced": (lambda p, x: x.at[0].set(1.0), "scatter writes to rows of the block"),
     "ones added up": (lambda p, x: x / jnp.ones(len(x)).sum(), "works along as many rows as there are examples"),
     "a program for large blocks": (lambda p, x: x if len(x) > 55 else 2 * x + 1, "differs with the number of examples"),
     "a scan over rows that counts": (
         lambda p, x: lax.scan(lambda c, row: (c + 1, row * c), 0.0, x)[1],
-        "scan goes over the examples and carries a value",
+        "scan loops over the examples and carries a value",
     ),
     "tiles that are cut": (
         lambda p, x: jnp.tile(x.T, (1, 64))[:, : 64 * 32].reshape(64, 32, 64).sum(1),
-        "slice takes the batch axis apart",
+        "slice splits the batch axis",
     ),
-    "another reshape": (lambda p, x: x.T.reshape(-1, 64).sum(1), "reshape takes the batch axis apart"),
+    "another reshape": (lambda p, x: x.T.reshape(-1, 64).sum(1), "reshape splits the batch axis"),
     "a callback": (
         lambda p, x: jax.pure_callback(lambda x: x, jax.ShapeDtypeStruct(x.shape, x.dtype), x),
         "pure_callback is not known to this check",

@@ -332,11 +332,11 @@ def test_splits_are_refused_where_they_mean_nothing():
         split(trace(dead, PARAMS, X), ["layer0", "aside"])
     with pytest.raises(InputError, match="expected the name of at least one site, got none"):
         split(trace(layers, PARAMS, X), [])
-    with pytest.raises(InputError, match="site 'layer1': names a value that another key names"):
+    with pytest.raises(InputError, match="site 'layer1': names a value that another key also names"):
         split(trace(layers, PARAMS, X), ["layer*", "layer1"])
     cut = split(trace(layers, PARAMS, X), ["layer0"])
     known = cut.before(PARAMS, X)
-    with pytest.raises(InputError, match="site 'layer1': the program is cut at layer0; name it there as well"):
+    with pytest.raises(InputError, match="site 'layer1': the program is cut only at layer0; cut it at this"):
         cut.after(known, {"layer1": jnp.zeros_like})
     with pytest.raises(InputError, match=r"site 'layer0': expected its action to keep the shape \(3, 4\)"):
         cut.after(known, {"layer0": jnp.sum})

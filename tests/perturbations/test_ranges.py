@@ -64,7 +64,7 @@ def test_every_layer_is_measured_in_one_pass(train_set):
 def test_a_site_without_a_declared_activation_is_measured_in_front_of_it_alone(trained, train_set):
     model = Model(mlp.model("relu").apply, unit_axis=0, class_axis=0)
     with pytest.raises(
-        InputError, match=r"ranges behind the activation need post=\{'dense0/pre': fn\}, or measured_on 'pre'"
+        InputError, match=r"after the activation need post=\{'dense0/pre': fn\}; pass that, or use measured_on 'pre'"
     ):
         ranges.measure(model, trained["relu"], train_set, (SITE,))
     params = jax.tree.map(jnp.array, trained["relu"])

@@ -154,13 +154,13 @@ def test_a_family_registered_again_replaces_itself():
     ("family", "message"),
     [
         (squeezed, "expected a jaxdist.perturbations.Family, got a function"),
-        (changed(name="Squeeze"), "expected a name of at most 24 small letters"),
-        (changed(name="a:b"), "expected a name of at most 24 small letters"),
-        (changed(name="training"), "family 'training': is what another group of a result is called"),
-        (changed(name="units_clip"), "family 'units_clip': is what another group of a result is called"),
-        (changed(name="clip"), "family 'clip': is the name of one that is built in"),
+        (changed(name="Squeeze"), "expected a name of at most 24 lowercase letters"),
+        (changed(name="a:b"), "expected a name of at most 24 lowercase letters"),
+        (changed(name="training"), "family 'training': another group of a result has this name"),
+        (changed(name="units_clip"), "family 'units_clip': another group of a result has this name"),
+        (changed(name="clip"), "family 'clip': this name is built in"),
         (changed(text=""), "text: expected one sentence, got ''"),
-        (changed(above=""), "below, above: expected words for the sides that it edits on"),
+        (changed(above=""), "below, above: expected words for the sides on which it edits"),
         (changed(above="squeezed to the middle by"), "above: expected at most 16 letters"),
         (changed(below="widened by"), "grid: expected fractions below 0, where it edits too"),
         (changed(spacing="log"), "grid: expected positive fractions and identity for spacing 'log'"),
@@ -170,7 +170,7 @@ def test_a_family_registered_again_replaces_itself():
         (changed(few=()), "few: expected a tuple of numbers, got ()"),
         (changed(few=(0.1, np.nan)), "few: expected a tuple of numbers, got (0.1, nan)"),
         (changed(grid=lambda: np.array([1.0, 0.0])), "grid: expected a function that gives increasing numbers"),
-        (changed(edit=rounded), "edit: expected a Affine for kind 'affine', got a Rounded; give kind='other'"),
+        (changed(edit=rounded), "edit: expected a Affine for kind 'affine', got a Rounded; use kind='other'"),
         (changed(edit=lambda ranges, p: p), "edit: expected a Affine for kind 'affine', got a "),
         (changed(edit=lambda ranges, p: p, kind="other"), "edit: expected a pytree with a method apply"),
         (changed(edit=lambda ranges: None), "edit: raises TypeError for ranges of 3 units"),
@@ -187,7 +187,7 @@ def test_what_is_wrong_with_a_record_is_said_in_one_sentence(family, message):
 
 def test_two_families_of_one_name_are_refused():
     register(SQUEEZE)
-    with pytest.raises(InputError, match=r"family 'squeeze': is the name of one that tests\.\S+ has registered"):
+    with pytest.raises(InputError, match=r"family 'squeeze': tests\.\S+ has already registered this name"):
         register(changed(edit=lambda ranges, fraction: squeezed(ranges, fraction)))
     assert families.get("squeeze") is SQUEEZE
 
@@ -220,8 +220,8 @@ def test_a_reference_leads_to_the_record_that_it_names():
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("no_edits:family", "x: 'no_edits:family' cannot be imported; there must be a module no_edits in the working"),
-        ("broken_edits:family", "cannot be imported, as it imports nothing_of_that_name, which there is none of"),
+        ("no_edits:family", "x: 'no_edits:family' cannot be imported; put a module no_edits in the working"),
+        ("broken_edits:family", "cannot be imported, since it imports nothing_of_that_name, which was not found"),
         ("failing_edits:family", "cannot be imported: failing_edits raises RuntimeError: on purpose"),
         ("own_edits:famly", "x: the module own_edits has no 'famly'"),
         ("own_edits:number", "x: 'own_edits:number' is an int; expected a jaxdist.perturbations.Family"),

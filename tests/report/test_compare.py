@@ -249,7 +249,7 @@ def test_unlike_grids_are_refused(runs):
     result = jaxdist.load(other)
     result["clip"] = result["clip"].to_dataset().assign_coords(fraction=np.linspace(0.1, 1, 100))
     result_files.save(result, other / "result.nc")
-    with pytest.raises(ValueError, match="have unlike grids"):
+    with pytest.raises(ValueError, match="have different grids"):
         compare(runs["first"], other)
 
 
@@ -360,7 +360,7 @@ def test_what_cannot_be_compared(capsys, runs):
     one = subset(runs["second"], "one", [0])
     code, text = shown(capsys, one, runs["first"])
     assert code == 2
-    assert "need two or more a side" in text
+    assert "need two or more on each side" in text
     assert shown(capsys, "published", "published")[0] == 2
     assert shown(capsys, runs["first"], "nowhere")[0] == 2
     code, text = shown(capsys, runs["first"], "publishd")
@@ -376,7 +376,7 @@ def test_what_cannot_be_compared(capsys, runs):
     result_files.save(result, trained / "result.nc")
     code, text = shown(capsys, trained, runs["first"])
     assert code == 2
-    assert "holds no sweep to compare" in text
+    assert "not swept yet, so there is nothing to compare" in text
 
 
 @pytest.mark.slow
@@ -407,5 +407,5 @@ def test_seeds_at_chance_are_named_where_too_few_are_left(tmp_path):
         layers["dense1"]["weight"][:2] = 0
         stored.save(layers, low / "weights" / f"{name}.safetensors")
     assert cli.main(["sweep", str(low), "--sweep.families", "clip"]) == 0
-    with pytest.raises(InputError, match=r"one side has 3 seeds, the other 1; .* without those at chance"):
+    with pytest.raises(InputError, match=r"one side has 3 seeds, the other 1; .* not counting those at chance"):
         compare(run, low)

@@ -71,7 +71,7 @@ def test_what_is_only_swept_on_test_images_is_not_beside_the_published_tables(ca
     result_files.save(result, other / "result.nc")
     code, text = shown(capsys, other, "published")
     assert code == 2
-    assert "has neither relu nor abs swept on its training images" in text
+    assert "holds no sweep of relu or abs on the training images" in text
 
 
 def test_the_last_line_names_what_was_written_beside_the_published_tables(capsys, run, monkeypatch):

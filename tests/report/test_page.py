@@ -334,11 +334,11 @@ def test_several_runs_lie_over_each_other_and_stay_as_they_are(opened, tmp_path)
 
 
 def test_a_run_that_is_given_twice_or_is_none_is_refused(tmp_path):
-    with pytest.raises(InputError, match="given twice"):
+    with pytest.raises(InputError, match="named twice"):
         finished.report_folders([FOLDER, FOLDER.parent / "mnist"], tmp_path / "out")
     with pytest.raises(InputError, match="no such result"):
         finished.report_folders([FOLDER, tmp_path], tmp_path / "out")
-    with pytest.raises(InputError, match="is the folder of a run"):
+    with pytest.raises(InputError, match="is a run folder"):
         finished.report_folders([FOLDER, FOLDER.parent / "fashion_mnist"], FOLDER)
     assert not (tmp_path / "out").exists()
 

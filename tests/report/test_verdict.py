@@ -293,4 +293,4 @@ class TestCommand:
 
     def test_refuses_a_site_that_there_is_not(self, folder, capsys):
         assert cli.main(["verdict", folder(small(splits=("test",))), "--site", "x"]) == 2
-        assert "expected one with doses, dense0/pre, got 'x'" in capsys.readouterr().err
+        assert "expected one with doses (dense0/pre), got 'x'" in capsys.readouterr().err

@@ -20,10 +20,10 @@ pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 CHECK = (
     "check the order of {0} layers (--layers), {0} activation (--model.activations), how {0} images were scaled "
-    "(--data.normalisation), whether {0} weights are [units, inputs] and the labels {0} own, or, if {1} to be like "
-    "that, give --allow-chance true"
+    "(--data.normalisation), and whether {0} weights are [units, inputs] and the labels {0} own, or, if this is "
+    "intended, pass --allow-chance true"
 )
-ONE, SEVERAL = CHECK.format("its", "it is"), CHECK.format("their", "they are")
+ONE, SEVERAL = CHECK.format("its"), CHECK.format("their")
 
 
 def made(*, images=40, classes=4, bad=(), constant=(), seeds=1):
@@ -66,66 +66,66 @@ def read_otherwise(monkeypatch, right, as_read=0):
         (
             {"bad": [0]},
             [0],
-            "network 'relu' is right on 0 of 40 train images unedited and is at chance, as the largest class alone has "
-            f"10 images; expected a trained network, so {ONE}",
+            "network 'relu' is right on 0 of 40 unedited train images and is at chance, since the largest class alone "
+            f"has 10 images; expected a trained network; {ONE}",
         ),
         (
             {"constant": [0]},
             [0],
-            f"network 'relu' is right on 10 of 40 train images unedited and gives all of them one class; expected a "
-            f"trained network, so {ONE}",
+            f"network 'relu' is right on 10 of 40 unedited train images and gives all of them the same class; "
+            f"expected a trained network; {ONE}",
         ),
         (
             {"images": 1, "bad": [0]},
             [0],
-            "network 'relu' is right on 0 of 1 train image unedited and is at chance, as the largest class alone has "
-            f"1 image; expected a trained network, so {ONE}",
+            "network 'relu' is right on 0 of 1 unedited train image and is at chance, since the largest class alone "
+            f"has 1 image; expected a trained network; {ONE}",
         ),
         (
             {"images": 2, "classes": 2, "bad": [0]},
             [0],
-            "network 'relu' is right on 0 of 2 train images unedited and is at chance, as the largest class alone has "
-            f"1 image; expected a trained network, so {ONE}",
+            "network 'relu' is right on 0 of 2 unedited train images and is at chance, since the largest class alone "
+            f"has 1 image; expected a trained network; {ONE}",
         ),
         (
             {"images": 3, "classes": 1},
             [0],
-            "network 'relu' is right on 3 of 3 train images unedited and gives all of them one class; expected a "
-            f"trained network, so {ONE}",
+            "network 'relu' is right on 3 of 3 unedited train images and gives all of them the same class; "
+            f"expected a trained network; {ONE}",
         ),
         (
             {"bad": [1], "seeds": 2},
             [3, 5],
-            "network 'relu': seed 5 is right on 0 of 40 train images unedited and is at chance, as the largest class "
-            "alone has 10 images, where the other seed is not at chance but right on 40; expected a trained network, "
-            f"so import without b.pt, or {ONE}",
+            "network 'relu': seed 5 is right on 0 of 40 unedited train images and is at chance, since the largest "
+            "class alone has 10 images, where the other seed is not at chance but right on 40; expected a trained "
+            f"network; import without b.pt, or {ONE}",
         ),
         (
             {"constant": [0], "seeds": 3},
             [3, 5, 7],
-            "network 'relu': seed 3 is right on 10 of 40 train images unedited and gives all of them one class, where "
-            "the other 2 seeds are not at chance but right on 40; expected a trained network, so import without a.pt, "
-            f"or {ONE}",
+            "network 'relu': seed 3 is right on 10 of 40 unedited train images and gives all of them the same class, "
+            "where the other 2 seeds are not at chance but right on 40; expected a trained network; import without "
+            f"a.pt, or {ONE}",
         ),
         (
             {"constant": [0], "bad": [2], "seeds": 4},
             [3, 5, 7, 9],
-            "network 'relu': seeds 3 and 7 are right on 0 to 10 of 40 train images unedited and are at chance, as the "
-            "largest class alone has 10 images, where the other 2 seeds are not at chance but right on 40; expected "
-            f"trained networks, so import without a.pt and c.pt, or {SEVERAL}",
+            "network 'relu': seeds 3 and 7 are right on 0 to 10 of 40 unedited train images and are at chance, since "
+            "the largest class alone has 10 images, where the other 2 seeds are not at chance but right on 40; "
+            f"expected trained networks; import without a.pt and c.pt, or {SEVERAL}",
         ),
         (
             {"constant": [0, 1], "seeds": 2},
             [0, 1],
-            "network 'relu': both seeds are right on 10 of 40 train images unedited and each give all of them one "
-            f"class; expected trained networks, so {SEVERAL}",
+            "network 'relu': both seeds are right on 10 of 40 unedited train images and each give all of them "
+            f"the same class; expected trained networks; {SEVERAL}",
         ),
         (
             {"bad": range(10), "seeds": 11},
             range(11),
-            "network 'relu': 10 seeds are right on 0 of 40 train images unedited and are at chance, as the largest "
+            "network 'relu': 10 seeds are right on 0 of 40 unedited train images and are at chance, since the largest "
             "class alone has 10 images, where the other seed is not at chance but right on 40; expected trained "
-            f"networks, so import without the 10 files of 10 such seeds, or {SEVERAL}",
+            f"networks; import without the 10 files of 10 such seeds, or {SEVERAL}",
         ),
     ],
 )
@@ -161,7 +161,7 @@ def test_images_that_cannot_be_scaled_otherwise_are_not(pixel):
     dataset = dataclasses.replace(dataset, train=same, test=same, largest=float(pixel))
     message = sentence({"relu": params}, dataset, [0])
     assert message.startswith(
-        "nets: network 'relu' is right on 10 of 40 train images unedited and gives all of them one"
+        "nets: network 'relu' is right on 10 of 40 unedited train images and gives all of them the"
     )
 
 
@@ -181,7 +181,7 @@ def test_networks_of_several_activations_are_left_out_with_the_seeds_of_all(monk
 def test_what_has_no_file_of_its_own_cannot_be_left_out(files, monkeypatch):
     read_otherwise(monkeypatch, 0)
     params, dataset = made(bad=[1], seeds=3)
-    assert "expected a trained network, so check the order" in sentence({"relu": params}, dataset, [0, 1, 2], files)
+    assert "expected a trained network; check the order" in sentence({"relu": params}, dataset, [0, 1, 2], files)
 
 
 @pytest.mark.parametrize(
@@ -288,4 +288,4 @@ def test_a_network_with_a_longer_name_is_never_taken_for_one_with_a_shorter(name
 @pytest.mark.parametrize("name", ["relu_l2_seed1", "abs-l2-neg_0", "prelu_seed0"])
 def test_networks_with_other_layers_are_refused_by_what_those_hold(capsys, name):
     digits_network(f"{name}.safetensors")
-    refused(capsys, "import-torch", f"{name}.safetensors", "--out", "out", message="beside weights and biases")
+    refused(capsys, "import-torch", f"{name}.safetensors", "--out", "out", message="besides weights and biases")

@@ -230,15 +230,15 @@ def not_checkpoints(name, state):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("empty.pt", "empty.pt: is empty"),
+        ("empty.pt", "empty.pt: this file is empty"),
         ("html.pt", "is a web page"),
         ("lfs.safetensors", "git lfs pull"),
-        ("keras.h5", "is an HDF5 file"),
+        ("keras.h5", "this is an HDF5 file"),
         ("broken.pt", "not a readable PyTorch file"),
-        ("script.pt", "is a program that torch.jit or torch.export saved"),
+        ("script.pt", "this is a program saved by torch.jit or torch.export"),
         ("arrays.npz", "holds NumPy arrays"),
         ("plain.pkl", "save it with torch.save(model.state_dict(), FILE)"),
-        ("optimizer.pt", "is an optimiser's state"),
+        ("optimizer.pt", "holds an optimiser's state"),
         ("list.pt", "got list"),
         ("version.pt", "tensor 'version' is torch.int64, so it is not the weight or bias"),
         ("mean.pt", "tensor 'mean' is not the weight or bias of a linear layer"),
@@ -258,7 +258,7 @@ def test_layers_that_could_be_exchanged_are_asked_for_and_then_right(capsys, nam
         save_file(state, name)
     else:
         torch.save({"state_dict": prefixed("net.", state)} if name.endswith(".ckpt") else state, name)
-    refused(capsys, "import-torch", name, *RELU, "--out", "out", message="--layers NAME,NAME,... of ")
+    refused(capsys, "import-torch", name, *RELU, "--out", "out", message="--layers NAME,NAME,...")
     layers = ("--layers", "input,hidden,output")
     assert run("import-torch", name, *RELU, *layers, "--out", "out") == 0
     assert counts("out") == right(square)
@@ -298,7 +298,7 @@ def relabelled(state):
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
-    [(constant, "gives all of them one class"), (relabelled, "is at chance, as the largest class")],
+    [(constant, "gives all of them the same class"), (relabelled, "is at chance, since the largest class")],
 )
 def test_other_networks_that_tell_nothing_are_refused(capsys, change, sentence, two):
     torch.save(change(two.state_dict()), "other.pt")
@@ -339,9 +339,9 @@ def test_a_missing_bias_is_said(capsys, two):
 
 def test_images_that_do_not_fit_are_refused(capsys):
     torch.save(nn.Sequential(nn.Linear(50, 12), nn.ReLU(), nn.Linear(12, 10)).state_dict(), "inputs.pt")
-    refused(capsys, "import-torch", "inputs.pt", *RELU, "--out", "out", message="the networks take 50 inputs")
+    refused(capsys, "import-torch", "inputs.pt", *RELU, "--out", "out", message="the networks have 50 inputs")
     torch.save(nn.Sequential(nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 7)).state_dict(), "classes.pt")
-    refused(capsys, "import-torch", "classes.pt", *RELU, "--out", "out", message="tell 7 classes apart")
+    refused(capsys, "import-torch", "classes.pt", *RELU, "--out", "out", message="64 inputs and 7 classes")
 
 
 def test_images_that_come_with_the_sweep_are_checked_then(capsys, tmp_path, monkeypatch, square):
@@ -352,7 +352,7 @@ def test_images_that_come_with_the_sweep_are_checked_then(capsys, tmp_path, monk
     options = ("--model.activations", "relu", "--data.name", "mnist", "--data.normalisation", "unit")
     for name, layers in (("good", "input,hidden,output"), ("bad", "hidden,input,output")):
         assert run("import-torch", "square.pt", *options, "--layers", layers, "--out", name) == 0
-        assert "how often they are right unedited is found out then" in capsys.readouterr().out
+        assert "their accuracy without edits is measured then" in capsys.readouterr().out
     sweep = ("--data.dir", tmp_path / "idx", "--sweep.families", "scale", "--sweep.splits", "test", "--quiet")
     assert run("sweep", "bad", *sweep) == 2
     assert "is at chance" in capsys.readouterr().err
@@ -402,7 +402,7 @@ def test_equal_networks_count_once_whatever_is_said(capsys, two):
     Path("run").mkdir()
     for name in ("epoch=9-step=990.ckpt", "last.ckpt"):
         torch.save({"state_dict": prefixed("net.", two.state_dict()), "epoch": 9}, f"run/{name}")
-    refused(capsys, "import-torch", "run", *RELU, "--out", "out", message="seem to be of one training")
+    refused(capsys, "import-torch", "run", *RELU, "--out", "out", message="seem to come from one training")
     options = (*RELU, "--as-seeds", "true")
     refused(capsys, "import-torch", "run", *options, "--out", "out", message="hold the same weights")
     assert run("import-torch", "run/last.ckpt", *RELU, "--out", "out") == 0
@@ -415,7 +415,7 @@ def test_a_trainers_folder_is_read_by_its_model(capsys, two):
         torch.save({"state": {}, "param_groups": []}, f"trainer/{name}")
     assert run("import-torch", "trainer", *RELU, "--out", "out") == 0
     assert counts("out") == right(two)
-    assert "not read, as they hold no network: optimizer.pt" in capsys.readouterr().out
+    assert "not read, since they hold no network: optimizer.pt" in capsys.readouterr().out
 
 
 def test_seeds_in_a_folder_are_read_by_activation_and_number():

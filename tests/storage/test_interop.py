@@ -146,12 +146,12 @@ def test_files_of_one_name_in_several_folders_keep_their_digests():
 
 def test_files_that_are_no_seeds_of_one_network_are_refused(capsys, seeds):
     options = ("--model.activations", "relu", "--out", "out")
-    refused(capsys, "import-torch", "seeds/a.pt", "seeds/../seeds/a.pt", *options, message="is given twice")
-    refused(capsys, "import-torch", "seeds/a.pt", "seeds", *options, message="seeds: is a folder")
+    refused(capsys, "import-torch", "seeds/a.pt", "seeds/../seeds/a.pt", *options, message="is named twice")
+    refused(capsys, "import-torch", "seeds/a.pt", "seeds", *options, message="seeds: this is a folder")
     refused(capsys, "import-torch", "seeds/a.pt", "seeds/no.pt", *options, message="seeds/no.pt: no such file")
     torch.save(network(hidden=13).state_dict(), "seeds/c.pt")
     refused(capsys, "import-torch", "seeds", *options, message="seeds/c.pt: has weights ((13, 64), (10, 13)), expected")
-    refused(capsys, "import-torch", "seeds", "--out", "out", message="give it by --model.activations, as one of relu")
+    refused(capsys, "import-torch", "seeds", "--out", "out", message="by --model.activations, one of relu")
 
 
 def test_what_the_images_went_through_is_asked_for_unless_it_is_said(capsys, trained):

@@ -76,9 +76,9 @@ def test_numbers_of_members_of_a_container_are_an_order(names):
     ],
 )
 def test_layers_that_could_be_exchanged_are_asked_for_and_read_in_the_order_said(names, sizes):
-    with pytest.raises(InputError, match=r"more than one order.*--layers NAME,NAME,\.\.\. of ") as error:
+    with pytest.raises(InputError, match=r"more than one order.*--layers NAME,NAME,\.\.\.$") as error:
         read(names, sizes)
-    short = re.search(r" of ([^;]+)$", str(error.value))[1].split(", ")
+    short = re.search(r"layers \(([^)]+)\)", str(error.value))[1].split(", ")
     assert len(short) == len(names)
     assert read(names, sizes, layers=names) == list(names)
     assert read(names, sizes, layers=short) == list(names)
@@ -91,14 +91,14 @@ def test_layers_that_could_be_exchanged_are_asked_for_and_read_in_the_order_said
     ("layers", "problem"),
     [
         (("input", "hidden"), "'output' is missing"),
-        (("input", "hiden", "output"), "'hiden' is none of them and 'hidden' is missing"),
+        (("input", "hiden", "output"), "'hiden' is not one of them and 'hidden' is missing"),
         (("input", "hidden", "hidden", "output"), "'hidden' is named 2 times"),
-        (("input", "hidden", "output", "more"), "'more' is none of them"),
-        (("", "hidden", "output"), "'' is none of them and 'input' is missing"),
+        (("input", "hidden", "output", "more"), "'more' is not one of them"),
+        (("", "hidden", "output"), "'' is not one of them and 'input' is missing"),
     ],
 )
 def test_names_that_are_not_the_layers_get_their_list(layers, problem):
-    with pytest.raises(InputError, match="of input, hidden, output") as error:
+    with pytest.raises(InputError, match=r"\(input, hidden, output\)") as error:
         read(("input", "hidden", "output"), SQUARE, layers=layers)
     assert problem in str(error.value)
 

@@ -38,7 +38,7 @@ from jaxdist.storage.torch.lineage import Source
 )
 def test_names_that_differ_in_when_a_file_was_saved_tell_of_one_training(places):
     assert names.of_one_training([Path(place) for place in places])
-    with pytest.raises(InputError, match=r"seem to be of one training, as their names .* --as-seeds true"):
+    with pytest.raises(InputError, match=r"to come from one training, since their names .* --as-seeds true"):
         lineage.check_places([source(place) for place in places], "folder")
 
 
@@ -148,7 +148,7 @@ def test_numbers_behind_an_activation_are_seeds_where_other_files_have_other_num
         put(tmp_path / f"relu_{number}.pt")
     assert list(sources.locate([tmp_path]).by_network["relu"]) == list(range(8))
     put(tmp_path / "relu6.pt")
-    with pytest.raises(InputError, match=r"relu6\.pt: does not say for certain"):
+    with pytest.raises(InputError, match=r"relu6\.pt: its name or folder does not say for certain"):
         sources.locate([tmp_path])
 
 
@@ -156,7 +156,7 @@ def test_numbers_behind_an_activation_are_seeds_where_other_files_have_other_num
     "entries", [({"epoch": 9.0}, {"epoch": 19.0}), ({}, {"global_step": 5.0}, {"global_step": 6.0})]
 )
 def test_entries_on_progress_tell_of_one_training_unless_names_tell_of_seeds(entries):
-    with pytest.raises(InputError, match=r"as they say so by (epoch 9 and epoch 19|global_step 5 and global_step 6)"):
+    with pytest.raises(InputError, match=r"they say so by (epoch 9 and epoch 19|global_step 5 and global_step 6)"):
         lineage.check_places([source(f"{'abc'[k]}.pt", each) for k, each in enumerate(entries)], "folder")
     lineage.check_places([source(f"seed{k}.pt", each) for k, each in enumerate(entries)], "folder")
     same = [source(f"{'abc'[k]}.pt", entries[-1]) for k in range(3)]
@@ -164,7 +164,7 @@ def test_entries_on_progress_tell_of_one_training_unless_names_tell_of_seeds(ent
 
 
 def test_numbers_that_are_the_progress_are_no_seeds():
-    with pytest.raises(InputError, match="of one training"):
+    with pytest.raises(InputError, match="from one training"):
         lineage.check_places([source(f"{k}.pt", {"step": float(k)}) for k in (500, 1000)], "folder")
 
 
@@ -195,7 +195,7 @@ def test_weights_that_begin_alike_are_of_one_training_unless_it_is_said(shift):
         weight = layer["weight"]
         moved = np.random.default_rng(1).normal(size=weight[0].shape)
         weight[2] = weight[0] + shift * moved
-    with pytest.raises(InputError, match="folder: a and c seem to be of one training, as their weights begin alike"):
+    with pytest.raises(InputError, match="a and c seem to come from one training, since their weights begin alike"):
         check(params, "a", "b", "c")
     check(params, "a", "b", "c", as_seeds=True)
 
@@ -212,7 +212,7 @@ def test_equal_weights_are_never_seeds(as_seeds):
     params = ensemble(4)
     for layer in params.values():
         layer["weight"][3] = layer["weight"][1]
-    with pytest.raises(InputError, match="folder: b and d hold the same weights, which count once"):
+    with pytest.raises(InputError, match="folder: b and d hold the same weights, which count only once"):
         check(params, *"abcd", as_seeds=as_seeds)
     with pytest.raises(InputError, match=r"network 1 of all\.safetensors and network 3 of all\.safetensors hold"):
         check(params, "all.safetensors", as_seeds=as_seeds)
@@ -263,8 +263,8 @@ def test_what_lies_beside_weights_is_left_out_and_named(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (("relu/0.pt", "relu/1.pt", "relu/last.pt"), "holds relu/last.pt beside the numbered files"),
-        (("relu_0.pt", "b_0.pt"), "b_0.pt: does not say for certain by its name or folder which activ"),
+        (("relu/0.pt", "relu/1.pt", "relu/last.pt"), "holds relu/last.pt next to numbered files"),
+        (("relu_0.pt", "b_0.pt"), "b_0.pt: its name or folder does not say for certain which activ"),
         (("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"), "saved in several files"),
     ],
 )

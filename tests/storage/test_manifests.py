@@ -122,7 +122,7 @@ def test_what_a_person_edited_or_put_there_is_never_removed(edited, run, capsys)
     assert (run / edited).read_text() == "mine"
     assert cli.main(["report", str(run)]) == 0
     sentence = " ".join(capsys.readouterr().out.split())
-    assert f"note: not of this result, but left, since edited: {edited}" in sentence
+    assert f"note: not part of this result, but kept, since edited: {edited}" in sentence
     assert (run / edited).read_text() == "mine"
     assert (run / "tables" / "notes.md").read_text() == "also mine"
     assert (run / "figures" / "doses-by-hand.png").read_text() == "also mine"
@@ -156,7 +156,7 @@ def test_an_edited_config_breaks_nothing_and_stays(run):
     assert "steps = 3" in path.read_text()
 
 
-@pytest.mark.parametrize(("change", "sentence"), [("steps = 3", "is not what jaxdist wrote there"), (None, None)])
+@pytest.mark.parametrize(("change", "sentence"), [("steps = 3", "differs from what jaxdist wrote"), (None, None)])
 def test_without_a_result_the_config_says_what_run_it_was(change, sentence, run, tmp_path, capsys):
     path = run / places.CONFIG
     command = ["run", str(shutil.copy(path, tmp_path / "mine.toml")), "--out", str(run), "-q"]
@@ -175,10 +175,10 @@ def test_one_flipped_bit_in_weights_is_refused(name, at, run, capsys):
     flip(path, at, bit=0)
     before = {name: (run / name).read_bytes() for name in names(run)}
     sentence = refused(capsys, "sweep", run)
-    assert f"{path}: is not what jaxdist wrote there, so it is damaged or was edited" in sentence
+    assert f"{path}: differs from what jaxdist wrote, so it was damaged or edited" in sentence
     if name != "abs.snapshots":
         assert str(path) in refused(capsys, "export-torch", run, "--out", run.parent / "torch")
-        with pytest.raises(InputError, match="is not what jaxdist wrote there"):
+        with pytest.raises(InputError, match="differs from what jaxdist wrote"):
             compare.compare(str(run), str(run))
     assert {name: (run / name).read_bytes() for name in names(run)} == before
     # The way out: by whoever changed it on purpose.
@@ -207,11 +207,11 @@ def test_a_folder_of_an_earlier_version_works_and_gets_its_list(run, capsys):
     assert (run / "tables" / "verdict.md").exists()
     sentence = " ".join(capsys.readouterr().out.split())
     assert (
-        "not of this result, but left, since there before manifest.json: figures/doses.png, tables/doses.csv"
+        "not part of this result, but kept, since there before manifest.json: figures/doses.png, tables/doses.csv"
         in sentence
     )
     flip(run / places.WEIGHTS / "abs.safetensors", 0.9)
-    assert "is not what jaxdist wrote there" in refused(capsys, "sweep", run)
+    assert "differs from what jaxdist wrote" in refused(capsys, "sweep", run)
 
 
 def test_a_damaged_list_is_refused_wherever_it_is_damaged(run, capsys):
@@ -225,7 +225,7 @@ def test_a_damaged_list_is_refused_wherever_it_is_damaged(run, capsys):
             assert manifests.read(run) == manifest
         except InputError as error:
             sentence = str(error)
-        assert not sentence or "is not a whole list of the folder's files" in sentence
+        assert not sentence or "not an intact list of the folder's files" in sentence
         path.write_bytes(whole)
     path.write_text("[]")
     assert "move it away" in refused(capsys, "report", run)

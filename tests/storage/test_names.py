@@ -80,7 +80,7 @@ def test_an_array_of_something_else_is_not_taken(tmp_path):
     store.kept_or_computed("one thing", lambda: (np.arange(3),))
     (path,) = (tmp_path / unfinished.FOLDER / "sweep").iterdir()
     path.rename(path.with_name(f"{files.named('another')}.npz"))
-    with pytest.raises(InputError, match=r"holds something else.*delete it, then give the same command again"):
+    with pytest.raises(InputError, match=r"holds something else.*delete it, then repeat the command"):
         store.kept_or_computed("another", lambda: (np.arange(4),))
 
 

@@ -138,7 +138,7 @@ def test_who_waits_too_long_is_told_and_nothing_is_changed(run, monkeypatch):
     before = {name: (run / name).read_bytes() for name in names(run)}
     with (
         filelock.FileLock(run / places.MANIFEST_LOCK),
-        pytest.raises(InputError, match=r"\.manifest\.lock: another process has held the list of the folder's files"),
+        pytest.raises(InputError, match=r"\.manifest\.lock: another process has locked the list of the folder's files"),
         manifests.recording(run),
     ):
         files.write_text(run / BASIS[1], "anew")

@@ -145,7 +145,7 @@ def test_work_of_another_version_is_refused_and_stays(noted, tmp_path, monkeypat
     del said["format"]
     place.write_text(tomli_w.dumps(noted | said))
     before = sorted(folder.rglob("*"))
-    with pytest.raises(InputError, match="unfinished: holds work of another version of jaxdist; delete it, or finish"):
+    with pytest.raises(InputError, match="unfinished: holds unfinished work of another version of jaxdist; delete it"):
         running.run(config(folder))
     assert sorted(folder.rglob("*")) == before
 
@@ -173,7 +173,7 @@ def test_networks_from_elsewhere_are_not_extended(tmp_path):
     result = result_files.load(tmp_path / "run")
     result.attrs["origin"] = "{}"
     result_files.save(result, tmp_path / "run" / result_files.FILE)
-    with pytest.raises(InputError, match=r"holds networks that were not made from train.seed; it cannot be extended"):
+    with pytest.raises(InputError, match=r"were not made from train.seed, so no seeds can be added"):
         running.run(config(tmp_path / "run", seeds=3))
 
 
@@ -240,18 +240,18 @@ def test_a_run_only_trained_is_extended_and_then_swept(tmp_path):
 
 
 def test_another_config_in_the_same_folder_is_refused_with_the_difference(undisturbed, tmp_path, monkeypatch):
-    with pytest.raises(InputError, match=r"train.learning_rate 0.01, not 0.5; give the same, or give another folder"):
+    with pytest.raises(InputError, match=r"train.learning_rate 0.01, not 0.5; use the same, or choose another folder"):
         running.run(config(undisturbed, learning_rate=0.5))
     with pytest.raises(InputError, match=r"train.seeds 4, not 3"):
         running.run(config(undisturbed, seeds=3))
-    with pytest.raises(InputError, match="is swept already; to extend it, 'jaxdist run'"):
+    with pytest.raises(InputError, match="is already swept; to add seeds, use 'jaxdist run'"):
         running.train(config(undisturbed, seeds=5))
     monkeypatch.setattr(waves.ensemble_sweep, "sweep_sums", lambda *_, **__: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
         running.run(config(tmp_path / "run"))
     with pytest.raises(InputError, match=r"train.steps 30, not 31"):
         running.run(config(tmp_path / "run", steps=31))
-    with pytest.raises(InputError, match="holds a run that is not finished; give the command that started it again"):
+    with pytest.raises(InputError, match="holds an unfinished run; repeat the command that started it"):
         running.sweep_folder(tmp_path / "run")
 
 
@@ -265,7 +265,7 @@ def test_damaged_work_is_named_and_the_run_goes_on_without_it(what, tmp_path, mo
     newest = max((path for path in work.iterdir() if path.name[0] != "."), key=lambda path: path.stat().st_mtime)
     for path in [newest] if newest.is_file() else [path for path in newest.rglob("*") if path.is_file()]:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(InputError, match=r"is damaged .*; delete it, then give the same command again") as error:
+    with pytest.raises(InputError, match=r"is damaged .*; delete it, then repeat the command") as error:
         running.run(config(tmp_path / "run"))
     assert str(newest) in str(error.value)
     shutil.rmtree(newest) if newest.is_dir() else newest.unlink()
@@ -307,7 +307,7 @@ def test_two_processes_on_one_folder(tmp_path, capsys):
     folder.mkdir()
     with filelock.FileLock(folder / folders.LOCK_FILE):
         assert cli.main(["run", "--out", str(folder), "--train.seeds=1", "--train.steps=1"]) == 2
-    assert "another jaxdist process is working in it" in capsys.readouterr().err
+    assert "another jaxdist process is using this folder" in capsys.readouterr().err
     assert [path.name for path in folder.iterdir()] == [folders.LOCK_FILE]
 
 

@@ -276,11 +276,11 @@ def test_random_families_depend_on_the_seeds_number_alone(both, trained, sourced
 @pytest.mark.parametrize(
     ("network", "options", "message"),
     [
-        ("relu", {"names": ("floor",), "measured_on": "pre"}, "their fractions are of ranges behind the activation"),
-        ("gelu", {"names": ("floor",)}, "is not one that gives back 0 and positive values"),
-        ("elu", {"names": ("dead_zone",)}, "is not one that gives back 0 and positive values"),
-        ("leaky_relu", {"names": ("floor",)}, "is not one that gives back 0 and positive values"),
-        ("relu", {"names": ("clip", "patch")}, "family 'patch': there is no source .* give probe source=x"),
+        ("relu", {"names": ("floor",), "measured_on": "pre"}, "their fractions refer to ranges after the activation"),
+        ("gelu", {"names": ("floor",)}, "that needs an activation which leaves 0 and positive values unchanged"),
+        ("elu", {"names": ("dead_zone",)}, "that needs an activation which leaves 0 and positive values unchanged"),
+        ("leaky_relu", {"names": ("floor",)}, "that needs an activation which leaves 0 and positive values unchanged"),
+        ("relu", {"names": ("clip", "patch")}, "family 'patch': there is no source .* pass source=x to probe"),
         ("abs", {"names": ("clip",), "gauges": ("absolute",), "measured_on": "pre"}, "'absolute' edits magnitudes"),
     ],
 )
@@ -292,7 +292,7 @@ def test_what_means_nothing_for_a_model_is_refused_in_a_sentence(network, option
 
 def test_doses_of_sites_that_are_only_edited_together_are_refused(sourced):
     given = context(sourced, ("clip",))
-    with pytest.raises(InputError, match=r"doses are of one site's edits; use sweep.layers 'each'"):
+    with pytest.raises(InputError, match=r"doses are defined only for edits of a single site; use sweep.layers 'each'"):
         family_sweeps.check_options(mlp.model("relu", 2), {"all": (SITE, "dense1/pre")}, given.options)
 
 

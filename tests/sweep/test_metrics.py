@@ -162,17 +162,17 @@ def test_what_is_not_finite_is_so_in_any_order(odd):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": "Of mine"}, "expected a name of at most 32 small letters"),
-        ({"name": "accuracy"}, "is one that every sweep counts"),
+        ({"name": "Of mine"}, "expected a name of at most 32 lowercase letters"),
+        ({"name": "accuracy"}, "this name is that of a metric that every sweep counts"),
         ({"text": ""}, "text: expected one sentence"),
         ({"better": "more"}, "better: expected 'higher', 'lower' or ''"),
         ({"of": 3}, "of: expected a function, got an int"),
         ({"chance": 0.1}, "chance: expected a function, got a float"),
         (
             {"of": lambda outputs, labels: outputs[None]},
-            r"of: expected a number an example, \[5\] for outputs \[5, 3\]",
+            r"of: expected a number per example, \[5\] for outputs \[5, 3\]",
         ),
-        ({"of": lambda outputs, labels: outputs.mean()}, "of: expected a number an example"),
+        ({"of": lambda outputs, labels: outputs.mean()}, "of: expected a number per example"),
         ({"of": lambda outputs, labels: (outputs[:, 0],) * 3}, "expected numbers, or a pair of numbers and weights"),
         ({"of": lambda outputs: outputs[:, 0]}, "of: raises TypeError for outputs"),
         ({"compares": True}, "of: raises TypeError"),

@@ -98,7 +98,7 @@ def test_and_after_training_without_losing_the_networks(capsys, monkeypatch):
         assert cli.main(["run", "--out", "tanh", *TANH, "--ranges.measured_on", "pre"]) == 2
         assert cli.main(["sweep", "tanh", "--sweep.clip_formula", "caption"]) == 2
     said = capsys.readouterr().err
-    assert "it means nothing; the trained networks are kept, so give it to 'jaxdist sweep tanh'" in said
+    assert "it means nothing; the trained networks are kept, so pass that to 'jaxdist sweep tanh'" in said
     assert said.count("\n") == 2
     assert cli.main(["sweep", "tanh", "--sweep.offset_formula", "intended"]) == 0
     assert result_files.load("tanh")["offset"].correct.shape == (1, 2, 1, 2, 125)

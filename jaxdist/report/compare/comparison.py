@@ -116,7 +116,7 @@ def compare(
     """
     if PUBLISHED in (str(a), str(b)):
         if str(a) == str(b):
-            raise InputError("compare: both sides are 'published'; give a run folder for one of them")
+            raise InputError("compare: both sides are 'published'; use a run folder for one of them")
         return _with_published(sides.open_side(str(b if str(a) == PUBLISHED else a)), changes or {})
     first, second = sides.open_side(str(a)), sides.open_side(str(b))
     chosen = changes or {}

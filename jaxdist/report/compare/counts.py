@@ -125,5 +125,8 @@ def _inputs(side: Side, other: Side, data_dir: str | None, seeds: int) -> Inputs
     # Each side's scaling has its own background, and both see an image at once.
     inputs = load_inputs(config, in_order=True)
     if inputs.dataset.digest != (side.digest or other.digest):
-        raise InputError(f"{inputs.dataset.source} these are not the images of {side.name}; give them with --data.dir")
+        raise InputError(
+            f"{side.name}: was made with other images than these ({inputs.dataset.source.removesuffix('.')}); pass "
+            "its own images with --data.dir"
+        )
     return inputs

@@ -24,10 +24,9 @@ def points(pairs: Pairs, options: StatisticsConfig) -> pd.DataFrame:
     for a, b in pairs.values():
         if min(len(a.seeds), len(b.seeds)) < 2:
             raise InputError(
-                f"{a.network}: one side has {counted(len(a.seeds), 'seed')}, the other {len(b.seeds)}; "
-                "networks of their own "
-                "seeds need two or more a side, without "
-                "those at chance (if both sides hold the same networks, say --weights shared)"
+                f"{a.network}: one side has {counted(len(a.seeds), 'seed')}, the other {len(b.seeds)}; networks of "
+                "their own seeds need two or more on each side, not counting those at chance (if both sides hold the "
+                "same networks, use --weights shared)"
             )
         welch = equivalence.welch(a.accuracy, b.accuracy, margin=options.margin, confidence=options.confidence)
         frames.append(

@@ -41,7 +41,9 @@ def match(a: Side, b: Side) -> tuple[Pairs, list[str]]:
         mine, theirs = np.nonzero(~apart)
         # Of two grids one may be coarser, as that of another version.
         if len(mine) < min(len(series.fraction), len(other.fraction)):
-            raise InputError(f"{' '.join(key)}: {a.name} and {b.name} have unlike grids; sweep both at the same points")
+            raise InputError(
+                f"{' '.join(key)}: {a.name} and {b.name} have different grids; sweep both at the same points"
+            )
         if len(series.fraction) != len(other.fraction):
             unlike[key[0]] = len(mine)
             pairs[key] = series.at(mine), other.at(theirs)

@@ -77,7 +77,7 @@ def open_side(text: str) -> Side:
         raise InputError(f"{text}: no such run folder or result file; did you mean '{PUBLISHED}'?")
     result = load(path)
     if not results.families_of(result):
-        raise InputError(f"{path}: holds no sweep to compare; make one with 'jaxdist sweep {path}'")
+        raise InputError(f"{path}: not swept yet, so there is nothing to compare; run 'jaxdist sweep {path}' first")
     origin = json.loads(result.attrs.get("origin", "{}"))
     folder = folders.of(path)
     is_run = origin.get("kind") != "paper-result" and (folder / "weights").is_dir()
@@ -155,7 +155,9 @@ def relate(a: Side, b: Side, first: dict[str, Params], second: dict[str, Params]
             f"{a.name} and {b.name} hold some of the same networks, so they are not independent; leave out --weights"
         )
     if asked == "shared" and apart is None and not common[0]:
-        raise InputError(f"{a.name} and {b.name} have networks of unlike shapes, so they do not share them")
+        raise InputError(
+            f"{a.name} and {b.name} have networks of different shapes, so they cannot share them; leave out --weights"
+        )
     if apart is not None and (same or asked == "shared"):
         if apart.distance == 0:
             return Relation(True, "the same networks, weights equal bit for bit", equal=True)

@@ -93,12 +93,12 @@ def refuse_chance(
         better = f"; with {best.option} {which} is right on {best.right} of {best.of}"
     leave_out = _leave_out(np.any([each.at_chance for each in unfit.values()], axis=0), files, len(measured))
     plural = sum(int(each.at_chance.sum()) for each in unfit.values()) > 1
-    theirs, they_are = ("their", "they are") if plural else ("its", "it is")
+    theirs = "their" if plural else "its"
     raise InputError(
-        f"{where}: {sentences}{better}; expected {'trained networks' if plural else 'a trained network'}, so "
+        f"{where}: {sentences}{better}; expected {'trained networks' if plural else 'a trained network'}; "
         f"{leave_out}check the order of {theirs} layers (--layers), {theirs} activation (--model.activations), how "
-        f"{theirs} images were scaled (--data.normalisation), whether {theirs} weights are [units, inputs] and the "
-        f"labels {theirs} own, or, if {they_are} to be like that, give --allow-chance true"
+        f"{theirs} images were scaled (--data.normalisation), and whether {theirs} weights are [units, inputs] and "
+        f"the labels {theirs} own, or, if this is intended, pass --allow-chance true"
     )
 
 
@@ -114,10 +114,10 @@ def _at_chance(name: str, accuracy: Accuracy, seeds: Sequence[int]) -> str:
         subject, verb = f"network '{name}': {named}", named.rpartition(" ")[2]
         gives = "gives" if len(unfit) == 1 else "each give"
     if of > 1 and accuracy.one_class[unfit].all():
-        how = f"{gives} all of them one class"
+        how = f"{gives} all of them the same class"
     else:
-        how = f"{verb} at chance, as the largest class alone has {counted(accuracy.largest, 'image')}"
-    right = f"right on {_span(accuracy, unfit)} of {counted(of, 'train image')} unedited"
+        how = f"{verb} at chance, since the largest class alone has {counted(accuracy.largest, 'image')}"
+    right = f"right on {_span(accuracy, unfit)} of {counted(of, 'unedited train image')}"
     beside = ""
     if len(others):
         rest = "the other seed is" if len(others) == 1 else f"the other {len(others)} seeds are"
@@ -160,7 +160,7 @@ def advice(networks: Mapping[str, Params], config: Config, dataset: Dataset, *, 
         right = f"right on {tried.right} of {counted(tried.of, 'train image')}"
         if best and best.right > tried.right + close:
             notes.append(
-                f"{'the first seed of ' if several else ''}network '{name}' is {right} as it is read, and on "
+                f"{'the first seed of ' if several else ''}network '{name}' is {right} as it is read, but on "
                 f"{best.right} with {best.option}, so check what it was trained with"
             )
         elif activation:
@@ -266,10 +266,10 @@ def _check_shapes(params: Params, dataset: Dataset) -> None:
     pixels = int(np.prod(dataset.train.images.shape[1:]))
     if (inputs, outputs) != (pixels, dataset.classes):
         raise InputError(
-            f"the networks take {counted(inputs, 'input')} and tell {counted(outputs, 'class', 'classes')} apart, but "
-            f"images of {dataset.name} have {counted(pixels, 'pixel')} and "
-            f"{counted(dataset.classes, 'class', 'classes')}; expected the same, so give their own images with "
-            "--data.name and --data.dir, or transpose weights that are [inputs, units]"
+            f"the networks have {counted(inputs, 'input')} and {counted(outputs, 'class', 'classes')}, but images of "
+            f"{dataset.name} have {counted(pixels, 'pixel')} and {counted(dataset.classes, 'class', 'classes')}; pass "
+            "the images they were trained on with --data.name and --data.dir, or transpose the weights if they are "
+            "[inputs, units]"
         )
 
 

@@ -71,7 +71,7 @@ def load_torch(path: Path) -> Any:
     """Load a PyTorch file, with what is on the list, by the weights-only loader; raises as `read` does."""
     torch = require_torch(f"reading {path}")
     if not path.is_file():
-        raise InputError(f"{path}: no such file; give a PyTorch or safetensors file, or a folder of them")
+        raise InputError(f"{path}: no such file; pass a PyTorch or safetensors file, or a folder of them")
     allowed = [*_numpy_globals(), *((stand_in, name) for name, stand_in in modules.STAND_INS.items())]
     try:
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
@@ -82,8 +82,8 @@ def load_torch(path: Path) -> Any:
         foreign = re.search(r"(?:GLOBAL|Unsupported global: GLOBAL|Unsupported class) ([\w.]+)", str(error))
         if foreign:
             raise InputError(
-                f"{path}: names '{foreign[1]}', which is not on the list of what may be loaded, so nothing in it was "
-                "executed; save tensors only, with torch.save(model.state_dict(), FILE)"
+                f"{path}: refers to '{foreign[1]}', which is not on the list of what may be loaded, so nothing in it "
+                "was executed; save only tensors, with torch.save(model.state_dict(), FILE)"
             ) from None
         said = re.search(r"WeightsUnpickler error:\s*(.+)", str(error)) or re.match(
             r"\s*([^\n]+?)(?:\. |\n|$)", str(error)
@@ -101,11 +101,13 @@ def require_torch(what: str) -> ModuleType:
     try:
         import torch
     except ImportError:
-        raise InputError(f"{what} needs PyTorch, which is not installed; pip install 'jaxdist[torch]'") from None
+        raise InputError(
+            f"{what} needs PyTorch, which is not installed; install it with pip install 'jaxdist[torch]'"
+        ) from None
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < LEAST_TORCH:
         raise InputError(
-            f"{what} needs PyTorch {least} or later, since earlier ones do not read files of others safely; "
-            f"{torch.__version__} is installed; pip install -U 'torch>={least}'"
+            f"{what} needs PyTorch {least} or later, since earlier ones do not read other people's files safely, but "
+            f"{torch.__version__} is installed; run pip install -U 'torch>={least}'"
         )
     return torch
 
@@ -135,8 +137,8 @@ def _tensors_of(content: Any, path: Path) -> Checkpoint:
         entries = dict(content)
     else:
         raise InputError(
-            f"{path}: expected a state_dict or a module, got {type(content).__name__}; save the network's alone, with "
-            "torch.save(model.state_dict(), FILE)"
+            f"{path}: expected a state_dict or a module, got {type(content).__name__}; save only the network's "
+            "state_dict, with torch.save(model.state_dict(), FILE)"
         )
     _refuse_batch_norm(map(str, entries), path)
     tensors = {str(name): _array(tensor, f"{path}: tensor {name!r}") for name, tensor in entries.items()}
@@ -162,16 +164,14 @@ def _network_in(content: Mapping[Any, Any], path: Path) -> Any:
         return weights or isinstance(value, modules.StandIn)
 
     if "param_groups" in content and "state" in content:
-        raise InputError(
-            f"{path}: is an optimiser's state; expected a network, so give the file that holds its weights"
-        )
+        raise InputError(f"{path}: holds an optimiser's state; pass the file that holds the network's weights")
     networks = [key for key, value in content.items() if holds_network(value)]
     if not networks or any(map(is_weight, content.values())):
         return content
     if not all(_same(content[key], content[networks[0]]) for key in networks):
         raise InputError(
-            f"{path}: holds several networks, under {' and '.join(map(repr, networks))}; expected one, so save the "
-            "state_dict of the one to import alone"
+            f"{path}: holds several networks, under {' and '.join(map(repr, networks))}; expected one; save only the "
+            "state_dict of the one to import"
         )
     return content[networks[0]]
 
@@ -191,8 +191,8 @@ def _refuse_batch_norm(names: Iterable[str], path: Path) -> None:
         layer, _, kind = name.rpartition(".")
         if kind in _BATCH_NORM:
             raise InputError(
-                f"{path}: layer {layer!r} is a BatchNorm ({kind}); import takes linear layers; fold it into the layer "
-                "before, or measure the module with jaxdist.probe"
+                f"{path}: layer {layer!r} is a BatchNorm ({kind}); only linear layers can be imported; fold it into "
+                "the layer before it, or measure the module with jaxdist.probe"
             )
 
 
@@ -201,13 +201,12 @@ def _array(tensor: Any, where: str) -> np.ndarray:
     if isinstance(tensor, np.ndarray) and tensor.dtype.kind in "fiu":
         tensor = torch.from_numpy(np.array(tensor, tensor.dtype.newbyteorder("=")))
     if isinstance(tensor, list):
-        raise InputError(f"{where} is a list; if these are the paper's sweep results, give them to 'jaxdist compare'")
+        raise InputError(f"{where} is a list; if these are the paper's sweep results, pass them to 'jaxdist compare'")
     if not isinstance(tensor, torch.Tensor):
-        raise InputError(f"{where} is a {type(tensor).__name__}; expected a tensor, so save model.state_dict() alone")
+        raise InputError(f"{where} is a {type(tensor).__name__}; expected a tensor; save only model.state_dict()")
     if not tensor.is_floating_point():
         raise InputError(
-            f"{where} is {tensor.dtype}, so it is not the weight or bias of a linear layer; expected only those, so "
-            "save the layers without it"
+            f"{where} is {tensor.dtype}, so it is not the weight or bias of a linear layer; save the layers without it"
         )
     if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise InputError(f"{where} is {tensor.dtype}, expected float32; save model.float().state_dict()")
@@ -224,7 +223,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
         with safe_open(path, framework="numpy") as opened:
             tensors = {name: opened.get_tensor(name) for name in sorted(opened.keys(), key=natural)}
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; give a PyTorch or safetensors file, or a folder of them") from None
+        raise InputError(f"{path}: no such file; pass a PyTorch or safetensors file, or a folder of them") from None
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError, KeyError, MemoryError) as error:
         raise InputError(
             f"{path}: not a safetensors file of float32 tensors ({error}); copy or save it again"
@@ -244,23 +243,23 @@ def _no_checkpoint(path: Path) -> str | None:
     with path.open("rb") as file:
         start = file.read(64)
     if not start:
-        return "is empty; expected a checkpoint, so copy or save it again"
+        return "this file is empty; copy or save the checkpoint again"
     if start.lstrip()[:5].lower() in (b"<!doc", b"<html"):
-        return "is a web page, such as one that reports an error; expected a checkpoint, so download it again"
+        return "this is a web page, such as an error page; download the checkpoint again"
     if start.startswith(b"version https://git-lfs"):
-        return "is a pointer of Git LFS; expected a checkpoint, so fetch the file itself with 'git lfs pull'"
+        return "this is a Git LFS pointer; fetch the checkpoint itself with 'git lfs pull'"
     if start.startswith(b"\x89HDF"):
         return (
-            "is an HDF5 file, as Keras has them; expected a PyTorch or safetensors file, so save its weights, "
-            "transposed to [units, inputs], under names such as fc1.weight and fc1.bias with safetensors"
+            "this is an HDF5 file, such as Keras writes; save its weights with safetensors, transposed to [units, "
+            "inputs], under names such as fc1.weight and fc1.bias"
         )
     members = _members(path) if start[:2] == b"PK" else []
     if any(name.endswith(".npy") for name in members):
-        return "holds NumPy arrays; expected PyTorch or safetensors, so save them with safetensors.numpy.save_file"
+        return "holds NumPy arrays; save them with safetensors.numpy.save_file"
     if any("/code/" in name or name.endswith("/archive_format") for name in members):
         return (
-            "is a program that torch.jit or torch.export saved; expected weights, so load it where it is trusted and "
-            "save them, with torch.save(module.state_dict(), FILE)"
+            "this is a program saved by torch.jit or torch.export; load it where it is trusted and save its weights, "
+            "with torch.save(module.state_dict(), FILE)"
         )
     return None
 

@@ -59,8 +59,8 @@ def check_weights(sources: Sequence[Source], params: Params, where: str, *, as_s
         labels = [f"network {k} of {labels[0]}" for k in range(count)]
     if pair := _identical_pair(params, count):
         raise InputError(
-            f"{where}: {labels[pair[0]]} and {labels[pair[1]]} hold the same weights, which count once; expected a "
-            "training of its own for each seed, so give one of them and leave the other out"
+            f"{where}: {labels[pair[0]]} and {labels[pair[1]]} hold the same weights, which count only once; expected "
+            "a separate training for each seed; leave one of them out"
         )
     if not as_seeds and (pair := _alike(leaves)):
         raise _of_one_training(where, [labels[k] for k in pair], "their weights begin alike")
@@ -68,8 +68,8 @@ def check_weights(sources: Sequence[Source], params: Params, where: str, *, as_s
 
 def _of_one_training(where: str, files: Sequence[str], tell: str) -> InputError:
     return InputError(
-        f"{where}: {' and '.join(files)} seem to be of one training, as {tell}; expected a training of its own for "
-        "each seed, so give the file of one moment alone, or, if they are trainings of their own, --as-seeds true"
+        f"{where}: {' and '.join(files)} seem to come from one training, since {tell}; expected a separate training "
+        "for each seed; pass the file of one stage only, or, if they are separate trainings, --as-seeds true"
     )
 
 

@@ -107,8 +107,8 @@ def layers_of(module: StandIn, where: str) -> tuple[dict[str, Any], str]:
         for key, expected in type(leaf).settings.items():
             if (value := vars(leaf).get(key, expected)) != expected:
                 raise InputError(
-                    f"{where}: its {type(leaf).__name__} has {key} {value!r}; expected {expected!r}, as '"
-                    f"{type(leaf).activation}' has it here, so measure the network as a JAX function with jaxdist.probe"
+                    f"{where}: its {type(leaf).__name__} has {key} {value!r}; expected {expected!r}, as "
+                    f"'{type(leaf).activation}' has here; measure the network as a JAX function with jaxdist.probe"
                 )
     kinds = [type(leaf).activation or type(leaf).role for leaf in computed]
     acts = set(kinds[1::2])
@@ -140,7 +140,9 @@ def _leaves(module: StandIn, prefix: str, where: str, path: tuple[int, ...]) -> 
 def _members(module: StandIn, where: str) -> dict[str, StandIn]:
     children = _attribute(module, "_modules", where)
     if not all(isinstance(child, StandIn) for child in children.values()):
-        raise InputError(f"{where}: holds something that is no module where one belongs; save model.state_dict()")
+        raise InputError(
+            f"{where}: holds something that is not a module where one belongs; save model.state_dict() instead"
+        )
     return {str(name): child for name, child in children.items()}
 
 

@@ -59,8 +59,8 @@ def of(shapes: Mapping[str, Shape], where: str, *, asked: Sequence[str] = (), ce
     possible, exhausted = _orders(shapes)
     if len(possible) > 1 or exhausted:
         raise InputError(
-            f"{where}: its layers fit one another in more than one order, and their names do not say which; name them "
-            f"in the order in which the network computes them, as --layers NAME,NAME,... of {', '.join(short.values())}"
+            f"{where}: its layers ({', '.join(short.values())}) fit together in more than one order, and their names "
+            "do not say which; list them in the order in which the network computes them, with --layers NAME,NAME,..."
         )
     # Where none fits, the first place where the file's order does not is told by whoever joins the layers.
     return possible[0] if possible else tuple(shapes)
@@ -77,13 +77,13 @@ def _shortened(names: tuple[str, ...]) -> list[str]:
 def _asked(short: Mapping[str, str], asked: Sequence[str], where: str) -> tuple[str, ...]:
     full = {**{name: name for name in short}, **{brief: name for name, brief in short.items()}}
     order = [full.get(name) for name in asked]
-    problems = [f"{name!r} is none of them" for name, each in zip(asked, order, strict=True) if each is None]
+    problems = [f"{name!r} is not one of them" for name, each in zip(asked, order, strict=True) if each is None]
     problems += [f"{short[name]!r} is missing" for name in short if name not in order]
     problems += [f"{short[name]!r} is named {order.count(name)} times" for name in short if order.count(name) > 1]
     if problems:
         raise InputError(
-            f"--layers: expected the layers of {where}, each once in the order in which they are computed, of "
-            f"{', '.join(short.values())}; but {' and '.join(problems)}"
+            f"--layers: expected the layers of {where} ({', '.join(short.values())}), each once, in the order in "
+            f"which they are computed, but {' and '.join(problems)}"
         )
     return tuple(name for name in order if name is not None)
 
@@ -109,10 +109,10 @@ def _refuse_neighbours(short: Mapping[str, str], where: str) -> None:
             first = next(a for a, step in steps if step == 1)
             inside = f" of {container!r}" if container else ""
             raise InputError(
-                f"{where}: layers {first} and {first + 1}{inside} follow each other with nothing between them, as "
-                "others do not; expected an activation after each layer but the last, so multiply the two into one "
-                "layer, or, if there is one between them, say so by the order of the layers, as --layers NAME,NAME,... "
-                f"of {', '.join(short.values())}"
+                f"{where}: layers {first} and {first + 1}{inside} follow each other with nothing between them, unlike "
+                "the others; expected an activation after each layer but the last; multiply the two into one layer, "
+                f"or, if there is an activation between them, list the layers ({', '.join(short.values())}) in order, "
+                "with --layers NAME,NAME,..."
             )
 
 

@@ -99,7 +99,7 @@ def read_result(path: Path) -> xr.DataTree:
     content = checkpoints.load_torch(path)
     expected = (
         f"{path}: expected sweep results, a dictionary {{model: [run, ...]}} of the paper's PerturbationReLU and "
-        "PerturbationAbs; if it is a network, make a run of it with 'jaxdist import-torch'"
+        "PerturbationAbs; if it is a network, import it with 'jaxdist import-torch'"
     )
     if not isinstance(content, Mapping) or not content or not set(content) <= set(NETWORKS):
         raise InputError(expected)
@@ -182,7 +182,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error}); copy it again from where it was made") from None
+        raise InputError(f"{path}: not readable as JSON ({error}); copy it again from its source") from None
     if not isinstance(said, dict):
         raise InputError(f"{path}: expected a JSON object, got {type(said).__name__}")
     return said

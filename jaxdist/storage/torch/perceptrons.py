@@ -46,8 +46,8 @@ def from_tensors(
             continue
         if kind not in ("weight", "bias"):
             raise InputError(
-                f"{where}: tensor {name!r} is not the weight or bias of a linear layer; expected only those, named as "
-                f"fc1.weight [units, inputs] and fc1.bias [units], so {_instead_of(name)}"
+                f"{where}: tensor {name!r} is not the weight or bias of a linear layer; expected only those, with "
+                f"names such as fc1.weight [units, inputs] and fc1.bias [units]; {_instead_of(name)}"
             )
         by_name.setdefault(layer, {})[kind] = tensor
     if not by_name:
@@ -69,8 +69,8 @@ def refuse_other_layers(network: str, where: str) -> None:
     """Raise `InputError` if a network of that name has parameters that linear layers have not."""
     if further := _other_parameters(network):
         raise InputError(
-            f"{where}: a network '{network}' has {' and '.join(further)} beside weights and biases, which a state_dict "
-            "of linear layers has no place for; leave this network out"
+            f"{where}: a network '{network}' has {' and '.join(further)} besides weights and biases, which a "
+            "state_dict of linear layers cannot hold; leave this network out"
         )
 
 
@@ -113,8 +113,8 @@ def network_of(
     for kind, leaf in params[last].items():
         if kind not in kinds and leaf.any():
             raise InputError(
-                f"{where}: its last layer has a {kind}, which a network '{network}' has not; import it under a name "
-                "that has one"
+                f"{where}: its last layer has a {kind}, which a network '{network}' does not have; import it under a "
+                "name that has one"
             )
     return params | {last: {kind: params[last][kind] for kind in kinds}}
 
@@ -163,7 +163,7 @@ def without_bias(tensors: Mapping[str, np.ndarray]) -> list[str]:
 def _instead_of(name: str) -> str:
     """What to do about a tensor that belongs to no linear layer."""
     if "parametrizations." in name or name.endswith(("weight_g", "weight_v", "weight_orig", "weight_u")):
-        return "first make plain weights of it, as torch.nn.utils.parametrize.remove_parametrizations does"
+        return "turn it into plain weights first, for example with torch.nn.utils.parametrize.remove_parametrizations"
     return (
         "save the layers without it if no output depends on it, or measure the network as a JAX function with "
         "jaxdist.probe"
@@ -175,7 +175,7 @@ def _shape(name: str, layer: Mapping[str, np.ndarray], where: str) -> order.Shap
     if "weight" not in layer or layer["weight"].ndim not in (2, 3):
         shape = list(layer["weight"].shape) if "weight" in layer else "none"
         raise InputError(
-            f"{where}: layer {name!r} has a weight of shape {shape}; expected [units, inputs] of a linear layer, so "
+            f"{where}: layer {name!r} has a weight of shape {shape}; expected [units, inputs] of a linear layer; "
             "measure a network that has other layers as a JAX function with jaxdist.probe"
         )
     *seeds, units, inputs = layer["weight"].shape
@@ -183,9 +183,9 @@ def _shape(name: str, layer: Mapping[str, np.ndarray], where: str) -> order.Shap
     if bias is not None and bias.shape != (*seeds, units):
         turned = bias.shape == (*seeds, inputs)
         raise InputError(
-            f"{where}: layer {name!r} has a bias of shape {list(bias.shape)}; expected [{units}], as its weight is "
+            f"{where}: layer {name!r} has a bias of shape {list(bias.shape)}; expected [{units}], since its weight is "
             f"{[*seeds, units, inputs]}, [units, inputs]"
-            + ("; transpose the weights, if they are [inputs, units] as Keras and Flax have them" if turned else "")
+            + ("; transpose the weights if they are [inputs, units], as in Keras and Flax" if turned else "")
         )
     return order.Shape(inputs, units, bool(seeds))
 
@@ -204,9 +204,8 @@ def _chain(
         bias = layer.get("bias", np.zeros((*seeds, units), np.float32))
         if before is not None and (seeds, inputs) != before[1:]:
             raise InputError(
-                f"{where}: layer {name!r} expects {counted(inputs, 'input')}, but {before[0]!r} before it "
-                f"gives {before[2]}; "
-                "expected the linear layers of a perceptron in their order"
+                f"{where}: layer {name!r} expects {counted(inputs, 'input')}, but {before[0]!r} before it gives "
+                f"{before[2]}; expected the linear layers of a perceptron in order"
             )
         before = (name, seeds, units)
         chain.append({"weight": weight, "bias": bias})

@@ -51,10 +51,10 @@ def locate(paths: Sequence[Path]) -> Located:
       InputError: if a path does not exist, one of several is a folder, or one file is given twice.
     """
     if not paths:
-        raise InputError("import: expected at least one path; give a PyTorch or safetensors file, or a folder of them")
+        raise InputError("import: expected at least one path; pass a PyTorch or safetensors file, or a folder of them")
     for path in paths:
         if not path.exists():
-            raise InputError(f"{path}: no such file or folder; give PyTorch or safetensors files, or a folder of them")
+            raise InputError(f"{path}: no such file or folder; pass PyTorch or safetensors files, or a folder of them")
     if len(paths) > 1 or not paths[0].is_dir():
         return _files(paths)
     return _folder(paths[0])
@@ -62,10 +62,10 @@ def locate(paths: Sequence[Path]) -> Located:
 
 def _files(paths: Sequence[Path]) -> Located:
     if folder := next((path for path in paths if path.is_dir()), None):
-        raise InputError(f"{folder}: is a folder; expected files, a seed each, or one folder alone")
+        raise InputError(f"{folder}: this is a folder; expected files, one per seed, or a single folder")
     resolved = [path.resolve() for path in paths]
     if twice := next((path for path in paths if resolved.count(path.resolve()) > 1), None):
-        raise InputError(f"{twice}: is given twice; expected a file for each seed")
+        raise InputError(f"{twice}: is named twice; expected a file for each seed")
     base = lineage.base_of(paths)
     kind = "files" if len(paths) > 1 else "file"
     places = {path: path.absolute().relative_to(base) for path in paths}
@@ -100,8 +100,8 @@ def _refuse_beside(exported: Mapping[str, Mapping[int, Path]], path: Path) -> No
         for file in _by_preference(folder):
             if file.stem not in stems and not names.companion(file):
                 raise InputError(
-                    f"{path}: holds {file.relative_to(path)} beside the numbered files there; expected a number for "
-                    "each seed, so move it away if it is none, or give the files one by one"
+                    f"{path}: holds {file.relative_to(path)} next to numbered files; expected a number for each seed; "
+                    "move it away if it is not a seed, or pass the files one by one"
                 )
 
 
@@ -120,8 +120,8 @@ def _by_network(places: Mapping[Path, Path], *, numbered: bool) -> dict[str, dic
     if "" in by_name and len(by_name) > 1:
         telling = next(files[0] for name, files in by_name.items() if name)
         raise InputError(
-            f"{by_name[''][0]}: does not say for certain by its name or folder which activation it has, as {telling} "
-            "does; expected all to say it or none, so give files of one kind"
+            f"{by_name[''][0]}: its name or folder does not say for certain which activation it has, but that of "
+            f"{telling} does; expected all of them to say it or none; pass files of one kind"
         )
     numbered_files: dict[str, dict[int, Path]] = {}
     for name in (form for form in ("", *forms.names()) if form in by_name):
@@ -156,8 +156,8 @@ def _below(path: Path) -> list[Path]:
     files = sorted(by_stem.values(), key=lambda file: checkpoints.natural(str(file.relative_to(path))))
     if shard := next((file for file in files if _SHARD.search(file.stem)), None):
         raise InputError(
-            f"{shard}: is a part of a network that was saved in several files; expected one file for each seed, so "
-            "save the network's state_dict alone"
+            f"{shard}: is one part of a network that was saved in several files; expected one file for each seed; "
+            "save the network's state_dict in a single file"
         )
     return files
 

@@ -26,8 +26,8 @@ from jaxdist.sweep import results
 from jaxdist.types import Params
 
 UNSCALED = (
-    "images are read as stored (MNIST: 0..255); if the network was trained on ToTensor(), give --data.normalisation "
-    "unit; on ToTensor() and Normalize(mean, sd), give --data.normalisation standard --data.mean MEAN --data.sd SD"
+    "images are read as stored (MNIST: 0..255); if the network was trained on ToTensor(), pass --data.normalisation "
+    "unit; on ToTensor() and Normalize(mean, sd), pass --data.normalisation standard --data.mean MEAN --data.sd SD"
 )
 """Said of networks whose files do not tell what their images went through."""
 
@@ -156,8 +156,9 @@ def read_networks(
         by_network = _chosen(by_network, named)
     if not by_network:
         raise InputError(
-            f"{layout.where}: holds no networks{' of ' + ', '.join(named) if named else ''}; expected the paper's tree "
-            "(models/PerturbationReLU/0/PerturbationReLU.pt), an exported run (relu/0.pt), or a file a seed (a.pt)"
+            f"{layout.where}: holds no networks{' of ' + ', '.join(named) if named else ''}; expected the paper's "
+            "tree (models/PerturbationReLU/0/PerturbationReLU.pt), an exported run (relu/0.pt), or one file per seed "
+            "(a.pt)"
         )
     seeds = _common_seeds(by_network, layout.where)
     stacked: dict[str, Params] = {}
@@ -172,11 +173,13 @@ def read_networks(
         notes += [note for note in map(_without_bias, read_from) if note]
     shapes = {name: _shapes(params) for name, params in stacked.items()}
     if len(set(shapes.values())) > 1 or len(next(iter(stacked.values()))) < 2:
-        raise InputError(f"{layout.where}: expected networks of one shape, with a hidden layer at least, got {shapes}")
+        raise InputError(
+            f"{layout.where}: expected networks of one shape, with at least one hidden layer, got {shapes}"
+        )
     metrics, absent = _metrics(by_network, base.train.steps) if layout.models else ({}, [])
     notes += absent
     if layout.left_out:
-        notes.append(f"not read, as they hold no network: {', '.join(file.name for file in layout.left_out)}")
+        notes.append(f"not read, since they hold no network: {', '.join(file.name for file in layout.left_out)}")
     if layout.unknown and not layout.models and "data.normalisation" not in changes:
         notes = [*notes, UNSCALED]
     hidden = perceptrons.hidden_of(next(iter(stacked.values())))
@@ -249,7 +252,7 @@ def _common_seeds(by_network: Mapping[str, Mapping[int, Path]], where: str) -> l
     if any(each != first for each in numbers.values()):
         said = "; ".join(f"{name} {', '.join(map(str, each))}" for name, each in numbers.items())
         raise InputError(
-            f"{where}: its networks have unlike runs ({said}); import one at a time with --model.activations NAME"
+            f"{where}: its networks have different runs ({said}); import one at a time with --model.activations NAME"
         )
     return first
 
@@ -262,8 +265,9 @@ def _chosen(by_network: Mapping[str, Mapping[int, Path]], named: tuple[str, ...]
     if not chosen and len(by_network) == 1:
         ((name, by_seed),) = by_network.items()
         raise InputError(
-            f"{next(iter(by_seed.values()))}: its name or folder says '{name}', not '{', '.join(named)}'; expected the "
-            f"activation that it was trained with, so rename it, or give --model.activations {name} if it is that"
+            f"{next(iter(by_seed.values()))}: its name or folder says '{name}', not '{', '.join(named)}'; expected "
+            f"the activation that it was trained with; rename it, or pass --model.activations {name} if that is the "
+            "one"
         )
     return chosen
 
@@ -289,7 +293,7 @@ def _network(
         if len(told) > 1:
             (first, where), *_ = told.items()
             raise InputError(
-                f"{file}: is a network '{network}', but {where} '{first}'; import one activation at a time"
+                f"{file}: is a network '{network}', but {where} is a network '{first}'; import one activation at a time"
             )
         tensors, certain = checkpoint.tensors, checkpoint.certain
         parts.append(perceptrons.network_of(tensors, network, str(file), layers=layers, certain=certain))
@@ -310,9 +314,8 @@ def _activation(name: str, told: str | None, named: tuple[str, ...], file: Path)
     said = {each for each in (name, told, *(named if not name else ())) if each}
     if not said:
         raise InputError(
-            f"{file}: does not say for certain which activation it has; expected the one that it was trained with, so "
-            f"give it by --model.activations, as one of {', '.join(perceptrons.names())}; networks "
-            "with any other cannot be imported"
+            f"{file}: does not say for certain which activation it has; name the one that it was trained with by "
+            f"--model.activations, one of {', '.join(perceptrons.names())}; networks with any other cannot be imported"
         )
     if len(said) > 1:
         raise InputError(f"{file}: its activation is both {' and '.join(sorted(said))}; expected one for all layers")
@@ -346,7 +349,7 @@ def _metrics(by_network: Mapping[str, Mapping[int, Path]], steps: int) -> tuple[
         for run, source in zip(each, sources[name], strict=True):
             if len(run.loss) != steps + 1:
                 raise InputError(
-                    f"{source}: expected {counted(steps + 1, 'entry', 'entries')}, one a step and one before, "
-                    f"got {len(run.loss)}"
+                    f"{source}: expected {counted(steps + 1, 'entry', 'entries')}, one per step and one before the "
+                    f"first, got {len(run.loss)}"
                 )
     return {name: Metrics(*(np.stack(e, axis=-1) for e in zip(*each, strict=True))) for name, each in runs.items()}, []
