@@ -1,6 +1,6 @@
 """The version of the package, and that of its result files."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 SCHEMA = 3
 """The version of the result file, its attribute `schema`."""
