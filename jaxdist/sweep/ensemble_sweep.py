@@ -36,8 +36,8 @@ Edited: TypeAlias = tuple[Params, Mapping[str, Edit]]
 """An ensemble's stacked parameters and its edits by site, leaves [S, P, H]."""
 
 NO_SOURCE = (
-    "there is no source whose values could replace its own; pass source=x to probe, inputs like those of train, and "
-    "leave families such as 'patch' out of a config"
+    "there is no source to take values from; pass source=x to probe, with inputs like those of train, and leave "
+    "families such as 'patch' out of a config"
 )
 NO_OTHER = (
     "values of another example need a split of at least two examples, but this one has 1; pass more, or choose "

@@ -126,7 +126,7 @@ class TestQuietAndJson:
         assert cli.main(["list", ".", "--quiet"]) == 0
         assert capsys.readouterr() == ("", "")
         assert cli.main(["report", "nowhere", "--quiet"]) == 2
-        assert capsys.readouterr().err.startswith("jaxdist: nowhere: no such result")
+        assert capsys.readouterr().err.startswith("jaxdist: nowhere: no result found")
 
     def test_stdout_is_one_document_with_the_numbers_of_the_tables(self, runs, capsys):
         run = str(runs / "swept")

@@ -257,7 +257,7 @@ def test_real_networks_are_patched_as_by_hand(kind):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"source": None}, r"family 'patch': there is no source whose values .* pass source=x to probe"),
+        ({"source": None}, r"family 'patch': there is no source to take values from; pass source=x to probe"),
         ({"source": X[:, :4]}, r"source: expected inputs like those of train, float32 of shape \(37, 5\), or 1"),
         ({"source": X[:5]}, r"source: .* got float32 of shape \(5, 5\)"),
         ({"source": np.ones(X.shape, int)}, r"source: .* got int32 of shape \(37, 5\)"),

@@ -190,7 +190,7 @@ def test_the_files_of_a_probe_are_read_and_reported_again(network, images, tmp_p
     assert (folder / "figures" / "figure1.png").exists()
     assert cli.main(["report", str(folder)]) == 0
     assert "2.0 points" in capsys.readouterr().out
-    with pytest.raises(InputError, match="holds a result or a run already"):
+    with pytest.raises(InputError, match="already holds a result or a run"):
         jaxdist.probe(plain, network, train=images[0], post={"hidden": jax.nn.relu}, out=folder, **FEW)
     assert cli.main(["sweep", str(folder)]) == 2
     assert cli.main(["compare", str(folder), "published"]) == 2

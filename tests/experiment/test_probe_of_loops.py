@@ -92,7 +92,7 @@ def test_units_on_the_first_of_two_axes_in_a_loop_are_counted_from_the_first():
 
     counts = [probed(*of)["offset"].correct.to_numpy() for of in ((turned, 0), (scanned, -1))]
     np.testing.assert_array_equal(*counts)
-    with pytest.raises(InputError, match=r"site 'up': unit_axis -2 is the first of its axes, .* give unit_axis 0"):
+    with pytest.raises(InputError, match=r"site 'up': unit_axis -2 is the first of its axes, .* pass unit_axis 0"):
         probed(turned, unit_axis=-2)
 
 

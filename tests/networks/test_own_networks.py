@@ -198,9 +198,7 @@ def test_axes_counted_from_either_end_give_the_same_also_where_logits_have_fewer
         positive, negative = counts(first), counts(second)
         for name, values in positive.items():
             np.testing.assert_array_equal(values, negative[name])
-    with pytest.raises(
-        InputError, match=r"'h': its value has shape \(2, 2, 8\) for two .* with unit_axis -3 its axis 1"
-    ):
+    with pytest.raises(InputError, match=r"'h': its value has shape \(2, 2, 8\) for two .* with unit_axis -3, axis 1"):
         counts(-3)
 
 
@@ -321,7 +319,9 @@ def test_a_list_of_one_networks_layers_is_no_list_of_networks():
     np.testing.assert_array_equal(counts[0], scale(apply, layers))
     # With as many networks as layers either could be meant.
     two = [layer[:2] for layer in stacked]
-    with pytest.raises(InputError, match="may be a list of several networks' parameters, or a list of a network's lay"):
+    with pytest.raises(
+        InputError, match="could be a list of several networks' parameters or a list of one network's lay"
+    ):
         scale(apply, two, stacked=True)
     np.testing.assert_array_equal(scale(apply, tuple(two), stacked=True), counts[:2])
 

@@ -336,7 +336,7 @@ def test_several_runs_lie_over_each_other_and_stay_as_they_are(opened, tmp_path)
 def test_a_run_that_is_given_twice_or_is_none_is_refused(tmp_path):
     with pytest.raises(InputError, match="named twice"):
         finished.report_folders([FOLDER, FOLDER.parent / "mnist"], tmp_path / "out")
-    with pytest.raises(InputError, match="no such result"):
+    with pytest.raises(InputError, match="no result found"):
         finished.report_folders([FOLDER, tmp_path], tmp_path / "out")
     with pytest.raises(InputError, match="is a run folder"):
         finished.report_folders([FOLDER, FOLDER.parent / "fashion_mnist"], FOLDER)
