@@ -161,7 +161,7 @@ def test_post_of_several_sites_by_one_key():
     result = probed(layered, families=("scale",), sites=None, post={"layers/*/up": jax.nn.relu}, layers="each")
     assert list(result["scale"].site.to_numpy()) == [f"layers/{k}/up" for k in range(LAYERS)]
     assert (result["ranges"].low >= 0).all()  # of relu
-    with pytest.raises(InputError, match=r"post: 'layers/\*/up' means 3 sites, .* 'layers/0/up' cannot follow"):
+    with pytest.raises(InputError, match=r"post: 'layers/\*/up' matches 3 sites, .* 'layers/0/up' cannot follow"):
         probed(layered, sites=None, post={"layers/*/up": "layers/0/up"})
 
 
