@@ -16,9 +16,6 @@ from jaxdist import fields, registry
 from jaxdist.errors import InputError, nearest
 from jaxdist.fields import Call, Distinct, Integer, Many, Names, Number, Text, Truth, option
 
-_NAMING = {"sweep.families", "sweep.metrics"}
-"""Options that name records, which may be the user's own."""
-
 _REMOVED = {"refine", "scale_shortcut"}
 """Options that the section ``sweep`` once had, both false by default."""
 
@@ -255,7 +252,8 @@ def from_toml(text: str, *, where: str = "config", kept: bool = False) -> Config
     try:
         tree = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, tables thousands deep
-        raise InputError(f"{where}: not valid TOML: {str(error).partition(';')[0]}") from None
+        said = str(error) if isinstance(error, tomllib.TOMLDecodeError) else str(error).partition(";")[0]
+        raise InputError(f"{where}: not valid TOML: {said}") from None
     return from_dict(tree, where=where, kept=kept)
 
 
@@ -274,7 +272,7 @@ def options_from_dict(tree: Mapping[str, Any], *, where: str = "options", kept: 
 
 def _without_removed(tree: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """Leave out options that are no longer there, as older configs and results hold them at their defaults."""
-    sweep = tree.get("sweep")
+    sweep = tree.get("sweep") if isinstance(tree, Mapping) else None
     if not isinstance(sweep, Mapping):
         return tree
     for name in _REMOVED & sweep.keys():
@@ -348,7 +346,9 @@ def override(config: Config, changes: Mapping[str, str], *, where: str = "comman
             branch = branch.setdefault(section, {})
         branch[name] = fields.parse(text, types.get(key, str), f"{where}: {key}")
     # Names that are not changed were checked when the config was made; one that a run has kept may hold others.
-    return from_dict(tree, where=where, kept=not changes.keys() & _NAMING)
+    unchanged = {"sweep.families": config.sweep.families, "sweep.metrics": config.sweep.metrics or ()}
+    also = [name for key, names in unchanged.items() if key not in changes for name in names]
+    return fields.build(Config, _without_removed(tree, where), where, also=also)
 
 
 def field_types() -> dict[str, Any]:

@@ -41,10 +41,13 @@ from jaxdist.errors import InputError, nearest
 T = TypeVar("T")
 E = TypeVar("E")
 
+LONGEST = 200
+"""Letters of a value that a sentence quotes."""
+
 _EXAMPLE = 'as {name = "adamw", weight_decay = 1e-4}'
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Call:
     """A function by its name, with arguments by theirs: in TOML the table ``{name = "adamw", weight_decay = 1e-4}``.
 
@@ -57,6 +60,13 @@ class Call:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "arguments", tuple(sorted(self.arguments, key=lambda pair: pair[0])))
+
+    def __eq__(self, other: object) -> bool:
+        # By what is written, as true is no 1.
+        return isinstance(other, Call) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
 
     def table(self) -> dict[str, Any]:
         """The table that TOML has of it."""
@@ -72,7 +82,14 @@ class Call:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
-        return {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+        return {"type": "object", "properties": {"name": {"type": "string", "minLength": 1}}, "required": ["name"]}
+
+
+def _refuse_odd_call(call: Call, path: str) -> None:
+    """Refuse a call made in Python that no table could be."""
+    keys = [key for key, _ in call.arguments]
+    if not all(isinstance(key, str) and key != "name" for key in keys) or len(set(keys)) != len(keys):
+        raise InputError(f"{path}: expected arguments by different names other than 'name', got {_json(keys)}")
 
 
 def _as_written(value: Any) -> Any:
@@ -95,40 +112,52 @@ def _call(value: Any, path: str = "") -> Call:
     The message is what follows the field's name, and `path` what lies between the two.
     """
     if isinstance(value, Call):
-        return value
+        _refuse_odd_call(value, path)
+        value = {"name": value.name, **dict(value.arguments)}
     name = value.get("name") if isinstance(value, Mapping) else None
     if not isinstance(name, str) or not name:
         raise InputError(f"{path}: expected a table with a name, {_EXAMPLE}, got {_json(value)}")
+    _printable(name)
 
     def argument(value: Any, key: str) -> Any:
         if isinstance(value, Mapping | Call):
             return _call(value, f"{path}.{key}")
         if isinstance(value, list | tuple):
             return tuple(argument(item, key) for item in value)
-        if isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
+        if isinstance(value, str):
+            return _printable(value, f"{path}.{key}")
+        if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
             return value
         raise InputError(f"{path}.{key}: expected a number, text, truth value or table, got {_json(value)}")
 
     return Call(name, tuple((key, argument(item, key)) for key, item in value.items() if key != "name"))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Names:
     """An annotation of texts: one of the `names` that there are when it is read, or "package.module:name".
 
-    Where pydantic's context says ``any_name``, as for what a run has kept, any text will do.
+    In pydantic's context, ``also`` holds further names, and ``any_name``, as for what a run has kept, allows any text.
     """
 
-    names: Collection[str] = dataclasses.field(hash=False)
+    names: Collection[str]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
         return core_schema.with_info_after_validator_function(self._checked, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
-        return {"anyOf": [{"enum": list(self.names)}, {"type": "string", "pattern": ":"}]}
+        return {
+            "anyOf": [{"enum": list(self.names)}, {"type": "string", "pattern": f"^(?:{registry.REFERENCE.pattern})$"}]
+        }
 
     def _checked(self, name: str, info: ValidationInfo) -> str:
-        if name in self.names or registry.is_reference(name) or (info.context or {}).get("any_name"):
+        context = info.context or {}
+        if (
+            name in self.names
+            or registry.is_reference(name)
+            or context.get("any_name")
+            or name in context.get("also", ())
+        ):
             return name
         raise ValueError
 
@@ -136,18 +165,19 @@ class Names:
 def _plain(value: Any) -> Any:
     """As TOML has it: no numbers and arrays of NumPy and JAX, no paths; lists are tuples."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if getattr(value, "ndim", None) in (0, 1):
-        value = value.tolist()
+        with contextlib.suppress(AttributeError, TypeError):  # shapes without values, and JAX's tracers
+            value = value.tolist()
     return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
-def _printable(text: str) -> str:
-    """Refuse text that would do something to a terminal, or end a file's name."""
-    if any(unicodedata.category(letter) == "Cc" for letter in text):
-        raise InputError(f": expected text without control characters, got {_json(text)}")
+def _printable(text: str, path: str = "") -> str:
+    """Refuse text that would do something to a terminal, end a file's name, or cannot be written as UTF-8."""
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
+        raise InputError(f"{path}: expected text without control characters, got {_json(text)}")
     return text
 
 
@@ -157,9 +187,12 @@ def _without_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
+_LARGE = 10**18
+"""Beyond every integer that an array holds."""
+
 Text: TypeAlias = Annotated[str, Strict(), pydantic.AfterValidator(_printable)]
 Truth: TypeAlias = Annotated[bool, Strict()]
-Integer: TypeAlias = Annotated[int, Strict()]
+Integer: TypeAlias = Annotated[int, Strict(), annotated_types.Ge(-_LARGE), annotated_types.Lt(_LARGE)]
 Number: TypeAlias = Annotated[float, Strict(), AllowInfNan(False)]
 Many: TypeAlias = Annotated[tuple[E, ...], Strict(), annotated_types.MinLen(1)]
 """At least one."""
@@ -201,7 +234,9 @@ def help_of(owner: Any, name: str) -> str:
     return str(owner.__pydantic_fields__[name].description)
 
 
-def build(kind: type[T], tree: Mapping[str, Any], where: str, *, any_name: bool = False) -> T:
+def build(
+    kind: type[T], tree: Mapping[str, Any], where: str, *, any_name: bool = False, also: Collection[str] = ()
+) -> T:
     """A dataclass from nested dictionaries.
 
     Args:
@@ -209,12 +244,13 @@ def build(kind: type[T], tree: Mapping[str, Any], where: str, *, any_name: bool 
       tree: values by the names of its fields.
       where: what they are of, for messages.
       any_name: fields that name one of several things may name others.
+      also: names that such fields may hold besides those that there are.
 
     Raises:
       InputError: with `where` and the field's name, for unknown keys and for values of another type or out of bounds.
     """
     try:
-        return TypeAdapter(kind).validate_python(_plain(tree), context={"any_name": any_name})
+        return TypeAdapter(kind).validate_python(_plain(tree), context={"any_name": any_name, "also": also})
     except pydantic.ValidationError as error:
         raise InputError(f"{where}: {_sentence(error, kind)}") from None
 
@@ -235,9 +271,12 @@ def parse(text: str, expected: Any, where: str) -> Any:
         return [parse(part.strip(), element, where) for part in text.split(",") if part.strip()]
     if Call in get_args(expected) and text.lstrip().startswith("{"):
         try:
-            return tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            raise InputError(f"{where}: expected a table as TOML writes it, {_EXAMPLE}, got {text!r}") from None
+            ((_, value),) = tomllib.loads(f"value = {text}").items()
+            return value
+        except (ValueError, RecursionError):  # more than the value, thousands of levels or digits
+            raise InputError(
+                f"{where}: expected a table as TOML writes it, {_EXAMPLE}, got {text[:LONGEST]!r}"
+            ) from None
     if {int, float, bool}.isdisjoint((expected, *get_args(expected))):
         return text
     for kind in (int, float):
@@ -254,7 +293,12 @@ def set_type(expected: Any) -> Any:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, default=str)
+    """A value in a sentence, as JSON has it, or by its type."""
+    try:
+        text = json.dumps(value, default=str)
+    except (ValueError, TypeError, RecursionError):  # integers of thousands of digits, and the like
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def _sentence(error: pydantic.ValidationError, kind: type, prefix: str = "") -> str:
@@ -264,20 +308,23 @@ def _sentence(error: pydantic.ValidationError, kind: type, prefix: str = "") -> 
     hint, path = _field_of(first, kind)
     name = prefix + ".".join(path)
     if first["type"] == "unexpected_keyword_argument":
-        key = str(first["loc"][-1])
+        key = _json(str(first["loc"][-1]))[1:-1]
         elsewhere = [place for place in _places(kind, prefix) if place.rpartition(".")[2] == key]
         near = f"; did you mean '{elsewhere[0]}'?" if elsewhere else nearest(key, get_type_hints(hint))
         return f"unknown key '{name}{'.' if path else ''}{key}'{near}"
-    if first["type"] == "unexpected_positional_argument":
-        return f"{hint.__name__}: expected options by name"
+    if first["type"] in ("unexpected_positional_argument", "multiple_argument_values"):
+        return f"{kind.__name__}: expected options by name, each once"
     if dataclasses.is_dataclass(hint):
-        return f"{name or 'the config'} must be a table of options, got {first['input']!r}"
+        return f"{name or 'the config'} must be a table of options, got {_json(first['input'])}"
     # A table is meant to be a call, whatever else the field may be.
-    for each in errors if isinstance(first["input"], Mapping) else [first]:
+    for each in errors if isinstance(first["input"], Mapping | Call) else [first]:
         own = each.get("ctx", {}).get("error")
         if each["loc"][: len(path)] == path and isinstance(own, InputError):
             return f"{name}{own}"
-    return f"{name}: expected {_words(hint)}, got {_json(first['input'])}"
+    value = first["input"]
+    if type(value) is int and abs(value) >= _LARGE and _split(hint)[0] is int:
+        return f"{name}: expected an integer of at most 18 digits, got one of {value.bit_length() * 3 // 10} or more"
+    return f"{name}: expected {_words(hint)}, got {_json(value)}"
 
 
 def _places(kind: Any, prefix: str) -> Iterator[str]:
@@ -324,8 +371,7 @@ def _words(hint: Any) -> str:
         if isinstance(each, Names):
             return f"one of {', '.join(each.names)}, or 'package.module:name'"
     bounds = {annotated_types.Ge: "at least", annotated_types.Gt: "above", annotated_types.Lt: "below"}
-    limits = [
-        f"{bounds[type(each)]} {next(iter(dataclasses.astuple(each)))}" for each in annotations if type(each) in bounds
-    ]
+    ends = [(bounds[type(each)], *dataclasses.astuple(each)) for each in annotations if type(each) in bounds]
+    limits = [f"{word} {end}" for word, end in ends if abs(end) != _LARGE]
     kinds = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
     return f"{kinds[kind]} {' and '.join(limits)}".strip()

@@ -65,7 +65,8 @@ OPTIMIZERS = {
 }
 """Optimisers by name, with a sentence on each; every other one of optax can be named as well."""
 
-_REFERENCE = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
+REFERENCE = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
+"""The form "package.module:name"."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -76,7 +77,7 @@ def is_reference(text: str) -> bool:
     >>> is_reference("mine.edits:family"), is_reference("clip")
     (True, False)
     """
-    return _REFERENCE.fullmatch(text) is not None
+    return REFERENCE.fullmatch(text) is not None
 
 
 def imported(reference: str, where: str) -> Any:
@@ -85,7 +86,7 @@ def imported(reference: str, where: str) -> Any:
     Raises:
       InputError: in one sentence that starts with `where`, if there is no such module or name, or the module fails.
     """
-    match = _REFERENCE.fullmatch(reference)
+    match = REFERENCE.fullmatch(reference)
     if match is None:
         raise InputError(f'{where}: expected "package.module:name", got {reference!r}')
     module, name = match.groups()

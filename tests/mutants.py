@@ -116,8 +116,10 @@ def killed_by(folder: Path, package: str) -> str | None:
             )
         except subprocess.TimeoutExpired:
             return f"{name}, by time"
-        if done.returncode not in (0, 5):  # 5: there are no such tests
+        if done.returncode in (1, 2):  # tests fail, or cannot be collected
             return name
+        if done.returncode not in (0, 5):  # 5: there are no such tests
+            raise SystemExit(f"{' '.join(command)}: exit status {done.returncode}")
     return None
 
 
@@ -129,6 +131,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
+    dirty = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    if dirty:
+        raise SystemExit("commit first: copies are clones of the last commit")
     with tempfile.TemporaryDirectory() as place:
         copies: Queue[Path] = Queue()
         for k in range(options.workers):
@@ -139,17 +146,19 @@ def main() -> None:
         def attempt(mutant: Mutant) -> str | None:
             copy = copies.get()
             try:
-                shutil.copy(ROOT / mutant.path, copy / mutant.path)
                 change = mutant.apply(copy)
                 by = killed_by(copy, package)
-                shutil.copy(ROOT / mutant.path, copy / mutant.path)
             finally:
+                shutil.copy(ROOT / mutant.path, copy / mutant.path)
                 copies.put(copy)
             words = "survived" if by is None else f"killed by {by}"
             print(f"{words}: {mutant.path}:{mutant.line} {mutant.operator}: {change}", flush=True)
             return by
 
         for package in options.packages:
+            by = None
+            if not (ROOT / "jaxdist" / package).is_dir() or (by := killed_by(Path(place) / "0", package)):
+                raise SystemExit(f"{package}: is no package, or its {by} fail without any mutant")
             began, drawn = time.monotonic(), sample(package, options.sample, options.seed)
             with ThreadPoolExecutor(options.workers) as pool:
                 outcomes = list(pool.map(attempt, drawn))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+import jax
 import jsonschema
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from jaxdist import config as configs
 from jaxdist import fields
 from jaxdist.config import Config
 from jaxdist.errors import InputError
+from jaxdist.fields import Call
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -205,7 +207,7 @@ def test_a_mistake_is_one_sentence_the_same_from_python_a_file_and_the_command_l
     assert ": expected " in said
     assert "\n" not in said
     # A value that is in a list, or is an argument, is named alone.
-    assert any(text in said for text in (json.dumps(value), *(json.dumps(item) for item in _within(value))))
+    assert any(said.endswith(f"got {json.dumps(each)}") for each in (value, *_within(value)))
     assert sentence(lambda: Config(**tree)) == said
     assert sentence(lambda: configs.from_toml(tomli_w.dumps(tree), where="c.toml")) == f"c.toml: {said}"
     if (
@@ -282,6 +284,28 @@ def test_what_python_has_in_place_of_what_toml_has_is_taken():
         (lambda: Config("runs/a", 3), "data must be a table of options, got 3"),
         (lambda: configs.StatisticsConfig(0.9, 0.01, 0.01, 50, 7), "StatisticsConfig: expected options by name"),
         (
+            lambda: configs.SweepConfig(("clip",), families=("clip",)),
+            "SweepConfig: expected options by name, each once",
+        ),
+        (
+            lambda: configs.TrainConfig(seeds=10**19),
+            "train.seeds: expected an integer of at most 18 digits, got one of 19",
+        ),
+        (
+            lambda: configs.TrainConfig(steps=-(10**5000)),
+            "train.steps: expected an integer of at most 18 digits, got one",
+        ),
+        (lambda: configs.ModelConfig(hidden={(1, 2): 3}), "model.hidden: expected a list of at least one"),
+        (lambda: configs.TrainConfig(seeds=jax.ShapeDtypeStruct((), "int32")), "train.seeds: expected an integer at"),
+        (lambda: configs.TrainConfig(optimizer=Call("")), "train.optimizer: expected a table with a name"),
+        (lambda: configs.TrainConfig(optimizer=Call("a", (("b", math.nan),))), "train.optimizer.b: expected a number"),
+        (lambda: configs.TrainConfig(optimizer=Call("a", (("name", 1),))), "train.optimizer: expected arguments by"),
+        (lambda: configs.TrainConfig(optimizer={"name": "a", "b": "\n"}), "train.optimizer.b: expected text without"),
+        (lambda: configs.from_dict({"a\x1b\n": 3}), "config: unknown key 'a\\u001b\\n'; known: out"),
+        (lambda: configs.from_dict({3: 4}), "config: unknown key '3'"),
+        (lambda: configs.from_dict([1]), "config: the config must be a table of options, got [1]"),
+        (lambda: Config(out="x\udcff"), 'out: expected text without control characters, got "x\\udcff"'),
+        (
             lambda: configs.ModelConfig(activations={"relu", "abs"}),
             "model.activations: expected a list of at least one",
         ),
@@ -321,6 +345,37 @@ def test_a_byte_order_mark_is_read_over_and_another_encoding_named(tmp_path):
     path.write_text('out = "a"\n', encoding="utf-16")
     with pytest.raises(InputError, match=r"c\.toml: is UTF-16; save it as UTF-8"):
         configs.load(path)
+
+
+def test_calls_are_equal_where_the_same_is_written():
+    calls = [Call("a", (("b", value),)) for value in (1, 1.0, True)]
+    assert len(set(calls)) == 3
+    assert Call("a", (("c", 2), ("b", 1))) == Call("a", (("b", 1), ("c", 2)))
+    made = configs.TrainConfig(optimizer=Call("adam", (("b1", [0.9]),)))
+    assert made == configs.TrainConfig(optimizer={"name": "adam", "b1": [0.9]})
+    assert hash(made)
+
+
+def test_names_that_are_not_changed_may_be_those_of_nobody_here():
+    """A run's config may name a family that another process has registered."""
+    kept = configs.from_dict({"sweep": {"families": ["theirs", "clip"]}}, kept=True)
+    changed = configs.override(kept, {"sweep.metrics": "top_5"})
+    assert (changed.sweep.families, changed.sweep.metrics) == (("theirs", "clip"), ("top_5",))
+    with pytest.raises(InputError, match=r"command line: sweep\.families: expected one of scale"):
+        configs.override(kept, {"sweep.families": "theirs"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{name="adam", b1=' + "9" * 5000 + "}", "{name='a', b=" + "[" * 3000, '{name="adam"}\nx=3'],
+    ids=["digits", "depth", "more"],
+)
+def test_what_is_no_table_on_the_command_line_is_said(text):
+    with pytest.raises(
+        InputError, match=r"^command line: train\.optimizer: expected a table as TOML writes it"
+    ) as caught:
+        configs.override(Config(), {"train.optimizer": text})
+    assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize("text", ["a = " + "9" * 5000, "a = " + "[" * 20000 + "]" * 20000], ids=["digits", "depth"])

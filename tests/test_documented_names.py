@@ -143,7 +143,7 @@ def explained(docstring: str) -> list[str]:
 
 
 @pytest.mark.parametrize("source", [source for source in SOURCES if source.startswith("jaxdist")])
-def test_functions_of_many_arguments_explain_them_and_no_others(source):
+def test_functions_of_many_arguments_have_a_section_on_them_and_no_others(source):
     for name, parameters, docstring in functions(ROOT / source):
         explains = explained(docstring)
         assert set(explains) <= parameters, f"{name}: {set(explains) - parameters} are no parameters"

@@ -35,7 +35,7 @@ def kind_of(kind: object) -> str:
     if get_origin(kind) is Literal:
         return "one of the names"
     if Call in get_args(kind):
-        return "name or table" if str in get_args(kind) else "number or table"
+        return "number or table" if float in get_args(kind) else "name or table"
     return {int: "integer", float: "number", str: "text", bool: "true or false"}[kind]
 
 

@@ -94,7 +94,7 @@ def _json_file(text: str) -> str:
 
 def count(text: str) -> int:
     """A whole number."""
-    if not text.isdigit():
+    if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
     return int(text)
 

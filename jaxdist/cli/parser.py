@@ -87,11 +87,13 @@ def _as_meant(arguments: Sequence[str]) -> list[str]:
     """``--quiet`` may come before the command, and a run is planned by ``--dry-run``.
 
     >>> _as_meant(["-q", "run", "a.toml"]), _as_meant(["run", "a.toml", "--dry-run"])
-    (['run', 'a.toml', '-q'], ['plan', 'a.toml'])
+    (['run', '-q', 'a.toml'], ['plan', 'a.toml'])
     """
     words = list(arguments)
     while words[1:] and words[0] in ("-q", "--quiet"):
-        words.append(words.pop(0))
+        words[:2] = words[1::-1]
+        if words[0] not in ("-q", "--quiet"):
+            break
     if words[:1] in (["run"], ["train"]) and "--dry-run" in words:
         words = ["plan", *(word for word in words[1:] if word not in ("--dry-run", "-q", "--quiet"))]
     return words

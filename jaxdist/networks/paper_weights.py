@@ -100,6 +100,8 @@ def initial(
     """
     inputs, hidden, classes = sizes
     check_networks("paper_code", [activation], [hidden], max(runs, default=-1) + 1)
+    if blocks is not None and blocks < 1:
+        raise InputError(f"blocks: expected at least 1, got {blocks}")
     if min(runs, default=-1) < 0:
         raise InputError(f"runs: expected some of 0 to {RUNS - 1}, got {list(runs)}")
     layers = {"dense0": (hidden, inputs), "dense1": (classes, hidden)}

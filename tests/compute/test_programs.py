@@ -147,9 +147,17 @@ def test_nothing_is_kept_where_jax_does_not_take_it_back(cache, monkeypatch, tak
     assert (kept_in(cache) is not None) == takes_back
 
 
+def test_what_else_is_said_of_a_trial_is_no_complaint(cache, monkeypatch):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    monkeypatch.setattr(programs, "_TRIAL", "import sys; print('I1130 15:30:09.0 1 platform.cc] CPU', file=sys.stderr)")
+    assert kept_in(cache) is not None
+
+
 def test_nothing_is_kept_where_jax_complains_of_what_it_takes_back(cache, monkeypatch):
     """As jaxlib 0.10.0 does on some machines, in some lines of errors for each program."""
-    monkeypatch.setattr(programs, "_TRIAL", "import sys; print('compiled for another machine', file=sys.stderr)")
+    monkeypatch.setattr(
+        programs, "_TRIAL", "import sys; print('E1130 15:30:09.0 1 cpu_aot_loader.cc] Machine', file=sys.stderr)"
+    )
     assert kept_in(cache) is None
     trial(monkeypatch, 0)
     assert kept_in(cache) is None
