@@ -47,6 +47,9 @@ def _answer(arguments: Sequence[str] | None) -> int:
         if error.errno == errno.ENAMETOOLONG:
             output.complain(f"{error.filename}: the name or path is too long for this system; choose a shorter one")
             return 2
+        if error.errno == errno.ENOTDIR:
+            output.complain(f"{error.filename}: part of this path is a file, not a folder; choose another path")
+            return 2
         output.complain(
             f"cannot read or write ({error}); finished work is kept: free up space or fix permissions, then repeat "
             "the command"

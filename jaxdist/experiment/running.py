@@ -245,6 +245,7 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
         store = Store(folder, config)
         inputs = load_inputs(config, store.backend)
         _check_data(earlier, inputs, folder)
+        _refuse_meaningless(config, inputs)
         part = _load_trained(config, inputs, folder, earlier)
         checked = _check_imported(part, config, inputs)
         leaves = (np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((part.networks, part.passed)))

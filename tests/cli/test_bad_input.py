@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,8 +48,6 @@ def refused(capsys, *arguments, message):
     assert captured.err.count("\n") == 1, "one line"
     assert message in captured.err
     assert "Traceback" not in captured.err
-    from pathlib import Path
-
     assert not Path("out").exists()
     return captured.err
 
@@ -80,6 +79,18 @@ def test_networks_that_no_memory_holds_are_refused_before_anything_is_made(image
         capsys, command, *run_on(images)[1:], f"--{option}", 10**12, message="more than this machine's memory of "
     )
     assert message.startswith("jaxdist: train.seeds, model.hidden: the weights of ")
+
+
+@pytest.mark.slow
+def test_a_refused_sweep_leaves_nothing_in_the_way_of_the_one_that_its_sentence_names(images, capsys):
+    words = [str(word) for word in run_on(images, "--model.activations", "tanh")[1:]]
+    assert cli.main(["train", *words]) == 0
+    capsys.readouterr()
+    assert cli.main(["sweep", "out"]) == 2
+    assert "network 'tanh', site 'dense0/pre'" in (message := capsys.readouterr().err)
+    assert "use measured_on 'pre'" in message
+    assert not Path("out/unfinished").exists()
+    assert cli.main(["sweep", "out", "--ranges.measured_on", "pre"]) == 0
 
 
 def test_an_option_without_its_section_is_known(capsys):
