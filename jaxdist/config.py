@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
 
 import tomli_w
 from annotated_types import Ge, Gt, Lt
+from pydantic import Strict
 
 from jaxdist import fields, registry
 from jaxdist.errors import InputError, nearest
@@ -184,7 +185,8 @@ class ComputeConfig:
         "float32",
         "float32: for every product; exact: products of raw pixels computed from exact narrow parts, for matrix units",
     )
-    block: Annotated[Integer, Ge(1)] | None = option(None, "examples per block; unset: chosen from the shapes")
+    # As large as one likes: it is cut to the examples.
+    block: Annotated[int, Strict(), Ge(1)] | None = option(None, "examples per block; unset: chosen from the shapes")
     networks: Annotated[Integer, Ge(1)] | None = option(
         None, "networks that run together; unset: 1 on a CPU, 10 elsewhere"
     )
