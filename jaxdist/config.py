@@ -168,10 +168,13 @@ class StatisticsConfig:
     """Tests and intervals."""
 
     confidence: Annotated[Number, Gt(0.5), Lt(1)] = option(0.95, "confidence level of every interval, as a fraction")
-    margin: Annotated[Number, Gt(0), Lt(1)] = option(
+    # Drops and shares of changed predictions are rounded to twelve decimals before they are compared.
+    margin: Annotated[Number, Ge(1e-12), Lt(1)] = option(
         0.01, "accuracy loss that matters, as a fraction; 0.01 is one point"
     )
-    flips: Annotated[Number, Gt(0), Lt(1)] = option(0.01, "share of changed predictions that matters, as a fraction")
+    flips: Annotated[Number, Ge(1e-12), Lt(1)] = option(
+        0.01, "share of changed predictions that matters, as a fraction"
+    )
     published_baseline_index: Annotated[Integer, Ge(0), Lt(100)] = option(
         50, "grid index that the published analysis uses as its baseline"
     )

@@ -117,7 +117,7 @@ def _call(value: Any, path: str = "") -> Call:
     name = value.get("name") if isinstance(value, Mapping) else None
     if not isinstance(name, str) or not name:
         raise InputError(f"{path}: expected a table with a name, {_EXAMPLE}, got {_json(value)}")
-    _printable(name)
+    _printable(name, f"{path}.name")
 
     def argument(value: Any, key: str) -> Any:
         if isinstance(value, Mapping | Call):

@@ -7,7 +7,12 @@ stand here too, until it ends. `Register` is how records of one kind are kept.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import hashlib
 import importlib
+import inspect
+import marshal
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -108,6 +113,31 @@ def imported(reference: str, where: str) -> Any:
     if not hasattr(loaded, name):
         raise InputError(f"{where}: the module {module} has no {name!r}")
     return getattr(loaded, name)
+
+
+def code_of(record: object) -> str | None:
+    """The SHA-256 of the source files of a record's functions, or of a function itself; None where all are jaxdist's.
+
+    Work that was begun with one code must not go on with another. What has no file, as in a notebook, is told by its
+    compiled code. Modules that such a file imports are not followed.
+    """
+    fields = dataclasses.fields(record) if dataclasses.is_dataclass(record) else ()
+    functions = [getattr(record, field.name) for field in fields] or [record]
+    digests = {digest for function in functions if callable(function) and (digest := _digest(function))}
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest() if digests else None
+
+
+def _digest(function: Any) -> str | None:
+    while isinstance(function, functools.partial):
+        function = function.func
+    named = function if hasattr(function, "__qualname__") else type(function)
+    if str(named.__module__).partition(".")[0] == __package__:
+        return None
+    try:
+        code = Path(inspect.getsourcefile(named) or "").read_bytes()
+    except (TypeError, OSError):
+        code = marshal.dumps(named.__code__) if hasattr(named, "__code__") else repr(named).encode()
+    return hashlib.sha256(code).hexdigest()
 
 
 @contextmanager

@@ -129,7 +129,7 @@ def changes(options: argparse.Namespace) -> dict[str, str]:
 
 def config_of(options: argparse.Namespace) -> Config:
     """The config of the file with the fields that were given."""
-    start = configs.load(options.config) if options.config else Config()
+    start = configs.load(options.config) if options.config is not None else Config()
     return configs.override(start, changes(options))
 
 

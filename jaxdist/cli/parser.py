@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import itertools
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from jaxdist.cli import preparing, pytorch, reporting, running
 from jaxdist.cli.command import Command, Examples
 from jaxdist.cli.options import Parser
+from jaxdist.cli.output import STDOUT
 from jaxdist.errors import InputError
+from jaxdist.storage import manifests
 from jaxdist.version import __version__
 
 DESCRIPTION = "Do neural networks read their activations as intensity or as distance?"
@@ -80,6 +84,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         raise InputError(_unknown(unknown[0], options.name, commands))
     if options.name is None:
         options.command = _short_help
+    elif getattr(options, "json", None) not in (None, STDOUT):
+        manifests.refuse_own(Path(options.json))
     return options
 
 
@@ -89,11 +95,9 @@ def _as_meant(arguments: Sequence[str]) -> list[str]:
     >>> _as_meant(["-q", "run", "a.toml"]), _as_meant(["run", "a.toml", "--dry-run"])
     (['run', '-q', 'a.toml'], ['plan', 'a.toml'])
     """
-    words = list(arguments)
-    while words[1:] and words[0] in ("-q", "--quiet"):
-        words[:2] = words[1::-1]
-        if words[0] not in ("-q", "--quiet"):
-            break
+    quiet = list(itertools.takewhile(("-q", "--quiet").__contains__, arguments))
+    name, rest = arguments[len(quiet) : len(quiet) + 1], arguments[len(quiet) + 1 :]
+    words = [*name, *quiet, *rest]
     if words[:1] in (["run"], ["train"]) and "--dry-run" in words:
         words = ["plan", *(word for word in words[1:] if word not in ("--dry-run", "-q", "--quiet"))]
     return words
@@ -138,6 +142,8 @@ def _unknown(argument: str, command: str | None, parsers: Mapping[str, Parser]) 
         return f"unknown option '{name}'; see 'jaxdist --help'"
     if not argument.startswith("-"):
         return f"unexpected argument '{argument}' for '{command}'; see 'jaxdist {command} --help'"
+    if name in parsers[command].options:
+        return f"{name}: options come after the command, 'jaxdist {command} {name}'"
     if any(name in parser.options for parser in parsers.values()):
         return f"{name}: not an option of '{command}'; see 'jaxdist {command} --help'"
     # One that has the section left out, as --steps, or else the nearest.

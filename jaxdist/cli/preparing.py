@@ -11,6 +11,7 @@ from jaxdist import config as configs
 from jaxdist import files
 from jaxdist.cli.command import Command
 from jaxdist.cli.options import Parser
+from jaxdist.storage import manifests
 
 
 def _add_data(parser: Parser) -> None:
@@ -55,6 +56,7 @@ def schema(options: argparse.Namespace) -> None:
     if options.file is None:
         sys.stdout.write(text)
     else:
+        manifests.refuse_own(options.file)
         files.write_text(options.file.expanduser(), text)
 
 

@@ -87,10 +87,8 @@ def verdict(options: argparse.Namespace) -> None:
     from jaxdist.report import verdicts
     from jaxdist.storage import folders
 
-    result, comparison, statistics = finished.verdict_folder(options.run, options.margin)
+    result, comparison, statistics = finished.verdict_folder(options.run, options.margin, options.site)
 
-    if options.site is not None:
-        comparison = comparison.at(options.site)
     if output.answers(options):
         output.say(options, verdicts.rendered(result, comparison, statistics))
     output.write_json(options, lambda: verdicts.json_of(result, comparison, statistics))

@@ -58,13 +58,19 @@ def report_folders(given: Sequence[Path], out: Path, changes: Mapping[str, str] 
     return page
 
 
-def verdict_folder(folder: Path, flips: float | None = None) -> tuple[xr.DataTree, FairComparison, StatisticsConfig]:
+def verdict_folder(
+    folder: Path, flips: float | None = None, site: str | None = None
+) -> tuple[xr.DataTree, FairComparison, StatisticsConfig]:
     """Compare the edits of a run folder at equal dose and write tables and figure of it; returns what it is made of.
 
-    `flips` replaces the margin in the result's own statistics, a fraction: later reports say the same.
+    Args:
+      folder: a run folder.
+      flips: replaces the margin in the result's own statistics, a fraction: later reports say the same.
+      site: whose comparison is returned, all sites' if None; what is written has all.
 
     Raises:
-      InputError: if the folder is not a run, or was not swept for what a verdict needs; it names the command.
+      InputError: if the folder is not a run, or was not swept for what a verdict needs, naming the command; or if there
+        is no such site. Nothing is written then.
     """
     with folders.held(folders.with_result(folder)) as folder:
         result = result_files.load(folder)
@@ -73,15 +79,18 @@ def verdict_folder(folder: Path, flips: float | None = None) -> tuple[xr.DataTre
             raise InputError(
                 f"{folder}: holds no doses of {', '.join(dosed.lacking(result))}; {dosed.remedy(result, folder)}"
             )
-        if flips is not None:
-            _keep(dataclasses.replace(results.options_of(result).statistics, flips=flips), result, folder)
         statistics = results.options_of(result).statistics
+        if flips is not None:
+            statistics = dataclasses.replace(statistics, flips=flips)
         comparison = dose_tables.compare(result, statistics)
+        wanted = comparison if site is None else comparison.at(site)
+        if flips is not None:
+            _keep(statistics, result, folder)
         writing.write_verdict(result, comparison, statistics, folder)
         if (folder / pages.FILE).exists():  # `report` makes it; it must not say otherwise
             with manifests.recording(folder):
                 writing.write_page([folder], [result], statistics, folder)
-    return result, comparison, statistics
+    return result, wanted, statistics
 
 
 def _swept(folder: Path) -> xr.DataTree:

@@ -6,12 +6,14 @@ Such a module is imported for a config or an option that is given to a command, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
+from jaxdist import registry
 from jaxdist.config import Config, Options, SweepConfig
 from jaxdist.errors import InputError
+from jaxdist.networks import optimizers
 from jaxdist.perturbations import Family, families
 from jaxdist.sweep import Metric, metrics
 
@@ -24,6 +26,8 @@ class _Named(NamedTuple):
     noun: str
     field: str
     named: Callable[[str, str], str]
+    record: Callable[[str], object]
+    """None of a metric that is counted."""
     knows: Callable[[str], bool]
 
     @property
@@ -35,8 +39,8 @@ class _Named(NamedTuple):
 
 
 _FIELDS = (
-    _Named("family", "families", families.REGISTER.named, families.REGISTER.knows),
-    _Named("metric", "metrics", metrics.named, metrics.knows),
+    _Named("family", "families", families.REGISTER.named, families.ALL.get, families.REGISTER.knows),
+    _Named("metric", "metrics", metrics.named, metrics.REGISTER.records.get, metrics.knows),
 )
 
 
@@ -66,6 +70,40 @@ def named(sweep: SweepConfig) -> SweepConfig:
             chosen: dict[str, Any] = {of.field: tuple(names)}
             sweep = dataclasses.replace(sweep, **chosen)
     return sweep
+
+
+def code(config: Config, *, swept: bool) -> dict[str, str]:
+    """What tells the code of a user's own optimiser and, if `swept`, families and metrics, by the names in the config.
+
+    Raises:
+      InputError: as `options` does.
+    """
+    records: dict[str, object] = dict(
+        optimizers.own_functions(config.train.optimizer, config.train.learning_rate) if config.train.steps else {}
+    )
+    for of in _FIELDS if swept else ():
+        records |= {name: of.record(of.named(name, of.option)) for name in of.references(config.sweep)}
+    digests = {name: registry.code_of(record) for name, record in records.items()}
+    return {name: digest for name, digest in digests.items() if digest is not None}
+
+
+def refuse_other_code(before: Mapping[str, str], now: Mapping[str, str], folder: Path, way_out: str) -> None:
+    """Refuse to go on with work whose code has changed since, by names as `code` has them.
+
+    Args:
+      before: the code of the work.
+      now: the code that there is.
+      folder: where the work lies.
+      way_out: what to do instead.
+
+    Raises:
+      InputError: with the first name whose code differs.
+    """
+    for name in before:
+        if name in now and before[name] != now[name]:
+            raise InputError(
+                f"{folder}: the code of '{name}' has changed since this was computed; restore it, or {way_out}"
+            )
 
 
 def register(record: Record) -> Record:

@@ -78,6 +78,7 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
     before = 0 if earlier is None else results.config_of(earlier).train.seeds
     new = range(before, config.train.seeds)
     if earlier is not None and not new and (is_swept(earlier) or not swept):
+        _refuse_other_code(earlier, resolving.code(config, swept=swept), folder)
         unfinished.clear(folder)  # a process killed at its very end may have left it
         return _told_by(config, earlier, folder)
     if earlier is not None and is_swept(earlier) and not swept:
@@ -92,7 +93,8 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
         _check_data(earlier, inputs, folder)
     if swept:
         _refuse_meaningless(config, inputs)
-    store.begin(inputs.dataset.digest, inputs.products["backend"])
+    code = resolving.code(config, swept=swept)
+    _begin(store, inputs, code, earlier, folder)
     try:
         parts = [] if earlier is None else [_load_trained(config, inputs, folder, earlier)]
         if new:
@@ -114,7 +116,8 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
     except TrainingDivergedError:
         store.clear()  # it could only diverge again
         raise
-    result = results.joined([part.result for part in parts], results.provenance(config, inputs.dataset))
+    attrs = {**results.provenance(config, inputs.dataset), **_code_attr(earlier, code)}
+    result = results.joined([part.result for part in parts], attrs)
     networks, passed = (
         jax.tree.map(lambda *leaves: np.concatenate(leaves), *each)
         for each in zip(*((part.networks, part.passed) for part in parts), strict=True)
@@ -127,6 +130,28 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
             f"report {folder}'"
         )
     return result
+
+
+def _begin(store: Store, inputs: Inputs, code: Mapping[str, str], earlier: xr.DataTree | None, folder: Path) -> None:
+    """Begin work, or go on with it where its images and its code are the same, and those of an earlier result."""
+    if earlier is not None:
+        _refuse_other_code(earlier, code, folder)
+    resolving.refuse_other_code(store.code, code, folder / unfinished.FOLDER, "delete this folder")
+    store.begin(inputs.dataset.digest, inputs.products["backend"], code)
+
+
+def _refuse_other_code(earlier: xr.DataTree, code: Mapping[str, str], folder: Path) -> None:
+    resolving.refuse_other_code(_code_of(earlier), code, folder, "choose another folder with --out")
+
+
+def _code_of(result: xr.DataTree) -> dict[str, str]:
+    return dict(json.loads(result.attrs.get("code", "{}")))
+
+
+def _code_attr(earlier: xr.DataTree | None, code: Mapping[str, str]) -> dict[str, str]:
+    """The attribute that tells a user's own code, with what an earlier result has of its own; none without any."""
+    every = {**(_code_of(earlier) if earlier is not None else {}), **code}
+    return {"code": json.dumps(every)} if every else {}
 
 
 def _told_by(config: Config, result: xr.DataTree, folder: Path) -> xr.DataTree:
@@ -238,10 +263,7 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
             _report(result, config, folder, show)
             return result
         resolving.refuse_foreign(config, changes or {}, folder)
-        for name in config.model.activations:
-            family_sweeps.check_options(
-                models.model_of(config, name, None), models.targets_of(config), resolving.options(config)
-            )
+        resolving.options(config)
         store = Store(folder, config)
         inputs = load_inputs(config, store.backend)
         _check_data(earlier, inputs, folder)
@@ -251,8 +273,14 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
         leaves = (np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((part.networks, part.passed)))
         refuse_unlike(leaves, mesh_of(inputs.splits["train"]), "weights")
         groups = {name: child.to_dataset() for name, child in earlier.children.items() if name == "training"}
-        attrs = {**_attrs(earlier), **results.provenance(config, inputs.dataset), **checked}
-        store.begin(inputs.dataset.digest, inputs.products["backend"])
+        code = resolving.code(config, swept=True)
+        attrs = {
+            **_attrs(earlier),
+            **results.provenance(config, inputs.dataset),
+            **checked,
+            **_code_attr(earlier, code),
+        }
+        _begin(store, inputs, code, None, folder)
         part = part._replace(result=results.tree(groups, attrs))
         try:
             with tuning.using(**config.compute.together):

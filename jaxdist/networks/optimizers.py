@@ -60,6 +60,18 @@ def optimizer(name: str | Call, learning_rate: float | Call) -> optax.GradientTr
     return transformation
 
 
+def own_functions(*calls: str | float | Call) -> dict[str, Callable[..., Any]]:
+    """The functions among calls and their arguments that are not optax's, by the names that a config has for them."""
+    functions: dict[str, Callable[..., Any]] = {}
+    for call in calls:
+        if isinstance(call, Call):
+            functions |= own_functions(*(value for _, value in call.arguments if isinstance(value, Call)))
+        name = call.name if isinstance(call, Call) else call
+        if isinstance(name, str) and (name in _registered or registry.is_reference(name)):
+            functions[name] = _function(name, "optimiser", "train.optimizer")
+    return functions
+
+
 def _function(name: str, what: str, where: str) -> Callable[..., Any]:
     if name in _registered and what == "optimiser":
         return _registered[name]

@@ -24,7 +24,7 @@ ACTIVATIONS = ("relu", "abs")
 """In the order in which the code trains them."""
 
 RUNS = 20
-"""Networks an activation."""
+"""Networks of each activation."""
 
 BLOCKS = 864
 """Blocks of 256 threads that an A100 holds; with 392 and more, the paper's sizes are drawn alike."""
@@ -57,7 +57,7 @@ def check_networks(init: str | Call, activations: Sequence[str], hidden: Sequenc
       init: ``model.init`` of a config.
       activations: the names of the networks.
       hidden: units of each hidden layer; any width is drawn as the code would.
-      seeds: networks an activation.
+      seeds: networks of each activation.
 
     Raises:
       InputError: for another activation or depth, more than 20 seeds, or a GPU that is none.
@@ -99,9 +99,10 @@ def initial(
       InputError: for what the code does not have, as `check_networks` says.
     """
     inputs, hidden, classes = sizes
-    check_networks("paper_code", [activation], [hidden], max(runs, default=-1) + 1)
     if blocks is not None and blocks < 1:
         raise InputError(f"blocks: expected at least 1, got {blocks}")
+    init = "paper_code" if blocks is None else Call("paper_cuda", (("blocks", blocks),))
+    check_networks(init, [activation], [hidden], max(runs, default=-1) + 1)
     if min(runs, default=-1) < 0:
         raise InputError(f"runs: expected some of 0 to {RUNS - 1}, got {list(runs)}")
     layers = {"dense0": (hidden, inputs), "dense1": (classes, hidden)}
@@ -134,12 +135,13 @@ def _on_a_gpu(runs: Sequence[int], layers: Layers, blocks: int) -> dict[str, dic
     first = next(iter(layers))
     drawn: dict[int, dict[str, dict[str, np.ndarray]]] = {}
     for run in range(max(runs) + 1):
-        for name, (units, fan_in) in [(first, layers[first]), *layers.items()]:
-            weight, bias = _bounds(fan_in)
-            if run not in runs:
+        for draw, name in enumerate([first, *layers]):
+            units, fan_in = layers[name]
+            if run not in runs or draw == 0:
                 stream.skip(units * fan_in)
                 stream.skip(units)
                 continue
+            weight, bias = _bounds(fan_in)
             drawn.setdefault(run, {})[name] = {
                 "weight": stream.uniform(units * fan_in, weight).reshape(units, fan_in),
                 "bias": stream.uniform(units, bias),

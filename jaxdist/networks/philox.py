@@ -57,12 +57,12 @@ class Stream:
     def uniform(self, size: int, bound: float) -> np.ndarray:
         """What ``uniform_(-bound, bound)`` gives an array of `size` elements, float32."""
         threads = THREADS * self._grid(size)
-        turn, place = np.divmod(np.arange(size), 4 * threads)
-        word, thread = np.divmod(place, threads)
-        counters = np.zeros((size, 4), np.uint32)
+        turn, thread = np.divmod(np.arange(self._turns_of(size) * threads), threads)
+        counters = np.zeros((len(turn), 4), np.uint32)
         counters[:, 0], counters[:, 1] = (self._turns + turn) & 0xFFFFFFFF, (self._turns + turn) >> 32
         counters[:, 2] = thread
-        words = philox(counters, self.seed)[np.arange(size), word]
+        # In a turn, every thread gives its first word before any gives its second.
+        words = philox(counters, self.seed).reshape(-1, threads, 4).swapaxes(1, 2).ravel()[:size]
         self.skip(size)
         # In (0, 1], by a multiplication and an addition with one rounding; in float64 the product is exact.
         unit = (words.astype(np.float32).astype(np.float64) * 2.0**-32 + 2.0**-33).astype(np.float32)

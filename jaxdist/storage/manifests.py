@@ -160,6 +160,18 @@ def _entry(path: Path) -> Entry | None:
     return (read(owner) or Manifest()).files.get(_name(owner, path)) if owner else None
 
 
+def refuse_own(path: Path) -> None:
+    """Raise `InputError` if a file to be written would take the place of one that a run folder consists of."""
+    place = path.expanduser().parent.resolve() / path.name
+    for folder in place.parents:
+        if not any((folder / name).is_file() for name in (FILE, places.RESULT, f"{places.UNFINISHED}/{places.NOTED}")):
+            continue
+        name = _name(folder, place)
+        listed = name in (*_BASIS, FILE, *places.LOCKS) or name.startswith(f"{places.UNFINISHED}/")
+        if listed or name in (read(folder) or Manifest()).files:
+            raise InputError(f"{path}: is a file of the run in {folder}, which would be lost; choose another name")
+
+
 def is_own(folder: Path, path: Path) -> bool:
     """Whether a file is of the result in a folder, as far as can be told: not a person's, nor left over."""
     manifest = read(folder)

@@ -17,7 +17,7 @@ import time
 import tomllib
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,7 +36,7 @@ Tree = TypeVar("Tree")
 
 FOLDER = places.UNFINISHED
 
-_FORMAT = 6
+_FORMAT = 7
 """Which arrays are kept, in which order, under which names: another number when that changes."""
 
 _SUMS = "sha256.json"
@@ -83,15 +83,30 @@ class Store:
         """How the work computes its products, which another trial might choose differently; None for new work."""
         return self._found.get("backend")
 
-    def begin(self, data_digest: str, backend: Backend) -> None:
-        """Note what new work is for; raises `InputError` if work to go on with is on other images."""
+    @property
+    def code(self) -> dict[str, str]:
+        """What tells the code that the work to go on with was begun with, by name."""
+        return dict(self._found.get("code", {}))
+
+    def begin(self, data_digest: str, backend: Backend, code: Mapping[str, str]) -> None:
+        """Note what new work is for.
+
+        Args:
+          data_digest: tells the images.
+          backend: of the products.
+          code: tells the code of a user's own functions, by name; new names are added to those of earlier work.
+
+        Raises:
+          InputError: if work to go on with is on other images.
+        """
         if self._found.get("data_digest", data_digest) != data_digest:
             raise InputError(
                 f"{self._folder}: holds unfinished work on other images; pass the same images, or delete it"
             )
-        if self.keeps and not self._found:
-            files.remove(self._folder)  # nothing says what it was for
-            about = {"format": _FORMAT, "data_digest": data_digest, "backend": backend}
+        if self.keeps and (not self._found or code.keys() - self.code.keys()):
+            if not self._found:
+                files.remove(self._folder)  # nothing says what it was for
+            about = {"format": _FORMAT, "data_digest": data_digest, "backend": backend, "code": {**self.code, **code}}
             self._found = about | {"config": configs.to_dict(self._config)}
             with files.aside(self._noted) as temporary:
                 temporary.write_bytes(files.sealed(tomli_w.dumps(self._found).encode(), comment="# "))

@@ -361,7 +361,7 @@ def working(tmp_path) -> tuple[unfinished.Store, dict[str, np.ndarray]]:
     rng = np.random.default_rng(0)
     state = {"weights": rng.normal(size=(3, 5000)).astype(np.float32), "zeros": np.zeros((40, 40), np.float32)}
     store = unfinished.Store(tmp_path, config(tmp_path))
-    store.begin("0" * 64, "float32")
+    store.begin("0" * 64, "float32", {})
     with store.training("relu-0") as (_, keep, _):
         keep(state, 3)
     store.kept_or_computed("counts", lambda: (np.arange(300), state["zeros"]))

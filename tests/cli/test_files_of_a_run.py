@@ -1,0 +1,107 @@
+"""What commands write never takes the place of what a run folder consists of, and what they refuse is not kept."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from jaxdist import cli, config
+from jaxdist.errors import InputError
+from jaxdist.storage import manifests
+from tests.cli.terminal_support import small_runs
+
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    small_runs(root)
+    return root / "swept"
+
+
+@pytest.fixture
+def swept(made):
+    shutil.copytree(made, "swept")
+    return Path("swept")
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("schema {}", "result.nc"),
+        ("schema {}", "config.toml"),
+        ("schema {}", "weights/relu.safetensors"),
+        ("report swept --json {}", "manifest.json"),
+        ("report swept --json {}", "tables/summary.json"),
+        ("compare swept swept --json {}", "result.nc"),
+        ("list --json {}", "manifest.json"),
+    ],
+)
+def test_no_file_of_a_run_is_written_over(swept, capsys, command, name):
+    before = contents(swept)
+    assert name in before
+    assert cli.main(command.format(f"swept/{name}").split()) == 2
+    assert f"jaxdist: swept/{name}: is a file of the run in {swept.resolve()}" in capsys.readouterr().err
+    assert contents(swept) == before
+    # Neither is that of a folder without a list of its files, as those of earlier versions.
+    Path("swept/manifest.json").unlink()
+    if name in ("result.nc", "config.toml"):
+        with pytest.raises(InputError, match="is a file of the run"):
+            manifests.refuse_own(Path("swept") / name)
+
+
+def test_other_files_may_lie_in_a_run_folder(swept):
+    for name in ("mine.json", "tables/mine.json"):
+        assert cli.main(["-q", "list", ".", "--json", f"swept/{name}"]) == 0
+        assert cli.main(["-q", "list", ".", "--json", f"swept/{name}"]) == 0, (
+            "nor does it matter that it is there already"
+        )
+    assert cli.main(["schema", "config.toml"]) == 0, "which is no run's"
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("report swept --statistics.margin 1e-15", "statistics.margin: expected"),
+        ("verdict swept --site nowhere --margin 0.2", "holds no doses"),
+    ],
+)
+def test_what_is_refused_is_not_kept(swept, capsys, command, message):
+    before = contents(swept)
+    assert cli.main(command.split()) == 2
+    assert message in capsys.readouterr().err
+    assert contents(swept) == before
+
+
+@pytest.mark.slow
+def test_a_margin_beside_a_site_that_there_is_not_is_not_kept(capsys):
+    small = ["--train.seeds=2", "--train.steps=3", "--model.hidden=4", "--model.activations=relu", "--out=dosed"]
+    assert cli.main(["-q", "run", *small, "--sweep.dose=true", "--sweep.families=clip,offset"]) == 0
+    before = contents(Path("dosed"))
+    assert cli.main(["verdict", "dosed", "--site", "nowhere", "--margin", "0.2"]) == 2
+    assert "site: expected one with doses (dense0/pre), got 'nowhere'" in capsys.readouterr().err
+    assert contents(Path("dosed")) == before
+    assert cli.main(["-q", "verdict", "dosed", "--site", "dense0/pre", "--margin", "0.2"]) == 0
+    assert config.load("dosed/config.toml").statistics.flips == 0.2
+
+
+def test_an_option_of_the_command_before_it_is_told_where_to_go(capsys):
+    assert cli.main(["--json", "run"]) == 2
+    assert "--json: options come after the command, 'jaxdist run --json'" in capsys.readouterr().err
+
+
+def test_an_empty_name_of_a_config_is_not_the_quickstart(capsys):
+    assert cli.main(["run", ""]) == 2
+    assert "cannot be read as a config" in capsys.readouterr().err
