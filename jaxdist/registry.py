@@ -229,6 +229,10 @@ class Register(Generic[R]):
             raise InputError(f"unknown {self.noun} '{name}'{nearest(name, self.records)}")
         return self.records[name]
 
+    def code_of(self, name: str) -> str | None:
+        """What tells the code of the record of that name, as the function `code_of` does; None where there is none."""
+        return code_of(self.records.get(name))
+
     def named(self, reference: str, where: str) -> str:
         """The name of the record that a config means: itself, or that of "package.module:name", imported and added.
 

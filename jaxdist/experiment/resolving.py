@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
-from jaxdist import registry
 from jaxdist.config import Config, Options, SweepConfig
 from jaxdist.errors import InputError
 from jaxdist.networks import optimizers
@@ -26,8 +25,8 @@ class _Named(NamedTuple):
     noun: str
     field: str
     named: Callable[[str, str], str]
-    record: Callable[[str], object]
-    """None of a metric that is counted."""
+    code: Callable[[str], str | None]
+    """Tells the code of a record, by its name."""
     knows: Callable[[str], bool]
 
     @property
@@ -39,8 +38,8 @@ class _Named(NamedTuple):
 
 
 _FIELDS = (
-    _Named("family", "families", families.REGISTER.named, families.ALL.get, families.REGISTER.knows),
-    _Named("metric", "metrics", metrics.named, metrics.REGISTER.records.get, metrics.knows),
+    _Named("family", "families", families.REGISTER.named, families.REGISTER.code_of, families.REGISTER.knows),
+    _Named("metric", "metrics", metrics.named, metrics.REGISTER.code_of, metrics.knows),
 )
 
 
@@ -78,12 +77,9 @@ def code(config: Config, *, swept: bool) -> dict[str, str]:
     Raises:
       InputError: as `options` does.
     """
-    records: dict[str, object] = dict(
-        optimizers.own_functions(config.train.optimizer, config.train.learning_rate) if config.train.steps else {}
-    )
+    digests = optimizers.code_of(config.train.optimizer, config.train.learning_rate) if config.train.steps else {}
     for of in _FIELDS if swept else ():
-        records |= {name: of.record(of.named(name, of.option)) for name in of.references(config.sweep)}
-    digests = {name: registry.code_of(record) for name, record in records.items()}
+        digests |= {name: of.code(of.named(name, of.option)) for name in of.references(config.sweep)}
     return {name: digest for name, digest in digests.items() if digest is not None}
 
 

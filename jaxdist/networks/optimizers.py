@@ -60,16 +60,16 @@ def optimizer(name: str | Call, learning_rate: float | Call) -> optax.GradientTr
     return transformation
 
 
-def own_functions(*calls: str | float | Call) -> dict[str, Callable[..., Any]]:
-    """The functions among calls and their arguments that are not optax's, by the names that a config has for them."""
-    functions: dict[str, Callable[..., Any]] = {}
+def code_of(*calls: str | float | Call) -> dict[str, str | None]:
+    """What tells the code of functions that are not optax's, in calls and their arguments, by name in a config."""
+    digests: dict[str, str | None] = {}
     for call in calls:
         if isinstance(call, Call):
-            functions |= own_functions(*(value for _, value in call.arguments if isinstance(value, Call)))
+            digests |= code_of(*(value for _, value in call.arguments if isinstance(value, Call)))
         name = call.name if isinstance(call, Call) else call
         if isinstance(name, str) and (name in _registered or registry.is_reference(name)):
-            functions[name] = _function(name, "optimiser", "train.optimizer")
-    return functions
+            digests[name] = registry.code_of(_function(name, "optimiser", "train.optimizer"))
+    return digests
 
 
 def _function(name: str, what: str, where: str) -> Callable[..., Any]:
