@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -123,6 +123,60 @@ def check(model: Model, listed: Sites, sites: tuple[str, ...], measured_on: Side
             )
 
 
+class Prepared(NamedTuple):
+    """What measures the ranges of one network, and what it is given."""
+
+    measure: Extent | Quantiles
+    given: dict[str, np.ndarray]
+    """By site, a leading S."""
+    size: int
+    """Examples a block."""
+
+
+def prepared(
+    model: Model,
+    params: Params,
+    examples: Examples,
+    sites: tuple[str, ...],
+    *,
+    measured_on: Side = "post",
+    rule: Rule = MINMAX,
+    block: int | None = None,
+) -> Prepared:
+    """What `measure` runs for the same arguments.
+
+    Args:
+      model: the networks' function.
+      params: stacked, with a leading S.
+      examples: of the split to measure on.
+      sites: keys of the values to measure.
+      measured_on: the side of the activation.
+      rule: what a unit's range is.
+      block: examples a block; chosen by default.
+
+    Raises:
+      InputError: as `measure` does, but for `check_values`.
+    """
+    listed = networks_model.sites_for_one(model, params, examples.x, sites)
+    check(model, listed, sites, measured_on)
+    network, x = _shapes_of_one(params, examples)
+    shapes = jax.eval_shape(Sides(model, sites, measured_on), network, x)
+    images = int(to_host(examples.total))
+    counts = {
+        site: images * (math.prod(measured.shape) // measured.shape[model.axis_of(site)])
+        for site, (measured, _) in shapes.items()
+    }
+    rules.check(rule, counts)
+    ranked = rule.kind == "quantile"
+    ranks_by_site = {site: rules.ranks(count, rule.quantile) for site, count in counts.items()} if ranked else {}
+    seeds = jax.tree.leaves(params)[0].shape[0]
+    tiled = {site: np.tile(ranks, (seeds, 1)) for site, ranks in ranks_by_site.items()}
+    sides = Sides(model, sites, measured_on)
+    deviations = rule.deviations if rule.kind == "sd" else 0.0
+    chosen = Quantiles(sides) if ranked else Extent(sides, rule.kind, deviations)
+    return Prepared(chosen, tiled, sizes.of_block(block, listed))
+
+
 def measure(
     model: Model,
     params: Params,
@@ -150,43 +204,35 @@ def measure(
       block: examples a block; chosen by default.
 
     Raises:
-      InputError: if the model does not reach a site, `check` refuses the side, or the rule's numbers are out of bounds.
+      InputError: if the model does not reach a site, `check` or `check_values` refuses it, or the rule's numbers are
+        out of bounds.
     """
-    listed = networks_model.sites_for_one(model, params, examples.x, sites)
-    check(model, listed, sites, measured_on)
-    network, x = _shapes_of_one(params, examples)
-    shapes = jax.eval_shape(Sides(model, sites, measured_on), network, x)
-    images = int(to_host(examples.total))
-    counts = {
-        site: images * (math.prod(measured.shape) // measured.shape[model.axis_of(site)])
-        for site, (measured, _) in shapes.items()
-    }
-    rules.check(rule, counts)
-    ranked = rule.kind == "quantile"
-    ranks_by_site = {site: rules.ranks(count, rule.quantile) for site, count in counts.items()} if ranked else {}
-    seeds = jax.tree.leaves(params)[0].shape[0]
-    tiled = {site: np.tile(ranks, (seeds, 1)) for site, ranks in ranks_by_site.items()}
-    sides = Sides(model, sites, measured_on)
-    deviations = rule.deviations if rule.kind == "sd" else 0.0
+    how = prepared(model, params, examples, sites, measured_on=measured_on, rule=rule, block=block)
     measured: dict[str, Ranges] = over_networks(
-        Quantiles(sides) if ranked else Extent(sides, rule.kind, deviations),
-        params,
-        tiled,
-        examples,
-        size=sizes.of_block(block, listed),
-        precision=precision,
+        how.measure, params, how.given, examples, size=how.size, precision=precision
     )
-    _refuse_without_values(model, params, examples, listed, sites, block)
+    check_values(model, params, examples, sites, block=block)
     return measured
 
 
-def _refuse_without_values(
-    model: Model, params: Params, examples: Examples, listed: Sites, sites: tuple[str, ...], block: int | None
+def check_values(
+    model: Model, params: Params, examples: Examples, sites: tuple[str, ...], *, block: int | None = None
 ) -> None:
     """Refuse sites whose own values, or those of what follows, are NaN because a branch around them is not taken.
 
     An activation may make numbers of NaN, so it is the values themselves that are looked at.
+
+    Args:
+      model: the networks' function.
+      params: stacked, with a leading S, all finite.
+      examples: of the split that ranges are measured on.
+      sites: keys of the values.
+      block: examples a block; chosen by default.
+
+    Raises:
+      InputError: for the first of `sites` that is so.
     """
+    listed = networks_model.sites_for_one(model, params, examples.x, sites)
     behind = {site: follows for site in sites if isinstance(follows := model.after(site), str)}
     branched = [
         key
@@ -221,9 +267,13 @@ class Sides:
     measured_on: Side
 
     def __call__(self, params: Params, x: Array) -> Values:
-        _, values, behind = networks_model.read_after(self.model, params, x, self.sites)
+        return self.with_logits(params, x)[1]
+
+    def with_logits(self, params: Params, x: Array) -> tuple[Array, Values]:
+        """The logits too, of the same evaluation."""
+        logits, values, behind = networks_model.read_after(self.model, params, x, self.sites)
         post = self.measured_on == "post"
-        return {site: (behind[site] if post else pre, behind.get(site)) for site, pre in values.items()}
+        return logits, {site: (behind[site] if post else pre, behind.get(site)) for site, pre in values.items()}
 
     def units(self, params: Params, x: Array) -> dict[str, int]:
         """How many units each site has."""
@@ -245,9 +295,13 @@ class Summary(Reducer):
         return {site: (rules.empty(self.kind, units[site]), jnp.full(units[site], has_post[site])) for site in has_post}
 
     def update(self, state: dict[str, Any], params: Params, given: Any, block: blocks.Block) -> dict[str, Any]:
+        return self.added(state, block.with_inputs(functools.partial(self.sides, params)), block)
+
+    def added(self, state: dict[str, Any], values: Values, block: blocks.Block) -> dict[str, Any]:
+        """The state with a block's values."""
         summary: Callable[..., Any] = rules.moments if self.kind == "sd" else rules.extremes
         result = {}
-        for site, (measured, post) in block.with_inputs(functools.partial(self.sides, params)).items():
+        for site, (measured, post) in values.items():
             (so_far, idle), axis = state[site], self.sides.model.axis_of(site)
             if post is not None:
                 counted = blocks.rows_of(block.valid, post, axis)

@@ -102,16 +102,15 @@ class Context(NamedTuple):
 
 def measure_ranges(subject: Subject, context: Context, name: str) -> dict[str, Ranges]:
     """The ranges [S, H] of every site, refused where a family's formula means nothing for them."""
-    options = context.options
-    measured = ranges.measure(
-        subject.model,
-        subject.params,
-        context.splits["train"],
-        context.sites,
-        measured_on=options.ranges.measured_on,
-        rule=rules.rule_of(options.ranges),
-        block=options.compute.block,
-    )
+    options, train, block = context.options, context.splits["train"], context.options.compute.block
+    if subject.ranges is None:
+        rule, side = rules.rule_of(options.ranges), options.ranges.measured_on
+        measured = ranges.measure(
+            subject.model, subject.params, train, context.sites, measured_on=side, rule=rule, block=block
+        )
+    else:
+        measured = dict(subject.ranges)
+        ranges.check_values(subject.model, subject.params, train, context.sites, block=block)
     used = dict.fromkeys([*options.sweep.families, *(GRID if options.sweep.grid else ())])
     for site, family in itertools.product(context.sites, used):
         try:

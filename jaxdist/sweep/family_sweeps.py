@@ -148,14 +148,14 @@ def _restored(task: Task) -> dict[str, xr.Dataset]:
 
 def _moved(task: Task, name: str, target: str, by_site: Mapping[str, Edit]) -> np.ndarray:
     """How far edits move the mean logits of the training images, some networks at a time, each kept once it is done."""
-    (model, params), context = task.subjects[name], task.context
+    subject, context = task.subjects[name], task.context
 
     def wave(these: slice, compute: Callable[[], np.ndarray]) -> np.ndarray:
         what = counting.kept_as(f"{task.job} means", name, target, seeds=context.seeds[these])
         return context.kept_or_computed(what, lambda: (compute(),))[0]
 
     train, block = context.splits["train"], context.options.compute.block
-    return restored.moved(model, params, by_site, train, block=block, each=wave)
+    return restored.moved(subject.model, subject.params, by_site, train, block=block, each=wave)
 
 
 def _to_means(task: Task) -> dict[str, xr.Dataset]:

@@ -15,7 +15,7 @@ import xarray as xr
 from jaxdist.compute import Examples
 from jaxdist.errors import MeaninglessError, TrainingDivergedError
 from jaxdist.networks import NEVER, THRESHOLDS, Model, Passed
-from jaxdist.perturbations import edits, families
+from jaxdist.perturbations import edits, families, rules
 from jaxdist.sweep import (
     counting,
     family_sweeps,
@@ -51,7 +51,7 @@ def study(subjects: Mapping[str, Subject], context: Context) -> dict[str, xr.Dat
             sensitivity.check_differentiable(
                 subject.model, subject.params, context.splits["train"], *context.targets[target]
             )
-    counted = unedited_group(subjects, context.splits, context.seeds, context.options.compute.block)
+    counted, subjects = _unedited_with_ranges(subjects, context)
     fit = fit_subjects(subjects, context, counted)
     measured = _measured(fit.subjects, fit.context)
     return {fitness.GROUP: counted} | {name: fit.masked(group) for name, group in measured.items()}
@@ -91,6 +91,31 @@ def unedited_group(
         }
         for name, subject in subjects.items()
     }
+    return _group_of(counts, subjects, seeds)
+
+
+def _unedited_with_ranges(subjects: Mapping[str, Subject], context: Context) -> tuple[xr.Dataset, dict[str, Subject]]:
+    """The same group, and the subjects with the ranges that were measured in the same walks, where a rule takes one."""
+    options = context.options
+    counts: dict[str, dict[str, unedited.Unedited]] = {}
+    ranged: dict[str, Subject] = {}
+    for name, subject in subjects.items():
+        counts[name], measured = unedited.measure_with_ranges(
+            subject.model,
+            subject.params,
+            context.splits,
+            context.sites,
+            measured_on=options.ranges.measured_on,
+            rule=rules.rule_of(options.ranges),
+            block=options.compute.block,
+        )
+        ranged[name] = subject._replace(ranges=measured)
+    return _group_of(counts, subjects, context.seeds), ranged
+
+
+def _group_of(
+    counts: Mapping[str, Mapping[str, unedited.Unedited]], subjects: Mapping[str, Subject], seeds: Sequence[int]
+) -> xr.Dataset:
     weights = {name: unedited.not_finite_weights(subject.params) for name, subject in subjects.items()}
     return fitness.group(counts, weights, seeds)
 
@@ -143,7 +168,8 @@ def _take(subject: Subject, seeds: np.ndarray) -> Subject:
     """Some of an ensemble's networks, the ensemble itself where that is all of them."""
     if np.array_equal(seeds, np.arange(jax.tree.leaves(subject.params)[0].shape[0])):
         return subject
-    return subject._replace(params=jax.tree.map(lambda leaf: np.asarray(leaf)[seeds], subject.params))
+    params, measured = jax.tree.map(lambda leaf: np.asarray(leaf)[seeds], (subject.params, subject.ranges))
+    return Subject(subject.model, params, measured)
 
 
 def every_family(

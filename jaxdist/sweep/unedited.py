@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,8 @@ from jaxtyping import Int32
 from jaxdist.compute import Examples, Reducer, blocks, over_networks
 from jaxdist.networks import Model, sizes
 from jaxdist.networks import model as networks_model
-from jaxdist.types import AnyArray, Params
+from jaxdist.perturbations import ranges, rules
+from jaxdist.types import AnyArray, Params, Ranges
 
 
 class Unedited(NamedTuple):
@@ -27,12 +29,11 @@ class Unedited(NamedTuple):
     labels: Int32[AnyArray, "*S C"] | None  # whose label is the class
 
 
-def block_counts(model: Model, params: Params, part: blocks.Block) -> Unedited:
-    """Count one block of examples for one network.
+def block_counts(model: Model, logits: Array, part: blocks.Block) -> Unedited:
+    """Count one block of examples for one network, given its logits.
 
     A logit of -inf is a class that the network rules out; NaN, and a largest logit that is infinite, say nothing.
     """
-    logits = part.with_inputs(functools.partial(model.logits, params))
     if model.task == "regression":
         finite = jnp.isfinite(logits).all(-1)
         return Unedited(None, None, jnp.sum(part.valid & ~finite, dtype=jnp.int32), None)
@@ -65,7 +66,36 @@ class Classes(Reducer):
         return Unedited(jnp.int32(0), by_class, jnp.int32(0), by_class)
 
     def update(self, state: Unedited, params: Params, given: None, block: blocks.Block) -> Unedited:
-        return jax.tree.map(jnp.add, state, block_counts(self.model, params, block))
+        return self.added(state, block.with_inputs(functools.partial(self.model.logits, params)), block)
+
+    def added(self, state: Unedited, logits: Array, block: blocks.Block) -> Unedited:
+        """The state with a block's logits."""
+        return jax.tree.map(jnp.add, state, block_counts(self.model, logits, block))
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassesAndRanges(Reducer):
+    """The classes that one network gives and the ranges of its sites, of one evaluation of each block."""
+
+    classes: Classes
+    extent: ranges.Extent
+
+    def init(self, params: Params, given: Any, x: Array) -> tuple[Unedited, dict[str, Any]]:
+        return self.classes.init(params, None, x), self.extent.init(params, given, x)
+
+    def update(
+        self, state: tuple[Unedited, dict[str, Any]], params: Params, given: Any, block: blocks.Block
+    ) -> tuple[Unedited, dict[str, Any]]:
+        logits, values = block.with_inputs(functools.partial(self.extent.sides.with_logits, params))
+        return self.classes.added(state[0], logits, block), self.extent.added(state[1], values, block)
+
+    def merge(
+        self, first: tuple[Unedited, dict[str, Any]], second: tuple[Unedited, dict[str, Any]]
+    ) -> tuple[Unedited, dict[str, Any]]:
+        return self.classes.merge(first[0], second[0]), self.extent.merge(first[1], second[1])
+
+    def result(self, state: tuple[Unedited, dict[str, Any]], total: Array) -> tuple[Unedited, dict[str, Ranges]]:
+        return self.classes.result(state[0], total), self.extent.result(state[1], total)
 
 
 def measure(
@@ -81,7 +111,50 @@ def measure(
       block: examples a block; chosen by default.
     """
     size = sizes.of_block(block, networks_model.sites_for_one(model, params, examples.x))
-    counts: Unedited = over_networks(Classes(model), params, None, examples, size=size, precision=precision)
+    return _fetched(over_networks(Classes(model), params, None, examples, size=size, precision=precision))
+
+
+def measure_with_ranges(
+    model: Model,
+    params: Params,
+    splits: Mapping[str, Examples],
+    sites: tuple[str, ...],
+    *,
+    measured_on: ranges.Side,
+    rule: rules.Rule,
+    block: int | None = None,
+) -> tuple[dict[str, Unedited], dict[str, Ranges] | None]:
+    """The counts of `measure` on every split and, of the same walk, the ranges [S, H] of `ranges.measure` on "train".
+
+    All splits are walked by the program of "train". What `ranges.check_values` refuses is not looked at.
+
+    Args:
+      model: the networks' function.
+      params: stacked, with a leading S.
+      splits: the examples by split.
+      sites: keys of the values whose ranges are measured.
+      measured_on: the side of the activation.
+      rule: what a unit's range is; of one that takes several walks there are no ranges.
+      block: examples a block; chosen by default.
+
+    Raises:
+      InputError: as `ranges.measure` does.
+    """
+    how = ranges.prepared(model, params, splits["train"], sites, measured_on=measured_on, rule=rule, block=block)
+    if not isinstance(how.measure, ranges.Extent):
+        return {split: measure(model, params, examples, block=block) for split, examples in splits.items()}, None
+    both, counts = ClassesAndRanges(Classes(model), how.measure), {}
+    for split, examples in splits.items():
+        size = sizes.of_block(block, networks_model.sites_for_one(model, params, examples.x))
+        counted, of_split = over_networks(both, params, how.given, examples, size=size)
+        counts[split] = _fetched(counted)
+        if split == "train":
+            measured = of_split
+    return counts, measured
+
+
+def _fetched(counts: Unedited) -> Unedited:
+    """The labels once, which are the same of all networks."""
     return counts if counts.labels is None else counts._replace(labels=counts.labels[0])
 
 

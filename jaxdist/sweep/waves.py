@@ -13,7 +13,7 @@ from jaxdist.perturbations import Edit
 from jaxdist.sweep import averages, doses, ensemble_sweep
 from jaxdist.sweep.kernel import Sums, Watch
 from jaxdist.sweep.metric import Metric
-from jaxdist.types import Params, Values
+from jaxdist.types import Params, Ranges, Values
 
 
 class Subject(NamedTuple):
@@ -21,6 +21,7 @@ class Subject(NamedTuple):
 
     model: Model
     params: Params  # leading S
+    ranges: Mapping[str, Ranges] | None = None  # [S, H] by site, where they have been measured already
 
 
 class Dosing(NamedTuple):

@@ -20,6 +20,7 @@ from jaxdist.compute.progress import silent
 from jaxdist.errors import InputError
 from jaxdist.networks import targets
 from jaxdist.networks.model import Model
+from jaxdist.perturbations import ranges, rules
 from jaxdist.report import documents, markdown, summary, verdicts, writing
 from jaxdist.storage import result_files
 from jaxdist.sweep import counting, fitness, results, study, unedited
@@ -295,6 +296,27 @@ class TestDefinition:
         np.testing.assert_array_equal(counts.not_finite, np.where(fine, 0, 300))
         assert counts.correct[3] == 0
         assert not counts.predicted[3].any()
+
+    @pytest.mark.parametrize("rule", [rules.Rule(), rules.Rule("sd"), rules.Rule("quantile", 0.05)])
+    @pytest.mark.parametrize("task", ["classes", "regression"])
+    def test_ranges_of_the_same_walk_are_those_of_one_of_their_own(self, rule, task, networks, images):
+        x, y = images
+        labels = y if task == "classes" else np.eye(4, dtype=np.float32)[y]
+        data = {"train": (x, labels), "test": (x[:71], labels[:71])}
+        splits = devices.place_splits(data, devices.make_mesh(seeds=7))
+        model = Model(apply, (("h", jax.nn.relu),), task=task)
+        params = changed(networks, 3, w=np.nan)
+        counts, measured = unedited.measure_with_ranges(
+            model, params, splits, ("h",), measured_on="post", rule=rule, block=64
+        )
+        for split, examples in splits.items():
+            jax.tree.map(
+                np.testing.assert_array_equal, counts[split], unedited.measure(model, params, examples, block=64)
+            )
+        expected = ranges.measure(model, params, splits["train"], ("h",), rule=rule, block=64)
+        assert (measured is None) == (rule.kind == "quantile")
+        if measured is not None:
+            jax.tree.map(np.testing.assert_array_equal, measured, expected)
 
     def test_an_older_result_says_nothing_of_chance(self):
         result = results_support.made_up()
