@@ -80,11 +80,12 @@ params, site = mlp.narrow(whole, images.used), "dense0/pre"
 measured = ranges.measure(model, params, examples, (site,))[site]
 made = {site: joined(measured, {name: get(name).grid() for name in PAPER}, SweepConfig())}
 each = {"plain": None, "doses": doses.watch(model, site)}
+sums = getattr(ensemble_sweep, "sweep_sums", None) or ensemble_sweep.sums  # its name before
 seconds = {name: [] for name in each}
 for _ in range(repeats + 1):
     for name, watch in each.items():
         started = time.perf_counter()
-        jax.device_get(ensemble_sweep.sweep_sums(model, params, made, examples, watch=watch))
+        jax.device_get(sums(model, params, made, examples, watch=watch))
         seconds[name].append(time.perf_counter() - started)
 for name in each:
     print(statistics.median(seconds[name][1:]))
