@@ -123,7 +123,7 @@ class SweepConfig:
     )
     metrics: Distinct[Annotated[Text, Names(registry.METRICS)]] | None = option(
         None,
-        f"also the mean of these over the images, besides {' and '.join(registry.COUNTED)}, which are always counted: "
+        f"also average these over the images, besides {' and '.join(registry.COUNTED)}, which are always counted: "
         f"{', '.join(name for name in registry.METRICS if name not in registry.COUNTED)}; for your own, "
         "'package.module:name'",
     )
@@ -168,13 +168,10 @@ class StatisticsConfig:
     """Tests and intervals."""
 
     confidence: Annotated[Number, Gt(0.5), Lt(1)] = option(0.95, "confidence level of every interval, as a fraction")
-    # Drops and shares of changed predictions are rounded to twelve decimals before they are compared.
-    margin: Annotated[Number, Ge(1e-12), Lt(1)] = option(
+    margin: Annotated[Number, Gt(0), Lt(1)] = option(
         0.01, "accuracy loss that matters, as a fraction; 0.01 is one point"
     )
-    flips: Annotated[Number, Ge(1e-12), Lt(1)] = option(
-        0.01, "share of changed predictions that matters, as a fraction"
-    )
+    flips: Annotated[Number, Gt(0), Lt(1)] = option(0.01, "share of changed predictions that matters, as a fraction")
     published_baseline_index: Annotated[Integer, Ge(0), Lt(100)] = option(
         50, "grid index that the published analysis uses as its baseline"
     )

@@ -221,11 +221,10 @@ def checked_fractions(name: str, values: Values, ndim: int) -> Values:
 
 
 def checked_margin(margin: float) -> float:
-    """`margin` rounded like the drops that are compared with it."""
-    rounded = round(float(margin), DECIMALS)
-    if not rounded > 0:
+    """`margin` rounded like the drops that are compared with it, the least of which stands for all that are less."""
+    if not margin > 0:
         raise InputError(f"margin: expected a positive fraction, got {margin}")
-    return rounded
+    return max(round(float(margin), DECIMALS), 10.0**-DECIMALS)
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -7,12 +7,7 @@ stand here too, until it ends. `Register` is how records of one kind are kept.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import hashlib
 import importlib
-import inspect
-import marshal
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from jaxdist import own_code
 from jaxdist.errors import InputError, nearest
 
 PAPER = ("scale", "clip", "offset")
@@ -98,6 +94,7 @@ def imported(reference: str, where: str) -> Any:
     try:
         with _from_here():
             loaded = importlib.import_module(module)
+            own_code.note(loaded)
     except ModuleNotFoundError as error:
         missing = error.name or module
         behind = "" if f"{module}.".startswith(f"{missing}.") else f", since it imports {missing}, which was not found"
@@ -115,29 +112,13 @@ def imported(reference: str, where: str) -> Any:
     return getattr(loaded, name)
 
 
-def code_of(record: object) -> str | None:
-    """The SHA-256 of the source files of a record's functions, or of a function itself; None where all are jaxdist's.
+def code_of(reference: str, record: object) -> str | None:
+    """What tells the code behind what a config names: a module's file, or else the functions of what it leads to.
 
-    Work that was begun with one code must not go on with another. What has no file, as in a notebook, is told by its
-    compiled code. Modules that such a file imports are not followed.
+    None where nothing of it is a user's own.
     """
-    fields = dataclasses.fields(record) if dataclasses.is_dataclass(record) else ()
-    functions = [getattr(record, field.name) for field in fields] or [record]
-    digests = {digest for function in functions if callable(function) and (digest := _digest(function))}
-    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest() if digests else None
-
-
-def _digest(function: Any) -> str | None:
-    while isinstance(function, functools.partial):
-        function = function.func
-    named = function if hasattr(function, "__qualname__") else type(function)
-    if str(named.__module__).partition(".")[0] == __package__:
-        return None
-    try:
-        code = Path(inspect.getsourcefile(named) or "").read_bytes()
-    except (TypeError, OSError):
-        code = marshal.dumps(named.__code__) if hasattr(named, "__code__") else repr(named).encode()
-    return hashlib.sha256(code).hexdigest()
+    match = REFERENCE.fullmatch(reference)
+    return (own_code.of_module(match.group(1)) if match else None) or own_code.of_function(record)
 
 
 @contextmanager
@@ -229,9 +210,10 @@ class Register(Generic[R]):
             raise InputError(f"unknown {self.noun} '{name}'{nearest(name, self.records)}")
         return self.records[name]
 
-    def code_of(self, name: str) -> str | None:
-        """What tells the code of the record of that name, as the function `code_of` does; None where there is none."""
-        return code_of(self.records.get(name))
+    def code_of(self, reference: str) -> str | None:
+        """What tells the code of the record that a config names, as the function `code_of` does; none built in has."""
+        name = self.references.get(reference, reference)
+        return None if name in self.built_in else code_of(reference, self.records.get(name))
 
     def named(self, reference: str, where: str) -> str:
         """The name of the record that a config means: itself, or that of "package.module:name", imported and added.

@@ -26,7 +26,7 @@ from queue import Queue
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-ABOVE = ("analysis", "sweep")
+ABOVE = ("analysis", "sweep", "report")
 """Folders of quick tests that run packages below."""
 
 OF_A_CHOICE = ("core/Variable",)

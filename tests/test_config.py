@@ -91,7 +91,7 @@ def test_every_field_can_be_overridden_as_text():
         ),
         ("[model]\nhidden = [128, 0]", "model.hidden: expected an integer at least 1, got 0"),
         ("[sweep]\nfamilies = ['scale', 'shear']", "sweep.families: expected one of scale, clip, offset"),
-        ("[statistics]\nmargin = 1", "statistics.margin: expected a number at least 1e-12 and below 1, got 1"),
+        ("[statistics]\nmargin = 1", "statistics.margin: expected a number above 0 and below 1, got 1"),
         ("[sweep]\ngrid = 1", "sweep.grid: expected true or false, got 1"),
         ("[sweep]\nrefine = true", "sweep.refine: this option has been removed; leave it out"),
         ("[sweep]\nscale_shortcut = 1", "sweep.scale_shortcut: this option has been removed"),

@@ -17,7 +17,7 @@ import scipy
 from jaxdist import crossings
 from jaxdist.analysis import statistics
 from jaxdist.analysis.statistics import Corrected
-from jaxdist.crossings import DECIMALS
+from jaxdist.crossings import DECIMALS, checked_margin
 from jaxdist.errors import InputError
 from jaxdist.formatting import counted
 from jaxdist.types import Values
@@ -104,9 +104,7 @@ def corrected(counted: Images, *, margin: float, confidence: float) -> Corrected
     takes the same adjusted Wald form one-sided, at level 1 - confidence. What belongs to a sample of networks, t and
     the effect size, is NaN.
     """
-    margin = round(float(margin), DECIMALS)
-    if not margin > 0:
-        raise InputError(f"margin: expected a positive fraction, got {margin}")
+    margin = checked_margin(margin)
     middle, error = _adjusted(counted)
     p = mcnemar(counted)
     undefined = np.full(len(p), np.nan)

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from jaxdist.analysis import statistics
-from jaxdist.crossings import DECIMALS, first_crossing, outward
+from jaxdist.crossings import DECIMALS, checked_margin, first_crossing, outward
 from jaxdist.errors import InputError
 from jaxdist.formatting import all_seeds
 from jaxdist.types import Flags, Values
@@ -152,9 +152,9 @@ def dose_at(path: Path, level: float) -> DosesAtLevel:
 
     NaN where the dose is not defined at those points, or nowhere on a path that never gets there.
     """
-    level = round(float(level), DECIMALS)
     if not 0 < level <= 1:
         raise InputError(f"level: expected a positive fraction of flips, got {level}")
+    level = checked_margin(level)
     crossing = first_crossing(path.flips, np.full(len(path.flips), level))
     beyond = np.where(np.isnan(path.dose[:, 1:]).all(axis=1), np.nan, np.inf)
     dose = np.where(crossing.reached, crossing.along(path.dose), beyond)

@@ -79,7 +79,7 @@ def add_output(parser: Parser, *, any_name: bool = False) -> None:
         const=STDOUT,
         type=str if any_name else _json_file,
         metavar="FILE",
-        help="write the main numbers as JSON; without FILE, or with -, to stdout, where nothing else is printed then",
+        help="write the main numbers as JSON; without FILE, or with -, to stdout, where nothing else is then printed",
     )
 
 

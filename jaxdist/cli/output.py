@@ -61,6 +61,7 @@ def write_json(options: argparse.Namespace, document: Callable[[], str]) -> None
     if options.json == STDOUT:
         print(document(), end="", flush=True)
     else:
+        manifests.refuse_own(Path(options.json))  # the command itself may have made the run
         files.write_text(Path(options.json).expanduser(), document())
 
 

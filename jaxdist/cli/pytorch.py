@@ -33,7 +33,7 @@ def _add_import_torch(parser: Parser) -> None:
     for name, help in (
         (
             "--as-seeds",
-            "true: each file is a training of its own, even if names or weights look like stages of one [false]",
+            "true: each file is from a separate training run, even if names or weights look like stages of one [false]",
         ),
         ("--allow-chance", "true: import networks that do no better than chance, as a control [false]"),
     ):

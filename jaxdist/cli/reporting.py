@@ -20,7 +20,7 @@ from jaxdist.report import table
 
 def _add_report(parser: Parser) -> None:
     parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="run folder; give several for one page on all of them"
+        "runs", type=Path, nargs="+", metavar="RUN", help="run folder; give several for one page that shows them all"
     )
     parser.add_argument(
         "--out", dest="page_folder", type=Path, metavar="FOLDER", help="for several runs: folder for their page"
@@ -34,7 +34,7 @@ def report(options: argparse.Namespace) -> None:
     several = len(options.runs) > 1
     if several != (options.page_folder is not None):
         raise InputError(
-            "several runs share a page in a folder of its own; name the folder with --out FOLDER"
+            "the page of several runs needs a folder of its own; name the folder with --out FOLDER"
             if several
             else "--out: only for the page of several runs; leave it out for one run, whose page is written to its own "
             "folder"

@@ -120,7 +120,7 @@ SWEEP = Command(
 
 def _add_plan(parser: Parser) -> None:
     parser.add_argument(
-        "--devices", type=count, help="number of devices like these that the run will have [those here]"
+        "--devices", type=count, help="number of devices that the run will have, of the same kind as here [those here]"
     )
     add_config(parser)
 

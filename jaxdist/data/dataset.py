@@ -180,7 +180,7 @@ def _check_labels(raw: RawSplit, classes: int, name: str) -> None:
         bad_label = int(raw.labels[index])
         raise InputError(
             f"{raw.labels_at}: label {bad_label} at index {index} is not a class; expected 0 to {most}; repair the "
-            "file or use the files of one data set"
+            "file or use files that belong to one data set"
             + (
                 f", or set data.name to something other than '{name}'"
                 if name in KNOWN_CLASSES and bad_label > most

@@ -114,7 +114,7 @@ def _instead_of(start: bytes | bytearray, *, packed: bool) -> str:
             else "add .gz to its name, since it is compressed"
         )
     if bytes(start).lower() in (b"<!do", b"<htm"):
-        return "get the file again, since this is a web page, such as an error page"
+        return "get the file again, since this is a web page, perhaps an error page"
     if bytes(start) == b"vers":
         return "fetch the file itself with 'git lfs pull', since this is a Git LFS pointer"
     if len(start) == 4 and bytes(start[2:]) == b"\0\0" and start[1] in _TYPES:

@@ -26,7 +26,7 @@ class _Named(NamedTuple):
     field: str
     named: Callable[[str, str], str]
     code: Callable[[str], str | None]
-    """Tells the code of a record, by its name."""
+    """What tells the code of a record, by what a config names."""
     knows: Callable[[str], bool]
 
     @property
@@ -71,15 +71,28 @@ def named(sweep: SweepConfig) -> SweepConfig:
     return sweep
 
 
-def code(config: Config, *, swept: bool) -> dict[str, str]:
-    """What tells the code of a user's own optimiser and, if `swept`, families and metrics, by the names in the config.
+def code_of_training(config: Config) -> dict[str, str]:
+    """What tells the code of a user's own optimiser and schedules, by their names in the config.
 
     Raises:
-      InputError: as `options` does.
+      InputError: for a module or function that there is not.
     """
-    digests = optimizers.code_of(config.train.optimizer, config.train.learning_rate) if config.train.steps else {}
-    for of in _FIELDS if swept else ():
-        digests |= {name: of.code(of.named(name, of.option)) for name in of.references(config.sweep)}
+    if not config.train.steps:
+        return {}
+    return _told(optimizers.code_of(config.train.optimizer, config.train.learning_rate))
+
+
+def code_of_sweep(config: Config) -> dict[str, str]:
+    """The same of families and metrics; raises as `options` does."""
+    digests: dict[str, str | None] = {}
+    for of in _FIELDS:
+        for reference in of.references(config.sweep):
+            of.named(reference, of.option)
+            digests[reference] = of.code(reference)
+    return _told(digests)
+
+
+def _told(digests: Mapping[str, str | None]) -> dict[str, str]:
     return {name: digest for name, digest in digests.items() if digest is not None}
 
 

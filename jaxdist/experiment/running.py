@@ -78,7 +78,7 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
     before = 0 if earlier is None else results.config_of(earlier).train.seeds
     new = range(before, config.train.seeds)
     if earlier is not None and not new and (is_swept(earlier) or not swept):
-        _refuse_other_code(earlier, resolving.code(config, swept=swept), folder)
+        _refuse_other_code(earlier, _own_code(config, swept=swept), folder)
         unfinished.clear(folder)  # a process killed at its very end may have left it
         return _told_by(config, earlier, folder)
     if earlier is not None and is_swept(earlier) and not swept:
@@ -93,7 +93,7 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
         _check_data(earlier, inputs, folder)
     if swept:
         _refuse_meaningless(config, inputs)
-    code = resolving.code(config, swept=swept)
+    code = _own_code(config, swept=swept)
     _begin(store, inputs, code, earlier, folder)
     try:
         parts = [] if earlier is None else [_load_trained(config, inputs, folder, earlier)]
@@ -116,7 +116,8 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
     except TrainingDivergedError:
         store.clear()  # it could only diverge again
         raise
-    attrs = {**results.provenance(config, inputs.dataset), **_code_attr(earlier, code)}
+    computed = code if refused is None else resolving.code_of_training(config)
+    attrs = {**results.provenance(config, inputs.dataset), **_code_attr(earlier, computed)}
     result = results.joined([part.result for part in parts], attrs)
     networks, passed = (
         jax.tree.map(lambda *leaves: np.concatenate(leaves), *each)
@@ -130,6 +131,10 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
             f"report {folder}'"
         )
     return result
+
+
+def _own_code(config: Config, *, swept: bool) -> dict[str, str]:
+    return resolving.code_of_training(config) | (resolving.code_of_sweep(config) if swept else {})
 
 
 def _begin(store: Store, inputs: Inputs, code: Mapping[str, str], earlier: xr.DataTree | None, folder: Path) -> None:
@@ -211,7 +216,7 @@ def _grids(result: xr.DataTree) -> dict[str, np.ndarray]:
 def _check_data(earlier: xr.DataTree, inputs: Inputs, folder: Path) -> None:
     if earlier.attrs["data_digest"] not in (inputs.dataset.digest, results.UNKNOWN_DATA):
         raise InputError(
-            f"{folder}: was trained on other data than this ({inputs.dataset.source.removesuffix('.')}); pass the "
+            f"{folder}: was trained on different data from this ({inputs.dataset.source.removesuffix('.')}); pass the "
             "images it was trained on with --data.dir"
         )
 
@@ -273,7 +278,7 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
         leaves = (np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((part.networks, part.passed)))
         refuse_unlike(leaves, mesh_of(inputs.splits["train"]), "weights")
         groups = {name: child.to_dataset() for name, child in earlier.children.items() if name == "training"}
-        code = resolving.code(config, swept=True)
+        code = resolving.code_of_sweep(config)
         attrs = {
             **_attrs(earlier),
             **results.provenance(config, inputs.dataset),

@@ -68,7 +68,7 @@ def code_of(*calls: str | float | Call) -> dict[str, str | None]:
             digests |= code_of(*(value for _, value in call.arguments if isinstance(value, Call)))
         name = call.name if isinstance(call, Call) else call
         if isinstance(name, str) and (name in _registered or registry.is_reference(name)):
-            digests[name] = registry.code_of(_function(name, "optimiser", "train.optimizer"))
+            digests[name] = registry.code_of(name, _function(name, "optimiser", "train.optimizer"))
     return digests
 
 

@@ -34,7 +34,7 @@ def new(config: Config) -> Path:
     if not hosts.writes():
         return folder
     if folder.exists() and (not folder.is_dir() or (_content(folder) and manifests.interrupted(folder) is None)):
-        raise InputError(f"{folder}: not an empty folder; choose a new one with --out, or move it away")
+        raise InputError(f"{folder}: not an empty folder; choose a new one with --out, or move this one away")
     _refuse_unwritable(folder)
     return folder
 
@@ -63,7 +63,7 @@ def held(folder: Path, *, new: bool = False) -> Iterator[Path]:
         return
     if (folder.exists() and not folder.is_dir()) or (_content(folder) and not is_run(folder)):
         raise InputError(
-            f"{folder}: this folder is neither empty nor a run; choose another one with --out, or move it away"
+            f"{folder}: this folder is neither empty nor a run; choose another with --out, or move this one away"
         )
     if new and _content(folder) and manifests.interrupted(folder) is None:
         raise InputError(f"{folder}: already holds a result or a run; choose another folder, or move it away")
@@ -119,7 +119,7 @@ def with_result(path: Path) -> Path:
     if not (folder / result_files.FILE).is_file():
         if (folder / unfinished.FOLDER).exists():
             raise InputError(f"{folder}: holds an unfinished run; repeat the command that started it")
-        raise InputError(f"{folder}: no result found; pass a run folder that 'jaxdist run' or 'jaxdist train' has made")
+        raise InputError(f"{folder}: no result found; pass a run folder made by 'jaxdist run' or 'jaxdist train'")
     return folder
 
 

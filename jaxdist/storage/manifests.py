@@ -98,7 +98,7 @@ def read(folder: Path) -> Manifest | None:
     except DAMAGED as error:
         raise InputError(
             f"{path}: not an intact list of the folder's files ({type(error).__name__}: {error}); move it away, then "
-            "repeat the command: only files written from then on are checked"
+            "repeat the command: only files written from then on will be checked"
         ) from None
 
 
@@ -140,7 +140,7 @@ def check_whole(path: Path) -> None:
         raise InputError(
             f"{path}: differs from what jaxdist wrote, so it was damaged or edited; restore it from an intact copy, "
             f"repeat the run in another folder, or, to use it as it is, delete {_owner(path)}/{FILE}, after which "
-            "tables and figures that you have edited are overwritten"
+            "tables and figures that you have edited will be overwritten"
         )
 
 
@@ -164,11 +164,11 @@ def refuse_own(path: Path) -> None:
     """Raise `InputError` if a file to be written would take the place of one that a run folder consists of."""
     place = path.expanduser().parent.resolve() / path.name
     for folder in place.parents:
-        if not any((folder / name).is_file() for name in (FILE, places.RESULT, f"{places.UNFINISHED}/{places.NOTED}")):
-            continue
+        if not any((folder / name).is_file() for name in (places.RESULT, f"{places.UNFINISHED}/{places.NOTED}")):
+            continue  # whatever else is there, such as another program's manifest.json
         name = _name(folder, place)
-        listed = name in (*_BASIS, FILE, *places.LOCKS) or name.startswith(f"{places.UNFINISHED}/")
-        if listed or name in (read(folder) or Manifest()).files:
+        needed = is_basis(name) or name in (FILE, *places.LOCKS) or name.startswith(f"{places.UNFINISHED}/")
+        if needed or name in (read(folder) or Manifest()).files:
             raise InputError(f"{path}: is a file of the run in {folder}, which would be lost; choose another name")
 
 

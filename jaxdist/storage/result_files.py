@@ -48,7 +48,7 @@ def load(path: str | Path) -> xr.DataTree:
     if path.is_dir():
         path = path / FILE
     if not path.is_file():
-        raise InputError(f"{path}: no result found; pass a run folder that 'jaxdist run' or 'jaxdist train' has made")
+        raise InputError(f"{path}: no result found; pass a run folder made by 'jaxdist run' or 'jaxdist train'")
     try:
         files.check_seal(path)  # the HDF5 library takes some damage for content, and never comes back from some
         # h5netcdf, of a file whose root is damaged, also complains on stderr.

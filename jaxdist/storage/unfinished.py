@@ -36,7 +36,7 @@ Tree = TypeVar("Tree")
 
 FOLDER = places.UNFINISHED
 
-_FORMAT = 7
+_FORMAT = 6
 """Which arrays are kept, in which order, under which names: another number when that changes."""
 
 _SUMS = "sha256.json"
@@ -231,7 +231,7 @@ def refuse_other(found: Config, wanted: Config, folder: Path, *, more_seeds: boo
     if fields:
         text = ", ".join(f"{key} {before}, not {after}" for key, (before, after) in fields.items())
         way_out = "delete it" if folder.name == FOLDER else "choose another folder with --out"
-        raise InputError(f"{folder}: holds a run with {text}; use the same, or {way_out}")
+        raise InputError(f"{folder}: holds a run with {text}; use the same settings, or {way_out}")
 
 
 def differences(found: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:

@@ -205,7 +205,7 @@ def test_an_output_folder_that_is_in_use(capsys, tmp_path):
     used.mkdir()
     (used / "thesis.tex").write_text("years of work")
     assert cli.main(["run", "--out", str(used), *SMALL]) == 2
-    assert "is neither empty nor a run; choose another one with --out" in capsys.readouterr().err
+    assert "is neither empty nor a run; choose another with --out" in capsys.readouterr().err
     assert [path.name for path in used.iterdir()] == ["thesis.tex"]
 
 
@@ -238,7 +238,7 @@ def test_run_folders_that_are_broken(capsys, trained, images):
     labels = images / "train-labels-idx1-ubyte"
     good = labels.read_bytes()
     labels.write_bytes(good[:-1] + b"\x01")
-    refused(capsys, "sweep", trained, message="was trained on other data")
+    refused(capsys, "sweep", trained, message="was trained on different data")
     labels.write_bytes(good)
     weights = trained / "weights" / "relu.safetensors"
     whole = weights.read_bytes()

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import hashlib
 import importlib
 import json
+import linecache
+import math
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+import xarray as xr
 
 import jaxdist
 from jaxdist import config as configs
-from jaxdist import registry
-from jaxdist.errors import InputError
+from jaxdist import own_code, registry
+from jaxdist.errors import InputError, MeaninglessError
 from jaxdist.experiment import running
+from jaxdist.fields import Call
 from jaxdist.networks import optimizers
 from jaxdist.perturbations import families
 from jaxdist.sweep import metrics
@@ -63,9 +72,23 @@ def config_with(what: str, seeds: int = 2) -> configs.Config:
     return configs.from_dict(tree)
 
 
-def edited(path, text="moves further"):
+FORMULAS = {
+    "family": ("offset=fraction", "offset=2 * fraction"),
+    "metric": ("outputs[:, 0]", "outputs[:, 1]"),
+    "optimizer": ("optax.sgd(learning_rate)", "optax.sgd(0.5 * learning_rate)"),
+}
+
+
+def edited(path, what):
     """Another formula in the file, in a process that has not loaded it yet."""
-    path.write_text(path.read_text(encoding="utf-8") + f"\n# {text}\n", encoding="utf-8")
+    before, after = FORMULAS[what]
+    text = path.read_text(encoding="utf-8")
+    assert before in text
+    loaded_anew(path, text.replace(before, after))
+
+
+def loaded_anew(path, text):
+    path.write_text(text, encoding="utf-8")
     sys.modules.pop("own_code")
     importlib.invalidate_caches()
     for register in (families.REGISTER, metrics.REGISTER):
@@ -88,54 +111,139 @@ def test_work_that_was_begun_with_other_code_is_not_gone_on_with(what, module):
     stage = "train" if what == "optimizer" else "sweep"
     with pytest.raises(KeyboardInterrupt):
         running.run(config_with(what), show=killed_at(stage))
-    before = module.read_bytes()
-    edited(module)
+    edited(module, what)
     with pytest.raises(
         InputError, match=r"run/unfinished: the code of 'own_code:\w+' has changed .* delete this folder"
     ):
         running.run(config_with(what))
-    module.write_bytes(before)
-    edited_back = running.run(config_with(what))
+    loaded_anew(module, MODULE)
+    resumed = running.run(config_with(what))
     name = {"family": "own_code:family", "metric": "own_code:metric", "optimizer": "own_code:descent"}[what]
-    assert set(json.loads(edited_back.attrs["code"])) == {name}
+    assert json.loads(resumed.attrs["code"]) == {name: hashlib.sha256(MODULE.encode()).hexdigest()}
+    whole = running.run(dataclasses.replace(config_with(what), out="whole"))
+    for group in resumed.children:
+        xr.testing.assert_equal(resumed[group].to_dataset(), whole[group].to_dataset())
 
 
 @pytest.mark.parametrize("what", OWN)
 def test_a_run_is_whole_and_grows_by_the_same_code_alone(what, module):
     running.run(config_with(what))
-    before = module.read_bytes()
-    edited(module)
+    edited(module, what)
     for seeds in (2, 3):
         with pytest.raises(InputError, match=r"^run: the code of 'own_code:\w+' has changed .* choose another folder"):
             running.run(config_with(what, seeds=seeds))
-    module.write_bytes(before)
+    loaded_anew(module, MODULE)
     assert running.run(config_with(what, seeds=3))["training"].sizes["seed"] == 3
 
 
-def test_a_sweep_is_made_anew_by_other_code_and_training_does_not_matter_to_it(module):
+def test_a_sweep_is_made_anew_by_other_code(module):
     running.run(config_with("family"))
-    first = jaxdist.load("run").attrs["code"]
-    edited(module)
+    first = jaxdist.load("run")
+    edited(module, "family")
     swept = running.sweep_folder("run", {"sweep.families": "clip,own_code:family"})
-    assert swept.attrs["code"] != first
-    assert jaxdist.load("run").attrs["code"] == swept.attrs["code"]
+    assert swept.attrs["code"] == jaxdist.load("run").attrs["code"] != first.attrs["code"]
+    assert not swept["moved"].correct.equals(first["moved"].correct)
+
+
+def test_a_sweep_neither_imports_the_optimiser_nor_takes_its_code_for_that_of_the_training(module):
+    running.train(config_with("optimizer"))
+    trained = jaxdist.load("run").attrs["code"]
+    loaded_anew(module, "raise SystemExit('imported')")
+    swept = running.sweep_folder("run")
+    assert swept.attrs["code"] == trained
+    edited_text = MODULE.replace(*FORMULAS["optimizer"])
+    module.write_text(edited_text, encoding="utf-8")
+    with pytest.raises(InputError, match="the code of 'own_code:descent' has changed"):
+        running.run(config_with("optimizer", seeds=3))
+
+
+def test_a_family_that_means_nothing_may_be_mended(module, monkeypatch):
+    def refuse(*_):
+        raise InputError("it means nothing")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(families, "check_meaning", refuse)
+        with pytest.raises(MeaninglessError):
+            running.run(config_with("family"))
+    assert "code" not in jaxdist.load("run").attrs
+    edited(module, "family")
+    assert "own_code:family" in running.run(config_with("family")).attrs["code"]
 
 
 def test_a_run_of_nothing_of_ones_own_tells_no_code(module):
     config = configs.from_dict({"out": "plain", "model": {"hidden": [6]}, "train": {"seeds": 2, "steps": 1}})
     assert "code" not in running.run(config).attrs
+    for register in (families.REGISTER, metrics.REGISTER):
+        assert not [name for name in register.built_in if register.code_of(name) is not None]
+    assert optimizers.code_of("adamw", Call("cosine_decay_schedule", (("init_value", 0.1), ("decay_steps", 9)))) == {}
 
 
-def test_code_is_told_by_the_files_of_all_functions_but_jaxdists(module, monkeypatch):
-    monkeypatch.syspath_prepend(module.parent)
-    own = importlib.import_module("own_code")
-    told = registry.code_of(own.family)
-    assert told == registry.code_of(functools.partial(own.descent, 3)) == registry.code_of(own.metric)
-    assert registry.code_of(families.get("offset")) is None
-    assert registry.code_of(families.get("random_offset")) is None
-    assert registry.code_of(None) is None
-    # Functions without a file, as those of a notebook's cell.
-    typed: dict = {}
-    exec(compile("def f(x): return x\ndef g(x): return x + 1\n", "<cell>", "exec"), {"__name__": "cell"}, typed)
-    assert None is not registry.code_of(typed["f"]) != registry.code_of(typed["g"]) is not None
-    assert registry.code_of(np.abs) is not None
+def test_a_script_may_change_around_a_function_that_it_registers(module):
+    """Only the function is looked at, so that a script which holds the config too can grow its run."""
+    text = MODULE.replace("own = 1", "") + "jaxdist.register(family)\n"
+    tell = functools.partial(families.REGISTER.code_of, "moved")
+    digests = []
+    for each in (text, "# a comment\n" + text, text.replace("offset=fraction", "offset=2 * fraction")):
+        exec(compile(each, "<script>", "exec"), {"__name__": "script"})
+        digests.append(tell())
+        families.REGISTER.records.pop("moved")
+    assert digests[0] == digests[1] != digests[2]
+    assert None not in digests
+
+
+TOLD = """
+import functools, jax, numpy as np, optax
+def plain(x): return x * {0}
+def default(x, k={0}): return x
+def make(k):
+    def inner(x): return x * k
+    return inner
+closure = make({0})
+array = make(np.arange({0}))
+partial = functools.partial(optax.sgd, momentum={0})
+jitted, mapped = jax.jit(plain), jax.vmap(plain)
+@functools.wraps(np.mean)
+def wrapper(x): return x + {0}
+@jax.custom_jvp
+def custom(x): return x - {0}
+class Descent:
+    def __init__(self): self.rate = {0}
+    def __call__(self, rate): return optax.sgd(rate)
+instance = Descent()
+method = instance.__call__
+class Other:
+    def __call__(self, x): return x * {0}
+other = Other()
+chained = functools.partial(optax.chain, optax.scale({0}))
+nested = functools.partial(map, {{"f": [plain, None]}})
+"""
+
+
+@pytest.mark.parametrize("file", ["<cell 1>", "in a file"])
+def test_whatever_a_function_is_made_of_is_told_alike_in_every_process(file, tmp_path):
+    def told(number, name="a.py"):
+        path = tmp_path / name if file == "in a file" else file
+        if file == "in a file":
+            path.write_text(TOLD.format(number), encoding="utf-8")
+            linecache.checkcache(str(path))
+        scope: dict = {"__name__": "mine"}
+        exec(compile(TOLD.format(number), str(path), "exec"), scope)
+        ends = ("plain", "default", "closure", "array", "partial", "jitted", "mapped", "wrapper", "custom", "instance")
+        ends += ("method", "other", "chained", "nested")
+        return {name: own_code.of_function(scope[name]) for name in ends}
+
+    first, again, other = told(2), told(2, "b.py"), told(3)
+    assert first == again
+    assert not [name for name, digest in first.items() if digest is None or digest == other[name]]
+
+
+@pytest.mark.parametrize("value", [jnp.abs, np.abs, math.log, optax.sgd, jax.nn.relu, None, 3])
+def test_libraries_are_not_told(value):
+    assert own_code.of_function(value) is None
+
+
+def test_a_module_is_told_as_it_was_when_it_was_loaded(module):
+    registry.imported("own_code:family", "here")
+    module.write_text(MODULE + "# later", encoding="utf-8")
+    registry.imported("own_code:family", "here")
+    assert registry.code_of("own_code:family", None) == hashlib.sha256(MODULE.encode()).hexdigest()

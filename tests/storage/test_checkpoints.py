@@ -90,7 +90,7 @@ def test_other_things_that_are_no_perceptron(capsys):
     torch.save({"0.scale": torch.zeros(3)}, "scale.pt")
     refused(capsys, "import-torch", "scale.pt", *options, message="is not the weight or bias of a linear layer")
     torch.save(network().state_dict(), "good.pt")
-    refused(capsys, "import-torch", "good.pt", "--out", "out", message="by --model.activations, one of relu")
+    refused(capsys, "import-torch", "good.pt", "--out", "out", message="using --model.activations, one of relu")
     refused(
         capsys, "import-torch", "good.pt", *options[:1], "gelu2", *options[2:], message="unknown activation 'gelu2'"
     )

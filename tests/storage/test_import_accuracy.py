@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 CHECK = (
     "check the order of {0} layers (--layers), {0} activation (--model.activations), how {0} images were scaled "
-    "(--data.normalisation), and whether {0} weights are [units, inputs] and the labels {0} own, or, if this is "
+    "(--data.normalisation), and whether {0} weights are [units, inputs] and the labels are {0} own, or, if this is "
     "intended, pass --allow-chance true"
 )
 ONE, SEVERAL = CHECK.format("its"), CHECK.format("their")

@@ -151,7 +151,7 @@ def test_files_that_are_no_seeds_of_one_network_are_refused(capsys, seeds):
     refused(capsys, "import-torch", "seeds/a.pt", "seeds/no.pt", *options, message="seeds/no.pt: no such file")
     torch.save(network(hidden=13).state_dict(), "seeds/c.pt")
     refused(capsys, "import-torch", "seeds", *options, message="seeds/c.pt: has weights ((13, 64), (10, 13)), expected")
-    refused(capsys, "import-torch", "seeds", "--out", "out", message="by --model.activations, one of relu")
+    refused(capsys, "import-torch", "seeds", "--out", "out", message="using --model.activations, one of relu")
 
 
 def test_what_the_images_went_through_is_asked_for_unless_it_is_said(capsys, trained):

@@ -240,7 +240,9 @@ def test_a_run_only_trained_is_extended_and_then_swept(tmp_path):
 
 
 def test_another_config_in_the_same_folder_is_refused_with_the_difference(undisturbed, tmp_path, monkeypatch):
-    with pytest.raises(InputError, match=r"train.learning_rate 0.01, not 0.5; use the same, or choose another folder"):
+    with pytest.raises(
+        InputError, match=r"train.learning_rate 0.01, not 0.5; use the same settings, or choose another folder"
+    ):
         running.run(config(undisturbed, learning_rate=0.5))
     with pytest.raises(InputError, match=r"train.seeds 4, not 3"):
         running.run(config(undisturbed, seeds=3))

@@ -32,7 +32,7 @@ def match(a: Side, b: Side) -> tuple[Pairs, list[str]]:
     pairs = {key: (series, second[key]) for key, series in first.items() if key in second}
     if not pairs:
         raise InputError(
-            f"{a.name} and {b.name} have no family, network, site and split in common; "
+            f"{a.name} and {b.name} have no combination of family, network, site and split in common; "
             f"one has {_words(first)}, the other {_words(second)}"
         )
     unlike: dict[str, int] = {}

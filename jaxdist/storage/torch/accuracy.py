@@ -98,7 +98,7 @@ def refuse_chance(
         f"{where}: {sentences}{better}; expected {'trained networks' if plural else 'a trained network'}; "
         f"{leave_out}check the order of {theirs} layers (--layers), {theirs} activation (--model.activations), how "
         f"{theirs} images were scaled (--data.normalisation), and whether {theirs} weights are [units, inputs] and "
-        f"the labels {theirs} own, or, if this is intended, pass --allow-chance true"
+        f"the labels are {theirs} own, or, if this is intended, pass --allow-chance true"
     )
 
 

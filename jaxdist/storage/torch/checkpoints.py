@@ -245,7 +245,7 @@ def _no_checkpoint(path: Path) -> str | None:
     if not start:
         return "this file is empty; copy or save the checkpoint again"
     if start.lstrip()[:5].lower() in (b"<!doc", b"<html"):
-        return "this is a web page, such as an error page; download the checkpoint again"
+        return "this is a web page, perhaps an error page; download the checkpoint again"
     if start.startswith(b"version https://git-lfs"):
         return "this is a Git LFS pointer; fetch the checkpoint itself with 'git lfs pull'"
     if start.startswith(b"\x89HDF"):

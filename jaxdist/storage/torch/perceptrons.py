@@ -69,7 +69,7 @@ def refuse_other_layers(network: str, where: str) -> None:
     """Raise `InputError` if a network of that name has parameters that linear layers have not."""
     if further := _other_parameters(network):
         raise InputError(
-            f"{where}: a network '{network}' has {' and '.join(further)} besides weights and biases, which a "
+            f"{where}: network '{network}' has {' and '.join(further)} besides weights and biases, which a "
             "state_dict of linear layers cannot hold; leave this network out"
         )
 

@@ -314,7 +314,7 @@ def _activation(name: str, told: str | None, named: tuple[str, ...], file: Path)
     said = {each for each in (name, told, *(named if not name else ())) if each}
     if not said:
         raise InputError(
-            f"{file}: does not say for certain which activation it has; name the one that it was trained with by "
+            f"{file}: does not say for certain which activation it has; name the one that it was trained with, using "
             f"--model.activations, one of {', '.join(perceptrons.names())}; networks with any other cannot be imported"
         )
     if len(said) > 1:
