@@ -295,7 +295,7 @@ def test_networks_of_any_activation_and_form_run_side_by_side(tmp_path, capsys, 
     # The weights are read back, each network's in its own layout, and only linear layers go to PyTorch.
     assert cli.main(["sweep", str(folder), "--sweep.families", "scale", "--sweep.splits", "train"]) == 0
     assert cli.main(["export-torch", str(folder), "--out", str(tmp_path / "torch")]) == 2
-    assert "a network 'prelu' has slope besides weights and biases" in capsys.readouterr().err
+    assert "network 'prelu' has slope besides weights and biases" in capsys.readouterr().err
     assert not (tmp_path / "torch").exists()
 
 
