@@ -176,6 +176,7 @@ class Register(Generic[R]):
         self.records: dict[str, R] = {record.name: record for record in built_in}
         """Every record that is known in this process, the built-in ones first."""
         self.built_in = tuple(self.records)
+        self._told: dict[str, tuple[R, str, str | None]] = {}
         self.references: dict[str, str] = {}
         """The names of the records that references, "package.module:name", have led to."""
 
@@ -198,6 +199,7 @@ class Register(Generic[R]):
             )
         self.records[record.name] = record
         self.texts[record.name] = record.text
+        self.code_of(record.name)  # now, as a function may change what it holds whenever it is called
         return record
 
     def _source(self, record: R) -> tuple[str, str]:
@@ -213,7 +215,12 @@ class Register(Generic[R]):
     def code_of(self, reference: str) -> str | None:
         """What tells the code of the record that a config names, as the function `code_of` does; none built in has."""
         name = self.references.get(reference, reference)
-        return None if name in self.built_in else code_of(reference, self.records.get(name))
+        if name in self.built_in or name not in self.records:
+            return None
+        told = self._told.get(name)
+        if told is None or told[0] is not self.records[name] or told[1] != reference:
+            told = self._told[name] = self.records[name], reference, code_of(reference, self.records[name])
+        return told[2]
 
     def named(self, reference: str, where: str) -> str:
         """The name of the record that a config means: itself, or that of "package.module:name", imported and added.

@@ -19,6 +19,8 @@ from jaxdist.errors import InputError, nearest
 from jaxdist.fields import Call
 
 _registered: dict[str, Callable[..., optax.GradientTransformation]] = {}
+_codes: dict[str, str | None] = {}
+"""What tells the code of those that are registered, as they were then."""
 
 
 def register(name: str, function: Callable[..., optax.GradientTransformation], text: str) -> None:
@@ -32,10 +34,10 @@ def register(name: str, function: Callable[..., optax.GradientTransformation], t
     if name in _of_optax("optimiser"):
         raise InputError(f"optimiser '{name}': this is the name of an optax optimiser; choose another")
     _registered[name] = function
+    _codes[name] = registry.code_of(name, function)
     registry.OPTIMIZERS[name] = text
 
 
-@functools.cache  # two updates made alike are never equal, and each would be compiled anew
 def optimizer(name: str | Call, learning_rate: float | Call) -> optax.GradientTransformation:
     """The optimiser of a name, or of a call with its arguments; `sgd` is plain, as in the paper.
 
@@ -46,7 +48,18 @@ def optimizer(name: str | Call, learning_rate: float | Call) -> optax.GradientTr
         training has no use for.
     """
     call = name if isinstance(name, Call) else Call(name)
-    function, where = _function(call.name, "optimiser", "train.optimizer"), "train.optimizer"
+    function = _function(call.name, "optimiser", "train.optimizer")
+    try:
+        return _made(function, call, learning_rate)
+    except TypeError as error:
+        if "unhashable" not in str(error):
+            raise
+        return _made.__wrapped__(function, call, learning_rate)
+
+
+@functools.cache  # two updates made alike are never equal, and each would be compiled anew
+def _made(function: Callable[..., Any], call: Call, learning_rate: float | Call) -> optax.GradientTransformation:
+    where = "train.optimizer"
     arguments = dict(call.arguments)
     takes = "learning_rate" in _parameters(function)
     if takes and "learning_rate" not in arguments:
@@ -68,7 +81,8 @@ def code_of(*calls: str | float | Call) -> dict[str, str | None]:
             digests |= code_of(*(value for _, value in call.arguments if isinstance(value, Call)))
         name = call.name if isinstance(call, Call) else call
         if isinstance(name, str) and (name in _registered or registry.is_reference(name)):
-            digests[name] = registry.code_of(name, _function(name, "optimiser", "train.optimizer"))
+            function = _function(name, "optimiser", "train.optimizer")
+            digests[name] = _codes[name] if name in _codes else registry.code_of(name, function)
     return digests
 
 

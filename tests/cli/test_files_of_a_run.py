@@ -107,6 +107,18 @@ def test_an_option_of_the_command_before_it_is_told_where_to_go(capsys):
     assert "--json: options come after the command, 'jaxdist run --json'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["schema", "list . --json", "verdict swept --margin 0.1 --json"])
+@pytest.mark.parametrize("name", ["", "folder"])
+def test_a_folder_is_no_file_to_write(swept, capsys, command, name):
+    Path("folder").mkdir()
+    before = contents(swept)
+    assert cli.main([*command.split(), name]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.endswith(("is a folder; give the name of a file\n", "see 'jaxdist list --help'\n"))
+    assert contents(swept) == before
+
+
 def test_an_empty_name_of_a_config_is_not_the_quickstart(capsys):
     assert cli.main(["run", ""]) == 2
     assert "cannot be read as a config" in capsys.readouterr().err

@@ -9,7 +9,10 @@ import importlib
 import json
 import linecache
 import math
+import os
+import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +28,7 @@ from jaxdist.errors import InputError, MeaninglessError
 from jaxdist.experiment import running
 from jaxdist.fields import Call
 from jaxdist.networks import optimizers
-from jaxdist.perturbations import families
+from jaxdist.perturbations import edits, families
 from jaxdist.sweep import metrics
 
 MODULE = """
@@ -95,7 +98,6 @@ def loaded_anew(path, text):
         register.references.clear()
         for name in ("moved", "first_logit"):
             register.records.pop(name, None)
-    optimizers.optimizer.cache_clear()
 
 
 def killed_at(job: str):
@@ -192,35 +194,75 @@ def test_a_script_may_change_around_a_function_that_it_registers(module):
 
 
 TOLD = """
-import functools, jax, numpy as np, optax
+import dataclasses, functools, types, jax, numpy as np, optax
+K = {0}
+CALLS = []
+def helper(x): return x * {0}
 def plain(x): return x * {0}
 def default(x, k={0}): return x
-def make(k):
-    def inner(x): return x * k
+def constant(x): return x * K
+def helped(x): return helper(x)
+def logged(x): CALLS.append(x); return x + {0}
+def make(*k):
+    def inner(x): return x * k[0] - k[-1]
     return inner
-closure = make({0})
-array = make(np.arange({0}))
+closure, swapped = make({0}), make({0}, 5 - {0})
+array, key = make(np.arange({0})), functools.partial(plain, key=jax.random.key({0}))
 partial = functools.partial(optax.sgd, momentum={0})
+turned = functools.partial(pow, {0}, 5 - {0})
 jitted, mapped = jax.jit(plain), jax.vmap(plain)
+one_line = lambda x: x * {0}
+members = lambda x: x in {{"one", "two", "three", "four", "n{0}"}}
 @functools.wraps(np.mean)
 def wrapper(x): return x + {0}
 @jax.custom_jvp
 def custom(x): return x - {0}
+@jax.custom_jvp
+def ruled(x): return x
+ruled.defjvp(lambda primals, tangents: (primals[0], {0} * tangents[0]))
+class Base:
+    def __call__(self, rate): return optax.sgd({0} * rate)
+class Inherited(Base):
+    pass
+inherited = Inherited()
 class Descent:
-    def __init__(self): self.rate = {0}
+    rate = 0.1
+    def __init__(self): self.factor = {0}
     def __call__(self, rate): return optax.sgd(rate)
-instance = Descent()
-method = instance.__call__
-class Other:
-    def __call__(self, x): return x * {0}
-other = Other()
+    def other(self, rate): return optax.sgd(rate * self.factor)
+instance, bound = Descent(), Descent().other
+class Attribute:
+    factor = {0}
+    def __call__(self, x): return x * self.factor
+attribute = Attribute()
+class Static:
+    __slots__ = ("k",)
+    @staticmethod
+    def times(x): return x * {0}
+    @functools.partial(jax.jit, static_argnums=0)
+    def __call__(self, x): return self.times(x)
+static = Static()
+class Slots:
+    __slots__ = ("k",)
+    def __call__(self, x): return x * self.k
+slots = Slots()
+slots.k = {0}
+@dataclasses.dataclass
+class Held:
+    k: float
+holds, names = make(Held({0})), make(types.SimpleNamespace(k={0}))
 chained = functools.partial(optax.chain, optax.scale({0}))
 nested = functools.partial(map, {{"f": [plain, None]}})
+circle = []
+circle.append(circle)
+round_and_round = make(circle, {0})
 """
 
 
 @pytest.mark.parametrize("file", ["<cell 1>", "in a file"])
-def test_whatever_a_function_is_made_of_is_told_alike_in_every_process(file, tmp_path):
+def test_whatever_a_function_is_made_of_is_told_alike_in_every_process(file, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mine", types.ModuleType("mine"))
+
     def told(number, name="a.py"):
         path = tmp_path / name if file == "in a file" else file
         if file == "in a file":
@@ -228,13 +270,53 @@ def test_whatever_a_function_is_made_of_is_told_alike_in_every_process(file, tmp
             linecache.checkcache(str(path))
         scope: dict = {"__name__": "mine"}
         exec(compile(TOLD.format(number), str(path), "exec"), scope)
-        ends = ("plain", "default", "closure", "array", "partial", "jitted", "mapped", "wrapper", "custom", "instance")
-        ends += ("method", "other", "chained", "nested")
-        return {name: own_code.of_function(scope[name]) for name in ends}
+        ends = ("plain", "default", "constant", "helped", "logged", "closure", "swapped", "array", "key", "partial")
+        ends += ("turned", "jitted", "mapped", "one_line", "members", "wrapper", "custom", "ruled", "inherited")
+        ends += ("instance", "bound", "attribute", "static", "slots", "holds", "names", "chained", "nested")
+        return {name: own_code.of_function(scope[name]) for name in (*ends, "round_and_round")}
 
     first, again, other = told(2), told(2, "b.py"), told(3)
     assert first == again
     assert not [name for name, digest in first.items() if digest is None or digest == other[name]]
+
+
+def test_sets_are_told_alike_whatever_the_order_of_their_hashes(tmp_path):
+    code = "from jaxdist import own_code\nf = lambda x: x in {'one', 'two', 'three', 'four'}\n"
+    code += "print(own_code.of_function(f))"
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in range(4)
+    }
+    assert len(told) == 1
+
+
+def test_what_is_registered_is_told_as_it_was_then():
+    """A function may count its calls."""
+    calls = [0]
+
+    def moved(ranges, fraction):
+        calls[0] += 1
+        return edits.unedited(ranges.low.size)._replace(offset=fraction * (ranges.high - ranges.low))
+
+    grid = functools.partial(np.linspace, 0, 1, 3)
+    jaxdist.register(jaxdist.Family(name="counting", text="counts", edit=moved, grid=grid, above="moved by"))
+    before = families.REGISTER.code_of("counting")
+    calls[0] = 7
+    assert families.REGISTER.code_of("counting") == before != own_code.of_function(families.get("counting"))
+
+
+def test_an_optimiser_that_was_loaded_anew_is_the_new_one(module):
+    first = running.train(config_with("optimizer"))
+    edited(module, "optimizer")
+    second = running.train(dataclasses.replace(config_with("optimizer"), out="second"))
+    assert first.attrs["code"] != second.attrs["code"]
+    assert not first["training"].loss.equals(second["training"].loss)
 
 
 @pytest.mark.parametrize("value", [jnp.abs, np.abs, math.log, optax.sgd, jax.nn.relu, None, 3])
