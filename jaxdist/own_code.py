@@ -13,6 +13,7 @@ import hashlib
 import inspect
 import re
 import sys
+import sysconfig
 import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -105,9 +106,11 @@ def _listed(texts: Iterable[str]) -> str:
 def _array(part: Any) -> str:
     try:
         array = np.asarray(part)
-    except TypeError:  # typed keys of random numbers
+    except Exception:  # whatever says so of other libraries' arrays, and of typed keys of random numbers
         import jax
 
+        if not isinstance(part, jax.Array):
+            return type(part).__qualname__
         array = np.asarray(jax.random.key_data(part))
     if array.dtype == object:  # of which there are only places in memory
         return f"object {array.shape}"
@@ -174,7 +177,8 @@ _OF_CLASSES = frozenset(
 
 
 def _slots(value: Any) -> dict[str, Any]:
-    names = [name for of in type(value).__mro__ for name in of.__dict__.get("__slots__", ())]
+    slots = [of.__dict__.get("__slots__", ()) for of in type(value).__mro__]
+    names = [name for each in slots for name in ((each,) if isinstance(each, str) else each)]
     return {name: getattr(value, name) for name in names if name != "__dict__" and hasattr(value, name)}
 
 
@@ -190,7 +194,10 @@ def _is_filled(cell: types.CellType) -> bool:
 def _is_of_a_library(module: str) -> bool:
     """Whether a module is jaxdist's, Python's or an installed one, whose code is not told, but what it is handed."""
     top = module.partition(".")[0]
-    if top in (__package__, "jax", "jaxlib", "optax", "flax", "numpy") or top in sys.stdlib_module_names - {"__main__"}:
+    if top in (__package__, "jax", "jaxlib", "optax", "flax", "numpy"):
         return True
-    file = getattr(sys.modules.get(top), "__file__", None) or ""
-    return not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
+    file = getattr(sys.modules.get(top), "__file__", None)
+    if file is None:  # built in, or typed
+        return top in sys.stdlib_module_names and top != "__main__"
+    installed = not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
+    return installed or Path(file).is_relative_to(sysconfig.get_path("stdlib"))

@@ -243,7 +243,7 @@ class Static:
     def __call__(self, x): return self.times(x)
 static = Static()
 class Slots:
-    __slots__ = ("k",)
+    __slots__ = "k"
     def __call__(self, x): return x * self.k
 slots = Slots()
 slots.k = {0}
@@ -294,6 +294,19 @@ def test_sets_are_told_alike_whatever_the_order_of_their_hashes(tmp_path):
         for seed in range(4)
     }
     assert len(told) == 1
+
+
+def test_a_users_module_may_have_the_name_of_one_of_pythons(monkeypatch, tmp_path):
+    path = tmp_path / "test.py"
+    path.write_text("def f(x): return x\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "test", raising=False)
+    own_code._is_of_a_library.cache_clear()
+    module = importlib.import_module("test")
+    assert module.__file__ == str(path)
+    assert own_code.of_function(module.f) is not None
+    monkeypatch.delitem(sys.modules, "test")
+    own_code._is_of_a_library.cache_clear()
 
 
 def test_what_is_registered_is_told_as_it_was_then():
