@@ -97,7 +97,7 @@ def _told(digests: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def refuse_other_code(before: Mapping[str, str], now: Mapping[str, str], folder: Path, way_out: str) -> None:
-    """Refuse to go on with work whose code has changed since, by names as `code` has them.
+    """Refuse to go on with work whose code has changed since, by names as `code_of_training` has them.
 
     Args:
       before: the code of the work.

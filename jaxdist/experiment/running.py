@@ -268,7 +268,7 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
             _report(result, config, folder, show)
             return result
         resolving.refuse_foreign(config, changes or {}, folder)
-        resolving.options(config)
+        resolving.options(config)  # names that there are not are refused before the data is read
         store = Store(folder, config)
         inputs = load_inputs(config, store.backend)
         _check_data(earlier, inputs, folder)

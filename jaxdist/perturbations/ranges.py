@@ -194,14 +194,8 @@ def measure(
     Values have examples on their first axis, or on the second where units are on the first.
 
     Args:
-      model: the networks' function.
-      params: stacked, with a leading S.
-      examples: of the split to measure on.
-      sites: keys of the values to measure.
-      measured_on: the side of the activation.
-      rule: what a unit's range is.
+      model, params, examples, sites, measured_on, rule, block: as in `prepared`.
       precision: of matrix products.
-      block: examples a block; chosen by default.
 
     Raises:
       InputError: if the model does not reach a site, `check` or `check_values` refuses it, or the rule's numbers are
