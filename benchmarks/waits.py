@@ -117,6 +117,25 @@ sys.exit(cli.main(["sweep", "copy", "-q"]))
 each network, compiled."""
 
 
+TRAINING = """
+import statistics, sys, time
+from jaxdist import cli
+from jaxdist.networks import training
+whole = training.advance
+def timed(*given, **options):
+    seconds, began = [], None
+    for progress in whole(*given, **options):
+        if began:
+            seconds.append((time.perf_counter() - began[0]) / (progress.step - began[1]))
+        yield progress
+        began = time.perf_counter(), progress.step
+    print(statistics.median(seconds) / progress.metrics.loss.shape[1])
+training.advance = timed
+sys.exit(cli.main(["train", *sys.argv[1:], "-q"]))
+"""
+"""A training, which prints the seconds that a step took of each network, compiled."""
+
+
 class Spent(NamedTuple):
     """What a process took, and what it printed."""
 
@@ -204,6 +223,7 @@ NAMES = (
     "second probe",
     "run",
     "run again",
+    "training step of MNIST, compiled, a network",
     "sweep of MNIST",
     "sweep of MNIST again",
     "sweep of MNIST, compiled, a network",
@@ -238,9 +258,13 @@ def parts(options: argparse.Namespace) -> Sequence[Callable[[Place], Mapping[str
         return {"run": _spent(first), "run again": _spent(place.jaxdist("run", *few))}
 
     def mnist(place: Place) -> dict[str, dict[str, float]]:
-        given = ("--data.name", "mnist", "--data.dir", data, "--out", "trained")
+        given = ("--data.name", "mnist", "--data.dir", data, "--train.learning_rate", "1e-3")
         if not (place.folder / "trained").exists():
-            place.jaxdist("train", *given, "--train.seeds", "1", "--train.steps", "10", "--train.learning_rate", "1e-3")
+            place.jaxdist("train", *given, "--train.seeds", "1", "--train.steps", "10", "--out", "trained")
+        place.empty("stepped")
+        steps = "8" if options.quick else "60"
+        run = ("--model.activations", "relu", "--train.seeds", "2", "--train.steps", steps, "--out", "stepped")
+        stepped = place.run("-c", TRAINING, *given, *run)
         place.empty("cache/jaxdist")
         compiled = float(place.run("-c", STUDY, "trained", "3" if options.quick else "12").printed)
         times = []
@@ -249,6 +273,7 @@ def parts(options: argparse.Namespace) -> Sequence[Callable[[Place], Mapping[str
             shutil.copytree(place.folder / "trained", place.folder / "copy")
             times.append(place.jaxdist("sweep", "copy"))
         return {
+            "training step of MNIST, compiled, a network": {"wall_s": float(stepped.printed)},
             "sweep of MNIST": _spent(times[0]),
             "sweep of MNIST again": _spent(times[1]),
             "sweep of MNIST, compiled, a network": {"wall_s": compiled},

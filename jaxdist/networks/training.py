@@ -159,8 +159,7 @@ class Gradient(Reducer):
         self, state: tuple[Params, TrainingSums], params: Params, given: None, block: blocks.Block
     ) -> tuple[Params, TrainingSums]:
         gradient = jax.grad(functools.partial(block_sums, self.model), has_aux=True)
-        of_block = block.with_inputs(lambda x: gradient(params, x, block), every=1)
-        return jax.tree.map(jnp.add, state, of_block)
+        return block.with_inputs(lambda x: jax.tree.map(jnp.add, state, gradient(params, x, block)), every=1)
 
     def result(self, state: tuple[Params, TrainingSums], total: Array) -> tuple[Params, TrainingSums]:
         return jax.tree.map(lambda leaf: leaf / total.astype(jnp.float32), state[0]), state[1]
