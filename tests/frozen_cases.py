@@ -19,7 +19,7 @@ from tests.frozen_support import FOLDER
 
 COMMANDS = (
     *("run", "train", "plan", "sweep", "report", "verdict", "list"),
-    *("import-torch", "export-torch", "compare", "gallery", "data", "schema"),
+    *("import-torch", "export-torch", "compare", "geometry", "gallery", "data", "schema"),
 )
 HELP = FOLDER / "help.txt"
 SENTENCES = FOLDER / "sentences.txt"

@@ -1,14 +1,18 @@
 from . import breakdowns as breakdowns
+from . import claims as claims
 from . import dose_tables as dose_tables
 from . import dosed as dosed
 from . import equivalence as equivalence
+from . import geometry as geometry
 from . import metric_tables as metric_tables
 from . import paper_cells as paper_cells
 from . import preference as preference
+from . import same_networks as same_networks
 from . import statistics as statistics
 from . import tables as tables
 from . import threshold_tables as threshold_tables
 from .breakdowns import Pair as Pair
+from .claims import Claim as Claim
 from .dose_tables import FairComparison as FairComparison
 from .dose_tables import Finding as Finding
 from .dose_tables import Rho as Rho
@@ -18,6 +22,7 @@ from .paper_cells import near as near
 from .preference import EQUIVALENT as EQUIVALENT
 from .preference import LEVELS as LEVELS
 from .preference import Ratio as Ratio
+from .same_networks import Sameness as Sameness
 from .series import Series as Series
 from .series import every_series as every_series
 from .threshold_tables import thresholds as thresholds

@@ -15,6 +15,7 @@ from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
 from jaxdist.formatting import counted
 from jaxdist.storage import published
+from jaxdist.types import Values
 
 AGREEING = 0.9
 """The share of accuracy cells that must lie within `NEAR` standard errors for a run to agree with the paper."""
@@ -38,7 +39,8 @@ def cells(result: xr.DataTree, options: StatisticsConfig, *, name: str = "the ru
 
     `sd` is our s, `paper_sd` the paper's printed one, of the population (ddof 0).
 
-    `t` and `p` are the paper's own test, of both, against its baseline (`published.BASELINE_INDEX`); `drop`, with its
+    `t` and `p` are the paper's own test, of both, against its baseline (`published.BASELINE_INDEX`), `paper_t_source`
+    that t with three decimals; `drop`, with its
     interval `drop_low` to `drop_high`, `corrected_t`, `p_holm`, `smallest_margin` and `noninferior` are
     `statistics.corrected`'s of ours, against no edit. `paper_drop` is the paper's unedited row less this one, `drop_z`
     ours minus that in standard errors, with the drops' own s and the rounding of both rows.
@@ -138,6 +140,21 @@ def _finals(result: xr.DataTree) -> list[dict[str, object]]:
     return rows
 
 
+def to_baseline(result: xr.DataTree) -> dict[str, Values]:
+    """By network, accuracy at the paper's baseline minus that of each published cell of edits, [S, P] in their order.
+
+    The paper's t is that of their mean.
+    """
+    series = swept(result)
+    differences: dict[str, list[np.ndarray]] = {}
+    for cell in published.cells():
+        one = series.get((cell.family, cell.network))
+        if one is not None:
+            of_cell = one.accuracy[:, published.BASELINE_INDEX] - one.accuracy[:, _index(one, cell)]
+            differences.setdefault(cell.network, []).append(of_cell)
+    return {network: np.stack(columns, axis=1) for network, columns in differences.items()}
+
+
 class _Tested(NamedTuple):
     """A series with what is tested of all its points."""
 
@@ -147,16 +164,21 @@ class _Tested(NamedTuple):
 
 
 def _edited(result: xr.DataTree, options: StatisticsConfig) -> list[dict[str, object]]:
-    tested = {
-        (series.family, series.network): _tested(series.judged, options)
-        for series in every_series(result)
-        if (series.site, series.split) == (SITE, "train") and _printed(series) and len(series.judged.seeds)
-    }
+    tested = {key: _tested(series, options) for key, series in swept(result).items()}
     return [
         _cell(cell, tested[cell.family, cell.network])
         for cell in published.cells()
         if (cell.family, cell.network) in tested
     ]
+
+
+def swept(result: xr.DataTree) -> dict[tuple[str, str], Series]:
+    """By family and network, what is beside the tables: networks that are not at chance, on training images."""
+    return {
+        (series.family, series.network): series.judged
+        for series in every_series(result)
+        if (series.site, series.split) == (SITE, "train") and _printed(series) and len(series.judged.seeds)
+    }
 
 
 def _tested(series: Series, options: StatisticsConfig) -> _Tested:
@@ -193,6 +215,7 @@ def _cell(cell: published.Cell, tested: _Tested) -> dict[str, object]:
         "paper_spread": _paper_spread(series, cell),
         "spread": float(to_baseline.std(ddof=1)) if len(to_baseline) > 1 else np.nan,
         "paper_t": cell.t,
+        "paper_t_source": cell.t_source,
         "t": float(of_paper.t[index]),
         "paper_p": cell.p,
         "p": float(of_paper.p[index]),

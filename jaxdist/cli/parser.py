@@ -38,6 +38,7 @@ COMMANDS: tuple[Command, ...] = (
     pytorch.IMPORT_TORCH,
     pytorch.EXPORT_TORCH,
     reporting.COMPARE,
+    reporting.GEOMETRY,
     reporting.GALLERY,
     preparing.DATA,
     preparing.SCHEMA,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from jaxdist import formatting
 from jaxdist.cli import output
 from jaxdist.cli.command import Command
 from jaxdist.cli.listing import listed
@@ -157,7 +158,7 @@ def _where_pictures_are(written: Sequence[Path], folder: Path) -> str:
     tables = [path.name for path in written if path.suffix == ".md"]
     if len(images) == 1 and not tables:
         return f" The picture is {images[0]}"
-    return f" The {' and '.join(['pictures', *tables])} are in {folder}"
+    return f" The {formatting.listed(['pictures', *tables])} are in {folder}"
 
 
 COMPARE = Command(
@@ -171,6 +172,39 @@ COMPARE = Command(
     ),
     add=_add_compare,
     run=compare,
+)
+
+
+def _add_geometry(parser: Parser) -> None:
+    parser.add_argument("run", type=Path, help="run folder, trained or swept")
+    add_output(parser, any_name=True)
+    add_fields(parser, ("data.dir", "statistics.confidence"))
+
+
+def geometry(options: argparse.Namespace) -> None:
+    """Say where the boundaries of a run's units lie among the training images."""
+    experiment()
+    from jaxdist.experiment import geometries
+    from jaxdist.report import boundaries
+
+    with output.progress(options) as show:
+        described = geometries.describe_folder(options.run, changes(options), show=show)
+    for part in boundaries.tabled(described.summary):
+        output.say(options, table.terminal(part))
+    output.write_json(options, lambda: table.document({"summary": table.records(table.of_frame(described.summary))}))
+    output.say(options, f"tables/geometry.md, tables/geometry.csv and figures/geometry are in {options.run}")
+
+
+GEOMETRY = Command(
+    "geometry",
+    help="say where units' boundaries lie among the images",
+    usage="RUN [OPTIONS]",
+    examples=(
+        ("jaxdist geometry runs/paper --data.dir MNIST", "a table, and a figure of all units"),
+        ("jaxdist geometry runs/paper --json geometry.json", "also write the numbers to a file"),
+    ),
+    add=_add_geometry,
+    run=geometry,
 )
 
 

@@ -1,4 +1,5 @@
 from . import finished as finished
+from . import geometries as geometries
 from . import planning as planning
 from . import running as running
 from .probes import probe as probe

@@ -90,13 +90,13 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
     inputs = load_inputs(config, store.backend, seeds=len(new) or config.train.seeds)
     models.refuse_too_large(config, inputs)
     if earlier is not None:
-        _check_data(earlier, inputs, folder)
+        check_data(earlier, inputs, folder)
     if swept:
         _refuse_meaningless(config, inputs)
     code = _own_code(config, swept=swept)
     _begin(store, inputs, code, earlier, folder)
     try:
-        parts = [] if earlier is None else [_load_trained(config, inputs, folder, earlier)]
+        parts = [] if earlier is None else [load_trained(config, inputs, folder, earlier)]
         if new:
             parts.append(train_networks(config, inputs, show, new, store))
         trained, refused = list(parts), None
@@ -213,7 +213,7 @@ def _grids(result: xr.DataTree) -> dict[str, np.ndarray]:
     return {name: result[name].fraction.to_numpy() for name in results.families_of(result)}
 
 
-def _check_data(earlier: xr.DataTree, inputs: Inputs, folder: Path) -> None:
+def check_data(earlier: xr.DataTree, inputs: Inputs, folder: Path) -> None:
     if earlier.attrs["data_digest"] not in (inputs.dataset.digest, results.UNKNOWN_DATA):
         raise InputError(
             f"{folder}: was trained on different data from this ({inputs.dataset.source.removesuffix('.')}); pass the "
@@ -235,8 +235,18 @@ def _refuse_meaningless(config: Config, inputs: Inputs) -> None:
             raise InputError(f"network '{name}', {error}") from None
 
 
-def _load_trained(config: Config, inputs: Inputs, folder: Path, earlier: xr.DataTree) -> TrainedNetworks:
-    """Read a run folder's weights, which must be those of as many networks of the config's layers as its result has."""
+def load_trained(config: Config, inputs: Inputs, folder: Path, earlier: xr.DataTree) -> TrainedNetworks:
+    """Read a run folder's weights.
+
+    Args:
+      config: the run's.
+      inputs: its data, for D and C.
+      folder: where it lies.
+      earlier: its result.
+
+    Raises:
+      InputError: if they are not those of as many networks of the config's layers as the result has.
+    """
     seeds = len(results.seeds_of(earlier))
     networks = folders.load_networks(config, folder, seeds)
     for name, params in networks.items():
@@ -271,9 +281,9 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
         resolving.options(config)  # names that there are not are refused before the data is read
         store = Store(folder, config)
         inputs = load_inputs(config, store.backend)
-        _check_data(earlier, inputs, folder)
+        check_data(earlier, inputs, folder)
         _refuse_meaningless(config, inputs)
-        part = _load_trained(config, inputs, folder, earlier)
+        part = load_trained(config, inputs, folder, earlier)
         checked = _check_imported(part, config, inputs)
         leaves = (np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((part.networks, part.passed)))
         refuse_unlike(leaves, mesh_of(inputs.splits["train"]), "weights")

@@ -1,3 +1,4 @@
+from . import boundaries as boundaries
 from . import compare as compare
 from . import documents as documents
 from . import dose_figures as dose_figures

@@ -12,6 +12,7 @@ from jaxdist import formatting
 from jaxdist.analysis import by_table, near
 from jaxdist.formatting import fraction, loss, number, percent, points, signed
 from jaxdist.report import table
+from jaxdist.report.compare import sameness
 from jaxdist.report.compare.comparison import Comparison
 from jaxdist.report.markdown import DROP, NONINFERIOR, P_HOLM
 from jaxdist.report.table import Column, Otherwise, Table, Write
@@ -64,6 +65,8 @@ def markdown(comparison: Comparison) -> str:
         ]
         parts.append(_trained(trained))
     parts += [_cells(title, part) for title, part in by_table(frame)]
+    parts += [f"## {sameness.TITLE}", sameness.EXPLAINED, sameness.tabled(comparison.same, title="")]
+    parts += sameness.sentences(comparison.same)
     parts += [
         "## Tests",
         f"The paper's t compares each point with index {BASELINE_INDEX} of its grid, 32.7 % of scale and clip and "

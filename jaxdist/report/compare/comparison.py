@@ -13,7 +13,7 @@ import pandas as pd
 
 from jaxdist import config as configs
 from jaxdist import files
-from jaxdist.analysis import paper_cells
+from jaxdist.analysis import Claim, Sameness, claims, paper_cells, same_networks
 from jaxdist.errors import InputError
 from jaxdist.report import table
 from jaxdist.report.compare import counts, means, protocol, sides
@@ -59,6 +59,10 @@ class Comparison:
     """The run folder of the first side that is one."""
     stem: str
     """Side b's name, fit for a file."""
+    same: list[Sameness] = dataclasses.field(default_factory=list)
+    """Beside the published tables, how near each activation's networks are to the paper's own."""
+    claims: list[Claim] = dataclasses.field(default_factory=list)
+    """Beside the published tables, what becomes of the paper's sentences."""
 
     @property
     def verdict(self) -> str:
@@ -84,6 +88,8 @@ class Comparison:
             "exit_code": self.exit_code,
             "notes": self.notes,
             "units": _UNITS[self.mode],
+            "same_networks": [{**table.plain(one), "same": one.same} for one in self.same],
+            "claims": [claim._asdict() for claim in self.claims],
             "points": table.records(table.of_frame(self.points)),
         }
 
@@ -182,6 +188,8 @@ def _with_published(side: Side, changes: Mapping[str, str]) -> Comparison:
         margin=options.margin,
         folder=side.folder,
         stem=PUBLISHED,
+        same=same_networks.compare(cells, paper_cells.to_baseline(side.result)),
+        claims=claims.judge(side.result, options),
     )
 
 

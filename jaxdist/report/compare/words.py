@@ -13,7 +13,7 @@ from rich.text import Text
 from jaxdist.analysis import paper_cells
 from jaxdist.formatting import counted, fraction, number, p_value
 from jaxdist.report import table
-from jaxdist.report.compare import cell_tables
+from jaxdist.report.compare import cell_tables, claim_tables, sameness
 from jaxdist.report.compare.comparison import Comparison
 from jaxdist.report.compare.pairs import by_series
 from jaxdist.report.table import Column, Table
@@ -35,7 +35,9 @@ def rendered(comparison: Comparison) -> RenderableType:
         parts.append(Text("Protocols: the same"))
     if comparison.mode == "published":
         parts += _cells(comparison.points)
+        parts += [sameness.tabled(comparison.same), *map(Text, sameness.sentences(comparison.same))]
         parts += [Text(sentence) for sentence in cell_tables.cautions(comparison.points)]
+        parts += [claim_tables.short(comparison)] if comparison.claims else []
     elif comparison.mode == "shared":
         parts += _beyond(comparison)
     parts.append(Table("Verdicts", [*map(Column, ("what", "verdict", "found"))], comparison.verdicts))

@@ -1,0 +1,101 @@
+"""Where a run's boundaries lie: every number again by NumPy from its weights and images, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxdist import cli, config
+from jaxdist.config import DataConfig
+from jaxdist.data import load
+from jaxdist.storage import weights
+from tests.cli.terminal_support import small_runs
+
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    small_runs(root)
+    return root / "swept"
+
+
+@pytest.fixture
+def run(made):
+    shutil.copytree(made, "swept")
+    return Path("swept")
+
+
+def test_every_unit_is_described_as_numpy_does(run, capsys):
+    assert cli.main(["geometry", str(run), "--json", "g.json"]) == 0
+    said = capsys.readouterr().out
+    assert "share of examples" in said
+    units = pd.read_csv(run / "tables" / "geometry.csv")
+    options = config.load(run / "config.toml")
+    networks, seeds = options.model.activations, options.train.seeds
+    assert len(units) == 2 * len(networks) * seeds * options.model.hidden[0]
+    dataset = load(DataConfig())
+    x = dataset.train.images.reshape(len(dataset.train.images), -1).astype(np.float64)
+    for network in networks:
+        first = weights.load(run / "weights" / f"{network}.safetensors")["dense0"]
+        for seed in range(seeds):
+            values = x @ np.asarray(first["weight"][seed], np.float64).T + np.asarray(first["bias"][seed], np.float64)
+            part = units.query("network == @network and seed == @seed and when == 'trained'")
+            assert part.above.to_numpy() == pytest.approx((values > 0).mean(axis=0), abs=2e-3)
+            groups = [values[dataset.train.labels == label] for label in range(10)]
+            offsets = np.array([-group.mean(axis=0) / group.std(axis=0) for group in groups])
+            nearest = np.abs(offsets).argmin(axis=0)
+            assert part.offset.to_numpy() == pytest.approx(offsets[nearest, range(values.shape[1])], abs=1e-3)
+            assert part.cluster.to_numpy().tolist() == nearest.tolist()
+    summary = pd.DataFrame(json.loads(Path("g.json").read_text())["summary"])
+    for row in summary[summary.quantity == "above"].itertuples():
+        medians = units[units.network == row.network].groupby(["when", "seed"]).above.median()
+        assert row.trained == pytest.approx(medians["trained"].mean())
+        assert row.before == pytest.approx(medians["before"].mean())
+        assert row.learned == pytest.approx((medians["trained"] - medians["before"]).mean())
+    for kind in ("png", "svg"):
+        assert (run / "figures" / f"geometry.{kind}").stat().st_size > 1000
+
+
+def test_it_is_told_again_the_same_and_the_rest_of_the_run_stays(run):
+    before = {path: path.read_bytes() for path in sorted(run.rglob("*.nc"))}
+    assert cli.main(["geometry", str(run), "-q"]) == 0
+    first = (run / "tables" / "geometry.csv").read_bytes(), (run / "figures" / "geometry.svg").read_bytes()
+    assert cli.main(["geometry", str(run), "-q"]) == 0
+    assert first == ((run / "tables" / "geometry.csv").read_bytes(), (run / "figures" / "geometry.svg").read_bytes())
+    assert before == {path: path.read_bytes() for path in sorted(run.rglob("*.nc"))}
+    assert cli.main(["report", str(run), "-q"]) == 0  # whose manifest still fits
+
+
+def test_networks_that_were_imported_have_no_beginning(run):
+    assert cli.main(["export-torch", str(run), "--out", "torch"]) == 0
+    assert cli.main(["import-torch", "torch", "--out", "imported"]) == 0
+    assert cli.main(["geometry", "imported", "-q", "--json", "g.json"]) == 0
+    (first, *_) = json.loads(Path("g.json").read_text())["summary"]
+    assert (first["before"], first["learned"]) == (None, None)
+    assert 0 < first["trained"] < 1
+    units = pd.read_csv("imported/tables/geometry.csv")
+    assert set(units.when) == {"trained"}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["nowhere"], "nowhere"),
+        (["swept", "--statistics.confidence", "2"], "statistics.confidence"),
+        (["swept", "--data.dir", "nowhere"], "nowhere"),
+        (["swept", "--train.steps", "3"], "--train.steps"),
+    ],
+)
+def test_what_cannot_be_described_is_refused(run, capsys, words, sentence):
+    assert cli.main(["geometry", *words]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (run / "tables" / "geometry.csv").exists()
