@@ -15,7 +15,7 @@ from pydantic import Strict
 
 from jaxdist import fields, registry
 from jaxdist.errors import InputError, nearest
-from jaxdist.fields import Call, Distinct, Integer, Many, Names, Number, Text, Truth, option
+from jaxdist.fields import Call, Distinct, Integer, Many, Names, Number, OrRange, Seeds, Text, Truth, option
 
 _REMOVED = {"refine", "scale_shortcut"}
 """Options that the section ``sweep`` once had, both false by default."""
@@ -70,7 +70,9 @@ class ModelConfig:
 class TrainConfig:
     """Full-batch training of the seed ensemble."""
 
-    seeds: Annotated[Integer, Ge(1)] = option(20, "networks per activation")
+    seeds: Annotated[Integer, Ge(1), OrRange()] = option(
+        20, "networks per activation, or their numbers as a range, 20:40, for parts of a run that are merged later"
+    )
     seed: Annotated[Integer, Ge(0), Lt(2**32)] = option(0, "root of all random keys")
     steps: Annotated[Integer, Ge(0), Lt(10**9)] = option(400, "parameter updates; 0: untrained networks")
     optimizer: Text | Call = option(
@@ -85,6 +87,11 @@ class TrainConfig:
     snapshots: Truth = option(
         False, "keep the weights when training accuracy first passes 10, 20, ... 90, 95, 99 %, and sweep them too"
     )
+
+    @property
+    def numbers(self) -> range:
+        """Those of the seeds."""
+        return self.seeds.numbers if isinstance(self.seeds, Seeds) else range(self.seeds)
 
     @property
     def keeps_snapshots(self) -> bool:
@@ -314,6 +321,8 @@ def to_dict(config: Config | Options) -> dict[str, Any]:
     def plain(value: Any) -> Any:
         if isinstance(value, Call):
             return value.table()
+        if isinstance(value, Seeds):
+            return value.written
         if dataclasses.is_dataclass(value):
             items = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
             return {name: plain(v) for name, v in items if v is not None}

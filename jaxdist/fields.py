@@ -133,6 +133,73 @@ def _call(value: Any, path: str = "") -> Call:
     return Call(name, tuple((key, argument(item, key)) for key, item in value.items() if key != "name"))
 
 
+_MOST_SEEDS = 2**31 - 1
+"""What JAX's keys take as numbers of seeds."""
+
+
+class Seeds(int):
+    """How many seeds, and the number of the first: 20, or in TOML "20:40" for twenty that do not begin with 0.
+
+    It counts as the number of seeds; two are equal if they are the same seeds.
+
+    >>> seeds = Seeds.parse("20:30")
+    >>> seeds, str(seeds), seeds.numbers, seeds == 10, seeds == Seeds(10, first=20)
+    (20:30, '10', range(20, 30), False, True)
+    """
+
+    first: int
+
+    def __new__(cls, count: int, first: int = 0) -> Seeds:
+        seeds = super().__new__(cls, count)
+        seeds.first = first
+        return seeds
+
+    @classmethod
+    def parse(cls, text: str) -> Seeds:
+        """From "20:40"; raises `ValueError` for other texts, and for ranges that are empty or begin below 0."""
+        begin, _, end = text.partition(":")
+        if not (begin.strip().isdecimal() and end.strip().isdecimal()) or not int(begin) < int(end) <= _MOST_SEEDS:
+            raise ValueError
+        return cls(int(end) - int(begin), int(begin))
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of the seeds."""
+        return range(self.first, self.first + int(self))
+
+    @property
+    def written(self) -> int | str:
+        """As a config has it."""
+        return f"{self.first}:{self.first + int(self)}" if self.first else int(self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, int) and (int(self), self.first) == (int(other), getattr(other, "first", 0))
+
+    def __hash__(self) -> int:
+        return int.__hash__(self)
+
+    def __repr__(self) -> str:
+        return str(self.written)  # tells them apart
+
+    __str__ = int.__repr__  # counts them
+
+
+@dataclasses.dataclass(frozen=True)
+class OrRange:
+    """An annotation of an integer: it counts seeds, which a text may also give as a range."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        def read(value: Any, integer: Any) -> Seeds:
+            if isinstance(value, Seeds):
+                return Seeds(integer(int(value)), value.first)
+            return Seeds.parse(value) if isinstance(value, str) else Seeds(integer(value))
+
+        return core_schema.no_info_wrap_validator_function(read, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"anyOf": [handler(schema["schema"]), {"type": "string", "pattern": "^[0-9]+:[0-9]+$"}]}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Names:
     """An annotation of texts: one of the `names` that there are when it is read, or "package.module:name".
@@ -373,5 +440,7 @@ def _words(hint: Any) -> str:
     bounds = {annotated_types.Ge: "at least", annotated_types.Gt: "above", annotated_types.Lt: "below"}
     ends = [(bounds[type(each)], *dataclasses.astuple(each)) for each in annotations if type(each) in bounds]
     limits = [f"{word} {end}" for word, end in ends if abs(end) != _LARGE]
+    if any(isinstance(each, OrRange) for each in annotations):
+        limits.append("or a range such as 20:40")
     kinds = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
-    return f"{kinds[kind]} {' and '.join(limits)}".strip()
+    return f"{kinds[kind]} {' and '.join(limits)}".replace(" and or ", ", or ").strip()

@@ -18,7 +18,7 @@ from jaxdist import cli
 from tests.frozen_support import FOLDER
 
 COMMANDS = (
-    *("run", "train", "plan", "sweep", "report", "verdict", "list"),
+    *("run", "train", "plan", "sweep", "merge", "report", "verdict", "list"),
     *("import-torch", "export-torch", "compare", "geometry", "gallery", "data", "schema"),
 )
 HELP = FOLDER / "help.txt"

@@ -32,6 +32,7 @@ COMMANDS: tuple[Command, ...] = (
     running.TRAIN,
     running.PLAN,
     running.SWEEP,
+    running.MERGE,
     reporting.REPORT,
     reporting.VERDICT,
     reporting.LIST,

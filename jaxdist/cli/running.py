@@ -21,6 +21,7 @@ from jaxdist.cli.options import (
     experiment,
 )
 from jaxdist.compute import hosts
+from jaxdist.formatting import counted
 from jaxdist.storage import places
 
 
@@ -115,6 +116,43 @@ SWEEP = Command(
     ),
     add=_add_sweep,
     run=sweep,
+)
+
+
+def _add_merge(parser: Parser) -> None:
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders of the parts, in any order")
+    parser.add_argument(
+        "--out", dest="whole", type=Path, metavar="FOLDER", required=True, help="folder of the whole run"
+    )
+    add_output(parser)
+
+
+def merge(options: argparse.Namespace) -> None:
+    """Put runs of other seeds or activations together, and say what comes next."""
+    experiment()
+    from jaxdist.experiment import merging, running
+    from jaxdist.sweep import results
+
+    result = merging.merge_folders(options.runs, options.whole)
+    output.write_numbers(options, result, results.options_of(result).statistics, options.whole)
+    following = "report" if running.is_swept(result) else "sweep"
+    output.say(
+        options,
+        f"merged {counted(len(options.runs), 'run')} into {options.whole}; next: jaxdist {following} {options.whole}",
+    )
+
+
+MERGE = Command(
+    "merge",
+    help="put runs of other seeds or networks together, as one",
+    usage="RUN RUN [RUN ...] --out FOLDER [OPTIONS]",
+    examples=(
+        ("jaxdist train --train.seeds 0:10 --out runs/a", "on one machine"),
+        ("jaxdist train --train.seeds 10:20 --out runs/b", "on another"),
+        ("jaxdist merge runs/a runs/b --out runs/whole", "a run of 20 seeds"),
+    ),
+    add=_add_merge,
+    run=merge,
 )
 
 

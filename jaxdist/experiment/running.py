@@ -76,7 +76,7 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
     """Compute and save what a run folder lacks of a config."""
     earlier = _earlier(config, folder)
     before = 0 if earlier is None else results.config_of(earlier).train.seeds
-    new = range(before, config.train.seeds)
+    new = config.train.numbers[before:]
     if earlier is not None and not new and (is_swept(earlier) or not swept):
         _refuse_other_code(earlier, _own_code(config, swept=swept), folder)
         unfinished.clear(folder)  # a process killed at its very end may have left it

@@ -37,7 +37,7 @@ def check(config: Config) -> None:
         forms.get(name)
     if config.model.from_paper:
         paper_weights.check_networks(
-            config.model.init, config.model.activations, config.model.hidden, config.train.seeds
+            config.model.init, config.model.activations, config.model.hidden, config.train.numbers.stop
         )
     optimizers.optimizer(config.train.optimizer, config.train.learning_rate)
 

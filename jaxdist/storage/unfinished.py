@@ -226,8 +226,8 @@ def refuse_other(found: Config, wanted: Config, folder: Path, *, more_seeds: boo
       InputError: with the fields in which they differ.
     """
     fields = differences(found, wanted)
-    if more_seeds and wanted.train.seeds > found.train.seeds:
-        del fields["train.seeds"]
+    if more_seeds and wanted.train.numbers[: found.train.seeds] == found.train.numbers:
+        fields.pop("train.seeds", None)
     if fields:
         text = ", ".join(f"{key} {before}, not {after}" for key, (before, after) in fields.items())
         way_out = "delete it" if folder.name == FOLDER else "choose another folder with --out"

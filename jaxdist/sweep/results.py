@@ -34,6 +34,7 @@ from jaxdist.data import Dataset
 from jaxdist.errors import InputError
 from jaxdist.networks import Metrics
 from jaxdist.perturbations import Traits, families, traits
+from jaxdist.sweep import labels
 from jaxdist.sweep.labels import MISSING as MISSING
 from jaxdist.sweep.labels import over_draws as over_draws
 from jaxdist.types import Ranges
@@ -107,9 +108,9 @@ def untrained(result: xr.DataTree) -> str | None:
 
 
 def seeds_of(result: xr.DataTree) -> list[int]:
-    """The numbers of a result's seeds: 0, 1, ... but for imported networks, which keep the numbers they came with."""
-    count = config_of(result).train.seeds
-    return [int(seed) for seed in np.atleast_1d(result.attrs.get("seeds", np.arange(count)))]
+    """The numbers of a result's seeds: its config's but for imported networks, which keep those they came with."""
+    numbers = config_of(result).train.numbers
+    return [int(seed) for seed in np.atleast_1d(result.attrs.get("seeds", numbers))]
 
 
 def stage_provenance() -> str:
@@ -219,6 +220,32 @@ def tree(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> xr.DataT
     return result
 
 
+def alike(members: Sequence[xr.Dataset]) -> list[xr.Dataset]:
+    """Groups of one name, of which those where nothing could be measured get the variables and draws of the others.
+
+    Nothing can be where no network passed any training accuracy, at whose weights it would be.
+    """
+
+    def blank(member: xr.Dataset) -> bool:
+        return "correct" in member and bool((member.correct == MISSING).all())
+
+    full = next((member for member in members if not blank(member)), None)
+    return [_like(member, full) if full is not None and blank(member) else member for member in members]
+
+
+def _like(member: xr.Dataset, full: xr.Dataset) -> xr.Dataset:
+    size = {axis: np.zeros(member.sizes[axis], int) for axis in ("network", "seed")}
+    filled = full.isel(size).assign_coords({axis: member[axis] for axis in size})
+    for name, values in filled.data_vars.items():
+        if name in member and member[name].dims == values.dims:
+            filled[name] = member[name]
+        elif set(size) & set(values.dims):
+            filled[name] = xr.full_like(values, labels.missing(str(name), values.dtype))
+    own = {key: value for key, value in member.attrs.items() if key in ("made", "refused")}
+    filled.attrs = {**full.attrs, **own}
+    return filled
+
+
 def joined(parts: Sequence[xr.DataTree], attrs: Mapping[str, Any]) -> xr.DataTree:
     """Put results of consecutive seeds together, under a protocol that holds for all; times add up.
 
@@ -232,7 +259,7 @@ def joined(parts: Sequence[xr.DataTree], attrs: Mapping[str, Any]) -> xr.DataTre
         return tree({str(name): child.to_dataset() for name, child in parts[0].children.items()}, {**base, **attrs})
     groups = {}
     for name in parts[-1].children:
-        members = [part[name].to_dataset() for part in parts]
+        members = alike([part[name].to_dataset() for part in parts])
         if any("draw" not in member.dims for member in members):  # one of an earlier version has means alone
             members = [over_draws(member) for member in members]
         groups[name] = xr.concat(members, "seed", data_vars="minimal", coords="minimal", compat="equals", join="exact")

@@ -1,0 +1,217 @@
+"""Runs of parts of an experiment, put together as if they had been one: other seeds, other activations, or both.
+
+A network depends on its own seed and activation alone, not on which others were trained with it, so parts that were
+made on any machines, with no connection between them, are one run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import xarray as xr
+
+from jaxdist import config as configs
+from jaxdist.config import Config
+from jaxdist.errors import InputError
+from jaxdist.experiment.running import is_swept
+from jaxdist.fields import Seeds
+from jaxdist.formatting import listed
+from jaxdist.networks import Passed
+from jaxdist.storage import folders, manifests, result_files, unfinished
+from jaxdist.sweep import results
+from jaxdist.types import Params
+
+
+class Part(NamedTuple):
+    """A run that is to be a part of another."""
+
+    folder: Path
+    config: Config
+    result: xr.DataTree
+    networks: dict[str, Params]  # leading S
+    passed: dict[str, Passed]
+
+    @property
+    def seeds(self) -> range:
+        """Their numbers."""
+        return self.config.train.numbers
+
+
+def merge_folders(given: Sequence[Path], out: Path) -> xr.DataTree:
+    """Put runs together in the new folder `out`, and return the result; they themselves stay as they are.
+
+    Args:
+      given: run folders of one protocol and the same images, all swept or none. Of each set of activations they must
+        hold the same seeds, without gaps or repeats.
+      out: a folder that holds nothing yet.
+
+    Raises:
+      InputError: for runs that are no parts of one, with what differs. Nothing is written then.
+    """
+    if len(given) < 2:
+        raise InputError("merge: expected at least two runs; name the folders of all parts")
+    parts = [_read(folders.with_result(folder)) for folder in given]
+    for part in parts[1:]:
+        _refuse_other(parts[0], part)
+    by_activations: dict[tuple[str, ...], list[Part]] = {}
+    for part in parts:
+        by_activations.setdefault(part.config.model.activations, []).append(part)
+    joined = [_of_all_seeds(same) for same in by_activations.values()]
+    _refuse_gaps(joined)
+    whole = _of_all_networks(joined)
+    config = dataclasses.replace(whole.config, out=str(out))
+    result = results.tree(
+        {str(name): child.to_dataset() for name, child in whole.result.children.items()}, _attrs(parts, whole, config)
+    )
+    with folders.held(out, new=True) as folder:
+        folders.save(folder, config, result, whole.networks, whole.passed)
+    return result
+
+
+def _read(folder: Path) -> Part:
+    result = result_files.load(folder)
+    if "origin" in result.attrs or "config" not in result.attrs:
+        raise InputError(
+            f"{folder}: holds networks that were not trained here from a config; only such runs are merged"
+        )
+    config = results.config_of(result)
+    seeds = len(results.seeds_of(result))
+    networks = folders.load_networks(config, folder, seeds)
+    passed = folders.load_passed(config, folder, seeds) if config.train.keeps_snapshots else {}
+    return Part(folder, config, result, networks, {name: Passed(**kept) for name, kept in passed.items()})
+
+
+_PART_OF = ("train.seeds", "model.activations")
+"""Fields in which parts of a run may differ, besides those that change no counts."""
+
+
+def _refuse_other(first: Part, other: Part) -> None:
+    """Refuse runs of other protocols, images or code."""
+    differing = {
+        key: pair for key, pair in unfinished.differences(first.config, other.config).items() if key not in _PART_OF
+    }
+    if differing:
+        text = ", ".join(f"{key} {before}, not {after}" for key, (before, after) in differing.items())
+        raise InputError(f"{first.folder}: was made with {text} as {other.folder}; parts of a run have one protocol")
+    for name, what in (("data_digest", "images"), ("code", "code of your own")):
+        if first.result.attrs.get(name) != other.result.attrs.get(name):
+            raise InputError(
+                f"{other.folder}: was made with other {what} than {first.folder}; parts of a run have the same"
+            )
+    swept = [is_swept(part.result) for part in (first, other)]
+    if swept[0] != swept[1]:
+        lacking = other if swept[0] else first
+        raise InputError(f"{lacking.folder}: is not swept, as others are; run 'jaxdist sweep {lacking.folder}' first")
+
+
+def _of_all_seeds(parts: Sequence[Part]) -> Part:
+    """One part with the seeds of several, which have the same activations."""
+    ordered = sorted(parts, key=lambda part: part.seeds.start)
+    for before, after in itertools.pairwise(ordered):
+        if before.seeds.stop != after.seeds.start:
+            kind = "are missing" if before.seeds.stop < after.seeds.start else "are in both"
+            span = sorted((before.seeds.stop, after.seeds.start))
+            raise InputError(
+                f"{before.folder} and {after.folder}: seeds {span[0]} to {span[1] - 1} of "
+                f"{listed(before.config.model.activations)} {kind}; parts of a run have each seed once"
+            )
+    first = ordered[0]
+    count = sum(len(part.seeds) for part in ordered)
+    networks, passed = (
+        jax.tree.map(lambda *leaves: np.concatenate(leaves), *each)
+        for each in zip(*((part.networks, part.passed) for part in ordered), strict=True)
+    )
+    try:
+        result = results.joined([part.result for part in ordered], {})
+    except ValueError as error:  # other grids, as of another version
+        raise InputError(f"{first.folder}: cannot be put together with the other parts ({error})") from None
+    return Part(first.folder, _with(first.config, seeds=Seeds(count, first.seeds.start)), result, networks, passed)
+
+
+def _with(config: Config, *, seeds: int | None = None, activations: tuple[str, ...] | None = None) -> Config:
+    train = config.train if seeds is None else dataclasses.replace(config.train, seeds=seeds)
+    model = config.model if activations is None else dataclasses.replace(config.model, activations=activations)
+    return dataclasses.replace(config, train=train, model=model)
+
+
+def _refuse_gaps(parts: Sequence[Part]) -> None:
+    """Refuse activations that are in two parts, or that have other seeds than the rest."""
+
+    def seeds(part: Part) -> str:
+        return f"seeds {part.seeds.start} to {part.seeds.stop - 1} of {listed(part.config.model.activations)}"
+
+    first = parts[0]
+    for other in parts[1:]:
+        both = set(first.config.model.activations) & set(other.config.model.activations)
+        if both:
+            raise InputError(
+                f"{first.folder} and {other.folder}: both hold {listed(sorted(both))}, beside different others; parts "
+                "have the same activations or none in common"
+            )
+        if first.seeds != other.seeds:
+            raise InputError(
+                f"{other.folder}: all parts together have {seeds(other)}, but {seeds(first)}; a run has the same of "
+                "each"
+            )
+
+
+def _of_all_networks(parts: Sequence[Part]) -> Part:
+    """One part with the activations of several, which have the same seeds."""
+    first = parts[0]
+    groups: dict[str, list[xr.Dataset]] = {}
+    for part in parts:
+        for name, child in part.result.children.items():
+            groups.setdefault(str(name), []).append(child.to_dataset())
+    try:
+        merged = {name: _beside(results.alike(members)) for name, members in groups.items()}
+    except ValueError as error:
+        raise InputError(f"{first.folder}: cannot be put together with the other parts ({error})") from None
+    activations = tuple(name for part in parts for name in part.config.model.activations)
+    attrs = {str(name): value for name, value in first.result.attrs.items()}
+    return Part(
+        first.folder,
+        _with(first.config, activations=activations),
+        results.tree(merged, attrs),
+        {name: params for part in parts for name, params in part.networks.items()},
+        {name: kept for part in parts for name, kept in part.passed.items()},
+    )
+
+
+def _beside(members: Sequence[xr.Dataset]) -> xr.Dataset:
+    """A group with the networks of several."""
+    if len(members) == 1:
+        return members[0]
+    beside = xr.concat(members, "network", data_vars="minimal", coords="minimal", compat="equals", join="exact")
+    beside.attrs = {**members[0].attrs, "made_before": [str(member.attrs["made"]) for member in members[1:]]}
+    if "refused" in beside.attrs:
+        beside.attrs["refused"] = [
+            sentence for member in members for sentence in np.atleast_1d(member.attrs["refused"])
+        ]
+    return beside
+
+
+def _attrs(parts: Sequence[Part], whole: Part, config: Config) -> dict[str, Any]:
+    """What is known of the making of all: the config, what it was merged of, and times added up."""
+    times = [json.loads(part.result.attrs["timings"]) for part in parts]
+    stages = dict.fromkeys(stage for time in times for stage in time)
+    merged = [
+        {
+            "activations": part.config.model.activations,
+            "seeds": [part.seeds.start, part.seeds.stop],
+            "sha256": manifests.content_of(part.folder / result_files.FILE).sha256,
+        }
+        for part in parts
+    ]
+    return {
+        **{str(name): value for name, value in whole.result.attrs.items()},
+        "config": configs.to_toml(config),
+        "timings": json.dumps({stage: sum(time.get(stage, 0) for time in times) for stage in stages}),
+        "merged": json.dumps(merged),
+    }
