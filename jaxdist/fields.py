@@ -143,8 +143,8 @@ class Seeds(int):
     It counts as the number of seeds; two are equal if they are the same seeds.
 
     >>> seeds = Seeds.parse("20:30")
-    >>> seeds, str(seeds), seeds.numbers, seeds == 10, seeds == Seeds(10, first=20)
-    (20:30, '10', range(20, 30), False, True)
+    >>> seeds, str(seeds), seeds.numbers, seeds == 10, seeds != Seeds(10), seeds == Seeds(10, first=20)
+    (20:30, '10', range(20, 30), False, True, True)
     """
 
     first: int
@@ -174,6 +174,9 @@ class Seeds(int):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, int) and (int(self), self.first) == (int(other), getattr(other, "first", 0))
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
     def __hash__(self) -> int:
         return int.__hash__(self)

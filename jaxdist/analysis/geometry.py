@@ -80,7 +80,7 @@ def describe(values: Values, labels: Values) -> Geometry:
     described = Geometry(
         (values > 0).mean(axis=1),
         -_nearest_modes(values),
-        np.unique(labels)[cluster].astype(np.float64),
+        np.where(np.isfinite(distances).any(axis=0), np.unique(labels)[cluster], np.nan),
         offsets[cluster, rows],
         crossed,
     )

@@ -23,7 +23,7 @@ UNLIKELY = 0.001
 """The share of pairs below which coming as near as a run does is more than chance."""
 
 DRAWN = 100_000
-"""Pairs of ensembles drawn from a run's networks."""
+"""Pairs of samples drawn from a run's networks."""
 
 
 class Sameness(NamedTuple):
@@ -46,17 +46,18 @@ class Sameness(NamedTuple):
     t_apart: float
     """Median of the relative differences ``|t / t_published - 1|``; NaN without any."""
     p: float
-    """Share of `DRAWN` pairs of ensembles, both drawn with replacement from this run's networks, that are as near to
-    each other; NaN unless there are as many networks as in the paper, since t grows with their number."""
+    """Share of pairs of samples, both drawn with replacement from this run's networks, that are as near to each other,
+    of `DRAWN` pairs and this one. NaN unless there are as many networks as in the paper: t grows with their number."""
 
     @property
     def same(self) -> bool:
-        """Whether nothing tells them from the paper's own."""
-        return self.seeds == published.SEEDS and not self.beyond and 0 < self.t_cells == self.t_near
+        """Whether nothing tells them from the paper's own: of the means, a tenth at most one digit off, and every t."""
+        digits = not self.beyond and self.adjacent <= self.cells // 10
+        return self.seeds == published.SEEDS and digits and 0 < self.t_cells == self.t_near
 
     @property
     def nearer(self) -> bool:
-        """Whether they are nearer to the paper's own than chance makes networks of their kind."""
+        """Whether their t are nearer to the paper's than those of independent samples are to each other."""
         return self.p < UNLIKELY
 
 
@@ -83,7 +84,7 @@ def _of_network(name: str, cells: pd.DataFrame, differences: Values) -> Sameness
     if finite.any():
         median = float(np.median(apart[finite]))
         if len(differences) == published.SEEDS:
-            p = float(np.mean(_drawn(differences[:, finite]) <= median))
+            p = (1 + int(np.sum(_drawn(differences[:, finite]) <= median))) / (1 + DRAWN)
     return Sameness(
         name,
         len(differences),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,16 +58,21 @@ def describe_folder(folder: Path, changes: Mapping[str, str] | None = None, *, s
         labels = np.asarray(inputs.dataset.train.labels)
         frames: list[pd.DataFrame] = []
         examples: list[boundaries.Example | None] = []
-        total = len(seeds) * len(networks) * (1 + bool(before))
-        for when, stacked in (("trained", networks), ("before", before)):
-            for name, params in stacked.items():
-                for k, seed in enumerate(seeds):
-                    show("geometry", len(frames), total, name)
-                    for site, values in _values(config, name, jax.tree.map(lambda leaf, k=k: leaf[k], params), flat):
-                        described = geometry.describe(values, labels)
-                        frames.append(geometry.frame(described, network=name, site=site, seed=seed, when=when))
-                        if when == "trained" and k == 0:
-                            examples.append(boundaries.Example.of(name, site, described, values, labels))
+        jobs = [
+            (when, name, _reader(config, name), k)
+            for when, stacked in (("trained", networks), ("before", before))
+            for name in stacked
+            for k in range(len(seeds))
+        ]
+        total = len(jobs)
+        for number, (when, name, values_of, k) in enumerate(jobs):
+            show("geometry", number, total, name)
+            params = jax.tree.map(lambda leaf, k=k: leaf[k], (networks if when == "trained" else before)[name])
+            for site, values in values_of(params, flat).items():
+                described = geometry.describe(values, labels)
+                frames.append(geometry.frame(described, network=name, site=site, seed=seeds[k], when=when))
+                if when == "trained" and k == 0:
+                    examples.append(boundaries.Example.of(name, site, described, values, labels))
         show("geometry", total, total, "")
         units = pd.concat(frames, ignore_index=True)
         described_folder = Described(units, geometry.summary(units, config.statistics.confidence))
@@ -74,14 +80,22 @@ def describe_folder(folder: Path, changes: Mapping[str, str] | None = None, *, s
     return described_folder
 
 
-def _values(config: Config, network: str, params: Params, x: Values) -> Iterator[tuple[str, Values]]:
-    """Preactivations [H, N] of one network, at the sites of its hidden layers."""
+@functools.cache
+def _reader(config: Config, network: str) -> Callable[[Params, Values], dict[str, Values]]:
+    """What reads the preactivations [H, N] at the sites of one network's hidden layers, compiled once."""
     model = models.model_of(config, network, None)
     sites = [f"dense{k}/pre" for k in range(len(config.model.hidden))]
     values_of = jax.jit(lambda params, x: read(model.apply, params, x, sites)[1])
-    each = [values_of(params, jnp.asarray(part)) for part in np.array_split(x, -(-len(x) // BLOCK))]
-    for site in sites:
-        yield site, np.concatenate([np.asarray(values[site]) for values in each], axis=model.axis_of(site) ^ 1)
+
+    def values(params: Params, x: Values) -> dict[str, Values]:
+        parts = [values_of(params, jnp.asarray(part)) for part in np.array_split(x, -(-len(x) // BLOCK))]
+        # Examples are on the axis that units are not on.
+        return {
+            site: np.concatenate([np.asarray(part[site]) for part in parts], axis=1 - model.axis_of(site))
+            for site in sites
+        }
+
+    return values
 
 
 BLOCK = 10_000

@@ -22,7 +22,7 @@ from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.experiment.running import is_swept
 from jaxdist.fields import Seeds
-from jaxdist.formatting import listed
+from jaxdist.formatting import counted, listed
 from jaxdist.networks import Passed
 from jaxdist.storage import folders, manifests, result_files, unfinished
 from jaxdist.sweep import results
@@ -37,6 +37,8 @@ class Part(NamedTuple):
     result: xr.DataTree
     networks: dict[str, Params]  # leading S
     passed: dict[str, Passed]
+    sha256: str = ""
+    """Of the result's file; none of several put together."""
 
     @property
     def seeds(self) -> range:
@@ -62,7 +64,9 @@ def merge_folders(given: Sequence[Path], out: Path) -> xr.DataTree:
         _refuse_other(parts[0], part)
     by_activations: dict[tuple[str, ...], list[Part]] = {}
     for part in parts:
-        by_activations.setdefault(part.config.model.activations, []).append(part)
+        # In whatever order: the first part's is that of the run.
+        same = next((names for names in by_activations if set(names) == set(part.config.model.activations)), None)
+        by_activations.setdefault(same or part.config.model.activations, []).append(part)
     joined = [_of_all_seeds(same) for same in by_activations.values()]
     _refuse_gaps(joined)
     whole = _of_all_networks(joined)
@@ -78,15 +82,18 @@ def merge_folders(given: Sequence[Path], out: Path) -> xr.DataTree:
 def _read(folder: Path) -> Part:
     result = result_files.load(folder)
     if "origin" in result.attrs or "config" not in result.attrs:
-        raise InputError(
-            f"{folder}: holds networks that were not trained here from a config; only such runs are merged"
-        )
+        raise InputError(f"{folder}: holds networks that were not trained from a config; only such runs are merged")
+    sha256 = manifests.content_of(folder / result_files.FILE).sha256
     config = results.config_of(result)
     seeds = len(results.seeds_of(result))
     networks = folders.load_networks(config, folder, seeds)
     passed = folders.load_passed(config, folder, seeds) if config.train.keeps_snapshots else {}
-    return Part(folder, config, result, networks, {name: Passed(**kept) for name, kept in passed.items()})
+    kept = {name: Passed(**fields) for name, fields in passed.items()}
+    return Part(folder, config, result, networks, kept, sha256)
 
+
+_OF_GAUGES = ("averaged_", "absolute_")
+"""How groups of gauges begin (`results`)."""
 
 _PART_OF = ("train.seeds", "model.activations")
 """Fields in which parts of a run may differ, besides those that change no counts."""
@@ -105,10 +112,38 @@ def _refuse_other(first: Part, other: Part) -> None:
             raise InputError(
                 f"{other.folder}: was made with other {what} than {first.folder}; parts of a run have the same"
             )
+    _refuse_other_shapes(first, other)
     swept = [is_swept(part.result) for part in (first, other)]
     if swept[0] != swept[1]:
         lacking = other if swept[0] else first
         raise InputError(f"{lacking.folder}: is not swept, as others are; run 'jaxdist sweep {lacking.folder}' first")
+    groups = [{str(name) for name in part.result.children} for part in (first, other)]
+    # Gauges are of activations that are even, and so of some parts alone.
+    unlike = sorted(name for name in groups[0] ^ groups[1] if not name.startswith(_OF_GAUGES))
+    if unlike:
+        lacking = first if unlike[0] in groups[1] else other
+        raise InputError(
+            f"{lacking.folder}: lacks {listed(unlike)}, which another part has, as of another version; sweep it again "
+            f"with 'jaxdist sweep {lacking.folder}'"
+        )
+
+
+def _refuse_other_shapes(first: Part, other: Part) -> None:
+    """Refuse weights that are not those of as many networks of the same layers."""
+    layers = [
+        {name: [leaf.shape[1:] for leaf in jax.tree.leaves(part.networks[name])] for name in part.networks}
+        for part in (first, other)
+    ]
+    for name in set(layers[0]) & set(layers[1]):
+        if layers[0][name] != layers[1][name]:
+            raise InputError(f"{other.folder}: has '{name}' weights of other shapes than {first.folder}")
+    for part in (first, other):
+        for name, params in part.networks.items():
+            if any(len(leaf) != len(part.seeds) for leaf in jax.tree.leaves(params)):
+                raise InputError(
+                    f"{folders.weights_path(part.folder, name)}: expected the weights of "
+                    f"{counted(len(part.seeds), 'network')}, as the result has"
+                )
 
 
 def _of_all_seeds(parts: Sequence[Part]) -> Part:
@@ -116,11 +151,15 @@ def _of_all_seeds(parts: Sequence[Part]) -> Part:
     ordered = sorted(parts, key=lambda part: part.seeds.start)
     for before, after in itertools.pairwise(ordered):
         if before.seeds.stop != after.seeds.start:
-            kind = "are missing" if before.seeds.stop < after.seeds.start else "are in both"
-            span = sorted((before.seeds.stop, after.seeds.start))
+            gap = before.seeds.stop < after.seeds.start
+            start, stop = sorted((before.seeds.stop, after.seeds.start))
+            numbers = range(start, stop if gap else min(stop, after.seeds.stop))
+            several = len(numbers) > 1
+            span = f"seeds {numbers.start} to {numbers.stop - 1}" if several else f"seed {numbers.start}"
+            names = listed(before.config.model.activations)
+            what = f"{'are' if several else 'is'} {'missing between' if gap else 'in both'}"
             raise InputError(
-                f"{before.folder} and {after.folder}: seeds {span[0]} to {span[1] - 1} of "
-                f"{listed(before.config.model.activations)} {kind}; parts of a run have each seed once"
+                f"merge: {span} of {names} {what} {before.folder} and {after.folder}; a run has each seed once"
             )
     first = ordered[0]
     count = sum(len(part.seeds) for part in ordered)
@@ -147,8 +186,7 @@ def _refuse_gaps(parts: Sequence[Part]) -> None:
     def seeds(part: Part) -> str:
         return f"seeds {part.seeds.start} to {part.seeds.stop - 1} of {listed(part.config.model.activations)}"
 
-    first = parts[0]
-    for other in parts[1:]:
+    for first, other in itertools.combinations(parts, 2):
         both = set(first.config.model.activations) & set(other.config.model.activations)
         if both:
             raise InputError(
@@ -189,11 +227,7 @@ def _beside(members: Sequence[xr.Dataset]) -> xr.Dataset:
     if len(members) == 1:
         return members[0]
     beside = xr.concat(members, "network", data_vars="minimal", coords="minimal", compat="equals", join="exact")
-    beside.attrs = {**members[0].attrs, "made_before": [str(member.attrs["made"]) for member in members[1:]]}
-    if "refused" in beside.attrs:
-        beside.attrs["refused"] = [
-            sentence for member in members for sentence in np.atleast_1d(member.attrs["refused"])
-        ]
+    beside.attrs = results.attrs_of(members[0], members[1:])
     return beside
 
 
@@ -201,14 +235,10 @@ def _attrs(parts: Sequence[Part], whole: Part, config: Config) -> dict[str, Any]
     """What is known of the making of all: the config, what it was merged of, and times added up."""
     times = [json.loads(part.result.attrs["timings"]) for part in parts]
     stages = dict.fromkeys(stage for time in times for stage in time)
-    merged = [
-        {
-            "activations": part.config.model.activations,
-            "seeds": [part.seeds.start, part.seeds.stop],
-            "sha256": manifests.content_of(part.folder / result_files.FILE).sha256,
-        }
-        for part in parts
-    ]
+    merged: list[dict[str, Any]] = []
+    for part in parts:
+        own = {"activations": part.config.model.activations, "seeds": [part.seeds.start, part.seeds.stop]}
+        merged += json.loads(part.result.attrs.get("merged", "[]")) or [{**own, "sha256": part.sha256}]
     return {
         **{str(name): value for name, value in whole.result.attrs.items()},
         "config": configs.to_toml(config),

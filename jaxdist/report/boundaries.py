@@ -102,7 +102,9 @@ def write(units: pd.DataFrame, summary: pd.DataFrame, examples: Sequence[Example
     with manifests.recording(folder):
         files.write_text(folder / places.TABLES / "geometry.csv", units.to_csv(index=False))
         files.write_text(folder / places.TABLES / "geometry.md", document(summary))
-        figures.save(figure(units, [one for one in examples if one is not None]), folder / places.FIGURES, "geometry")
+        there = [one for one in examples if one is not None]
+        if there:
+            figures.save(figure(units, there), folder / places.FIGURES, "geometry")
 
 
 def document(summary: pd.DataFrame) -> str:

@@ -246,6 +246,19 @@ def _like(member: xr.Dataset, full: xr.Dataset) -> xr.Dataset:
     return filled
 
 
+def attrs_of(main: xr.Dataset, others: Sequence[xr.Dataset]) -> dict[str, Any]:
+    """The attributes of a group that is put together: those of one member, and what is known of the making of all."""
+
+    def listed(name: str) -> list[str]:
+        return [each for member in (*others, main) for each in np.atleast_1d(member.attrs.get(name, [])).tolist()]
+
+    attrs = {str(name): value for name, value in main.attrs.items()}
+    attrs["made_before"] = [*listed("made_before"), *(str(member.attrs["made"]) for member in others)]
+    if any("refused" in member.attrs for member in (main, *others)):
+        attrs["refused"] = list(dict.fromkeys(listed("refused")))
+    return attrs
+
+
 def joined(parts: Sequence[xr.DataTree], attrs: Mapping[str, Any]) -> xr.DataTree:
     """Put results of consecutive seeds together, under a protocol that holds for all; times add up.
 
@@ -263,8 +276,10 @@ def joined(parts: Sequence[xr.DataTree], attrs: Mapping[str, Any]) -> xr.DataTre
         if any("draw" not in member.dims for member in members):  # one of an earlier version has means alone
             members = [over_draws(member) for member in members]
         groups[name] = xr.concat(members, "seed", data_vars="minimal", coords="minimal", compat="equals", join="exact")
-        groups[name].attrs = {**members[-1].attrs, "made_before": [str(m.attrs["made"]) for m in members[:-1]]}
+        groups[name].attrs = attrs_of(members[-1], members[:-1])
     times = [json.loads(part.attrs["timings"]) for part in parts]
     total = {stage: sum(time.get(stage, 0) for time in times) for stage in times[-1]}
+    merged = [entry for part in parts for entry in json.loads(part.attrs.get("merged", "[]"))]
+    base |= {"merged": json.dumps(merged)} if merged else {}
     before = [str(part.attrs["products"]) for part in parts[:-1]]
     return tree(groups, {**base, **attrs, "timings": json.dumps(total), "products_before": before})

@@ -72,7 +72,7 @@ def test_means_are_counted_by_the_digits_that_they_are_off(shift, counts):
     (found,) = same_networks.compare(frame(shift), {"relu": standard})
     assert (found.equal - 3, found.adjacent) == counts
     assert found.beyond == 36 - sum(counts)
-    assert found.same == (found.beyond == 0)
+    assert found.same == (found.equal == 39)
 
 
 def test_t_of_an_ensemble_that_is_drawn_is_scipys_of_the_networks_in_it():

@@ -12,7 +12,8 @@ import pytest
 
 import jaxdist
 from jaxdist import cli, config
-from jaxdist.storage import manifests, weights
+from jaxdist.storage import manifests, result_files, weights
+from jaxdist.sweep import results
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
@@ -120,8 +121,9 @@ def test_trained_parts_are_merged_and_swept():
     ("runs", "sentence"),
     [
         (["quarter0"], "at least two runs"),
-        (["quarter0", "quarter2"], "seeds 1 to 1 of relu and abs are missing"),
-        (["quarter0", "whole"], "seeds 0 to 0 of relu and abs are in both"),
+        (["quarter0", "quarter2"], "seed 1 of relu and abs is missing between quarter0 and quarter2"),
+        (["quarter0", "whole"], "seed 0 of relu and abs is in both quarter0 and whole"),
+        (["whole", "quarter2"], "seed 2 of relu and abs is in both whole and quarter2"),
         (["relu", "relu"], "seeds 0 to 3 of relu are in both"),
         (["relu", "quarter0"], "both hold relu"),
         (["quarter0", "nowhere"], "nowhere: no result found"),
@@ -139,6 +141,67 @@ def test_what_is_no_part_of_a_run_is_refused(capsys, runs, sentence):
     assert sentence in error
     assert len(error.strip().splitlines()) == 1
     assert not Path("merged").exists()
+
+
+@pytest.mark.usefixtures("parts")
+def test_parts_of_other_images_code_or_origin_are_refused(capsys):
+    result = jaxdist.load("quarter1")
+    for name, attrs in {"images": {"data_digest": "0" * 64}, "code": {"code": '{"module:optimizer": "0"}'}}.items():
+        shutil.copytree("quarter1", name)
+        changed = result.copy()
+        changed.attrs = {**result.attrs, **attrs}
+        result_files.save(changed, Path(name) / "result.nc")
+        Path(name, "manifest.json").unlink()
+        assert cli.main(["merge", "quarter0", name, "--out", "merged"]) == 2
+        assert f"{name}: was made with other {'images' if name == 'images' else 'code of your own'}" in (
+            capsys.readouterr().err
+        )
+    assert cli.main(["export-torch", "relu", "--out", "torch"]) == 0
+    assert cli.main(["import-torch", "torch", "--out", "imported", "--allow-chance", "true"]) == 0
+    capsys.readouterr()
+    assert cli.main(["merge", "imported", "abs", "--out", "merged"]) == 2
+    assert "imported: holds networks that were not trained from a config" in capsys.readouterr().err
+    assert not Path("merged").exists()
+
+
+@pytest.mark.usefixtures("parts")
+def test_a_part_without_a_group_and_weights_of_another_number_are_refused(capsys):
+    result = jaxdist.load("quarter1")
+    shutil.copytree("quarter1", "older")
+    groups = {name: child.to_dataset() for name, child in result.children.items() if name != "noise"}
+    result_files.save(results.tree(groups, result.attrs), Path("older/result.nc"))
+    Path("older/manifest.json").unlink()
+    for order in (["quarter0", "older"], ["older", "quarter0"]):
+        assert cli.main(["merge", *order, "--out", "merged"]) == 2
+        assert "older: lacks noise, which another part has" in capsys.readouterr().err
+    shutil.copytree("quarter1", "few")
+    shutil.copy("quarter1/weights/relu.safetensors", "weights")
+    kept = weights.load(Path("weights"))
+    weights.save(jax.tree.map(lambda leaf: leaf[:0], kept), Path("few/weights/relu.safetensors"))
+    Path("few/manifest.json").unlink()
+    assert cli.main(["merge", "quarter0", "few", "--out", "merged"]) == 2
+    assert "few/weights/relu.safetensors" in capsys.readouterr().err
+    assert not Path("merged").exists()
+
+
+@pytest.mark.usefixtures("parts")
+def test_what_was_merged_is_told_after_merging_again_and_growing():
+    for name in ("relu", "abs"):
+        for k in (0, 1):
+            made("run", f"{name}{k}", f"--train.seeds={2 * k}:{2 * k + 2}", f"--model.activations={name}", *SWEPT)
+    assert cli.main(["merge", "abs1", "relu0", "relu1", "abs0", "--out", "product", "-q"]) == 0
+    product = jaxdist.load("product")
+    for family in ("scale", "offset", "noise"):
+        for network in ("relu", "abs"):
+            one, whole = (run[family].to_dataset().sel(network=network) for run in (product, jaxdist.load("whole")))
+            np.testing.assert_array_equal(one.correct, whole.correct)
+    told = json.loads(product.attrs["merged"])
+    assert [(part["activations"], part["seeds"]) for part in told] == [
+        (["abs"], [2, 4]), (["relu"], [0, 2]), (["relu"], [2, 4]), (["abs"], [0, 2])
+    ]  # fmt: skip
+    assert len(product["scale"].attrs["made_before"]) == 3
+    grown = made("run", "product", "--train.seeds=5", "--model.activations=abs,relu", *SWEPT)
+    assert json.loads(jaxdist.load(grown).attrs["merged"]) == told
 
 
 @pytest.mark.usefixtures("parts")

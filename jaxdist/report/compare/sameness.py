@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from jaxdist.analysis import Sameness, same_networks
+from jaxdist.analysis import Sameness
 from jaxdist.formatting import MISSING, counted, percent, share
 from jaxdist.report import table
 from jaxdist.report.table import Column, Table
@@ -15,9 +15,9 @@ TITLE = "Are they the paper's own networks?"
 
 EXPLAINED = (
     "A published mean is matched if it rounds to the same digits. t is that of the paper's own test with three "
-    "decimals, as its repository once had it; it matches within 1 %, and its distance is the median of "
-    "|t / published t - 1|. The last column is the share of pairs of ensembles, drawn with replacement from this run's "
-    "networks, whose t are as near to each other: two samples of one distribution are about as near as that."
+    "decimals, as its repository once had it; it matches within 1 %, and its difference is the median of "
+    "|t / published t - 1|. The last column is the share of pairs of samples, drawn with replacement from this run's "
+    "networks, whose t are as near to each other as this run's are to the paper's."
 )
 
 
@@ -32,16 +32,16 @@ def tabled(same: Sequence[Sameness], title: str = TITLE) -> Table:
             Column("one digit off", take="adjacent"),
             Column("farther", take="beyond"),
             Column("t matched", share, lambda r: (r.t_near, r.t_cells)),
-            Column("distance of t", lambda value: f"{percent(value)} %", "t_apart"),
-            Column("as near by chance", _chance, "p"),
+            Column("difference of t", lambda value: f"{percent(value)} %", "t_apart"),
+            Column("pairs as near", _share, "p"),
         ],
     )
 
 
-def _chance(p: float) -> str:
+def _share(p: float) -> str:
     if math.isnan(p):
         return MISSING
-    return f"< {1 / same_networks.DRAWN:.0e}" if p == 0 else f"{p:.2g}"
+    return f"{p:.2g}"
 
 
 def sentences(same: Sequence[Sameness]) -> list[str]:
@@ -51,9 +51,11 @@ def sentences(same: Sequence[Sameness]) -> list[str]:
 
 def _sentence(one: Sameness) -> str:
     if one.seeds != SEEDS:
-        return f"{counted(one.seeds, 'network')} cannot be the paper's {SEEDS}"
+        return f"{counted(one.seeds, 'network')} cannot be told from others by t, which are of {SEEDS} in the paper"
     if one.same:
         return "nothing tells these networks from the paper's own"
+    if one.nearer and not one.beyond:
+        return "the paper's own networks but for rounding: every mean is within a digit, and independent samples differ"
     if one.nearer:
-        return "the paper's own networks but for rounding, since no others of their kind come as near"
-    return "not shown to be nearer to the paper's own networks than others of their kind"
+        return "nearer to the paper's networks than independent samples are, so some of them may be the same"
+    return "not shown to be nearer to the paper's networks than independent samples are"
