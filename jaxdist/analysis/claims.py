@@ -83,7 +83,9 @@ def judge(result: xr.DataTree, options: StatisticsConfig) -> list[Claim]:
       result: of families scale, clip and offset at the paper's site, on the training images.
       options: margins and confidence; ``margin`` is the drop that matters, ``flips`` the share of predictions.
     """
-    series = {key: one for key, one in paper_cells.swept(result).items() if len(one.seeds) > 1}
+    # Networks at chance, shown as controls where all are, have no accuracy that could be kept or lost.
+    swept = paper_cells.swept(result).items()
+    series = {key: one for key, one in swept if len(one.seeds) > 1 and not one.at_chance.any()}
     networks = list(dict.fromkeys(network for _, network in series))
     rhos = list(dose_tables.compare(result, options).rhos) if dosed.has_doses(result) else []
     claims = [
@@ -140,7 +142,8 @@ def _kept(series: Series, kept: Kept, options: StatisticsConfig) -> Claim:
     drops = tables.corrected_of(series, options)
     most = max(_drop(series, cell) for cell in _printed_within(series, kept.low, kept.high))
     stays, bound = bool(drops.noninferior[at].all()), float(drops.smallest_margin[at].max())
-    found = f"most lost {percent(float(drops.drop[at].max()))} points, shown to be below {percent(_up(bound))}"
+    shown = "" if np.isnan(bound) else f", shown to be below {percent(_up(bound))}"
+    found = f"most lost {percent(float(drops.drop[at].max()))} points{shown}"
     verdict: Verdict = "holds" if stays else "not shown"
     if stays and series.flips is not None:
         flips = series.flips[:, at]

@@ -186,13 +186,14 @@ def geometry(options: argparse.Namespace) -> None:
     experiment()
     from jaxdist.experiment import geometries
     from jaxdist.report import boundaries
+    from jaxdist.storage import folders
 
     with output.progress(options) as show:
         described = geometries.describe_folder(options.run, changes(options), show=show)
     for part in boundaries.tabled(described.summary):
         output.say(options, table.terminal(part))
     output.write_json(options, lambda: table.document({"summary": table.records(table.of_frame(described.summary))}))
-    output.say(options, f"tables/geometry.md, tables/geometry.csv and figures/geometry are in {options.run}")
+    output.say(options, f"geometry.md, units.csv and the figure are in {folders.of(options.run) / 'geometry'}")
 
 
 GEOMETRY = Command(

@@ -59,7 +59,15 @@ def merge_folders(given: Sequence[Path], out: Path) -> xr.DataTree:
     """
     if len(given) < 2:
         raise InputError("merge: expected at least two runs; name the folders of all parts")
-    parts = [_read(folders.with_result(folder)) for folder in given]
+    places = [folders.with_result(folder) for folder in given]
+    for folder in places:
+        if sum(folder.resolve() == other.resolve() for other in places) > 1:
+            raise InputError(f"{folder}: is named twice; name each run once")
+        if out.expanduser().resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"--out: {out} lies in {folder}, a part, which stays as it is; choose another folder")
+        if (folder / unfinished.FOLDER).exists():
+            raise InputError(f"{folder}: holds unfinished work; repeat the command that began it, then merge")
+    parts = [_read(folder) for folder in places]
     for part in parts[1:]:
         _refuse_other(parts[0], part)
     by_activations: dict[tuple[str, ...], list[Part]] = {}
@@ -70,7 +78,11 @@ def merge_folders(given: Sequence[Path], out: Path) -> xr.DataTree:
     joined = [_of_all_seeds(same) for same in by_activations.values()]
     _refuse_gaps(joined)
     whole = _of_all_networks(joined)
-    config = dataclasses.replace(whole.config, out=str(out))
+    # What changes no counts, as statistics do not, is that of the run that is named first.
+    free = parts[0].config
+    config = dataclasses.replace(
+        _with(whole.config, save_every=free.train.save_every), out=str(out), data=free.data, statistics=free.statistics
+    )
     result = results.tree(
         {str(name): child.to_dataset() for name, child in whole.result.children.items()}, _attrs(parts, whole, config)
     )
@@ -174,10 +186,8 @@ def _of_all_seeds(parts: Sequence[Part]) -> Part:
     return Part(first.folder, _with(first.config, seeds=Seeds(count, first.seeds.start)), result, networks, passed)
 
 
-def _with(config: Config, *, seeds: int | None = None, activations: tuple[str, ...] | None = None) -> Config:
-    train = config.train if seeds is None else dataclasses.replace(config.train, seeds=seeds)
-    model = config.model if activations is None else dataclasses.replace(config.model, activations=activations)
-    return dataclasses.replace(config, train=train, model=model)
+def _with(config: Config, **train: Any) -> Config:
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, **train))
 
 
 def _refuse_gaps(parts: Sequence[Part]) -> None:
@@ -215,7 +225,7 @@ def _of_all_networks(parts: Sequence[Part]) -> Part:
     attrs = {str(name): value for name, value in first.result.attrs.items()}
     return Part(
         first.folder,
-        _with(first.config, activations=activations),
+        dataclasses.replace(first.config, model=dataclasses.replace(first.config.model, activations=activations)),
         results.tree(merged, attrs),
         {name: params for part in parts for name, params in part.networks.items()},
         {name: kept for part in parts for name, kept in part.passed.items()},

@@ -50,10 +50,10 @@ class Example(NamedTuple):
           labels: classes [N].
         """
         described = np.stack([units.above, units.offset])
+        if np.isnan(described).all(axis=1).any():
+            return None
         spread = np.nanstd(described, axis=1, keepdims=True)
         away = np.abs(described - np.nanmedian(described, axis=1, keepdims=True)) / np.where(spread > 0, spread, 1)
-        if np.isnan(away).all():
-            return None
         unit = int(np.nanargmin(away.sum(axis=0)))
         drawn = {}
         for label in np.unique(labels):
@@ -92,7 +92,7 @@ def _unit(quantity: str) -> str:
 
 
 def write(units: pd.DataFrame, summary: pd.DataFrame, examples: Sequence[Example | None], folder: Path) -> None:
-    """Write ``tables/geometry.csv``, ``tables/geometry.md`` and ``figures/geometry`` into a run folder.
+    """Write ``geometry/units.csv``, ``geometry/geometry.md`` and the figure ``geometry/geometry`` into a run folder.
 
     Args:
       units, summary: as `geometry.frame` and `geometry.summary` have them.
@@ -100,11 +100,11 @@ def write(units: pd.DataFrame, summary: pd.DataFrame, examples: Sequence[Example
       folder: the run folder.
     """
     with manifests.recording(folder):
-        files.write_text(folder / places.TABLES / "geometry.csv", units.to_csv(index=False))
-        files.write_text(folder / places.TABLES / "geometry.md", document(summary))
+        files.write_text(folder / places.GEOMETRY / "units.csv", units.to_csv(index=False))
+        files.write_text(folder / places.GEOMETRY / "geometry.md", document(summary))
         there = [one for one in examples if one is not None]
         if there:
-            figures.save(figure(units, there), folder / places.FIGURES, "geometry")
+            figures.save(figure(units, there), folder / places.GEOMETRY, "geometry")
 
 
 def document(summary: pd.DataFrame) -> str:

@@ -25,5 +25,5 @@ MANIFEST_LOCK = ".manifest.lock"
 
 LOCKS = (LOCK, MANIFEST_LOCK)
 
-WEIGHTS, TABLES, FIGURES, COMPARISONS = FOLDERS = ("weights", "tables", "figures", "comparisons")
+WEIGHTS, TABLES, FIGURES, COMPARISONS, GEOMETRY = FOLDERS = ("weights", "tables", "figures", "comparisons", "geometry")
 """The folders in it, but for that of unfinished work."""

@@ -129,7 +129,7 @@ def snapshots(
     when = xr.DataArray(
         np.stack(list(steps.values())),
         dims=("network", "seed", "threshold"),
-        coords={"network": list(steps), **coords, "threshold": list(thresholds)},
+        coords={"network": list(steps), "seed": coords["seed"], "threshold": list(thresholds)},
     )
 
     def of_networks(family: str) -> Iterator[xr.Dataset]:

@@ -36,7 +36,7 @@ def test_every_unit_is_described_as_numpy_does(run, capsys):
     assert cli.main(["geometry", str(run), "--json", "g.json"]) == 0
     said = capsys.readouterr().out
     assert "share of examples" in said
-    units = pd.read_csv(run / "tables" / "geometry.csv")
+    units = pd.read_csv(run / "geometry" / "units.csv")
     options = config.load(run / "config.toml")
     networks, seeds = options.model.activations, options.train.seeds
     assert len(units) == 2 * len(networks) * seeds * options.model.hidden[0]
@@ -60,17 +60,30 @@ def test_every_unit_is_described_as_numpy_does(run, capsys):
         assert row.before == pytest.approx(medians["before"].mean())
         assert row.learned == pytest.approx((medians["trained"] - medians["before"]).mean())
     for kind in ("png", "svg"):
-        assert (run / "figures" / f"geometry.{kind}").stat().st_size > 1000
+        assert (run / "geometry" / f"geometry.{kind}").stat().st_size > 1000
 
 
 def test_it_is_told_again_the_same_and_the_rest_of_the_run_stays(run):
     before = {path: path.read_bytes() for path in sorted(run.rglob("*.nc"))}
     assert cli.main(["geometry", str(run), "-q"]) == 0
-    first = (run / "tables" / "geometry.csv").read_bytes(), (run / "figures" / "geometry.svg").read_bytes()
+    first = (run / "geometry" / "units.csv").read_bytes(), (run / "geometry" / "geometry.svg").read_bytes()
     assert cli.main(["geometry", str(run), "-q"]) == 0
-    assert first == ((run / "tables" / "geometry.csv").read_bytes(), (run / "figures" / "geometry.svg").read_bytes())
+    assert first == ((run / "geometry" / "units.csv").read_bytes(), (run / "geometry" / "geometry.svg").read_bytes())
     assert before == {path: path.read_bytes() for path in sorted(run.rglob("*.nc"))}
     assert cli.main(["report", str(run), "-q"]) == 0  # whose manifest still fits
+    assert first[0] == (run / "geometry" / "units.csv").read_bytes()
+
+
+def test_units_that_are_all_constant_are_told_without_a_figure(run):
+    path = run / "weights" / "relu.safetensors"
+    kept = weights.load(path)
+    kept["dense0"] = {"weight": 0 * kept["dense0"]["weight"], "bias": 0 * kept["dense0"]["bias"] - 1}
+    weights.save(kept, path)
+    (run / "manifest.json").unlink()
+    assert cli.main(["geometry", str(run), "-q"]) == 0
+    units = pd.read_csv(run / "geometry" / "units.csv").query("when == 'trained'")
+    assert units[["above", "mode", "cluster", "offset", "crossed", "distance"]].isna().all(axis=None)
+    assert not (run / "geometry" / "geometry.png").exists()
 
 
 def test_networks_that_were_imported_have_no_beginning(run):
@@ -80,7 +93,7 @@ def test_networks_that_were_imported_have_no_beginning(run):
     (first, *_) = json.loads(Path("g.json").read_text())["summary"]
     assert (first["before"], first["learned"]) == (None, None)
     assert 0 < first["trained"] < 1
-    units = pd.read_csv("imported/tables/geometry.csv")
+    units = pd.read_csv("imported/geometry/units.csv")
     assert set(units.when) == {"trained"}
 
 
@@ -98,4 +111,4 @@ def test_what_cannot_be_described_is_refused(run, capsys, words, sentence):
     error = capsys.readouterr().err
     assert sentence in error
     assert len(error.strip().splitlines()) == 1
-    assert not (run / "tables" / "geometry.csv").exists()
+    assert not (run / "geometry" / "units.csv").exists()

@@ -124,7 +124,7 @@ def test_trained_parts_are_merged_and_swept():
         (["quarter0", "quarter2"], "seed 1 of relu and abs is missing between quarter0 and quarter2"),
         (["quarter0", "whole"], "seed 0 of relu and abs is in both quarter0 and whole"),
         (["whole", "quarter2"], "seed 2 of relu and abs is in both whole and quarter2"),
-        (["relu", "relu"], "seeds 0 to 3 of relu are in both"),
+        (["relu", "relu"], "relu: is named twice; name each run once"),
         (["relu", "quarter0"], "both hold relu"),
         (["quarter0", "nowhere"], "nowhere: no result found"),
         (["quarter0", "other"], "train.learning_rate 0.001, not 0.002"),
@@ -162,6 +162,25 @@ def test_parts_of_other_images_code_or_origin_are_refused(capsys):
     assert cli.main(["merge", "imported", "abs", "--out", "merged"]) == 2
     assert "imported: holds networks that were not trained from a config" in capsys.readouterr().err
     assert not Path("merged").exists()
+
+
+@pytest.mark.usefixtures("parts")
+def test_a_part_that_is_at_work_or_would_hold_the_whole_is_refused(capsys):
+    for out in ("relu/whole", "relu/weights/whole"):
+        assert cli.main(["merge", "relu", "abs", "--out", out]) == 2
+        assert f"--out: {out} lies in relu, a part" in capsys.readouterr().err
+    Path("abs/unfinished").mkdir()
+    assert cli.main(["merge", "relu", "abs", "--out", "merged"]) == 2
+    assert "abs: holds unfinished work" in capsys.readouterr().err
+    assert not Path("merged").exists()
+
+
+@pytest.mark.usefixtures("parts")
+def test_what_changes_no_counts_is_of_the_first_part():
+    for name, seeds, margin in (("late", "2:4", "0.02"), ("early", "0:2", "0.05")):
+        made("train", name, f"--train.seeds={seeds}", f"--statistics.margin={margin}")
+    assert cli.main(["merge", "late", "early", "--out", "merged", "-q"]) == 0
+    assert config.load(Path("merged/config.toml")).statistics.margin == 0.02
 
 
 @pytest.mark.usefixtures("parts")
@@ -225,3 +244,25 @@ def test_the_networks_of_the_papers_code_end_at_twenty(capsys):
     words = ["train", "--model.init=paper_cuda", "--train.seeds=15:21", "--data.name=digits", "--out", "run"]
     assert cli.main(words) == 2
     assert "20 networks per activation" in capsys.readouterr().err
+
+
+def test_metrics_along_training_are_the_losses_that_it_had():
+    """The mean cross-entropy without an edit, at the weights that first passed each accuracy."""
+    options = ("--train.seeds=2", "--train.snapshots=true", "--sweep.metrics=cross_entropy", "--sweep.families=scale")
+    words = ["--train.steps=60", "--train.learning_rate=0.01", "--model.hidden=8", *options, "-q"]
+    assert cli.main(["run", *words, "--out", "run"]) == 0
+    result = jaxdist.load("run")
+    group, losses = result["snapshots_scale"].to_dataset(), result["training"].to_dataset().loss
+    unedited = group.metric_mean.sel(split="train", metric="cross_entropy").isel(fraction=66).squeeze("site")
+    passed = 0
+    for network in group.network.to_numpy():
+        for seed in group.seed.to_numpy():
+            for threshold in group.threshold.to_numpy():
+                at = {"network": network, "seed": seed, "threshold": threshold}
+                step, found = int(group.step.sel(at)), float(unedited.sel(at))
+                if step < 0:
+                    assert np.isnan(found)
+                    continue
+                passed += 1
+                assert found == pytest.approx(float(losses.sel(network=network, seed=seed, step=step)), rel=1e-4)
+    assert passed > 4

@@ -313,9 +313,9 @@ def test_where_boundaries_lie_is_what_the_command_finds(shared, tmp_path):
     assert cli.main(["geometry", str(run), "--data.dir", str(shared / "data" / "mnist"), "--quiet"]) == 0
     ((command, shown),) = committed_pages.blocks(ROOT / "docs" / "ideas.md").items()
     assert command == f"jaxdist geometry docs/reproduction/{OWN} --data.dir MNIST: geometry.md"
-    made = (run / "tables" / "geometry.md").read_text(encoding="utf-8")
+    made = (run / "geometry" / "geometry.md").read_text(encoding="utf-8")
     assert re.sub(r"^#", "##", made, flags=re.M).strip() == shown
-    page_support.assert_drawn_alike(ROOT / "docs" / "images" / "geometry.png", run / "figures" / "geometry.png")
+    page_support.assert_drawn_alike(ROOT / "docs" / "images" / "geometry.png", run / "geometry" / "geometry.png")
 
 
 @pytest.mark.slow

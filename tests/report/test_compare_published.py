@@ -78,7 +78,7 @@ def test_the_last_line_names_what_was_written_beside_the_published_tables(capsys
     monkeypatch.setattr(compare_package, "save", saving.save)
     monkeypatch.setattr(pictures.figures, "save", lambda figure, folder, stem: [folder / f"{stem}.png"])
     _, text = shown(capsys, run, "published", "--pictures", "here")
-    assert text.splitlines()[-1].endswith(" The pictures and cells.md are in here")
+    assert text.splitlines()[-1].endswith(" The pictures, cells.md and claims.md are in here")
     said = Path("here/cells.md").read_text()
     assert "data.name is digits here, mnist in the paper." in said
     assert "Note: on different images" in said

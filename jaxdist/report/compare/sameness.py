@@ -32,7 +32,7 @@ def tabled(same: Sequence[Sameness], title: str = TITLE) -> Table:
             Column("one digit off", take="adjacent"),
             Column("farther", take="beyond"),
             Column("t matched", share, lambda r: (r.t_near, r.t_cells)),
-            Column("difference of t", lambda value: f"{percent(value)} %", "t_apart"),
+            Column("difference of t, %", percent, "t_apart"),
             Column("pairs as near", _share, "p"),
         ],
     )
