@@ -102,7 +102,9 @@ def own_run():
     return jaxdist.load(REPRODUCTION / OWN)
 
 
-@pytest.mark.parametrize(("name", "network"), [("mnist", "relu"), ("mnist", "abs"), (OWN, "relu"), ("forty/abs", "abs")])
+@pytest.mark.parametrize(
+    ("name", "network"), [("mnist", "relu"), ("mnist", "abs"), (OWN, "relu"), ("forty/abs", "abs")]
+)
 @pytest.mark.parametrize("family", families.PAPER)
 def test_every_published_cell_by_an_independent_computation(family, name, network):
     """From the committed counts, by NumPy and SciPy alone."""
