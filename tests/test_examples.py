@@ -202,7 +202,10 @@ def test_the_citation_is_of_this_version_and_of_the_paper():
     assert citation["version"] == jaxdist.__version__
     assert citation["license"] == "MIT"
     assert citation["authors"] == [{"name": "The jaxdist authors"}]
-    (paper,) = citation["references"]
+    paper, sequel, theory, *data = citation["references"]
+    assert sequel["url"] == "https://arxiv.org/abs/2502.02103"
+    assert theory["url"] == "https://arxiv.org/abs/2410.19352"
+    assert [other["type"] for other in data] == ["data", "data"]
     assert paper["title"] == "Neural Networks Use Distance Metrics"
     assert paper["authors"] == [{"family-names": "Oursland", "given-names": "Alan"}]
     assert paper["year"] == 2024

@@ -122,7 +122,8 @@ def test_unknown_option_and_command(capsys):
 
 
 def test_impossible_values(capsys):
-    refused(capsys, "run", "--train.seeds", "0", message="train.seeds: expected an integer at least 1, got 0")
+    seeds = "train.seeds: expected an integer at least 1, or a range such as 20:40, got 0"
+    refused(capsys, "run", "--train.seeds", "0", message=seeds)
     refused(
         capsys, "run", "--train.learning_rate", "-1", message="train.learning_rate: expected a number above 0, got -1"
     )
