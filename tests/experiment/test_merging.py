@@ -144,7 +144,7 @@ def test_what_is_no_part_of_a_run_is_refused(capsys, runs, sentence):
 
 
 @pytest.mark.usefixtures("parts")
-def test_parts_of_other_images_code_or_origin_are_refused(capsys):
+def test_parts_of_other_images_or_code_are_refused(capsys):
     result = jaxdist.load("quarter1")
     for name, attrs in {"images": {"data_digest": "0" * 64}, "code": {"code": '{"module:optimizer": "0"}'}}.items():
         shutil.copytree("quarter1", name)
@@ -156,6 +156,12 @@ def test_parts_of_other_images_code_or_origin_are_refused(capsys):
         assert f"{name}: was made with other {'images' if name == 'images' else 'code of your own'}" in (
             capsys.readouterr().err
         )
+    assert not Path("merged").exists()
+
+
+@pytest.mark.usefixtures("parts")
+def test_imported_networks_are_no_part(capsys):
+    pytest.importorskip("torch")
     assert cli.main(["export-torch", "relu", "--out", "torch"]) == 0
     assert cli.main(["import-torch", "torch", "--out", "imported", "--allow-chance", "true"]) == 0
     capsys.readouterr()
