@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from jaxdist.analysis import dose_tables, dosed, equivalence, paper_cells, statistics, tables
@@ -43,14 +44,18 @@ INSIGNIFICANT = 0.05
 """p above which the paper takes a difference for none."""
 
 
+INTENSITY = ("scale", "clip")
+"""Families of which the paper says that differences are not significant."""
+
+
 class Claim(NamedTuple):
-    """One sentence of the paper of one activation's networks, and what is found."""
+    """A sentence of the paper of one activation's networks, and what becomes of it."""
 
     claim: str
     network: str
     paper: str
     """What its own tables print."""
-    found: str
+    measured: str
     """What the run's networks do, with the test."""
     verdict: Verdict
 
@@ -71,7 +76,8 @@ class Kept(NamedTuple):
 
 KEPT = (
     Kept("scale", ("relu", "abs"), "keep their accuracy from 10 to 200 % of scale", 0.1, 2.0),
-    Kept("clip", ("relu", "abs"), "keep their accuracy when clipped at 50 % or more", 0.5, np.inf),
+    # A clip of the whole range or more is no edit.
+    Kept("clip", ("relu", "abs"), "keep their accuracy when clipped at 50 % or more", 0.5, 1.0),
     Kept("offset", ("relu",), "keep their accuracy at offsets from -3 to +2 %", -0.03, 0.02),
 )
 
@@ -84,8 +90,11 @@ def judge(result: xr.DataTree, options: StatisticsConfig) -> list[Claim]:
       options: margins and confidence; ``margin`` is the drop that matters, ``flips`` the share of predictions.
     """
     # Networks at chance, shown as controls where all are, have no accuracy that could be kept or lost.
-    swept = paper_cells.swept(result).items()
-    series = {key: one for key, one in swept if len(one.seeds) > 1 and not one.at_chance.any()}
+    series = {
+        key: swept
+        for key, swept in paper_cells.swept(result).items()
+        if len(swept.seeds) > 1 and not swept.at_chance.any()
+    }
     networks = list(dict.fromkeys(network for _, network in series))
     rhos = list(dose_tables.compare(result, options).rhos) if dosed.has_doses(result) else []
     claims = [
@@ -97,7 +106,7 @@ def judge(result: xr.DataTree, options: StatisticsConfig) -> list[Claim]:
     claims += [
         _insignificant(series, network, options)
         for network in networks
-        if {("scale", network), ("clip", network)} <= set(series)
+        if {(family, network) for family in INTENSITY} <= set(series)
     ]
     relu, absolute = (series.get(("offset", network)) for network in ("relu", "abs"))
     if absolute is not None:
@@ -115,16 +124,15 @@ def judge(result: xr.DataTree, options: StatisticsConfig) -> list[Claim]:
 
 def _within(series: Series, low: float, high: float) -> Flags:
     """The points of a range [P], its ends taken as the paper's tables take them, but for that without an edit."""
-    start = tables.nearest(series.fraction, low)
-    end = tables.nearest(series.fraction, high) if np.isfinite(high) else np.inf
-    inside: Flags = (series.fraction >= start) & (series.fraction <= end) & (series.fraction != series.identity)
+    start, end = (tables.nearest(series.fraction, end) for end in (low, high))
+    points = np.arange(len(series.fraction))
+    inside: Flags = (points >= start) & (points <= end) & (series.fraction != series.identity)
     return inside
 
 
 def _printed(series: Series) -> dict[float, published.Cell]:
     """The published rows of a network and family, by the fraction that they name."""
-    of_series = (series.family, series.network)
-    return {cell.row: cell for cell in published.cells() if (cell.family, cell.network) == of_series}
+    return {cell.row: cell for cell in paper_cells.printed(series)}
 
 
 def _printed_within(series: Series, low: float, high: float) -> list[published.Cell]:
@@ -143,18 +151,23 @@ def _kept(series: Series, kept: Kept, options: StatisticsConfig) -> Claim:
     most = max(_drop(series, cell) for cell in _printed_within(series, kept.low, kept.high))
     stays, bound = bool(drops.noninferior[at].all()), float(drops.smallest_margin[at].max())
     shown = "" if np.isnan(bound) else f", shown to be below {percent(_up(bound))}"
-    found = f"most lost {percent(float(drops.drop[at].max()))} points{shown}"
+    measured = f"most lost {percent(float(drops.drop[at].max()))} points{shown}"
     verdict: Verdict = "holds" if stays else "not shown"
     if stays and series.flips is not None:
         flips = series.flips[:, at]
         changed = statistics.upper_bound(flips, options.confidence, exact=(flips == 0).all(axis=0))
-        found += f"; up to {percent(float(flips.mean(axis=0).max()))} % of predictions change"
+        measured += f"; up to {percent(float(flips.mean(axis=0).max()))} % of predictions change"
         if not (changed < options.flips).all():
             more = (_of_many(flips, options).low > options.flips).any()
             verdict = "holds of accuracy, not of predictions" if more else "holds of accuracy, not shown of predictions"
     elif not stays and (_of_many(series.drop[:, at], options).low > options.margin).any():
         verdict = "does not hold"
-    return Claim(kept.words, series.network, f"most lost {percent(most)} points", found, verdict)
+    return Claim(kept.words, series.network, f"most lost {percent(most)} points", measured, verdict)
+
+
+def _of_each(values: Values, options: StatisticsConfig) -> statistics.Interval:
+    """Intervals of means of values[S, P], each by itself."""
+    return statistics.mean_interval(values, options.confidence)
 
 
 def _of_many(values: Values, options: StatisticsConfig) -> statistics.Interval:
@@ -170,12 +183,13 @@ def _up(bound: float) -> float:
 def _insignificant(series: Swept, network: str, options: StatisticsConfig) -> Claim:
     p: list[float] = []
     against_no_edit: list[float] = []
-    for kept in KEPT[:2]:
-        one = series[kept.family, network]
-        p += [cell.p for cell in _printed_within(one, kept.low, kept.high)]
-        against_no_edit += tables.corrected_of(one, options).p[_within(one, kept.low, kept.high)].tolist()
+    for kept in KEPT:
+        if kept.family in INTENSITY:
+            swept = series[kept.family, network]
+            p += [cell.p for cell in _printed_within(swept, kept.low, kept.high)]
+            against_no_edit += tables.corrected_of(swept, options).p[_within(swept, kept.low, kept.high)].tolist()
     tested = [value for value in against_no_edit if not np.isnan(value)]
-    found = (
+    measured = (
         f"p > {INSIGNIFICANT} at {sum(value > INSIGNIFICANT for value in tested)} of {counted(len(tested), 'point')} "
         f"against no edit, smallest {p_value(min(tested))}, none corrected"
     )
@@ -184,26 +198,22 @@ def _insignificant(series: Swept, network: str, options: StatisticsConfig) -> Cl
         f"change there by nothing significant (p > {INSIGNIFICANT})",
         network,
         f"p > {INSIGNIFICANT} in {above} of {counted(len(p), 'row')}, smallest {p_value(min(p))}",
-        found if tested else "no test",
+        measured if tested else "no test",
         "contradicted by its own table" if above < len(p) else "holds",
     )
 
 
-def _at(series: Series, fractions: Sequence[float]) -> list[int]:
-    """The points nearest to some fractions."""
-    return [int(np.abs(series.fraction - fraction).argmin()) for fraction in fractions]
-
-
 def _falls(series: Series, options: StatisticsConfig) -> Claim:
-    accuracy = statistics.mean_interval(series.accuracy, options.confidence)
-    inner, outer = _at(series, (-0.01, 0.01)), _at(series, (-0.02, 0.02))
+    ends = (-0.02, -0.01, 0.01, 0.02)
+    points = [tables.nearest(series.fraction, end) for end in ends]
+    accuracy, many = (of(series.accuracy[:, points], options) for of in (_of_each, _of_many))
+    inner, outer = [1, 2], [0, 3]
     holds = (accuracy.low[inner] > FULL).all() and (accuracy.high[outer] < FULL).all()
-    of_ends = _of_many(series.accuracy[:, [*inner, *outer]], options)
-    broken = (of_ends.high[:2] < FULL).any() or (of_ends.low[2:] > FULL).any()
-    printed, ends = _printed(series), (-0.02, -0.01, 0.01, 0.02)
+    broken = (many.high[inner] < FULL).any() or (many.low[outer] > FULL).any()
+    printed = _printed(series)
     ours = (
-        f"{interval((accuracy.mean[k], accuracy.low[k], accuracy.high[k]))} at {written(end)}"
-        for end, k in zip(ends, _at(series, ends), strict=True)
+        f"{interval((mean, low, high))} at {written(end)}"
+        for end, mean, low, high in zip(ends, accuracy.mean, accuracy.low, accuracy.high, strict=True)
     )
     return Claim(
         f"fall below {percent(FULL, 0)} % outside of offsets from -1 to +1 %",
@@ -239,9 +249,9 @@ def _more_sensitive(relu: Series, absolute: Series, options: StatisticsConfig) -
 
 def _asymmetric(series: Series, options: StatisticsConfig) -> Claim:
     """Figure 3: a boundary that moves down takes features away from ReLU units, one that moves up does not."""
-    up, down = (_at(series, [sign * row for row in ASYMMETRIC]) for sign in (1, -1))
+    up, down = ([tables.nearest(series.fraction, sign * row) for row in ASYMMETRIC] for sign in (1, -1))
     differences = series.drop[:, up] - series.drop[:, down]
-    extra, many = statistics.mean_interval(differences, options.confidence), _of_many(differences, options)
+    extra, many = _of_each(differences, options), _of_many(differences, options)
     printed = _printed(series)
     ends = ", ".join(written(row) for row in ASYMMETRIC)
     paper = ", ".join(percent(printed[-row].accuracy - printed[row].accuracy) for row in ASYMMETRIC)
@@ -257,10 +267,9 @@ def _asymmetric(series: Series, options: StatisticsConfig) -> Claim:
 
 def _sensitive(series: Swept, network: str, rhos: Sequence[dose_tables.Rho], options: StatisticsConfig) -> Claim:
     """Fractions of unlike edits; only an equal dose compares them."""
+    radii = pd.DataFrame(row for family in ("offset", "clip") for row in tables.radii(series[family, network], options))
     reached = ", ".join(
-        f"{family} {radius(float(str(row['median'])), float(str(row['grid_end'])), row['side'])}"
-        for family in ("offset", "clip")
-        for row in tables.radii(series[family, network], options)
+        f"{row['family']} {radius(row['median'], row['grid_end'], row['side'])}" for row in radii.to_dict("records")
     )
     ratios = ", ".join(
         f"{'at least ' if rho.ratio.censored else ''}{rho.ratio.at_least:.2f} ({rho.side}, {percent(rho.level, 0)} %)"

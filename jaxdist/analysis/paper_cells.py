@@ -40,10 +40,10 @@ def cells(result: xr.DataTree, options: StatisticsConfig, *, name: str = "the ru
     `sd` is our s, `paper_sd` the paper's printed one, of the population (ddof 0).
 
     `t` and `p` are the paper's own test, of both, against its baseline (`published.BASELINE_INDEX`), `paper_t_source`
-    that t with three decimals; `drop`, with its
-    interval `drop_low` to `drop_high`, `corrected_t`, `p_holm`, `smallest_margin` and `noninferior` are
-    `statistics.corrected`'s of ours, against no edit. `paper_drop` is the paper's unedited row less this one, `drop_z`
-    ours minus that in standard errors, with the drops' own s and the rounding of both rows.
+    that t with three decimals; `drop`, with its interval `drop_low` to `drop_high`, `corrected_t`, `p_holm`,
+    `smallest_margin` and `noninferior` are `statistics.corrected`'s of ours, against no edit. `paper_drop` is the
+    paper's unedited row less this one, `drop_z` ours minus that in standard errors, with the drops' own s and the
+    rounding of both rows.
 
     `paper_spread` is the standard deviation of the difference to the paper's baseline that its t implies,
     ``|difference| sqrt(20) / |t|``, and `spread` this run's. The paper does not print its accuracy at the baseline:
@@ -145,12 +145,13 @@ def to_baseline(result: xr.DataTree) -> dict[str, Values]:
 
     The paper's t is that of their mean.
     """
-    series = swept(result)
+    by_key = swept(result)
     differences: dict[str, list[np.ndarray]] = {}
     for cell in published.cells():
-        one = series.get((cell.family, cell.network))
-        if one is not None:
-            of_cell = one.accuracy[:, published.BASELINE_INDEX] - one.accuracy[:, _index(one, cell)]
+        series = by_key.get((cell.family, cell.network))
+        if series is not None:
+            at = tables.nearest(series.fraction, cell.row)
+            of_cell = series.accuracy[:, published.BASELINE_INDEX] - series.accuracy[:, at]
             differences.setdefault(cell.network, []).append(of_cell)
     return {network: np.stack(columns, axis=1) for network, columns in differences.items()}
 
@@ -177,7 +178,7 @@ def swept(result: xr.DataTree) -> dict[tuple[str, str], Series]:
     return {
         (series.family, series.network): series.judged
         for series in every_series(result)
-        if (series.site, series.split) == (SITE, "train") and _printed(series) and len(series.judged.seeds)
+        if (series.site, series.split) == (SITE, "train") and printed(series) and len(series.judged.seeds)
     }
 
 
@@ -194,9 +195,9 @@ def _tested(series: Series, options: StatisticsConfig) -> _Tested:
 def _cell(cell: published.Cell, tested: _Tested) -> dict[str, object]:
     """A row of `cells` of a table of edits."""
     series, of_paper, corrected = tested
-    index = _index(series, cell)
+    index = tables.nearest(series.fraction, cell.row)
     values = series.accuracy[:, index]
-    rows = {other.label: other for other in _printed(series)}
+    rows = {other.label: other for other in printed(series)}
     is_unedited = cell.label == UNEDITED
     printed_sd = next(c.sd for c in published.finals() if (c.network, c.quantity) == (cell.network, "train_accuracy"))
     paper_drop = rows[UNEDITED].accuracy - cell.accuracy
@@ -229,21 +230,17 @@ def _cell(cell: published.Cell, tested: _Tested) -> dict[str, object]:
     }
 
 
-def _printed(series: Series) -> list[published.Cell]:
+def printed(series: Series) -> list[published.Cell]:
     """The published rows of a family and network."""
     return [cell for cell in published.cells() if (cell.family, cell.network) == (series.family, series.network)]
-
-
-def _index(series: Series, cell: published.Cell) -> int:
-    """The grid point that the paper's table shows in a row."""
-    return int(np.flatnonzero(series.fraction == tables.nearest(series.fraction, cell.row))[0])
 
 
 def _paper_spread(series: Series, cell: published.Cell) -> float:
     """The standard deviation of the difference to the paper's baseline that its t implies; NaN where it is in doubt."""
     at = published.BASELINE_INDEX
     ours = series.accuracy.mean(axis=0)
-    shifts = {_index(series, other): other.accuracy - ours[_index(series, other)] for other in _printed(series)}
+    rows = {tables.nearest(series.fraction, other.row): other.accuracy for other in printed(series)}
+    shifts = {row: accuracy - ours[row] for row, accuracy in rows.items()}
     before, after = max(k for k in shifts if k <= at), min(k for k in shifts if k >= at)
     baseline = ours[at] + np.interp(at, [before, after], [shifts[before], shifts[after]])
     doubt = published.DIGITS + abs(shifts[after] - shifts[before]) / 2

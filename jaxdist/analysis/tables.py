@@ -195,7 +195,7 @@ def at_paper_rows(frame: pd.DataFrame) -> pd.DataFrame:
     for family, part in frame.groupby("family", sort=False):
         grid = part.fraction.unique()
         for row in published.rows(str(family)):
-            parts.append(part[part.fraction == nearest(grid, row)].assign(row=row))
+            parts.append(part[part.fraction == grid[nearest(grid, row)]].assign(row=row))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -207,9 +207,9 @@ def cautions(points: pd.DataFrame, column: str) -> list[str]:
     return formatting.cautions(listed.judged[~untested], listed.judged[untested])
 
 
-def nearest(grid: np.ndarray, row: float) -> float:
-    """The grid point that the paper's tables show in the row of that fraction."""
-    return float(grid[np.abs(grid - row).argmin()])
+def nearest(grid: np.ndarray, row: float) -> int:
+    """The place of the grid point that the paper's tables show in the row of that fraction."""
+    return int(np.abs(grid - row).argmin())
 
 
 def main_split(frame: pd.DataFrame) -> str:

@@ -64,7 +64,7 @@ def test_what_is_lost_in_a_range_is_numpys(result, network, family, low, high, w
     at = (grid >= low - 1e-4) & (grid <= high + 1e-4)
     drops, flips = (without[:, None] - correct[:, at]) / 60_000, 1 - agree[:, at] / 60_000
     claim = of(made, network, words)
-    assert claim.found == (
+    assert claim.measured == (
         f"most lost {100 * drops.mean(axis=0).max():.2f} points, shown to be below "
         f"{np.ceil(1e4 * np.nanmax(bound(drops))) / 100:.2f}; up to {100 * flips.mean(axis=0).max():.2f} % of "
         "predictions change"
