@@ -23,7 +23,7 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdist.compute import blocks, tuning
+from jaxdist.compute import blocks, programs, tuning
 from jaxdist.compute.devices import DATA, SEED, Examples, mesh_of, spread, to_host
 from jaxdist.compute.streams import Streamed
 from jaxdist.types import AnyArray, Params
@@ -150,6 +150,7 @@ def over_networks(
     Raises:
       AssertionError: if the leading axes of `params` and `given` are not all alike.
     """
+    programs.release_if_many()
     seeds = jax.tree.leaves(params)[0].shape[0]
     mesh = examples.mesh if isinstance(examples, Streamed) else mesh_of(examples)
     chex.assert_tree_shape_prefix((params, given), (seeds,))

@@ -1,4 +1,4 @@
-"""Compiled programs, kept on the user's disk for later processes."""
+"""Compiled programs: kept on the user's disk for later processes, and released where a process holds too many."""
 
 from __future__ import annotations
 
@@ -44,6 +44,44 @@ for _ in range(2):
     jax.clear_caches()
 sys.exit(0 if "/jax/compilation_cache/cache_hits" in seen else {_REJECTS})
 """
+
+
+_MAPPED = Path("/proc/self/maps")
+"""Linux's list of a process's pieces of memory, one a line."""
+
+_MOST_MAPPED = Path("/proc/sys/vm/max_map_count")
+
+_CALLS = 16
+"""Counting the pieces takes as long as a short program, so that it is done once in so many calls."""
+
+_calls = 0
+_releases_at = 0.5
+"""The share of the pieces a process may have at which programs are released."""
+
+
+def release_if_many() -> None:
+    """Release all compiled programs, compiled again on use, where a process has mapped half of what Linux lets it.
+
+    XLA maps some hundred pieces of memory for a program on CPUs, and a process that cannot map another ends by a
+    segmentation fault; with Linux's default of 65,530 that is after some 400 programs.
+    """
+    global _calls, _releases_at
+    _calls += 1
+    if _calls % _CALLS or (share := _share_mapped()) is None or share < _releases_at:
+        return
+    jax.clear_caches()
+    remaining = _share_mapped() or 0.0  # others may hold programs, or much else: not to be tried again at once
+    _releases_at = (1 + remaining) / 2
+
+
+def _share_mapped() -> float | None:
+    """The share of the pieces of memory a process may have that this one has; None where that is not known."""
+    try:
+        most = int(_MOST_MAPPED.read_text(encoding="ascii"))
+        with _MAPPED.open("rb") as lines:
+            return sum(1 for _ in lines) / most
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
 
 
 def keep() -> None:

@@ -1,6 +1,7 @@
-"""Compiled programs kept for later processes: nothing is compiled twice, and nothing comes out different."""
+"""Compiled programs that are kept compile once and change nothing, and no process holds more than it can."""
 
 import json
+import mmap
 import os
 import pathlib
 import subprocess
@@ -229,3 +230,67 @@ def test_the_oldest_are_removed(cache, monkeypatch):
     for _ in range(2):
         assert kept_in(cache) == str(folder)
         assert {path.name for path in folder.glob("*-cache")} == {"a-cache", "b-cache"}
+
+
+MANY = """
+import mmap, sys
+from pathlib import Path
+import jax.numpy as jnp, numpy as np
+import jaxdist
+from jaxdist.compute import programs
+
+if sys.argv[1] == "held":
+    programs.release_if_many = lambda: None
+most = int(Path("/proc/sys/vm/max_map_count").read_text())
+pieces = [mmap.mmap(-1, 4096) for _ in range(most - 6000)]
+rng = np.random.default_rng(0)
+x, labels = rng.normal(size=(8, 3)).astype(np.float32), np.arange(8) % 2
+for width in range(2, 52):
+    inner, outer = rng.normal(size=(3, width)).astype(np.float32), rng.normal(size=(width, 2)).astype(np.float32)
+    network = lambda params, x: jaxdist.site("hidden", jnp.maximum(x @ params[0], 0)) @ params[1]
+    jaxdist.probe(network, [inner, outer], train=(x, labels), sites=["hidden"], families=("scale",))
+print("all swept")
+"""
+
+
+def _most_mapped() -> int:
+    return int(programs._MOST_MAPPED.read_text()) if programs._MOST_MAPPED.exists() else 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not 6000 < _most_mapped() < 200_000, reason="not the pieces of memory that Linux allows by default")
+@pytest.mark.parametrize("how", ["held", "released"])
+def test_a_process_may_compile_more_programs_than_it_can_map(how, tmp_path):
+    """Fifty networks where there is room for forty; what happens without a release shows that there is no more."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "XLA_FLAGS": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", MANY, how], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode == 0) == ("all swept" in done.stdout) == (how == "released"), done.stderr[-2000:]
+
+
+def test_programs_are_released_where_many_pieces_are_mapped_and_not_again_and_again(monkeypatch):
+    def compiled():
+        function = jax.jit(lambda x: x + 1)
+        function(1.0)
+        for _ in range(programs._CALLS):
+            programs.release_if_many()
+        return function._cache_size()
+
+    shares = iter([0.49, 0.5, 0.02, 0.5, 0.51, 0.9, 0.94, 0.951, 0.1])
+    monkeypatch.setattr(programs, "_share_mapped", lambda: next(shares))
+    monkeypatch.setattr(programs, "_calls", 0)
+    monkeypatch.setattr(programs, "_releases_at", 0.5)
+    # Two shares are read where programs are released, the next release halfway between the second and all.
+    assert [compiled() for _ in range(6)] == [1, 0, 1, 0, 1, 0]
+    assert next(shares, None) is None
+
+
+def test_the_share_of_pieces_is_that_of_this_process():
+    share = programs._share_mapped()
+    if share is not None:
+        pieces = [mmap.mmap(-1, 4096) for _ in range(100)]
+        more = programs._share_mapped()
+        assert more is not None
+        assert (more - share) * _most_mapped() == pytest.approx(100, abs=10)
+        assert pieces
