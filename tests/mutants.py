@@ -14,6 +14,7 @@ import argparse
 import ast
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,8 @@ ABOVE = ("analysis", "sweep", "report")
 
 OF_A_CHOICE = ("core/Variable",)
 """Operators that have to be told what they change."""
+
+QUICK = "not slow and not long"
 
 LIMIT_S = 900
 """A mutant whose tests take longer is killed: it loops."""
@@ -100,12 +103,16 @@ def sample(package: str, count: int, seed: int) -> list[Mutant]:
     return [draw.choice(at[place]) for place in draw.sample(sorted(at), min(count, len(at)))]
 
 
-def killed_by(folder: Path, package: str) -> str | None:
-    """The tests that notice, if any."""
+def killed_by(folder: Path, package: str, module: str = "") -> str | None:
+    """The tests that notice a change of a module, if any; those that name it come first."""
+    naming = [
+        path for path in sorted((folder / "tests" / package).glob("test_*.py")) if module and _names(path, module)
+    ]
     stages = {
-        f"quick tests of {package}": [f"tests/{package}", "-m", "not slow and not long"],
+        **({f"quick tests that name {module}": [*map(str, naming), "-m", QUICK]} if naming else {}),
+        f"quick tests of {package}": [f"tests/{package}", "-m", QUICK],
         f"tests of {package}": [f"tests/{package}", "-m", "long and not slow"],
-        "quick tests above": [*(f"tests/{name}" for name in ABOVE if name != package), "-m", "not slow and not long"],
+        "quick tests above": [*(f"tests/{name}" for name in ABOVE if name != package), "-m", QUICK],
     }
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     for name, words in stages.items():
@@ -121,6 +128,10 @@ def killed_by(folder: Path, package: str) -> str | None:
         if done.returncode not in (0, 5):  # 5: there are no such tests
             raise SystemExit(f"{' '.join(command)}: exit status {done.returncode}")
     return None
+
+
+def _names(path: Path, module: str) -> bool:
+    return re.search(rf"\b{module}\b", path.read_text(encoding="utf-8")) is not None
 
 
 def main() -> None:
@@ -147,7 +158,7 @@ def main() -> None:
             copy = copies.get()
             try:
                 change = mutant.apply(copy)
-                by = killed_by(copy, package)
+                by = killed_by(copy, package, Path(mutant.path).stem)
             finally:
                 shutil.copy(ROOT / mutant.path, copy / mutant.path)
                 copies.put(copy)
