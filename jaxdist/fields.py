@@ -12,6 +12,7 @@ import functools
 import json
 import math
 import os
+import re
 import tomllib
 import types
 import unicodedata
@@ -133,6 +134,8 @@ def _call(value: Any, path: str = "") -> Call:
     return Call(name, tuple((key, argument(item, key)) for key, item in value.items() if key != "name"))
 
 
+_RANGE = "[0-9]+:[0-9]+"
+
 _MOST_SEEDS = 2**31 - 1
 """What JAX's keys take as numbers of seeds."""
 
@@ -156,11 +159,11 @@ class Seeds(int):
 
     @classmethod
     def parse(cls, text: str) -> Seeds:
-        """From "20:40"; raises `ValueError` for other texts, and for ranges that are empty or begin below 0."""
-        begin, _, end = text.partition(":")
-        if not (begin.strip().isdecimal() and end.strip().isdecimal()) or not int(begin) < int(end) <= _MOST_SEEDS:
+        """From "20:40"; raises `ValueError` for other texts, and for ranges that are empty."""
+        begin, end = map(int, text.split(":")) if re.fullmatch(_RANGE, text) else (0, 0)
+        if not begin < end <= _MOST_SEEDS:
             raise ValueError
-        return cls(int(end) - int(begin), int(begin))
+        return cls(end - begin, begin)
 
     @property
     def numbers(self) -> range:
@@ -191,6 +194,8 @@ class Seeds(int):
 class OrRange:
     """An annotation of an integer: it counts seeds, which a text may also give as a range."""
 
+    words = ", or a range such as 20:40"
+
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
         def read(value: Any, integer: Any) -> Seeds:
             if isinstance(value, Seeds):
@@ -200,7 +205,7 @@ class OrRange:
         return core_schema.no_info_wrap_validator_function(read, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
-        return {"anyOf": [handler(schema["schema"]), {"type": "string", "pattern": "^[0-9]+:[0-9]+$"}]}
+        return {"anyOf": [handler(schema["schema"]), {"type": "string", "pattern": f"^{_RANGE}$"}]}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -443,7 +448,6 @@ def _words(hint: Any) -> str:
     bounds = {annotated_types.Ge: "at least", annotated_types.Gt: "above", annotated_types.Lt: "below"}
     ends = [(bounds[type(each)], *dataclasses.astuple(each)) for each in annotations if type(each) in bounds]
     limits = [f"{word} {end}" for word, end in ends if abs(end) != _LARGE]
-    if any(isinstance(each, OrRange) for each in annotations):
-        limits.append("or a range such as 20:40")
+    other = "".join(each.words for each in annotations if isinstance(each, OrRange))
     kinds = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
-    return f"{kinds[kind]} {' and '.join(limits)}".replace(" and or ", ", or ").strip()
+    return f"{kinds[kind]} {' and '.join(limits)}".strip() + other

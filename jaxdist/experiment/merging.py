@@ -21,7 +21,6 @@ from jaxdist import config as configs
 from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.experiment.running import is_swept
-from jaxdist.fields import Seeds
 from jaxdist.formatting import counted, listed
 from jaxdist.networks import Passed
 from jaxdist.storage import folders, manifests, result_files, unfinished
@@ -100,6 +99,12 @@ def _read(folder: Path) -> Part:
     seeds = len(results.seeds_of(result))
     networks = folders.load_networks(config, folder, seeds)
     passed = folders.load_passed(config, folder, seeds) if config.train.keeps_snapshots else {}
+    for name, params in networks.items():
+        if any(len(leaf) != seeds for leaf in jax.tree.leaves(params)):
+            raise InputError(
+                f"{folders.weights_path(folder, name)}: expected the weights of {counted(seeds, 'network')}, as the "
+                "result has"
+            )
     kept = {name: Passed(**fields) for name, fields in passed.items()}
     return Part(folder, config, result, networks, kept, sha256)
 
@@ -117,14 +122,15 @@ def _refuse_other(first: Part, other: Part) -> None:
         key: pair for key, pair in unfinished.differences(first.config, other.config).items() if key not in _PART_OF
     }
     if differing:
-        text = ", ".join(f"{key} {before}, not {after}" for key, (before, after) in differing.items())
-        raise InputError(f"{first.folder}: was made with {text} as {other.folder}; parts of a run have one protocol")
+        raise InputError(
+            f"{first.folder}: was made with {unfinished.in_words(differing)} as {other.folder}; "
+            "parts of a run have one protocol"
+        )
     for name, what in (("data_digest", "images"), ("code", "code of your own")):
         if first.result.attrs.get(name) != other.result.attrs.get(name):
             raise InputError(
                 f"{other.folder}: was made with other {what} than {first.folder}; parts of a run have the same"
             )
-    _refuse_other_shapes(first, other)
     swept = [is_swept(part.result) for part in (first, other)]
     if swept[0] != swept[1]:
         lacking = other if swept[0] else first
@@ -138,24 +144,6 @@ def _refuse_other(first: Part, other: Part) -> None:
             f"{lacking.folder}: lacks {listed(unlike)}, which another part has, as of another version; sweep it again "
             f"with 'jaxdist sweep {lacking.folder}'"
         )
-
-
-def _refuse_other_shapes(first: Part, other: Part) -> None:
-    """Refuse weights that are not those of as many networks of the same layers."""
-    layers = [
-        {name: [leaf.shape[1:] for leaf in jax.tree.leaves(part.networks[name])] for name in part.networks}
-        for part in (first, other)
-    ]
-    for name in set(layers[0]) & set(layers[1]):
-        if layers[0][name] != layers[1][name]:
-            raise InputError(f"{other.folder}: has '{name}' weights of other shapes than {first.folder}")
-    for part in (first, other):
-        for name, params in part.networks.items():
-            if any(len(leaf) != len(part.seeds) for leaf in jax.tree.leaves(params)):
-                raise InputError(
-                    f"{folders.weights_path(part.folder, name)}: expected the weights of "
-                    f"{counted(len(part.seeds), 'network')}, as the result has"
-                )
 
 
 def _of_all_seeds(parts: Sequence[Part]) -> Part:
@@ -174,6 +162,10 @@ def _of_all_seeds(parts: Sequence[Part]) -> Part:
                 f"merge: {span} of {names} {what} {before.folder} and {after.folder}; a run has each seed once"
             )
     first = ordered[0]
+    for part in ordered[1:]:
+        for name, params in part.networks.items():
+            if _shapes(params) != _shapes(first.networks[name]):
+                raise InputError(f"{part.folder}: has '{name}' weights of other shapes than {first.folder}")
     count = sum(len(part.seeds) for part in ordered)
     networks, passed = (
         jax.tree.map(lambda *leaves: np.concatenate(leaves), *each)
@@ -183,7 +175,13 @@ def _of_all_seeds(parts: Sequence[Part]) -> Part:
         result = results.joined([part.result for part in ordered], {})
     except ValueError as error:  # other grids, as of another version
         raise InputError(f"{first.folder}: cannot be put together with the other parts ({error})") from None
-    return Part(first.folder, _with(first.config, seeds=Seeds(count, first.seeds.start)), result, networks, passed)
+    config = _with(first.config, seeds=f"{first.seeds.start}:{first.seeds.start + count}")
+    return Part(first.folder, config, result, networks, passed)
+
+
+def _shapes(params: Params) -> Any:
+    """Those of one network's arrays, by their names."""
+    return jax.tree.map(lambda leaf: leaf.shape[1:], params)
 
 
 def _with(config: Config, **train: Any) -> Config:
@@ -243,8 +241,6 @@ def _beside(members: Sequence[xr.Dataset]) -> xr.Dataset:
 
 def _attrs(parts: Sequence[Part], whole: Part, config: Config) -> dict[str, Any]:
     """What is known of the making of all: the config, what it was merged of, and times added up."""
-    times = [json.loads(part.result.attrs["timings"]) for part in parts]
-    stages = dict.fromkeys(stage for time in times for stage in time)
     merged: list[dict[str, Any]] = []
     for part in parts:
         own = {"activations": part.config.model.activations, "seeds": [part.seeds.start, part.seeds.stop]}
@@ -252,6 +248,6 @@ def _attrs(parts: Sequence[Part], whole: Part, config: Config) -> dict[str, Any]
     return {
         **{str(name): value for name, value in whole.result.attrs.items()},
         "config": configs.to_toml(config),
-        "timings": json.dumps({stage: sum(time.get(stage, 0) for time in times) for stage in stages}),
+        "timings": results.timings([part.result for part in parts]),
         "merged": json.dumps(merged),
     }

@@ -229,9 +229,8 @@ def refuse_other(found: Config, wanted: Config, folder: Path, *, more_seeds: boo
     if more_seeds and wanted.train.numbers[: found.train.seeds] == found.train.numbers:
         fields.pop("train.seeds", None)
     if fields:
-        text = ", ".join(f"{key} {before}, not {after}" for key, (before, after) in fields.items())
         way_out = "delete it" if folder.name == FOLDER else "choose another folder with --out"
-        raise InputError(f"{folder}: holds a run with {text}; use the same settings, or {way_out}")
+        raise InputError(f"{folder}: holds a run with {in_words(fields)}; use the same settings, or {way_out}")
 
 
 def differences(found: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:
@@ -239,6 +238,11 @@ def differences(found: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:
     before, after = (_flat(configs.to_dict(config)) for config in (found, wanted))
     pairs = {key: (before.get(key, "unset"), after.get(key, "unset")) for key in before | after}
     return {key: pair for key, pair in pairs.items() if not key.startswith(_FREE) and pair[0] != pair[1]}
+
+
+def in_words(fields: Mapping[str, tuple[Any, Any]]) -> str:
+    """The differences of two configs, as a sentence has them."""
+    return ", ".join(f"{key} {before}, not {after}" for key, (before, after) in fields.items())
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

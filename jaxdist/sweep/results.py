@@ -259,6 +259,13 @@ def attrs_of(main: xr.Dataset, others: Sequence[xr.Dataset]) -> dict[str, Any]:
     return attrs
 
 
+def timings(parts: Sequence[xr.DataTree]) -> str:
+    """The attribute of that name of results that are put together: the seconds of each stage, added up."""
+    times = [json.loads(part.attrs["timings"]) for part in parts]
+    stages = dict.fromkeys(stage for time in times for stage in time)
+    return json.dumps({stage: sum(time.get(stage, 0) for time in times) for stage in stages})
+
+
 def joined(parts: Sequence[xr.DataTree], attrs: Mapping[str, Any]) -> xr.DataTree:
     """Put results of consecutive seeds together, under a protocol that holds for all; times add up.
 
@@ -277,9 +284,7 @@ def joined(parts: Sequence[xr.DataTree], attrs: Mapping[str, Any]) -> xr.DataTre
             members = [over_draws(member) for member in members]
         groups[name] = xr.concat(members, "seed", data_vars="minimal", coords="minimal", compat="equals", join="exact")
         groups[name].attrs = attrs_of(members[-1], members[:-1])
-    times = [json.loads(part.attrs["timings"]) for part in parts]
-    total = {stage: sum(time.get(stage, 0) for time in times) for stage in times[-1]}
     merged = [entry for part in parts for entry in json.loads(part.attrs.get("merged", "[]"))]
     base |= {"merged": json.dumps(merged)} if merged else {}
     before = [str(part.attrs["products"]) for part in parts[:-1]]
-    return tree(groups, {**base, **attrs, "timings": json.dumps(total), "products_before": before})
+    return tree(groups, {**base, **attrs, "timings": timings(parts), "products_before": before})

@@ -48,6 +48,15 @@ def assert_same(first, second, *, but=("made", "made_before")):
             np.testing.assert_array_equal(one, other)
 
 
+def refused(capsys, sentence, *runs, out="merged"):
+    """Merging is refused in one sentence, and nothing is written."""
+    assert cli.main(["merge", *runs, "--out", out]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert len(error.strip().splitlines()) == 1
+    assert not Path("merged").exists()
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A run of four seeds of two networks, and the same in parts, swept."""
@@ -107,6 +116,23 @@ def test_what_is_merged_is_a_run_like_others(capsys):
     assert_same(Path("merged"), Path("whole"), but=("made", "made_before"))
 
 
+@pytest.mark.slow
+def test_parts_with_every_option_are_the_whole_bit_for_bit():
+    """Two layers, two families at once, units, doses, gauges, metrics, slopes, and all of it along training."""
+    switches = ("grid", "units", "dose", "sensitivity")
+    options = (
+        *("--model.hidden=5,4", "--model.activations=abs", "--train.snapshots=true", "--train.steps=12"),
+        *("--train.learning_rate=0.01", "--sweep.families=scale,offset,noise", "--sweep.draws=2"),
+        *("--sweep.metrics=cross_entropy,logit_difference", "--sweep.gauges=as_is,averaged,absolute"),
+        *(f"--sweep.{name}=true" for name in switches),
+    )
+    for name, seeds in (("whole", "3"), ("a", "0:1"), ("b", "1:3")):
+        made("run", name, f"--train.seeds={seeds}", *options)
+    assert cli.main(["merge", "b", "a", "--out", "merged", "-q"]) == 0
+    assert_same(Path("merged"), Path("whole"))
+    assert cli.main(["report", "merged", "-q"]) == 0
+
+
 def test_trained_parts_are_merged_and_swept():
     for name, seeds in (("a", "0:2"), ("b", "2:3"), ("whole", "3")):
         made("train", name, f"--train.seeds={seeds}")
@@ -136,11 +162,7 @@ def test_what_is_no_part_of_a_run_is_refused(capsys, runs, sentence):
         made("run", "other", "--train.seeds=1:2", "--train.snapshots=true", *SWEPT, "--train.learning_rate=0.002")
     if "trained" in runs:
         made("train", "trained", "--train.seeds=1:2", "--train.snapshots=true", *SWEPT)
-    assert cli.main(["merge", *runs, "--out", "merged"]) == 2
-    error = capsys.readouterr().err
-    assert sentence in error
-    assert len(error.strip().splitlines()) == 1
-    assert not Path("merged").exists()
+    refused(capsys, sentence, *runs)
 
 
 @pytest.mark.usefixtures("parts")
@@ -152,11 +174,8 @@ def test_parts_of_other_images_or_code_are_refused(capsys):
         changed.attrs = {**result.attrs, **attrs}
         result_files.save(changed, Path(name) / "result.nc")
         Path(name, "manifest.json").unlink()
-        assert cli.main(["merge", "quarter0", name, "--out", "merged"]) == 2
-        assert f"{name}: was made with other {'images' if name == 'images' else 'code of your own'}" in (
-            capsys.readouterr().err
-        )
-    assert not Path("merged").exists()
+        what = "images" if name == "images" else "code of your own"
+        refused(capsys, f"{name}: was made with other {what}", "quarter0", name)
 
 
 @pytest.mark.usefixtures("parts")
@@ -165,20 +184,16 @@ def test_imported_networks_are_no_part(capsys):
     assert cli.main(["export-torch", "relu", "--out", "torch"]) == 0
     assert cli.main(["import-torch", "torch", "--out", "imported", "--allow-chance", "true"]) == 0
     capsys.readouterr()
-    assert cli.main(["merge", "imported", "abs", "--out", "merged"]) == 2
-    assert "imported: holds networks that were not trained from a config" in capsys.readouterr().err
-    assert not Path("merged").exists()
+    refused(capsys, "imported: holds networks that were not trained from a config", "imported", "abs")
 
 
 @pytest.mark.usefixtures("parts")
 def test_a_part_that_is_at_work_or_would_hold_the_whole_is_refused(capsys):
     for out in ("relu/whole", "relu/weights/whole"):
-        assert cli.main(["merge", "relu", "abs", "--out", out]) == 2
-        assert f"--out: {out} lies in relu, a part" in capsys.readouterr().err
+        refused(capsys, f"--out: {out} lies in relu, a part", "relu", "abs", out=out)
+        assert not Path(out).exists()
     Path("abs/unfinished").mkdir()
-    assert cli.main(["merge", "relu", "abs", "--out", "merged"]) == 2
-    assert "abs: holds unfinished work" in capsys.readouterr().err
-    assert not Path("merged").exists()
+    refused(capsys, "abs: holds unfinished work", "relu", "abs")
 
 
 @pytest.mark.usefixtures("parts")
@@ -190,23 +205,35 @@ def test_what_changes_no_counts_is_of_the_first_part():
 
 
 @pytest.mark.usefixtures("parts")
-def test_a_part_without_a_group_and_weights_of_another_number_are_refused(capsys):
+def test_a_part_without_a_group_is_refused(capsys):
     result = jaxdist.load("quarter1")
     shutil.copytree("quarter1", "older")
     groups = {name: child.to_dataset() for name, child in result.children.items() if name != "noise"}
     result_files.save(results.tree(groups, result.attrs), Path("older/result.nc"))
     Path("older/manifest.json").unlink()
     for order in (["quarter0", "older"], ["older", "quarter0"]):
-        assert cli.main(["merge", *order, "--out", "merged"]) == 2
-        assert "older: lacks noise, which another part has" in capsys.readouterr().err
-    shutil.copytree("quarter1", "few")
-    shutil.copy("quarter1/weights/relu.safetensors", "weights")
-    kept = weights.load(Path("weights"))
-    weights.save(jax.tree.map(lambda leaf: leaf[:0], kept), Path("few/weights/relu.safetensors"))
-    Path("few/manifest.json").unlink()
-    assert cli.main(["merge", "quarter0", "few", "--out", "merged"]) == 2
-    assert "few/weights/relu.safetensors" in capsys.readouterr().err
-    assert not Path("merged").exists()
+        refused(capsys, "older: lacks noise, which another part has", *order)
+
+
+@pytest.mark.usefixtures("parts")
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda kept: jax.tree.map(lambda leaf: leaf[:0], kept),
+            "changed/weights/relu.safetensors: expected the weights",
+        ),
+        (lambda kept: jax.tree.map(lambda leaf: leaf[..., :4], kept), "'relu' weights of other shapes than"),
+        (lambda kept: {**kept, "dense0": {"weight": kept["dense0"]["weight"]}}, "'relu' weights of other shapes than"),
+    ],
+)
+def test_weights_of_another_number_or_shape_are_refused(capsys, change, sentence):
+    shutil.copytree("quarter1", "changed")
+    path = Path("changed/weights/relu.safetensors")
+    weights.save(change(weights.load(path)), path)
+    Path("changed/manifest.json").unlink()
+    for runs in (["quarter0", "changed"], ["changed", "quarter0"], ["quarter2", "changed", "quarter0"]):
+        refused(capsys, sentence, *runs)
 
 
 @pytest.mark.usefixtures("parts")
@@ -232,15 +259,13 @@ def test_what_was_merged_is_told_after_merging_again_and_growing():
 @pytest.mark.usefixtures("parts")
 def test_activations_with_other_seeds_and_folders_in_use_are_refused(capsys):
     made("run", "few", "--train.seeds=3", "--model.activations=abs", "--train.snapshots=true", *SWEPT)
-    assert cli.main(["merge", "relu", "few", "--out", "merged"]) == 2
-    assert "seeds 0 to 2 of abs, but seeds 0 to 3 of relu" in capsys.readouterr().err
-    assert cli.main(["merge", "relu", "abs", "--out", "whole"]) == 2
-    assert "whole: already holds a result or a run" in capsys.readouterr().err
+    refused(capsys, "seeds 0 to 2 of abs, but seeds 0 to 3 of relu", "relu", "few")
+    refused(capsys, "whole: already holds a result or a run", "relu", "abs", out="whole")
     assert cli.main(["merge", "relu", "abs"]) == 2
     assert "--out" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("seeds", ["3:3", "4:2", "-1:2", "a:b", "1:", ":2", "0:1:2", "1:99999999999"])
+@pytest.mark.parametrize("seeds", ["3:3", "4:2", "-1:2", "a:b", "1:", ":2", "0:1:2", "1:99999999999", "3 : 5", "٣:٥"])
 def test_a_range_that_is_none_is_refused(capsys, seeds):
     assert cli.main(["train", f"--train.seeds={seeds}", "--out", "run"]) == 2
     assert "train.seeds: expected an integer at least 1, or a range such as 20:40" in capsys.readouterr().err
@@ -250,25 +275,3 @@ def test_the_networks_of_the_papers_code_end_at_twenty(capsys):
     words = ["train", "--model.init=paper_cuda", "--train.seeds=15:21", "--data.name=digits", "--out", "run"]
     assert cli.main(words) == 2
     assert "20 networks per activation" in capsys.readouterr().err
-
-
-def test_metrics_along_training_are_the_losses_that_it_had():
-    """The mean cross-entropy without an edit, at the weights that first passed each accuracy."""
-    options = ("--train.seeds=2", "--train.snapshots=true", "--sweep.metrics=cross_entropy", "--sweep.families=scale")
-    words = ["--train.steps=60", "--train.learning_rate=0.01", "--model.hidden=8", *options, "-q"]
-    assert cli.main(["run", *words, "--out", "run"]) == 0
-    result = jaxdist.load("run")
-    group, losses = result["snapshots_scale"].to_dataset(), result["training"].to_dataset().loss
-    unedited = group.metric_mean.sel(split="train", metric="cross_entropy").isel(fraction=66).squeeze("site")
-    passed = 0
-    for network in group.network.to_numpy():
-        for seed in group.seed.to_numpy():
-            for threshold in group.threshold.to_numpy():
-                at = {"network": network, "seed": seed, "threshold": threshold}
-                step, found = int(group.step.sel(at)), float(unedited.sel(at))
-                if step < 0:
-                    assert np.isnan(found)
-                    continue
-                passed += 1
-                assert found == pytest.approx(float(losses.sel(network=network, seed=seed, step=step)), rel=1e-4)
-    assert passed > 4
