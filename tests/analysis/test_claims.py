@@ -72,6 +72,20 @@ def test_what_is_lost_in_a_range_is_numpys(result, network, family, low, high, w
     assert claim.verdict == "holds"
 
 
+@pytest.mark.parametrize("network", ["relu", "abs"])
+def test_differences_that_are_not_significant_are_counted_by_scipy_where_something_is_edited(result, network):
+    p = []
+    for family, low, high in (("scale", 0.1, 2.0), ("clip", 0.4977, 0.999)):
+        correct, _, without, grid = counts(result, family, network)
+        at = (grid >= low - 1e-4) & (grid <= high + 1e-4) & (np.abs(grid - 1) > 1e-9)
+        for column in (without[:, None] - correct)[:, at].T:
+            spread = np.ptp(column) > 0
+            p.append(stats.ttest_1samp(column, 0).pvalue if spread else 1.0 if column[0] == 0 else np.nan)
+    tested = np.array([value for value in p if not np.isnan(value)])
+    claim = of(claims.judge(result, OPTIONS), network, "significant")
+    assert claim.measured.startswith(f"p > 0.05 at {(tested > 0.05).sum()} of {len(tested)} points against no edit")
+
+
 def test_the_papers_side_is_of_its_own_tables(result):
     made = claims.judge(result, OPTIONS)
     assert of(made, "relu", "10 to 200 %").paper == "most lost 0.23 points"  # 98.33 - 98.10

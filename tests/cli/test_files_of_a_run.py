@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,22 +10,8 @@ import pytest
 from jaxdist import cli, config
 from jaxdist.errors import InputError
 from jaxdist.storage import manifests
-from tests.cli.terminal_support import small_runs
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    root = tmp_path_factory.mktemp("runs")
-    small_runs(root)
-    return root / "swept"
-
-
-@pytest.fixture
-def swept(made):
-    shutil.copytree(made, "swept")
-    return Path("swept")
 
 
 def contents(folder):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,36 +13,22 @@ from jaxdist import cli, config
 from jaxdist.config import DataConfig
 from jaxdist.data import load
 from jaxdist.storage import weights
-from tests.cli.terminal_support import small_runs
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    root = tmp_path_factory.mktemp("runs")
-    small_runs(root)
-    return root / "swept"
-
-
-@pytest.fixture
-def run(made):
-    shutil.copytree(made, "swept")
-    return Path("swept")
-
-
-def test_every_unit_is_described_as_numpy_does(run, capsys):
-    assert cli.main(["geometry", str(run), "--json", "g.json"]) == 0
+def test_every_unit_is_described_as_numpy_does(swept, capsys):
+    assert cli.main(["geometry", str(swept), "--json", "g.json"]) == 0
     said = capsys.readouterr().out
     assert "share of examples" in said
-    units = pd.read_csv(run / "geometry" / "units.csv")
-    options = config.load(run / "config.toml")
+    units = pd.read_csv(swept / "geometry" / "units.csv")
+    options = config.load(swept / "config.toml")
     networks, seeds = options.model.activations, options.train.seeds
     assert len(units) == 2 * len(networks) * seeds * options.model.hidden[0]
     dataset = load(DataConfig())
     x = dataset.train.images.reshape(len(dataset.train.images), -1).astype(np.float64)
     for network in networks:
-        first = weights.load(run / "weights" / f"{network}.safetensors")["dense0"]
+        first = weights.load(swept / "weights" / f"{network}.safetensors")["dense0"]
         for seed in range(seeds):
             values = x @ np.asarray(first["weight"][seed], np.float64).T + np.asarray(first["bias"][seed], np.float64)
             part = units.query("network == @network and seed == @seed and when == 'trained'")
@@ -60,35 +45,38 @@ def test_every_unit_is_described_as_numpy_does(run, capsys):
         assert row.before == pytest.approx(medians["before"].mean())
         assert row.learned == pytest.approx((medians["trained"] - medians["before"]).mean())
     for kind in ("png", "svg"):
-        assert (run / "geometry" / f"geometry.{kind}").stat().st_size > 1000
+        assert (swept / "geometry" / f"geometry.{kind}").stat().st_size > 1000
 
 
-def test_it_is_told_again_the_same_and_the_rest_of_the_run_stays(run):
-    before = {path: path.read_bytes() for path in sorted(run.rglob("*.nc"))}
-    assert cli.main(["geometry", str(run), "-q"]) == 0
-    first = (run / "geometry" / "units.csv").read_bytes(), (run / "geometry" / "geometry.svg").read_bytes()
-    assert cli.main(["geometry", str(run), "-q"]) == 0
-    assert first == ((run / "geometry" / "units.csv").read_bytes(), (run / "geometry" / "geometry.svg").read_bytes())
-    assert before == {path: path.read_bytes() for path in sorted(run.rglob("*.nc"))}
-    assert cli.main(["report", str(run), "-q"]) == 0  # whose manifest still fits
-    assert first[0] == (run / "geometry" / "units.csv").read_bytes()
+def test_it_is_told_again_the_same_and_the_rest_of_the_run_stays(swept):
+    before = {path: path.read_bytes() for path in sorted(swept.rglob("*.nc"))}
+    assert cli.main(["geometry", str(swept), "-q"]) == 0
+    first = (swept / "geometry" / "units.csv").read_bytes(), (swept / "geometry" / "geometry.svg").read_bytes()
+    assert cli.main(["geometry", str(swept), "-q"]) == 0
+    assert first == (
+        (swept / "geometry" / "units.csv").read_bytes(),
+        (swept / "geometry" / "geometry.svg").read_bytes(),
+    )
+    assert before == {path: path.read_bytes() for path in sorted(swept.rglob("*.nc"))}
+    assert cli.main(["report", str(swept), "-q"]) == 0  # whose manifest still fits
+    assert first["units.csv"] == (swept / "geometry" / "units.csv").read_bytes()
 
 
-def test_units_that_are_all_constant_are_told_without_a_figure(run):
-    path = run / "weights" / "relu.safetensors"
+def test_units_that_are_all_constant_are_told_without_a_figure(swept):
+    path = swept / "weights" / "relu.safetensors"
     kept = weights.load(path)
     kept["dense0"] = {"weight": 0 * kept["dense0"]["weight"], "bias": 0 * kept["dense0"]["bias"] - 1}
     weights.save(kept, path)
-    (run / "manifest.json").unlink()
-    assert cli.main(["geometry", str(run), "-q"]) == 0
-    units = pd.read_csv(run / "geometry" / "units.csv").query("when == 'trained'")
+    (swept / "manifest.json").unlink()
+    assert cli.main(["geometry", str(swept), "-q"]) == 0
+    units = pd.read_csv(swept / "geometry" / "units.csv").query("when == 'trained'")
     assert units[["above", "mode", "cluster", "offset", "crossed", "distance"]].isna().all(axis=None)
-    assert not (run / "geometry" / "geometry.png").exists()
+    assert not (swept / "geometry" / "geometry.png").exists()
 
 
-def test_networks_that_were_imported_have_no_beginning(run):
+def test_networks_that_were_imported_have_no_beginning(swept):
     pytest.importorskip("torch")
-    assert cli.main(["export-torch", str(run), "--out", "torch"]) == 0
+    assert cli.main(["export-torch", str(swept), "--out", "torch"]) == 0
     assert cli.main(["import-torch", "torch", "--out", "imported"]) == 0
     assert cli.main(["geometry", "imported", "-q", "--json", "g.json"]) == 0
     (first, *_) = json.loads(Path("g.json").read_text())["summary"]
@@ -107,9 +95,9 @@ def test_networks_that_were_imported_have_no_beginning(run):
         (["swept", "--train.steps", "3"], "--train.steps"),
     ],
 )
-def test_what_cannot_be_described_is_refused(run, capsys, words, sentence):
+def test_what_cannot_be_described_is_refused(swept, capsys, words, sentence):
     assert cli.main(["geometry", *words]) == 2
     error = capsys.readouterr().err
     assert sentence in error
     assert len(error.strip().splitlines()) == 1
-    assert not (run / "geometry" / "units.csv").exists()
+    assert not (swept / "geometry" / "units.csv").exists()
