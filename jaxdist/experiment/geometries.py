@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -58,17 +57,18 @@ def describe_folder(folder: Path, changes: Mapping[str, str] | None = None, *, s
         labels = np.asarray(inputs.dataset.train.labels)
         frames: list[pd.DataFrame] = []
         examples: list[boundaries.Example | None] = []
+        readers = {name: _reader(config, name) for name in networks}
         jobs = [
-            (when, name, _reader(config, name), k)
+            (when, name, k)
             for when, stacked in (("trained", networks), ("before", before))
             for name in stacked
             for k in range(len(seeds))
         ]
         total = len(jobs)
-        for number, (when, name, values_of, k) in enumerate(jobs):
+        for number, (when, name, k) in enumerate(jobs):
             show("geometry", number, total, name)
             params = jax.tree.map(lambda leaf, k=k: leaf[k], (networks if when == "trained" else before)[name])
-            for site, values in values_of(params, flat).items():
+            for site, values in readers[name](params, flat).items():
                 described = geometry.describe(values, labels)
                 frames.append(geometry.frame(described, network=name, site=site, seed=seeds[k], when=when))
                 if when == "trained" and k == 0:
@@ -80,7 +80,6 @@ def describe_folder(folder: Path, changes: Mapping[str, str] | None = None, *, s
     return described_folder
 
 
-@functools.cache
 def _reader(config: Config, network: str) -> Callable[[Params, Values], dict[str, Values]]:
     """What reads the preactivations [H, N] at the sites of one network's hidden layers, compiled once."""
     model = models.model_of(config, network, None)

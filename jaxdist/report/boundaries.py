@@ -102,7 +102,7 @@ def write(units: pd.DataFrame, summary: pd.DataFrame, examples: Sequence[Example
     with manifests.recording(folder):
         files.write_text(folder / places.GEOMETRY / "units.csv", units.to_csv(index=False))
         files.write_text(folder / places.GEOMETRY / "geometry.md", document(summary))
-        there = [one for one in examples if one is not None]
+        there = [example for example in examples if example is not None]
         if there:
             figures.save(figure(units, there), folder / places.GEOMETRY, "geometry")
 
@@ -138,7 +138,7 @@ def figure(units: pd.DataFrame, examples: Sequence[Example]) -> Figure:
             axes[2].set_title(f"{name.label}{place}: all units")
         filled: Any = {"linewidth": 4, "alpha": 0.6}
         handles = [
-            *(Line2D([], [], color=one.colour, label=f"{one.label}, trained", **filled) for one in look.values()),
+            *(Line2D([], [], color=each.colour, label=f"{each.label}, trained", **filled) for each in look.values()),
             Line2D([], [], color=BEFORE, label="before training"),
             Line2D([], [], color=BOUNDARY, linestyle="--", label="boundary, or the class mean"),
         ]

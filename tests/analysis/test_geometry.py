@@ -27,33 +27,33 @@ def clusters():
 def test_the_nearest_class_is_told_in_its_own_standard_deviations(clusters, shift, cluster, offset):
     """Moved by `shift`, the boundary lies `offset` standard deviations above the mean of the nearest class."""
     values, labels = clusters
-    found = geometry.describe(values[None] + shift, labels)
-    assert found.cluster[0] == cluster
-    assert found.offset[0] == pytest.approx(offset, abs=0.05)
-    assert found.distance[0] == pytest.approx(abs(offset), abs=0.05)
-    assert found.above[0] == pytest.approx((values + shift > 0).mean())
+    described = geometry.describe(values[None] + shift, labels)
+    assert described.cluster[0] == cluster
+    assert described.offset[0] == pytest.approx(offset, abs=0.05)
+    assert described.distance[0] == pytest.approx(abs(offset), abs=0.05)
+    assert described.above[0] == pytest.approx((values + shift > 0).mean())
 
 
 @pytest.mark.parametrize(("shift", "mode"), [(0.0, 0.0), (1.0, 1.0), (6.3, 0.3), (40.0, 34.0)])
 def test_the_nearest_mode_is_told_in_standard_deviations_of_all(clusters, shift, mode):
     """The modes of the three classes are far apart enough to be three."""
     values, labels = clusters
-    found = geometry.describe(values[None] + shift, labels)
-    assert found.mode[0] * values.std() == pytest.approx(-mode, abs=0.2)
+    described = geometry.describe(values[None] + shift, labels)
+    assert described.mode[0] * values.std() == pytest.approx(-mode, abs=0.2)
 
 
 def test_classes_are_named_by_their_labels(clusters):
     values, labels = clusters
-    found = geometry.describe(values[None], np.array([3, 7, 8])[labels])
-    assert found.cluster[0] == 7
+    described = geometry.describe(values[None], np.array([3, 7, 8])[labels])
+    assert described.cluster[0] == 7
 
 
 def test_a_bump_of_noise_is_no_mode():
     rng = np.random.default_rng(1)
     for _ in range(10):
         values = rng.normal(3.0, 1.0, 2_000)
-        found = geometry.describe(values[None], np.zeros(2_000, int))
-        assert found.mode[0] == pytest.approx(-3.0, abs=0.35)
+        described = geometry.describe(values[None], np.zeros(2_000, int))
+        assert described.mode[0] == pytest.approx(-3.0, abs=0.35)
 
 
 def test_a_mode_may_stand_at_the_end():
@@ -71,8 +71,8 @@ def test_classes_on_both_sides_are_counted(clusters):
 
 def test_a_constant_unit_is_described_by_nothing(clusters):
     values, labels = clusters
-    found = geometry.describe(np.stack([np.full(N, -2.0), values]), labels)
-    for of in found:
+    described = geometry.describe(np.stack([np.full(N, -2.0), values]), labels)
+    for of in described:
         assert np.isnan(of[0])
         assert not np.isnan(of[1])
 
@@ -95,9 +95,9 @@ def test_a_summary_pairs_the_seeds_medians():
     for when in medians:
         for seed in range(5):
             values = rng.normal(rng.normal(size=(8, 1)) + (when == "trained"), 1, (8, 500))
-            found = geometry.describe(values, rng.integers(0, 2, 500))
-            medians[when].append(np.median(found.above))
-            parts.append(geometry.frame(found, network="relu", site="dense0/pre", seed=seed, when=when))
+            described = geometry.describe(values, rng.integers(0, 2, 500))
+            medians[when].append(np.median(described.above))
+            parts.append(geometry.frame(described, network="relu", site="dense0/pre", seed=seed, when=when))
     table = geometry.summary(pd.concat(parts), 0.95)
     assert list(table.quantity) == list(geometry.QUANTITIES)
     row = table[table.quantity == "above"].iloc[0]

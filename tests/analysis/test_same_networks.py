@@ -69,10 +69,10 @@ def test_other_networks_of_the_same_distribution_are_as_near_as_chance_makes_the
 )
 def test_means_are_counted_by_the_digits_that_they_are_off(shift, counts):
     standard = differences(scores(np.random.default_rng(2), 20))
-    (found,) = same_networks.compare(frame(shift), {"relu": standard})
-    assert (found.equal - 3, found.adjacent) == counts
-    assert found.beyond == 36 - sum(counts)
-    assert found.same == (found.equal == 39)
+    (like,) = same_networks.compare(frame(shift), {"relu": standard})
+    assert (like.equal - 3, like.adjacent) == counts
+    assert like.beyond == 36 - sum(counts)
+    assert like.same == (like.equal == 39)
 
 
 def test_t_of_an_ensemble_that_is_drawn_is_scipys_of_the_networks_in_it():
@@ -94,5 +94,5 @@ def test_fewer_networks_than_the_papers_have_no_chance_to_compare_with():
 def test_constant_differences_have_no_t_and_are_left_out():
     standard = differences(scores(np.random.default_rng(5), 20))
     standard[:, 3] = 0.0
-    (found,) = same_networks.compare(frame(), {"relu": standard})
-    assert (found.t_cells, found.t_near) == (35, 35)
+    (like,) = same_networks.compare(frame(), {"relu": standard})
+    assert (like.t_cells, like.t_near) == (35, 35)

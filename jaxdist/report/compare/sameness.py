@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from jaxdist.analysis import Sameness
-from jaxdist.formatting import MISSING, counted, percent, share
+from jaxdist.formatting import counted, p_value, percent, share
 from jaxdist.report import table
 from jaxdist.report.table import Column, Table
 from jaxdist.storage import SEEDS
@@ -33,29 +32,23 @@ def tabled(same: Sequence[Sameness], title: str = TITLE) -> Table:
             Column("farther", take="beyond"),
             Column("t matched", share, lambda r: (r.t_near, r.t_cells)),
             Column("difference of t, %", percent, "t_apart"),
-            Column("pairs as near", _share, "p"),
+            Column("pairs as near", p_value, "p"),
         ],
     )
 
 
-def _share(p: float) -> str:
-    if math.isnan(p):
-        return MISSING
-    return f"{p:.2g}"
-
-
 def sentences(same: Sequence[Sameness]) -> list[str]:
     """What follows for each activation."""
-    return [f"{one.network}: {_sentence(one)}." for one in same]
+    return [f"{each.network}: {_sentence(each)}." for each in same]
 
 
-def _sentence(one: Sameness) -> str:
-    if one.seeds != SEEDS:
-        return f"{counted(one.seeds, 'network')} cannot be told from others by t, which are of {SEEDS} in the paper"
-    if one.same:
+def _sentence(like: Sameness) -> str:
+    if like.seeds != SEEDS:
+        return f"{counted(like.seeds, 'network')} cannot be told from others by t, which are of {SEEDS} in the paper"
+    if like.same:
         return "nothing tells these networks from the paper's own"
-    if one.nearer and not one.beyond:
+    if like.nearer and not like.beyond:
         return "the paper's own networks but for rounding: every mean is within a digit, and independent samples differ"
-    if one.nearer:
+    if like.nearer:
         return "nearer to the paper's networks than independent samples are, so some of them may be the same"
     return "not shown to be nearer to the paper's networks than independent samples are"
