@@ -33,6 +33,8 @@ FAMILIES = {
     "floor": "activations below a fraction p of the range are raised to it",
     "dead_zone": "activations up to a fraction p of the range become 0",
     "clip_both": "no magnitude above a fraction p of the unit's largest passes",
+    "collapse_small": "the smallest activations, with a share p of the unit's variance, become their mean",
+    "collapse_large": "the largest activations, with a share p of the unit's variance, become their mean",
     "zero": "the value goes a fraction p of the way to 0",
     "mean": "the value goes a fraction p of the way to the unit's mean over the training images",
     "mean_position": "the same to the unit's mean at that position, and in that call and iteration",

@@ -1,3 +1,4 @@
+from . import collapse_families as collapse_families
 from . import edits as edits
 from . import families as families
 from . import ranges as ranges

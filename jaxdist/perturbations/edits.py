@@ -95,10 +95,12 @@ class OfMagnitude(NamedTuple):
         return self.edit.apply(jnp.abs(value), example_index, unit_axis)
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["threshold", "fill"], meta_fields=["activation"])
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["threshold", "fill"], meta_fields=["activation", "large"]
+)
 @dataclasses.dataclass(frozen=True)
 class Fill:
-    """Where the activation is at most `threshold`, the value becomes `fill`; leaves [H].
+    """Where the activation is at most `threshold`, or if `large` at least that, the value becomes `fill`; leaves [H].
 
     The activation is the function that follows the site, None where the site itself holds its values.
     """
@@ -106,17 +108,20 @@ class Fill:
     threshold: Array
     fill: Array
     activation: Callable[[Array], Array] | None = None
+    large: bool = False
 
     def apply(self, value: Array, example_index: Array, unit_axis: int) -> Array:
         """Apply to a value whose axis `unit_axis` has H entries."""
         wide, (threshold, fill) = _alike(value, (self.threshold, self.fill), unit_axis)
         size = wide if self.activation is None else self.activation(wide)
         # What is no number stays so.
-        return jnp.where(size <= threshold, fill, wide).astype(value.dtype)
+        beyond = size >= threshold if self.large else size <= threshold
+        return jnp.where(beyond, fill, wide).astype(value.dtype)
 
     def sparing(self, spared: AnyArray) -> Fill:
         """The same edit, but none of the units that are `spared` [H]."""
-        return dataclasses.replace(self, threshold=jnp.where(spared, -jnp.inf, self.threshold))
+        nowhere = jnp.inf if self.large else -jnp.inf
+        return dataclasses.replace(self, threshold=jnp.where(spared, nowhere, self.threshold))
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["sd", "key", "which"], meta_fields=["draws"])

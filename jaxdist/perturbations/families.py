@@ -1,6 +1,6 @@
 """The registry of families of edits: their records by name, and edits of whole ensembles made by them.
 
-A family is one record, `family.Family`. Sixteen are built in, each in the file of its like; `register` adds another.
+A family is one record, `family.Family`. Eighteen are built in, each in the file of its like; `register` adds another.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from jaxdist import registry
 from jaxdist.config import SweepConfig
 from jaxdist.errors import InputError
 from jaxdist.perturbations import (
+    collapse_families,
     edits,
     erasing_families,
     moving_families,
@@ -51,6 +52,8 @@ _RECORDS = (
     erasing_families.FLOOR,
     erasing_families.DEAD_ZONE,
     erasing_families.CLIP_BOTH,
+    collapse_families.COLLAPSE_SMALL,
+    collapse_families.COLLAPSE_LARGE,
     toward_families.ZERO,
     toward_families.MEAN,
     toward_families.MEAN_POSITION,
@@ -64,7 +67,8 @@ _STARTS = ("grid_", "units_", "matched_", "snapshots_", "averaged_", "absolute_"
 MOST_LETTERS = 16
 """Of what a family does on a side of no edit."""
 _EDITS: Mapping[Kind, type] = {
-    "affine": Affine, "fill": Fill, "noise": Noise, "restored": Affine, "mean": Affine, "toward": Toward
+    "affine": Affine, "fill": Fill, "collapse": Fill, "noise": Noise, "restored": Affine, "mean": Affine,
+    "toward": Toward,
 }  # fmt: skip
 
 

@@ -11,9 +11,10 @@ import numpy as np
 from jaxdist.perturbations.edits import Edit
 from jaxdist.perturbations.traits import Traits
 
-Kind: TypeAlias = Literal["affine", "fill", "noise", "restored", "mean", "toward", "other"]
-"""What a family's edits are: `edits.Affine`, `Fill`, `Noise`, `Affine` with the mean logits restored after it, `Affine`
-towards the units' means, `Toward` what a network holds elsewhere, or a pytree of its own."""
+Kind: TypeAlias = Literal["affine", "fill", "collapse", "noise", "restored", "mean", "toward", "other"]
+"""What a family's edits are: `edits.Affine`, `Fill`, `Fill` by shares of the variance, `Noise`, `Affine` with the mean
+logits restored after it, `Affine` towards the units' means, `Toward` what a network holds elsewhere, or a pytree of its
+own."""
 
 
 class Option(NamedTuple):

@@ -16,7 +16,7 @@ from jaxdist.errors import InputError
 from jaxdist.formatting import listed
 from jaxdist.networks import Model, Targets
 from jaxdist.networks import model as networks_model
-from jaxdist.perturbations import Affine, Edit, Gauge, edits, families, ranges
+from jaxdist.perturbations import Affine, Edit, Gauge, collapse_families, edits, families, ranges
 from jaxdist.sweep import counting, ensemble_sweep, labels, means, restored
 from jaxdist.sweep.counting import Context, Dosings
 from jaxdist.sweep.waves import Subject
@@ -105,7 +105,7 @@ def sweep(
     swept: dict[str, xr.Dataset] = {}
     for kind, names in by_kind(list(fractions)).items():
         # Edits of unlike forms, or with what the points of a family share, cannot run concatenated.
-        unlike = kind in ("toward", "other", "noise")
+        unlike = kind in ("toward", "other", "noise", "collapse")
         for together in [[name] for name in names] if unlike else [names]:
             # What is kept goes by it, so it holds the kind, which may be called as a family is.
             label = job if kind == "affine" else " ".join([job, kind, *(together if unlike else ())])
@@ -131,6 +131,46 @@ def _fill(task: Task) -> dict[str, xr.Dataset]:
         return by_site
 
     return task.parted(task.count_points(edits_of))
+
+
+def _collapsed(task: Task) -> dict[str, xr.Dataset]:
+    (family,), context = task.grids, task.context
+    train, block = context.splits["train"], context.options.compute.block
+
+    def edits_of(name: str, target: str) -> dict[str, Edit]:
+        by_site: dict[str, Edit] = {}
+        model, params = task.subjects[name].model, task.subjects[name].params
+        for site, edit in task.edits_of(name, target).items():
+            where, activation = _behind(model, site, "post", [family])
+            if activation is None:
+                _refuse_unless_rectified(task, name, site, where)
+            # A unit that is to be left as it is has an infinite threshold in place of a share.
+            spared = np.isinf(np.asarray(edit.threshold))
+            thresholds, averages = collapse_families.measure(
+                model,
+                params,
+                train,
+                where,
+                np.where(spared, 0, edit.threshold),
+                large=edit.large,
+                activation=activation,
+                block=block,
+            )
+            by_site[where] = dataclasses.replace(edit, threshold=thresholds, fill=averages, activation=activation)
+        return by_site
+
+    return task.parted(task.count_points(edits_of))
+
+
+def _refuse_unless_rectified(task: Task, name: str, site: str, behind: str) -> None:
+    """Where another site holds the activations, what they are is seen from the values alone."""
+    model, params = task.subjects[name].model, task.subjects[name].params
+    train, block = task.context.splits["train"], task.context.options.compute.block
+    if not collapse_families.is_rectified(model, params, train, site, behind, block=block):
+        raise InputError(
+            f"site '{site}': {listed(list(task.grids))} takes small activations for those near the boundary, where h "
+            f"is 0, which needs relu or abs between it and '{behind}'; leave the family out"
+        )
 
 
 def _as_made(task: Task) -> dict[str, xr.Dataset]:
@@ -195,6 +235,7 @@ def _toward(task: Task) -> dict[str, xr.Dataset]:
 _KINDS: dict[families.Kind, Callable[[Task], dict[str, xr.Dataset]]] = {
     "affine": _as_made,
     "fill": _fill,
+    "collapse": _collapsed,
     "noise": _as_made,
     "other": _as_made,
     "restored": _restored,
@@ -284,9 +325,10 @@ def check_options(
         for split, examples in counted.items():
             if target == "example" and examples is not None and int(examples.total) == 1:
                 raise InputError(f"family '{name}', {split} examples: {ensemble_sweep.NO_OTHER}")
-    filling = [name for name in swept.families if families.get(name).kind == "fill"]
-    for site in dict.fromkeys(itertools.chain(*targets.values())) if filling else ():
-        _behind(model, site, options.ranges.measured_on, filling)
+    for kind, measured_on in (("fill", options.ranges.measured_on), ("collapse", "post")):
+        filling = [name for name in swept.families if families.get(name).kind == kind]
+        for site in dict.fromkeys(itertools.chain(*targets.values())) if filling else ():
+            _behind(model, site, measured_on, filling)
     if "absolute" in swept.gauges and options.ranges.measured_on == "pre":
         raise InputError(
             "sweep.gauges: 'absolute' edits magnitudes, whose ranges are measured after the activation; use "

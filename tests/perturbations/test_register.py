@@ -72,6 +72,7 @@ GRIDS = {
     "random_scale": (11, 0, 3, 0.03),
     "noise": (16, 0, 3, 0.005),
     **dict.fromkeys(("floor", "dead_zone"), (25, 0, 0.98, 0.005)),
+    **dict.fromkeys(("collapse_small", "collapse_large"), (34, 0, 1, 2e-4)),
     **dict.fromkeys(("zero", "mean", "mean_position", "resample", "patch"), (21, 0, 1, 0.05)),
 }
 

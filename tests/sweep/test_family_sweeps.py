@@ -92,6 +92,8 @@ def edited(network, family, p, h, draw, images):
         tau = low + p * r
         small = (a <= tau) & (p > 0) & ~dead
         return np.where(small, tau if family == "floor" else 0.0, a), "post"
+    if family in ("collapse_small", "collapse_large"):
+        return np.stack([collapsed(unit, p, family == "collapse_large") for unit in a.T], axis=1), "post"
     new = {
         "shift": lambda: h + p * r,
         "restored_offset": lambda: h * (high - p * r) / np.where(dead, 1, high) + p * r,
@@ -106,6 +108,16 @@ def edited(network, family, p, h, draw, images):
         "patch": lambda: h + p * (h[::-1] - h),
     }[family]()
     return np.where(dead, h, new), "pre"
+
+
+def collapsed(unit, share, large):
+    """A unit's activations [N] with those of one side averaged: the least of all sides that hold the share."""
+    deviations = (unit - unit.mean()) ** 2
+    for end in sorted(set(unit), reverse=large):
+        side = unit >= end if large else unit <= end
+        if deviations.any() and share > 0 and deviations[side].sum() >= share * deviations.sum() * (1 - 1e-12):
+            return np.where(side, unit[side].mean(), unit)
+    return unit
 
 
 def wrapped(key):
