@@ -62,9 +62,13 @@ class TestDoseAt:
         with pytest.raises(InputError, match="level"):
             preference.dose_at(outward([0.1], [0.5]), level)
 
-    def test_refuses_unlike_shapes_sides_and_percentages(self):
+    @pytest.mark.parametrize("points", [(3, 2, 2), (2, 3, 2), (2, 2, 3), (2, 1, 2), (1, 2, 2)])
+    def test_refuses_unlike_shapes(self, points):
+        fractions, doses, flips = points
         with pytest.raises(InputError, match="dose: expected shapes"):
-            preference.path(np.arange(3), np.ones((2, 2)), np.ones((2, 2)), identity=0, side="above")
+            preference.path(np.arange(fractions), np.ones((2, doses)), np.ones((2, flips)), identity=0, side="above")
+
+    def test_refuses_sides_and_percentages(self):
         with pytest.raises(InputError, match="side"):
             outward([0.1], [0.5], side="up")
         with pytest.raises(InputError, match="flips"):
