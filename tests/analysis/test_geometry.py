@@ -108,3 +108,13 @@ def test_a_summary_pairs_the_seeds_medians():
     assert (row.learned_low, row.learned_high) == pytest.approx(
         (learned.mean() - half, learned.mean() + half), abs=1e-3
     )
+
+
+def test_a_summary_has_networks_in_their_own_order():
+    described = geometry.describe(np.random.default_rng(0).normal(size=(3, 50)), np.arange(50) % 2)
+    parts = [
+        geometry.frame(described, network=network, site="dense0/pre", seed=seed, when="trained")
+        for network in ("relu", "abs")
+        for seed in range(2)
+    ]
+    assert list(geometry.summary(pd.concat(parts), 0.95).network.unique()) == ["relu", "abs"]

@@ -77,7 +77,7 @@ def test_the_first_fraction_at_which_a_mean_has_moved(side, step, one):
         assert row["median"] == pytest.approx(reached[-1], rel=1e-4)
         ends = sorted(crossing(values, 0.2, step) for values in (moved + half, moved - half))
         np.testing.assert_allclose([row.low, row.high], ends, rtol=1e-3)
-        assert (row.over, row.seeds, row.amount) == ("images", 1, sign * 0.2)
+        assert (row.over, row.seeds, row.amount, row.grid_end) == ("images", 1, sign * 0.2, step)
     assert len(set(reached)) == 2, "it rises elsewhere than it falls"
 
 
