@@ -15,7 +15,7 @@ from pydantic import Strict
 
 from jaxdist import fields, registry
 from jaxdist.errors import InputError, nearest
-from jaxdist.fields import Call, Distinct, Integer, Many, Names, Number, OrRange, Seeds, Text, Truth, option
+from jaxdist.fields import Call, Distinct, Integer, Many, Names, Number, OrRange, Place, Seeds, Text, Truth, option
 
 _REMOVED = {"refine", "scale_shortcut"}
 """Options that the section ``sweep`` once had, both false by default."""
@@ -221,7 +221,7 @@ class Options:
 class Config:
     """Everything that determines a run."""
 
-    out: Text = option("runs/quickstart", "run folder: new, empty, or one to resume")
+    out: Place = option("runs/quickstart", "run folder: new, empty, or one to resume")
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
@@ -263,7 +263,10 @@ def from_toml(text: str, *, where: str = "config", kept: bool = False) -> Config
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, tables thousands deep
         said = str(error) if isinstance(error, tomllib.TOMLDecodeError) else str(error).partition(";")[0]
         raise InputError(f"{where}: not valid TOML: {said}") from None
-    return from_dict(tree, where=where, kept=kept)
+    try:
+        return from_dict(tree, where=where, kept=kept)
+    except RecursionError:  # keys of thousands of parts, which are tables as deep
+        raise InputError(f"{where}: tables lie thousands of levels deep; the config has two levels") from None
 
 
 def from_dict(tree: Mapping[str, Any], *, where: str = "config", kept: bool = False) -> Config:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 
+from jaxdist.errors import InputError
+
 LONGEST_NAME = 255
 """Bytes of a file's name in nearly all file systems."""
 
@@ -23,6 +25,14 @@ _SUFFIX = re.compile(r"\.\w{1,16}")
 _LONGEST_PART = 80
 _WATCHES: ContextVar[tuple[Watch, ...]] = ContextVar("_WATCHES", default=())
 _UNUSABLE = re.compile(r'[\x00-\x1f/\\:*?"<>|]')
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with ``~`` and ``~user`` as the shell has them; raises `InputError` where there is no such home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(f"{path}: there is no home folder of that name; write the path out") from None
 
 
 @contextlib.contextmanager

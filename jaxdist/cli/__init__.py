@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _answer(arguments: Sequence[str] | None) -> int:
+    os.environ.pop("MPLBACKEND", None)  # figures are drawn into files, never on a screen, which may not be there
     try:
         options = parse(sys.argv[1:] if arguments is None else arguments)
         command: Callable[[argparse.Namespace], int | None] = options.command

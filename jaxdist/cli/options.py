@@ -140,9 +140,22 @@ def experiment(options: argparse.Namespace | None = None) -> ModuleType:
     from jaxdist.compute import devices, programs
     from jaxdist.experiment import running
 
+    _ease()
     devices.use_all_cores()
     if cluster:
         hosts.join(cluster)
     else:
         programs.keep()
+    devices.check_platform()
     return running
+
+
+def _ease() -> None:
+    """Lift what a user may have set for other programs, and what commands cannot do with.
+
+    They move arrays between the host and devices, and compute with infinite bounds.
+    """
+    import jax
+
+    jax.config.update("jax_transfer_guard", "allow")
+    jax.config.update("jax_debug_infs", False)

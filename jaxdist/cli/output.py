@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,11 @@ def answers(options: argparse.Namespace) -> bool:
     return not options.quiet and options.json != STDOUT
 
 
+def next_step(command: str, folder: str | Path) -> str:
+    """What to type next, as a shell takes it."""
+    return f"next: jaxdist {command} {shlex.quote(str(folder))}"
+
+
 def say(options: argparse.Namespace, *parts: RenderableType) -> None:
     """Print parts of the answer, in at most 80 columns but for paths, which are not broken."""
     if answers(options):
@@ -62,7 +68,7 @@ def write_json(options: argparse.Namespace, document: Callable[[], str]) -> None
         print(document(), end="", flush=True)
     else:
         manifests.refuse_own(Path(options.json))  # the command itself may have made the run
-        files.write_text(Path(options.json).expanduser(), document())
+        files.write_text(files.expanded(options.json), document())
 
 
 def summarise(options: argparse.Namespace, result: xr.DataTree, statistics: StatisticsConfig, folder: Path) -> None:
@@ -85,7 +91,7 @@ def summarise(options: argparse.Namespace, result: xr.DataTree, statistics: Stat
 
 def say_left(options: argparse.Namespace, folder: Path) -> None:
     """Say which files in a run folder are not of its result, if any; whoever edited them may look for them there."""
-    say(options, *(f"note: {note}" for note in manifests.notes(folder.expanduser())))
+    say(options, *(f"note: {note}" for note in manifests.notes(files.expanded(folder))))
 
 
 def write_numbers(options: argparse.Namespace, result: xr.DataTree, statistics: StatisticsConfig, folder: Path) -> None:
@@ -101,7 +107,7 @@ def write_numbers(options: argparse.Namespace, result: xr.DataTree, statistics: 
     def document() -> str:
         from jaxdist.report import documents
 
-        config = folder.expanduser() / places.CONFIG
+        config = files.expanded(folder) / places.CONFIG
         place = {"run": str(folder), "config": str(config) if config.exists() else None}
         return table.document(place | documents.main_numbers(result, statistics))
 

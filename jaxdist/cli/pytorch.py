@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from jaxdist import config as configs
+from jaxdist.cli import output
 from jaxdist.cli.command import Command
 from jaxdist.cli.options import Parser, add_fields, changes, truth
 from jaxdist.formatting import counted
@@ -59,7 +60,7 @@ def import_torch(options: argparse.Namespace) -> None:
         print(f"note: {note}")
     for line in origin.get("unedited", {}).get("words", ()):
         print(line)
-    print(f"imported {config.train.seeds} x {networks} into {config.out}; next: jaxdist sweep {config.out}")
+    print(f"imported {config.train.seeds} x {networks} into {config.out}; {output.next_step('sweep', config.out)}")
     if "unedited" not in origin:
         absent = f"{config.data.dir} is not here"
         if not config.data.dir:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jaxdist import formatting
+from jaxdist import files, formatting
 from jaxdist.cli import output
 from jaxdist.cli.command import Command
 from jaxdist.cli.listing import listed
@@ -227,7 +227,7 @@ def list_(options: argparse.Namespace) -> None:
     if not output.answers(options):
         return
     if runs:
-        Console().print(table.terminal(listed(runs, options.folder.expanduser()), Console().width))
+        Console().print(table.terminal(listed(runs, files.expanded(options.folder)), Console().width))
     else:
         output.say(options, f"no runs in {options.folder}; 'jaxdist run' makes one")
 
@@ -254,7 +254,7 @@ def gallery(options: argparse.Namespace) -> None:
     """Draw the diagrams of the paper's Figures 2 and 3, and say how many."""
     from jaxdist.report import gallery as diagrams
 
-    written = diagrams.write(options.out.expanduser())
+    written = diagrams.write(files.expanded(options.out))
     print(f"{counted(len(written), 'picture')} in {options.out}")
 
 

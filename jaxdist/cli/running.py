@@ -6,6 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
+from jaxdist import files
 from jaxdist.cli import output
 from jaxdist.cli.command import Command
 from jaxdist.cli.options import (
@@ -33,7 +34,7 @@ def run(options: argparse.Namespace) -> None:
     with output.progress(options) as show:
         result = stages.run(config, show=show)
     output.summarise(options, result, config.statistics, Path(config.out))
-    if hosts.writes() and (Path(config.out).expanduser() / places.RESULT).stat().st_mtime < began:
+    if hosts.writes() and (files.expanded(config.out) / places.RESULT).stat().st_mtime < began:
         output.say(
             options,
             "This run was already finished: only tables and figures were made again. For a new run, choose another "
@@ -66,7 +67,7 @@ def train(options: argparse.Namespace) -> None:
         result = stages.train(config, show=show)
     output.write_numbers(options, result, config.statistics, Path(config.out))
     kind = "trained" if config.train.steps else "untrained"
-    output.say(options, f"{kind} networks in {config.out}; next: jaxdist sweep {config.out}")
+    output.say(options, f"{kind} networks in {config.out}; {output.next_step('sweep', config.out)}")
 
 
 TRAIN = Command(
@@ -98,7 +99,7 @@ def sweep(options: argparse.Namespace) -> None:
     from jaxdist.sweep import results
 
     output.write_numbers(options, result, results.options_of(result).statistics, folders.of(options.run))
-    output.say(options, f"swept {options.run}; next: jaxdist report {options.run}")
+    output.say(options, f"swept {options.run}; {output.next_step('report', options.run)}")
     output.say_left(options, folders.of(options.run))
 
 
@@ -138,7 +139,8 @@ def merge(options: argparse.Namespace) -> None:
     following = "report" if running.is_swept(result) else "sweep"
     output.say(
         options,
-        f"merged {counted(len(options.runs), 'run')} into {options.whole}; next: jaxdist {following} {options.whole}",
+        f"merged {counted(len(options.runs), 'run')} into {options.whole}; "
+        f"{output.next_step(following, options.whole)}",
     )
 
 

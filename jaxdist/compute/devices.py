@@ -20,6 +20,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxdist.compute import staircases, tuning
+from jaxdist.errors import InputError
 from jaxdist.formatting import counted
 from jaxdist.types import AnyArray
 
@@ -36,14 +37,31 @@ def use_all_cores() -> None:
     """Give JAX one CPU device a core, which is faster than one device with several threads.
 
     Call it before JAX is used for anything else; afterwards the device count is fixed and a warning says so.
-    It has no effect on accelerators.
+    It has no effect on accelerators. A number that XLA_FLAGS asks for stays.
     """
+    if "--xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         jax.config.update("jax_num_cpu_devices", cores)
     except RuntimeError:
         if len(jax.devices("cpu")) != cores:
             warnings.warn("JAX is already in use, so its number of CPU devices stays as it is", stacklevel=2)
+
+
+def check_platform() -> None:
+    """Refuse a platform that JAX is told to use and cannot; raises `InputError`."""
+    platforms = os.environ.get("JAX_PLATFORMS")
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # of names that it does not know, or whose package is not there
+        if not platforms:
+            raise
+        said = str(error).partition("\n")[0]
+        raise InputError(
+            f"JAX_PLATFORMS={platforms}: JAX cannot use that here{f' ({said})' if said else ''}; unset it, or set it "
+            "to cpu or to what this machine and this JAX have"
+        ) from None
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None, seeds: int = 1) -> Mesh:

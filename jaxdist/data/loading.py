@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxdist import files
 from jaxdist.config import DataConfig
 from jaxdist.data import idx, prepared
 from jaxdist.data.dataset import KNOWN_CLASSES, Dataset, RawSplit, accessible, assemble
@@ -29,7 +30,7 @@ def known_names() -> tuple[str, ...]:
 def available(config: DataConfig) -> bool:
     """Whether there is something to read where `config` says or, by default, a data set of that name is prepared."""
     if config.dir:
-        return Path(config.dir).expanduser().exists()
+        return files.expanded(config.dir).exists()
     if config.name in EMBEDDED or not re.fullmatch(_NAME, config.name):
         return True
     return prepared.find(prepared.default_dir(), config.name) is not None
@@ -53,7 +54,7 @@ def load(config: DataConfig) -> Dataset:
             "too, for example to mnist"
         )
     if config.dir:
-        return _from_folder(name, Path(config.dir).expanduser())
+        return _from_folder(name, files.expanded(config.dir))
     if name == "digits":
         return _digits()
     data_dir = prepared.default_dir()

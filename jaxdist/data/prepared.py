@@ -26,7 +26,7 @@ _DESCRIPTIONS = ("dataset_info.json", "features.json")
 
 def default_dir() -> Path:
     """TFDS's own default data folder: ``TFDS_DATA_DIR`` if set, else ``~/tensorflow_datasets``."""
-    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return files.expanded(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def find(data_dir: Path, name: str) -> Path | None:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from jaxdist import files
 from jaxdist.data import download as web
 from jaxdist.data import idx, prepared, tfds_sets
 from jaxdist.data.dataset import accessible
@@ -34,13 +35,13 @@ def prepare(
       InputError: for a request or files that cannot be used; nothing that looks prepared is left then.
     """
     _check_request(name, source, download)
-    data_dir = (data_dir or prepared.default_dir()).expanduser()
+    data_dir = files.expanded(data_dir or prepared.default_dir())
     done = prepared.find(data_dir, name)
     if done is not None:
         report(f"{name} is already prepared in {done}")
         return done
     with tempfile.TemporaryDirectory() as incoming:
-        folder = Path(incoming) if source is None else source.expanduser()
+        folder = Path(incoming) if source is None else files.expanded(source)
         if source is None:
             web.fetch(name, folder, base_url=web.MIRRORS[name], digests=web.DIGESTS[name], report=report)
         dataset = from_idx(name, folder)

@@ -10,6 +10,7 @@ from pathlib import Path
 import xarray as xr
 
 from jaxdist import config as configs
+from jaxdist import files
 from jaxdist.analysis import FairComparison, dose_tables, dosed
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
@@ -42,19 +43,19 @@ def report_folders(given: Sequence[Path], out: Path, changes: Mapping[str, str] 
       InputError: if one of them is not a run or holds no sweep, is given twice, or a change is not allowed; or if `out`
         is a run's folder, which has a page of its own.
     """
-    if folders.is_run(out.expanduser()):
+    if folders.is_run(files.expanded(out)):
         raise InputError(
             f"{out}: is a run folder, which already holds the page of that run; choose another folder with --out"
         )
     trees = []
     for folder in map(folders.with_result, given):
-        if sum(folder.resolve() == Path(other).expanduser().resolve() for other in given) > 1:
+        if sum(folder.resolve() == files.expanded(other).resolve() for other in given) > 1:
             raise InputError(f"{folder}: is named twice; name each run once")
         trees.append(_swept(folder))
     statistics = results.options_of(trees[0]).statistics
     if changes:
         statistics = running.changed(trees[0], changes, ("statistics.",)).statistics
-    (page,) = writing.write_page(given, trees, statistics, out.expanduser())
+    (page,) = writing.write_page(given, trees, statistics, files.expanded(out))
     return page
 
 

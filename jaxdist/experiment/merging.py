@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 
 from jaxdist import config as configs
+from jaxdist import files
 from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.experiment.running import is_swept
@@ -62,7 +63,7 @@ def merge_folders(given: Sequence[Path], out: Path) -> xr.DataTree:
     for folder in places:
         if sum(folder.resolve() == other.resolve() for other in places) > 1:
             raise InputError(f"{folder}: is named twice; name each run once")
-        if out.expanduser().resolve().is_relative_to(folder.resolve()):
+        if files.expanded(out).resolve().is_relative_to(folder.resolve()):
             raise InputError(f"--out: {out} lies in {folder}, a part, which stays as it is; choose another folder")
         if (folder / unfinished.FOLDER).exists():
             raise InputError(f"{folder}: holds unfinished work; repeat the command that began it, then merge")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
+from jaxdist import registry
 from jaxdist.config import Config, Options, SweepConfig
 from jaxdist.errors import InputError
 from jaxdist.networks import optimizers
@@ -48,8 +49,12 @@ def options(config: Config) -> Options:
 
     Raises:
       InputError: in one sentence, for a module or record that there is not, one that is named twice, or a metric that
-        is not of classes, which a config's networks have.
+        is not of classes, which a config's networks have; or for what is no config.
     """
+    if not isinstance(config, Config):
+        raise InputError(
+            f"expected a Config, got {registry.kind_of(config)}; jaxdist.config.load(path) reads one from a file"
+        )
     sweep = named(config.sweep)
     metrics.check_task(metrics.chosen(sweep.metrics), "classes", (3,))
     return dataclasses.replace(config.options, sweep=sweep)

@@ -120,7 +120,7 @@ def write_page(
     """
     if not hosts.writes():
         return []
-    names = [folder.expanduser().resolve().name for folder in folders]
+    names = [files.expanded(folder).resolve().name for folder in folders]
     # Folders of the same name are told apart by their paths.
     names = [name if names.count(name) == 1 else str(folder) for name, folder in zip(names, folders, strict=True)]
     runs = [pages.Run(*each) for each in zip(names, found, folders, strict=True)]

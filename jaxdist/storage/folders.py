@@ -30,7 +30,7 @@ WEIGHTS = places.WEIGHTS
 
 def new(config: Config) -> Path:
     """The run folder `out` of a config, not yet made; raises `InputError` if it is in use or cannot be made."""
-    folder = Path(config.out).expanduser()
+    folder = files.expanded(config.out)
     if not hosts.writes():
         return folder
     if folder.exists() and (not folder.is_dir() or (_content(folder) and manifests.interrupted(folder) is None)):
@@ -57,7 +57,7 @@ def held(folder: Path, *, new: bool = False) -> Iterator[Path]:
       InputError: if another process holds it, it holds something else than a run, its list of files is damaged, or it
         cannot be made.
     """
-    folder = folder.expanduser()
+    folder = files.expanded(folder)
     if not hosts.writes():
         yield folder
         return
@@ -109,7 +109,7 @@ def is_run(folder: Path) -> bool:
 
 def of(path: Path) -> Path:
     """The run folder that a user means, who may also have given its result file."""
-    path = Path(path).expanduser()
+    path = files.expanded(path)
     return path.parent if path.is_file() else path
 
 

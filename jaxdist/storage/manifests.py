@@ -162,9 +162,9 @@ def _entry(path: Path) -> Entry | None:
 
 def refuse_own(path: Path) -> None:
     """Raise `InputError` if a file to be written would take the place of a folder, or of what a run consists of."""
-    if path.expanduser().is_dir():
+    if files.expanded(path).is_dir():
         raise InputError(f"{path}: is a folder; give the name of a file")
-    place = path.expanduser().parent.resolve() / path.name
+    place = files.expanded(path).parent.resolve() / path.name
     for folder in place.parents:
         if not any((folder / name).is_file() for name in (places.RESULT, f"{places.UNFINISHED}/{places.NOTED}")):
             continue  # whatever else is there, such as another program's manifest.json

@@ -72,7 +72,7 @@ def runs(root: Path, sort: str = "date") -> list[Overview]:
     Raises:
       InputError: if there is no such folder.
     """
-    root = root.expanduser()
+    root = files.expanded(root)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; pass one that holds run folders, or make a run with 'jaxdist run'")
     overviews = [read(folder) for folder in folders(root)]

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import xarray as xr
 
+from jaxdist import files
 from jaxdist.analysis import Series, every_series
 from jaxdist.config import Config
 from jaxdist.errors import InputError
@@ -72,7 +73,7 @@ def open_side(text: str) -> Side:
     Raises:
       InputError: if it is none of these, or holds no sweep.
     """
-    path = Path(text).expanduser()
+    path = files.expanded(text)
     if not path.exists() and difflib.get_close_matches(text, [PUBLISHED]):
         raise InputError(f"{text}: no such run folder or result file; did you mean '{PUBLISHED}'?")
     result = load(path)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from jaxdist import files
 from jaxdist.storage import result_files
 from jaxdist.storage.torch import paper
 from jaxdist.storage.torch.checkpoints import TORCH_SUFFIXES
@@ -20,7 +21,7 @@ def load(path: str | Path) -> xr.DataTree:
     Raises:
       InputError: if there is none, it is broken, or another version of jaxdist wrote it.
     """
-    path = Path(path).expanduser()
+    path = files.expanded(path)
     if path.suffix in TORCH_SUFFIXES and not path.is_dir():
         return paper.read_result(path)
     if (path / paper.RESULT_FILE).is_file():

@@ -148,7 +148,7 @@ def read_networks(
     Raises:
       InputError: as `import_run` does, but for the images.
     """
-    paths = [Path(each).expanduser() for each in ([path] if isinstance(path, str | Path) else path)]
+    paths = [files.expanded(each) for each in ([path] if isinstance(path, str | Path) else path)]
     named = tuple(name for name in changes.get("model.activations", "").split(",") if name)
     layout = sources.locate(paths)
     by_network, base = layout.by_network, layout.config
