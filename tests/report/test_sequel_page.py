@@ -15,7 +15,7 @@ PAGE = (ROOT / "docs" / "sequel.md").read_text(encoding="utf-8")
 
 
 def test_the_accuracies_are_those_of_the_committed_result():
-    steps = jaxdist.load(ROOT / "docs" / "reproduction" / "sequel")["training"].to_dataset()
+    steps = jaxdist.load(ROOT / "docs" / "sequel")["training"].to_dataset()
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([\d.]+) \| ([\d.]+), ([\d.]+) \|$", PAGE, re.MULTILINE)
     assert {name for name, *_ in rows} == set(steps.network.to_numpy())
     for name, *printed in rows:
@@ -24,7 +24,7 @@ def test_the_accuracies_are_those_of_the_committed_result():
 
 
 def test_what_is_said_of_them():
-    steps = jaxdist.load(ROOT / "docs" / "reproduction" / "sequel")["training"].to_dataset()
+    steps = jaxdist.load(ROOT / "docs" / "sequel")["training"].to_dataset()
     accuracy = 100 * steps.test_accuracy.isel(step=-1).to_series().unstack("network")
     mean, apart = accuracy.mean(), np.ptp(accuracy, axis=0)
     assert mean.relu2 < mean.drop("relu2").min() - 40
@@ -41,7 +41,7 @@ def test_what_is_said_of_them():
 
 
 def test_the_result_is_of_the_config():
-    given = config.from_toml(jaxdist.load(ROOT / "docs" / "reproduction" / "sequel").attrs["config"])
+    given = config.from_toml(jaxdist.load(ROOT / "docs" / "sequel").attrs["config"])
     ready = config.load(ROOT / "configs" / "sequel.toml")
     assert (given.train.seeds, given.train.steps) == (2, 500)
     assert given.model == ready.model
