@@ -15,7 +15,7 @@ from pydantic import Strict
 
 from jaxdist import fields, registry
 from jaxdist.errors import InputError, nearest
-from jaxdist.fields import Call, Distinct, Integer, Many, Names, Number, OrRange, Place, Seeds, Text, Truth, option
+from jaxdist.fields import Call, Distinct, Integer, Many, Names, Number, OrRange, Seeds, Text, Truth, option
 
 _REMOVED = {"refine", "scale_shortcut"}
 """Options that the section ``sweep`` once had, both false by default."""
@@ -221,7 +221,7 @@ class Options:
 class Config:
     """Everything that determines a run."""
 
-    out: Place = option("runs/quickstart", "run folder: new, empty, or one to resume")
+    out: Text = option("runs/quickstart", "run folder: new, empty, or one to resume")
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)

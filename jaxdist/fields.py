@@ -256,13 +256,6 @@ def _printable(text: str, path: str = "") -> str:
     return text
 
 
-def _local(text: str, path: str = "") -> str:
-    """Refuse the address of something on the network, which would be a folder of that name here."""
-    if "://" in text:
-        raise InputError(f"{path}: expected a folder of this machine, got {_json(text)}; copy it there when it is made")
-    return text
-
-
 def _without_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(values)) != len(values):
         raise ValueError
@@ -273,7 +266,6 @@ _LARGE = 10**18
 """Beyond every integer that an array holds."""
 
 Text: TypeAlias = Annotated[str, Strict(), pydantic.AfterValidator(_printable)]
-Place: TypeAlias = Annotated[Text, pydantic.AfterValidator(_local)]
 Truth: TypeAlias = Annotated[bool, Strict()]
 Integer: TypeAlias = Annotated[int, Strict(), annotated_types.Ge(-_LARGE), annotated_types.Lt(_LARGE)]
 Number: TypeAlias = Annotated[float, Strict(), AllowInfNan(False)]
@@ -351,7 +343,8 @@ def parse(text: str, expected: Any, where: str) -> Any:
     """
     if get_origin(expected) is tuple:
         element = get_args(expected)[0]
-        return [parse(part.strip(), element, where) for part in text.split(",")] if text.strip() else []
+        text = text.strip().removesuffix(",")  # as TOML allows one after the last
+        return [parse(part.strip(), element, where) for part in text.split(",")] if text else []
     if Call in get_args(expected) and text.lstrip().startswith("{"):
         try:
             ((_, value),) = tomllib.loads(f"value = {text}").items()

@@ -24,15 +24,24 @@ _TEMPORARY = re.compile(r"\..+-[0-9a-f]{8}(\.\w+)?", re.DOTALL)
 _SUFFIX = re.compile(r"\.\w{1,16}")
 _LONGEST_PART = 80
 _WATCHES: ContextVar[tuple[Watch, ...]] = ContextVar("_WATCHES", default=())
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/")
+"""How ``gs://bucket`` begins, also as a path, which has one slash."""
 _UNUSABLE = re.compile(r'[\x00-\x1f/\\:*?"<>|]')
 
 
 def expanded(path: str | Path) -> Path:
-    """A path with ``~`` and ``~user`` as the shell has them; raises `InputError` where there is no such home."""
+    """A path with ``~`` and ``~user`` as the shell has them.
+
+    Raises:
+      InputError: where there is no such home, and for an address on the network, which would be a folder of its name.
+    """
     try:
-        return Path(path).expanduser()
+        place = Path(path).expanduser()
     except RuntimeError:
         raise InputError(f"{path}: there is no home folder of that name; write the path out") from None
+    if _ADDRESS.match(str(path)) and not place.exists():
+        raise InputError(f"{path}: expected a path on this machine; copy there what is made here, or here what is read")
+    return place
 
 
 @contextlib.contextmanager

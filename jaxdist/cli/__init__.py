@@ -19,6 +19,7 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 2 for input that cannot be used, 1 if another process is gone."""
+    screen = os.environ.pop("MPLBACKEND", None)  # figures are drawn into files; a name that is wrong stops Matplotlib
     try:
         code = _answer(arguments)
     except Exception:  # whatever it is, the other processes must not wait for this one
@@ -26,13 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         traceback.print_exc()
         code = 1
+    finally:
+        if screen is not None:
+            os.environ["MPLBACKEND"] = screen
     if code and hosts.joined():
         hosts.leave(code)
     return code
 
 
 def _answer(arguments: Sequence[str] | None) -> int:
-    os.environ.pop("MPLBACKEND", None)  # figures are drawn into files, never on a screen, which may not be there
     try:
         options = parse(sys.argv[1:] if arguments is None else arguments)
         command: Callable[[argparse.Namespace], int | None] = options.command

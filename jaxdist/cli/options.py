@@ -151,11 +151,12 @@ def experiment(options: argparse.Namespace | None = None) -> ModuleType:
 
 
 def _ease() -> None:
-    """Lift what a user may have set for other programs, and what commands cannot do with.
+    """Lift what a user may have set for other programs, with which commands could not work.
 
-    They move arrays between the host and devices, and compute with infinite bounds.
+    They move arrays between the host and devices, and compute with infinite bounds and, where that is asked for, NaN.
     """
     import jax
 
     jax.config.update("jax_transfer_guard", "allow")
     jax.config.update("jax_debug_infs", False)
+    jax.config.update("jax_debug_nans", False)

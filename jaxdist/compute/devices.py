@@ -37,9 +37,11 @@ def use_all_cores() -> None:
     """Give JAX one CPU device a core, which is faster than one device with several threads.
 
     Call it before JAX is used for anything else; afterwards the device count is fixed and a warning says so.
-    It has no effect on accelerators. A number that XLA_FLAGS asks for stays.
+    It has no effect on accelerators. A number that XLA_FLAGS or JAX_NUM_CPU_DEVICES asks for stays.
     """
     if "--xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    if "JAX_NUM_CPU_DEVICES" in os.environ:
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
@@ -51,16 +53,16 @@ def use_all_cores() -> None:
 
 def check_platform() -> None:
     """Refuse a platform that JAX is told to use and cannot; raises `InputError`."""
-    platforms = os.environ.get("JAX_PLATFORMS")
+    told = {name: os.environ[name] for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME") if os.environ.get(name)}
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # of names that it does not know, or whose package is not there
-        if not platforms:
+        if not told:
             raise
         said = str(error).partition("\n")[0]
         raise InputError(
-            f"JAX_PLATFORMS={platforms}: JAX cannot use that here{f' ({said})' if said else ''}; unset it, or set it "
-            "to cpu or to what this machine and this JAX have"
+            f"{', '.join(f'{name}={value}' for name, value in told.items())}: JAX cannot use that here"
+            f"{f' ({said})' if said else ''}; unset it, or set it to cpu or to what this machine and this JAX have"
         ) from None
 
 

@@ -54,6 +54,9 @@ _MOST_MAPPED = Path("/proc/sys/vm/max_map_count")
 _CALLS = 16
 """Counting the pieces takes as long as a short program, so that it is done once in so many calls."""
 
+_RESERVE = 0.15
+"""The share of the pieces that so many calls surely leave free: some ten thousand of Linux's default."""
+
 _calls = 0
 _releases_at = 0.5
 """The share of the pieces a process may have at which programs are released."""
@@ -71,7 +74,7 @@ def release_if_many() -> None:
         return
     jax.clear_caches()
     remaining = _share_mapped() or 0.0  # others may hold programs, or much else: not to be tried again at once
-    _releases_at = (1 + remaining) / 2
+    _releases_at = min((1 + remaining) / 2, max(0.5, 1 - _RESERVE))
 
 
 def _share_mapped() -> float | None:

@@ -148,7 +148,8 @@ def _refuse_other(first: Part, other: Part) -> None:
 
 
 def _of_all_seeds(parts: Sequence[Part]) -> Part:
-    """One part with the seeds of several, which have the same activations."""
+    """One part with the seeds of several, which have the same activations; the first part's order is that of all."""
+    activations = parts[0].config.model.activations
     ordered = sorted(parts, key=lambda part: part.seeds.start)
     for before, after in itertools.pairwise(ordered):
         if before.seeds.stop != after.seeds.start:
@@ -173,11 +174,22 @@ def _of_all_seeds(parts: Sequence[Part]) -> Part:
         for each in zip(*((part.networks, part.passed) for part in ordered), strict=True)
     )
     try:
-        result = results.joined([part.result for part in ordered], {})
+        result = results.joined([_in_order(part.result, activations) for part in ordered], {})
     except ValueError as error:  # other grids, as of another version
         raise InputError(f"{first.folder}: cannot be put together with the other parts ({error})") from None
     config = _with(first.config, seeds=f"{first.seeds.start}:{first.seeds.start + count}")
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, activations=activations))
     return Part(first.folder, config, result, networks, passed)
+
+
+def _in_order(result: xr.DataTree, names: Sequence[str]) -> xr.DataTree:
+    """The same result, its networks in this order."""
+    groups = {str(name): child.to_dataset() for name, child in result.children.items()}
+    ordered = {
+        name: group.sel(network=[each for each in names if each in group.network]) if "network" in group.dims else group
+        for name, group in groups.items()
+    }
+    return results.tree(ordered, {str(name): value for name, value in result.attrs.items()})
 
 
 def _shapes(params: Params) -> Any:

@@ -91,7 +91,10 @@ def check_single_pass(splits: OwnSplits, options: Options) -> None:
         return
     sweep, rule = options.sweep, options.ranges.rule
     asked = {"rule 'quantile'": rule == "quantile", "units": sweep.units, "dose": sweep.dose, "matched": sweep.matched}
-    asked |= {f"family '{name}'": families.target_of(name) in ("example", "source") for name in sweep.families}
+    asked |= {
+        f"family '{name}'": families.target_of(name) in ("example", "source") or families.get(name).kind == "collapse"
+        for name in sweep.families
+    }
     for option, is_asked in asked.items():
         if is_asked:
             raise InputError(f"{option}: needs all examples in memory; pass arrays instead of batches")

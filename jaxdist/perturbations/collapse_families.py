@@ -1,6 +1,7 @@
-"""Families that put the mean in place of a unit's smallest activations, or of its largest, by what variance they hold.
+"""Families that put the mean in place of a unit's smallest activations, or of its largest, by the variance that erases.
 
-At equal p both erase the same share of each unit's variance over the training examples, one below, one above.
+At equal p both erase the same share of each unit's variance over the training examples, one below, one above; or the
+next larger share that can be, as equal values are on one side: behind ReLU all zeros come in at once from above.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
-from jaxdist.compute import Examples, Reducer, blocks, over_networks, to_host
+from jaxdist.compute import Examples, Reducer, blocks, ensemble, mesh_of, over_networks, to_host
 from jaxdist.errors import InputError
 from jaxdist.formatting import counted
 from jaxdist.networks import Model, sizes
@@ -25,6 +27,9 @@ from jaxdist.perturbations.family import Family
 from jaxdist.perturbations.grids import upward
 from jaxdist.registry import FAMILIES
 from jaxdist.types import AnyArray, Params, Ranges, Values
+
+Rows: TypeAlias = tuple[Array, Array, Array]
+"""Values [M, ...], which of them are of examples [M], and how many have been written."""
 
 
 def collapse(ranges: Ranges, fraction: Array, *, large: bool) -> Fill:
@@ -39,7 +44,7 @@ _record = functools.partial(
     few=(0.01, 0.1, 0.5),
     kind="collapse",
     unit="own",
-    axis="Share of each unit's variance (%)",
+    axis="Share of variance erased (%)",
     dash="mixed",
 )
 
@@ -62,47 +67,63 @@ COLLAPSE_LARGE = _record(
 )
 
 
-def ends(values: Values, shares: Values, *, large: bool) -> tuple[Values, Values]:
-    """Where units' values begin that are averaged, and their means: thresholds and means [P, H], in float64.
+def ends(values: AnyArray, shares: AnyArray, *, large: bool) -> tuple[AnyArray, AnyArray]:
+    """Where the side of a unit's values that is averaged ends, and its mean: thresholds and means [P, H], float32.
 
-    With `large` unset the side is ``a <= t`` with the least t for which ``sum((a - a.mean())**2 where a <= t)`` is at
-    least the share of the whole sum; with it set ``a >= t`` with the greatest such t. Equal values are on one side. The
-    threshold is halfway between t and the next value, so that rounding puts none on the other side; where all values
+    With `large` unset the side is ``a <= t`` with the least t for which ``sum((a - mean)**2)`` over it, around the
+    side's own mean, is at least the share of that over all values; with it set ``a >= t`` with the greatest such t. So
+    averaging the side erases that share of the unit's variance. Equal values are on one side. The threshold is halfway
+    between t and the next value, so that an activation that is rounded otherwise stays on its side; where all values
     are averaged it is infinite. None of a constant unit is, and none at a share of 0.
 
     Args:
-      values: activations [N, H].
+      values: activations [N, H], float32 or narrower.
       shares: of each unit's variance [P, H], from 0 to 1.
     """
-    sign = -1.0 if large else 1.0
-    thresholds, averages = np.full(shares.shape, -np.inf), np.zeros(shares.shape)
+    sign = -1 if large else 1
+    thresholds, averages = (np.full(shares.shape, end, np.float32) for end in (-np.inf, 0))
     for unit, column in enumerate(values.T):
         ordered = np.sort(sign * column.astype(np.float64))
-        held = np.cumsum((ordered - ordered.mean()) ** 2)
+        center, counts = ordered.mean(), np.arange(1, len(ordered) + 1)
+        sums, squares = np.cumsum(ordered - center), np.cumsum((ordered - center) ** 2)
+        erased = np.maximum.accumulate(squares - sums**2 / counts)
+        erased[-1] = max(erased[-1], squares[-1])
         some = (shares[:, unit] > 0) & (ordered[0] < ordered[-1])
-        first = np.searchsorted(held, shares[some, unit].astype(np.float64) * held[-1])
-        inside = np.searchsorted(ordered, ordered[first], side="right")
-        averages[some, unit] = np.cumsum(ordered)[inside - 1] / inside
-        thresholds[some, unit] = (ordered[first] + np.append(ordered, np.inf)[inside]) / 2
+        wanted = np.minimum(shares[some, unit].astype(np.float64), 1) * erased[-1]
+        first = ordered[np.searchsorted(erased, wanted)]
+        inside = np.searchsorted(ordered, first, side="right")
+        averages[some, unit] = center + sums[inside - 1] / inside
+        after = np.append(ordered, np.inf)[inside]
+        middle = ((first + after) / 2).astype(np.float32)
+        # Between neighbours in float32 there is no middle.
+        thresholds[some, unit] = np.where(np.isfinite(after) & (middle >= after), first, middle)
     return sign * thresholds, sign * averages
 
 
 @dataclasses.dataclass(frozen=True)
 class Gathered(Reducer):
-    """One network's values at a site, of all examples: [N, ...]; with the units of each on the last axis."""
+    """One network's values at a site [M, ...], the units of each on the last axis, and which of them are examples [M].
+
+    They are each device's own, one share after another, so that they take no more memory than the values themselves.
+    """
 
     model: Model
     site: str
-    total: int
+    rows: int
+    """At least as many as the blocks of a share have together."""
 
-    def init(self, params: Params, given: Params, x: Array) -> Array:
+    def init(self, params: Params, given: Params, x: Array) -> Rows:
         value = jax.eval_shape(self._read, params, x)
-        return jnp.zeros((self.total, *value.shape[1:]), value.dtype)
+        return jnp.zeros((self.rows, *value.shape[1:]), value.dtype), jnp.zeros(self.rows, bool), jnp.int32(0)
 
-    def update(self, state: Array, params: Params, given: Params, block: blocks.Block) -> Array:
-        values = block.with_inputs(functools.partial(self._read, params))
-        # Rows that are counted elsewhere go nowhere.
-        return state.at[jnp.where(block.valid, block.number, self.total)].set(values, mode="drop")
+    def update(self, state: Rows, params: Params, given: Params, block: blocks.Block) -> Rows:
+        values, valid, start = state
+        read = block.with_inputs(functools.partial(self._read, params))
+        written = (lax.dynamic_update_slice_in_dim(*pair, start, 0) for pair in ((values, read), (valid, block.valid)))
+        return next(written), next(written), start + len(block.valid)
+
+    def merge(self, first: tuple[Array, Array, Array], second: tuple[Array, Array, Array]) -> Rows:
+        return jnp.concatenate([first[0], second[0]]), jnp.concatenate([first[1], second[1]]), first[2]
 
     def _read(self, params: Params, x: Array) -> Array:
         value = networks_model.read(self.model, params, x, (self.site,))[1][self.site]
@@ -120,7 +141,7 @@ def measure(
     activation: Callable[[Array], Array] | None = None,
     block: int | None = None,
 ) -> tuple[AnyArray, AnyArray]:
-    """The thresholds and means [S, P, H] of `ends` for every network, its values sorted one network at a time.
+    """The thresholds and means [S, P, H] of `ends` for every network, as few of them at once as run together.
 
     Args:
       model: the networks' function.
@@ -136,7 +157,9 @@ def measure(
       InputError: if the model does not reach the site, or its values are more than can be sorted.
     """
     total, listed = int(to_host(examples.total)), networks_model.sites_for_one(model, params, examples.x, (site,))
-    needed = 4 * total * math.prod(listed.shape(site))
+    size, mesh = sizes.of_block(block, listed), mesh_of(examples)
+    rows = -(-total // mesh.size) + size
+    needed = 4 * rows * mesh.size * math.prod(listed.shape(site)) * ensemble.group(len(shares), math.inf, mesh)
     if needed > MOST_BYTES:
         raise InputError(
             f"site '{site}': its values for {counted(total, 'example')} take {needed / 2**30:.1f} GiB, and "
@@ -144,18 +167,18 @@ def measure(
             "use fewer training examples"
         )
 
-    def some(these: slice, compute: Callable[[], Array]) -> tuple[AnyArray, AnyArray]:
-        def of_one(values: Values, shares: Values) -> tuple[Values, Values]:
-            made = values if activation is None else np.asarray(activation(jnp.asarray(values)))
+    def some(these: slice, compute: Callable[[], tuple[Array, ...]]) -> tuple[AnyArray, AnyArray]:
+        def of_one(values: Values, valid: AnyArray, shares: Values) -> tuple[AnyArray, AnyArray]:
+            made = values[valid] if activation is None else np.asarray(activation(jnp.asarray(values[valid])))
             return ends(made.reshape(-1, made.shape[-1]), shares, large=large)
 
-        each_of = [of_one(*each) for each in zip(compute(), shares[these], strict=True)]
-        thresholds, averages = (np.stack(each).astype(np.float32) for each in zip(*each_of, strict=True))
+        values, valid, _ = compute()
+        each_of = [of_one(*each) for each in zip(values, valid, shares[these], strict=True)]
+        thresholds, averages = map(np.stack, zip(*each_of, strict=True))
         return thresholds, averages
 
-    gathered = Gathered(model, site, total)
     measured: tuple[AnyArray, AnyArray] = over_networks(
-        gathered, params, None, examples, size=sizes.of_block(block, listed), work=math.inf, each=some
+        Gathered(model, site, rows), params, None, examples, size=size, work=math.inf, each=some
     )
     return measured
 
@@ -200,4 +223,4 @@ def is_rectified(
 
 
 MOST_BYTES = 4 * 2**30
-"""Of one network's values at a site."""
+"""Of the values at a site of the networks that run together."""

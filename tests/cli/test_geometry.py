@@ -59,7 +59,7 @@ def test_it_is_told_again_the_same_and_the_rest_of_the_run_stays(swept):
     )
     assert before == {path: path.read_bytes() for path in sorted(swept.rglob("*.nc"))}
     assert cli.main(["report", str(swept), "-q"]) == 0  # whose manifest still fits
-    assert first["units.csv"] == (swept / "geometry" / "units.csv").read_bytes()
+    assert first[0] == (swept / "geometry" / "units.csv").read_bytes()
 
 
 def test_units_that_are_all_constant_are_told_without_a_figure(swept):

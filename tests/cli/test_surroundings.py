@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxdist import cli, config
+from jaxdist import cli
 from jaxdist.errors import InputError
 from jaxdist.experiment import running
 
@@ -35,7 +35,7 @@ def command(folder, *arguments, **environment):
     [
         {"JAX_TRANSFER_GUARD": "disallow"},
         {"JAX_DEBUG_INFS": "1"},
-        {"JAX_DEBUG_NANS": "1"},
+        {"JAX_DEBUG_NANS": "1", "OPTIONS": "--sweep.dead_units=nan"},
         {"JAX_ENABLE_X64": "1"},
         {"MPLBACKEND": "a backend that there is not"},
         {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
@@ -43,24 +43,36 @@ def command(folder, *arguments, **environment):
     ids=lambda environment: next(iter(environment)),
 )
 def test_commands_work_with(environment, tmp_path):
-    code, answer, complaint = command(tmp_path, "run", *SMALL, "--out", "run", **environment)
+    options = environment.get("OPTIONS", "").split()
+    code, answer, complaint = command(tmp_path, "run", *SMALL, *options, "--out", "run", **environment)
     assert (code, complaint.count("Traceback")) == (0, 0), complaint
     assert "relu" in answer
     assert (tmp_path / "run" / "report.html").is_file()
 
 
-@pytest.mark.parametrize("platform", ["cuda", "a platform that there is not"])
-def test_a_platform_that_is_not_there_is_named(platform, tmp_path):
-    code, _, complaint = command(tmp_path, "train", *SMALL, "--out", "run", JAX_PLATFORMS=platform)
+@pytest.mark.parametrize(
+    ("name", "platform"),
+    [("JAX_PLATFORMS", "rocm"), ("JAX_PLATFORMS", "a platform that there is not"), ("JAX_PLATFORM_NAME", "elsewhere")],
+)
+def test_a_platform_that_is_not_there_is_named(name, platform, tmp_path):
+    code, _, complaint = command(tmp_path, "train", *SMALL, "--out", "run", **{name: platform})
     assert code == 2
-    assert complaint.startswith(f"jaxdist: JAX_PLATFORMS={platform}: JAX cannot use that here")
+    assert complaint.startswith(f"jaxdist: {name}={platform}: JAX cannot use that here")
     assert complaint.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
-def test_a_number_of_devices_that_is_set_stays(tmp_path):
-    flags = "--xla_force_host_platform_device_count=3"
-    assert "on 3 cpu devices" in command(tmp_path, "plan", *SMALL, "--train.seeds=3", XLA_FLAGS=flags)[1]
+@pytest.mark.parametrize("how", ["XLA_FLAGS", "JAX_NUM_CPU_DEVICES"])
+def test_a_number_of_devices_that_is_set_stays(how, tmp_path):
+    number = (os.cpu_count() or 1) + 1
+    value = f"--xla_force_host_platform_device_count={number}" if how == "XLA_FLAGS" else str(number)
+    assert f"on {number} cpu devices" in command(tmp_path, "plan", *SMALL, **{how: value})[1]
+
+
+def test_the_environment_stays_as_it_was(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "module://somewhere")
+    assert cli.main(["list", "nowhere"]) == 2
+    assert os.environ["MPLBACKEND"] == "module://somewhere"
 
 
 @pytest.mark.usefixtures("in_an_empty_folder")
@@ -69,11 +81,9 @@ def test_a_number_of_devices_that_is_set_stays(tmp_path):
     [
         (("train", *SMALL, "--out", "~nobody-of-that-name/run"), "~nobody-of-that-name/run: there is no home folder"),
         (("list", "~nobody-of-that-name"), "~nobody-of-that-name: there is no home folder of that name"),
-        (
-            ("train", *SMALL, "--out", "gs://bucket/run"),
-            'out: expected a folder of this machine, got "gs://bucket/run"',
-        ),
-        (("train", "--model.hidden", "8,,4,"), "model.hidden"),
+        (("train", *SMALL, "--out", "gs://bucket/run"), "gs:/bucket/run: expected a path on this machine"),
+        (("gallery", "--out", "gs://bucket/run"), "gs:/bucket/run: expected a path on this machine"),
+        (("train", "--model.hidden", "8,,4"), "model.hidden"),
         (("train", "deep.toml"), "deep.toml: tables lie thousands of levels deep; the config has two levels"),
     ],
 )
@@ -97,5 +107,3 @@ def test_what_to_type_next_is_quoted_as_a_shell_needs_it(capsys):
 def test_what_is_no_config_is_refused(function, given):
     with pytest.raises(InputError, match=r"expected a Config, got .*; jaxdist.config.load\(path\) reads one"):
         function(given)
-    paper = Path(__file__).parents[2] / "configs" / "paper.toml"
-    assert isinstance(config.load(paper), config.Config)

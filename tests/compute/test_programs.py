@@ -277,12 +277,13 @@ def test_programs_are_released_where_many_pieces_are_mapped_and_not_again_and_ag
             programs.release_if_many()
         return function._cache_size()
 
-    shares = iter([0.49, 0.5, 0.02, 0.5, 0.51, 0.9, 0.94, 0.951, 0.1])
+    shares = iter([0.49, 0.5, 0.02, 0.5, 0.51, 0.6, 0.79, 0.81, 0.9, 0.86, 0.9])
     monkeypatch.setattr(programs, "_share_mapped", lambda: next(shares))
     monkeypatch.setattr(programs, "_calls", 0)
     monkeypatch.setattr(programs, "_releases_at", 0.5)
-    # Two shares are read where programs are released, the next release halfway between the second and all.
-    assert [compiled() for _ in range(6)] == [1, 0, 1, 0, 1, 0]
+    # Two shares are read where programs are released, the next release halfway between the second and all, or where
+    # no more than the reserve is left.
+    assert [compiled() for _ in range(7)] == [1, 0, 1, 0, 1, 0, 0]
     assert next(shares, None) is None
 
 

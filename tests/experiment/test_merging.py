@@ -133,6 +133,13 @@ def test_parts_with_every_option_are_the_whole_bit_for_bit():
     assert cli.main(["report", "merged", "-q"]) == 0
 
 
+def test_activations_are_in_the_order_of_the_first_part():
+    for name, seeds, activations in (("a", "0:1", "relu,abs"), ("b", "1:2", "abs,relu"), ("whole", "2", "abs,relu")):
+        made("run", name, f"--train.seeds={seeds}", f"--model.activations={activations}", "--sweep.families=offset")
+    assert cli.main(["merge", "b", "a", "--out", "merged", "-q"]) == 0
+    assert_same(Path("merged"), Path("whole"))
+
+
 def test_trained_parts_are_merged_and_swept():
     for name, seeds in (("a", "0:2"), ("b", "2:3"), ("whole", "3")):
         made("train", name, f"--train.seeds={seeds}")

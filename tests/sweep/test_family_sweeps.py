@@ -111,11 +111,10 @@ def edited(network, family, p, h, draw, images):
 
 
 def collapsed(unit, share, large):
-    """A unit's activations [N] with those of one side averaged: the least of all sides that hold the share."""
-    deviations = (unit - unit.mean()) ** 2
+    """A unit's activations [N] with those of one side averaged: the least of all sides whose mean erases the share."""
     for end in sorted(set(unit), reverse=large):
         side = unit >= end if large else unit <= end
-        if deviations.any() and share > 0 and deviations[side].sum() >= share * deviations.sum() * (1 - 1e-12):
+        if unit.any() and share > 0 and side.sum() * unit[side].var() >= share * len(unit) * unit.var() * (1 - 1e-12):
             return np.where(side, unit[side].mean(), unit)
     return unit
 
