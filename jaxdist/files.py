@@ -24,7 +24,7 @@ _TEMPORARY = re.compile(r"\..+-[0-9a-f]{8}(\.\w+)?", re.DOTALL)
 _SUFFIX = re.compile(r"\.\w{1,16}")
 _LONGEST_PART = 80
 _WATCHES: ContextVar[tuple[Watch, ...]] = ContextVar("_WATCHES", default=())
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """How ``gs://bucket`` begins, also as a path, which has one slash."""
 _UNUSABLE = re.compile(r'[\x00-\x1f/\\:*?"<>|]')
 

@@ -82,7 +82,7 @@ def test_the_environment_stays_as_it_was(monkeypatch):
         (("train", *SMALL, "--out", "~nobody-of-that-name/run"), "~nobody-of-that-name/run: there is no home folder"),
         (("list", "~nobody-of-that-name"), "~nobody-of-that-name: there is no home folder of that name"),
         (("train", *SMALL, "--out", "gs://bucket/run"), "gs:/bucket/run: expected a path on this machine"),
-        (("gallery", "--out", "gs://bucket/run"), "gs:/bucket/run: expected a path on this machine"),
+        (("gallery", "--out", "GS://bucket/run"), "GS:/bucket/run: expected a path on this machine"),
         (("train", "--model.hidden", "8,,4"), "model.hidden"),
         (("train", "deep.toml"), "deep.toml: tables lie thousands of levels deep; the config has two levels"),
     ],
