@@ -101,7 +101,7 @@ def test_only_one_module_imports_tensorflow_datasets():
         "config",
         "errors",
         "types",
-        "crossings",
+        "sweep.crossings",
         "analysis.statistics",
         "analysis.preference",
         "analysis.one_network",

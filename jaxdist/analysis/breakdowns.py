@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import crossings, formatting
+from jaxdist import formatting
 from jaxdist.analysis import tables
 from jaxdist.analysis.series import series_of
 from jaxdist.config import StatisticsConfig
 from jaxdist.perturbations import Traits, families
-from jaxdist.sweep import Chance, fitness, results
+from jaxdist.sweep import Chance, crossings, fitness, results
 
 UNIT = ["network", "seed", "site", "split", "unit"]
 RANKED = ["network", "seed", "site", "split", "family", "fraction"]

@@ -14,12 +14,11 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import xarray as xr
 
-from jaxdist import crossings
 from jaxdist.analysis import preference
 from jaxdist.analysis.preference import Path
 from jaxdist.analysis.series import Series, series_of
 from jaxdist.perturbations import families
-from jaxdist.sweep import fitness, results
+from jaxdist.sweep import crossings, fitness, results
 from jaxdist.types import Values
 
 GAUGES = {"as_is": "", "averaged": "averaged_", "absolute": "absolute_"}

@@ -12,8 +12,8 @@ import numpy as np
 import scipy
 
 from jaxdist.analysis.statistics import shows_spread
-from jaxdist.crossings import DECIMALS
 from jaxdist.errors import InputError
+from jaxdist.sweep import crossings
 from jaxdist.types import Flags, Values
 
 
@@ -55,7 +55,7 @@ def welch(first: Values, second: Values, *, margin: float, confidence: float) ->
         raise InputError(
             f"expected samples [S, P] of at least two seeds at the same points, got {first.shape} and {second.shape}"
         )
-    difference = np.round(second.mean(axis=0) - first.mean(axis=0), DECIMALS)
+    difference = np.round(second.mean(axis=0) - first.mean(axis=0), crossings.DECIMALS)
     low, high, p, p_equivalent, smallest = (np.full(difference.shape, np.nan) for _ in range(5))
     varied = shows_spread(first) & shows_spread(second)
     if varied.any():

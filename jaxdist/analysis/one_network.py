@@ -14,12 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from jaxdist import crossings
 from jaxdist.analysis import statistics
 from jaxdist.analysis.statistics import Corrected
-from jaxdist.crossings import DECIMALS, checked_margin
 from jaxdist.errors import InputError
 from jaxdist.formatting import counted
+from jaxdist.sweep import crossings
 from jaxdist.types import Values
 
 Counts: TypeAlias = npt.NDArray[np.integer[Any]]
@@ -41,7 +40,7 @@ class Images(NamedTuple):
     @property
     def drop(self) -> Values:
         """[P] accuracy lost, a fraction."""
-        return np.round((self.lost - self.won) / self.total, DECIMALS)
+        return np.round((self.lost - self.won) / self.total, crossings.DECIMALS)
 
 
 def images(correct: Counts, kept: Counts, unperturbed: int, total: int) -> Images:
@@ -104,7 +103,7 @@ def corrected(counted: Images, *, margin: float, confidence: float) -> Corrected
     takes the same adjusted Wald form one-sided, at level 1 - confidence. What belongs to a sample of networks, t and
     the effect size, is NaN.
     """
-    margin = checked_margin(margin)
+    margin = crossings.checked_margin(margin)
     middle, error = _adjusted(counted)
     p = mcnemar(counted)
     undefined = np.full(len(p), np.nan)

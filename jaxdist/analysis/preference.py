@@ -18,9 +18,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from jaxdist.analysis import statistics
-from jaxdist.crossings import DECIMALS, checked_margin, first_crossing, outward
 from jaxdist.errors import InputError
 from jaxdist.formatting import all_seeds
+from jaxdist.sweep import crossings
 from jaxdist.types import Flags, Values
 
 LEVELS = (0.01, 0.1)
@@ -138,12 +138,12 @@ def path(fractions: Values, dose: Values, flips: Values, *, identity: float, sid
         )
     if not ((flips >= 0) & (flips <= 1)).all():
         raise InputError("flips: expected fractions from 0 to 1")
-    walked = outward(fractions, identity, side)
+    walked = crossings.outward(fractions, identity, side)
     none = np.zeros((len(dose), 1))
     return Path(
         np.concatenate([[identity], fractions[walked]]),
         np.concatenate([none, dose[:, walked]], axis=1),
-        np.round(np.concatenate([none, flips[:, walked]], axis=1), DECIMALS),
+        np.round(np.concatenate([none, flips[:, walked]], axis=1), crossings.DECIMALS),
     )
 
 
@@ -154,8 +154,8 @@ def dose_at(path: Path, level: float) -> DosesAtLevel:
     """
     if not 0 < level <= 1:
         raise InputError(f"level: expected a positive fraction of flips, got {level}")
-    level = checked_margin(level)
-    crossing = first_crossing(path.flips, np.full(len(path.flips), level))
+    level = crossings.checked_margin(level)
+    crossing = crossings.first_crossing(path.flips, np.full(len(path.flips), level))
     beyond = np.where(np.isnan(path.dose[:, 1:]).all(axis=1), np.nan, np.inf)
     dose = np.where(crossing.reached, crossing.along(path.dose), beyond)
     return DosesAtLevel(dose, np.fmax.reduce(path.dose, axis=1))
@@ -167,7 +167,7 @@ def flips_at(path: Path, doses: Values) -> Values:
     if not (doses > 0).all():
         raise InputError("doses: expected positive numbers")
     levels = np.broadcast_to(doses, (len(path.dose), len(doses)))
-    return first_crossing(path.dose[:, None, :], levels).along(path.flips[:, None, :])
+    return crossings.first_crossing(path.dose[:, None, :], levels).along(path.flips[:, None, :])
 
 
 def log_ratio(numerator: DosesAtLevel, denominator: DosesAtLevel) -> LogRatio:
@@ -184,7 +184,7 @@ def over(first: LogRatio, second: LogRatio) -> LogRatio:
 def summarise(ratio: LogRatio, confidence: float) -> Ratio:
     """Mean, interval and tests of log-ratios over seeds; see `Ratio`."""
     defined = ~(np.isnan(ratio.low) | np.isnan(ratio.high))
-    low, high = (np.round(end[defined], DECIMALS) for end in ratio)
+    low, high = (np.round(end[defined], crossings.DECIMALS) for end in ratio)
     seeds, missing = len(low), int((~defined).sum())
     censored = int((low != high).sum())
     if seeds == 0:
@@ -192,7 +192,7 @@ def summarise(ratio: LogRatio, confidence: float) -> Ratio:
     mean_low, mean_high = float(np.exp(low.mean())), float(np.exp(high.mean()))
     if seeds < 2:
         return _UNKNOWN._replace(seeds=seeds, censored=censored, missing=missing, at_least=mean_low, at_most=mean_high)
-    bottom, top = np.round(np.log(EQUIVALENT), DECIMALS)
+    bottom, top = np.round(np.log(EQUIVALENT), crossings.DECIMALS)
     # A claim holds where the mean of its column is negative: less, greater, and the two halves of equivalent.
     columns = np.stack([high, -low, high - top, bottom - low], axis=1)
     finite = np.isfinite(columns).all(axis=0)
@@ -221,7 +221,7 @@ def flips_margin(flips: Values, confidence: float) -> Values:
     Unedited networks flip nothing, so flips are paired differences as they are. NaN where seeds show no spread
     (`statistics.shows_spread`), as a single one does not, but 0 where no network flips anything.
     """
-    rounded = np.round(np.asarray(flips, np.float64), DECIMALS).astype(np.float64)
+    rounded = np.round(np.asarray(flips, np.float64), crossings.DECIMALS).astype(np.float64)
     return statistics.upper_bound(rounded, confidence, exact=(rounded == 0).all(axis=0))
 
 
@@ -251,9 +251,9 @@ def robust_over(
     tested = passes if untested is None else passes & ~untested
     ends = {"below": identity, "above": identity}
     for side in sides:
-        walked = outward(fractions, identity, side)
+        walked = crossings.outward(fractions, identity, side)
         failed = np.concatenate([[0.0], ~passes[walked]])
-        within = walked[: first_crossing(failed, 1.0).before]
+        within = walked[: crossings.first_crossing(failed, 1.0).before]
         if tested[within].any():
             ends[side] = float(fractions[within[-1]])
     return ends["below"], ends["above"]

@@ -9,10 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from jaxdist import crossings
 from jaxdist.analysis import one_network
 from jaxdist.perturbations import Traits
-from jaxdist.sweep import Chance, fitness, results
+from jaxdist.sweep import Chance, crossings, fitness, results
 
 
 class Series(NamedTuple):

@@ -13,9 +13,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import scipy
 
-from jaxdist.crossings import accuracy_drop, checked_fractions, checked_margin
 from jaxdist.errors import InputError
 from jaxdist.formatting import counted
+from jaxdist.sweep import crossings
 from jaxdist.types import Flags, Values
 
 
@@ -124,7 +124,7 @@ def paired_t(reference: Values, values: Values, *, exact: Flags | None = None) -
     there is no test: NaN, but t = 0 and p = 1 where `exact` [P] says that values are the reference itself. Raises
     `InputError` where the seeds do not match.
     """
-    return PairedT(*one_sample_t(accuracy_drop(reference, values), 0.0, "two-sided", exact=exact))
+    return PairedT(*one_sample_t(crossings.accuracy_drop(reference, values), 0.0, "two-sided", exact=exact))
 
 
 def one_sample_t(
@@ -163,7 +163,7 @@ def as_published(accuracy: Values, *, baseline_index: int, confidence: float) ->
     appendix tables and the code that printed them. Raises `InputError` for accuracies that are not fractions or an
     index outside the grid.
     """
-    accuracy = checked_fractions("accuracy", accuracy, 2)
+    accuracy = crossings.checked_fractions("accuracy", accuracy, 2)
     points = accuracy.shape[1]
     if not 0 <= baseline_index < points:
         raise InputError(
@@ -193,9 +193,9 @@ def corrected(accuracy: Values, unperturbed: Values, *, margin: float, confidenc
     Raises:
       InputError: for accuracies that are not fractions, seeds that do not match, or a margin that is not positive.
     """
-    accuracy = checked_fractions("accuracy", accuracy, 2)
-    drops = accuracy_drop(checked_fractions("unperturbed", unperturbed, 1), accuracy)
-    margin = checked_margin(margin)
+    accuracy = crossings.checked_fractions("accuracy", accuracy, 2)
+    drops = crossings.accuracy_drop(crossings.checked_fractions("unperturbed", unperturbed, 1), accuracy)
+    margin = crossings.checked_margin(margin)
     seeds = len(drops)
     exact = (drops == 0).all(axis=0)
     mean, low, high, _ = mean_interval(accuracy, confidence)

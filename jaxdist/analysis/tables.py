@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import crossings, formatting
+from jaxdist import formatting
 from jaxdist.analysis import one_network, preference, statistics
 from jaxdist.analysis.series import Series, every_series
 from jaxdist.config import StatisticsConfig
 from jaxdist.storage import published
-from jaxdist.sweep import fitness
+from jaxdist.sweep import crossings, fitness
 from jaxdist.types import Values
 
 Side = Literal["below", "above"]

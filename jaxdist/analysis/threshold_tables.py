@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from jaxdist import crossings
 from jaxdist.analysis import metric_tables, statistics
 from jaxdist.config import StatisticsConfig
 from jaxdist.errors import InputError
 from jaxdist.perturbations import Traits
-from jaxdist.sweep import results
+from jaxdist.sweep import crossings, results
 
 
 def amounts_of(result: xr.DataTree) -> dict[str, float]:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
-from jaxdist import registry
 from jaxdist.config import Config, Options, SweepConfig
 from jaxdist.errors import InputError
 from jaxdist.networks import optimizers
@@ -53,7 +52,7 @@ def options(config: Config) -> Options:
     """
     if not isinstance(config, Config):
         raise InputError(
-            f"expected a Config, got {registry.kind_of(config)}; jaxdist.config.load(path) reads one from a file"
+            f"expected a Config, got {type(config).__name__}; jaxdist.config.load(path) reads one from a file"
         )
     sweep = named(config.sweep)
     metrics.check_task(metrics.chosen(sweep.metrics), "classes", (3,))

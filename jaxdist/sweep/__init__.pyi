@@ -1,3 +1,4 @@
+from . import crossings as crossings
 from . import ensemble_sweep as ensemble_sweep
 from . import family_sweeps as family_sweeps
 from . import fitness as fitness

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from jaxdist import crossings
-from jaxdist.crossings import Bracket
 from jaxdist.perturbations import families
-from jaxdist.sweep import family_sweeps, groups, labels
+from jaxdist.sweep import crossings, family_sweeps, groups, labels
 from jaxdist.sweep.counting import Context, Dosings
+from jaxdist.sweep.crossings import Bracket
 from jaxdist.sweep.waves import Subject
 from jaxdist.types import Ranges, Values
 

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from jaxdist import crossings, registry
+from jaxdist import registry
 from jaxdist.config import Options, Task
 from jaxdist.errors import InputError
 from jaxdist.perturbations import families
-from jaxdist.sweep import metrics
+from jaxdist.sweep import crossings, metrics
 
 WORDS: Mapping[Task, str] = {
     "classes": "a class per example",

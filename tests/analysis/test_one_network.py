@@ -11,11 +11,12 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
-from jaxdist import config, crossings
+from jaxdist import config
 from jaxdist.analysis import one_network, statistics, tables
 from jaxdist.analysis.one_network import Images
 from jaxdist.analysis.series import every_series
 from jaxdist.errors import InputError
+from jaxdist.sweep import crossings
 from tests.results_support import made_up
 
 OPTIONS = config.StatisticsConfig()

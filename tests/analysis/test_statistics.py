@@ -9,9 +9,9 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from jaxdist import crossings
 from jaxdist.analysis import statistics
 from jaxdist.errors import InputError
+from jaxdist.sweep import crossings
 
 ROOT3 = math.sqrt(3)
 

@@ -12,12 +12,12 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_hex
 from rich.console import Console
 
-from jaxdist import config, crossings, formatting
+from jaxdist import config, formatting
 from jaxdist.analysis import breakdowns, tables
 from jaxdist.perturbations import families
 from jaxdist.report import markdown, pictures, profiles, summary, writing
 from jaxdist.report.figures import looks
-from jaxdist.sweep import results
+from jaxdist.sweep import crossings, results
 from tests.report.figure_support import assert_legible, grey
 from tests.results_support import LONG, THRESHOLDS, TOTAL, made_up
 

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from jaxdist import crossings
 from jaxdist.analysis import one_network, preference
 from jaxdist.errors import InputError
+from jaxdist.sweep import crossings
 
 CASES = range(60)
 
