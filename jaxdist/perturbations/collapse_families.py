@@ -68,7 +68,7 @@ COLLAPSE_LARGE = _record(
 
 
 def ends(values: AnyArray, shares: AnyArray, *, large: bool) -> tuple[AnyArray, AnyArray]:
-    """Where the side of a unit's values that is averaged ends, and its mean: thresholds and means [P, H], float32.
+    """Where the side of a unit's values that is averaged ends, and its mean: thresholds and means [P, H].
 
     With `large` unset the side is ``a <= t`` with the least t for which ``sum((a - mean)**2)`` over it, around the
     side's own mean, is at least the share of that over all values; with it set ``a >= t`` with the greatest such t. So
@@ -77,11 +77,16 @@ def ends(values: AnyArray, shares: AnyArray, *, large: bool) -> tuple[AnyArray, 
     are averaged it is infinite. None of a constant unit is, and none at a share of 0.
 
     Args:
-      values: activations [N, H], float32 or narrower.
-      shares: of each unit's variance [P, H], from 0 to 1.
+      values: activations [N, H], none of them NaN.
+      shares: of each unit's variance [P, H].
+
+    Raises:
+      InputError: for a share that is not from 0 to 1.
     """
-    sign = -1 if large else 1
-    thresholds, averages = (np.full(shares.shape, end, np.float32) for end in (-np.inf, 0))
+    if not ((shares >= 0) & (shares <= 1)).all():
+        raise InputError(f"shares of variance: expected from 0 to 1, got {shares.min():g} to {shares.max():g}")
+    sign, dtype = -1 if large else 1, np.result_type(values.dtype, np.float32)
+    thresholds, averages = (np.full(shares.shape, end, dtype) for end in (-np.inf, 0))
     for unit, column in enumerate(values.T):
         ordered = np.sort(sign * column.astype(np.float64))
         center, counts = ordered.mean(), np.arange(1, len(ordered) + 1)
@@ -89,13 +94,13 @@ def ends(values: AnyArray, shares: AnyArray, *, large: bool) -> tuple[AnyArray, 
         erased = np.maximum.accumulate(squares - sums**2 / counts)
         erased[-1] = max(erased[-1], squares[-1])
         some = (shares[:, unit] > 0) & (ordered[0] < ordered[-1])
-        wanted = np.minimum(shares[some, unit].astype(np.float64), 1) * erased[-1]
+        wanted = shares[some, unit].astype(np.float64) * erased[-1]
         first = ordered[np.searchsorted(erased, wanted)]
         inside = np.searchsorted(ordered, first, side="right")
         averages[some, unit] = center + sums[inside - 1] / inside
         after = np.append(ordered, np.inf)[inside]
-        middle = ((first + after) / 2).astype(np.float32)
-        # Between neighbours in float32 there is no middle.
+        middle = ((first + after) / 2).astype(dtype)
+        # Between neighbours there is no middle.
         thresholds[some, unit] = np.where(np.isfinite(after) & (middle >= after), first, middle)
     return sign * thresholds, sign * averages
 
@@ -199,27 +204,39 @@ class Rectified(Reducer):
         before, after = values[self.site], values[self.behind]
         if before.shape != after.shape:
             return jnp.zeros(2, bool)
-        return state & jnp.stack([(after == jnp.maximum(before, 0)).all(), (after == jnp.abs(before)).all()])
+        made = (jnp.maximum(before, 0), jnp.abs(before))
+        return state & jnp.stack([((after == each) | jnp.isnan(before)).all() for each in made])
 
     def merge(self, first: Array, second: Array) -> Array:
         return first & second
 
 
-def is_rectified(
-    model: Model, params: Params, examples: Examples, site: str, behind: str, *, block: int | None = None
-) -> bool:
-    """Whether the values behind a site are those of relu or abs there, of every network.
+def check(model: Model, params: Params, examples: Examples, site: str, where: str, *, block: int | None = None) -> None:
+    """Refuse a site behind which another holds activations that are not those of relu or abs, as their values show.
+
+    What a function makes is known without values.
 
     Args:
       model: the networks' function.
       params: stacked, with a leading S.
       examples: of a split.
-      site, behind: keys of the two sites.
+      site: key of the site.
+      where: the network, the site and the family, for messages.
       block: examples a block; chosen by default.
+
+    Raises:
+      InputError: it starts with `where`.
     """
+    behind = model.after(site)
+    if not isinstance(behind, str):
+        return
     size = sizes.of_block(block, networks_model.sites_for_one(model, params, examples.x, (site, behind)))
     flags = over_networks(Rectified(model, site, behind), params, None, examples, size=size)
-    return bool(np.asarray(flags).any(axis=-1).all())
+    if not np.asarray(flags).any(axis=-1).all():
+        raise InputError(
+            f"{where} takes small activations for those near the boundary, where h is 0, which needs relu or abs "
+            f"between the site and '{behind}'; leave the family out"
+        )
 
 
 MOST_BYTES = 4 * 2**30

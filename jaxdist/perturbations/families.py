@@ -237,6 +237,8 @@ def check_meaning(family: str, ranges: Ranges, options: SweepConfig, where: str 
             "activation that is never negative, by its extremes or quantiles; use rule 'minmax' or 'quantile' with "
             "such an activation, or leave the family out"
         )
+    if get(family).kind == "collapse" and np.isnan([fetched.low, fetched.high]).any():
+        raise InputError(f"{where}: some values are NaN, which have no variance; leave {family} out")
     _refuse_infinite(family, fetched, options, where)
     senseless, live = np.asarray(without_meaning(family, fetched, options)), ~fetched.dead
     option = get(family).option

@@ -14,7 +14,7 @@ from jaxdist.compute import Examples, Show
 from jaxdist.config import Options
 from jaxdist.errors import InputError, MeaninglessError
 from jaxdist.networks import Model, Targets
-from jaxdist.perturbations import edits, families, ranges, rules
+from jaxdist.perturbations import collapse_families, edits, families, ranges, rules
 from jaxdist.sweep import doses, labels, metric, waves
 from jaxdist.sweep.labels import Arrays, SweptKey
 from jaxdist.sweep.metric import Metric
@@ -113,8 +113,11 @@ def measure_ranges(subject: Subject, context: Context, name: str) -> dict[str, R
         ranges.check_values(subject.model, subject.params, train, context.sites, block=block)
     used = dict.fromkeys([*options.sweep.families, *(GRID if options.sweep.grid else ())])
     for site, family in itertools.product(context.sites, used):
+        where = f"network '{name}', site '{site}'"
         try:
-            families.check_meaning(family, measured[site], options.sweep, f"network '{name}', site '{site}'")
+            families.check_meaning(family, measured[site], options.sweep, where)
+            if families.get(family).kind == "collapse":
+                collapse_families.check(subject.model, subject.params, train, site, f"{where}: {family}", block=block)
         except InputError as error:
             raise MeaninglessError(str(error)) from None
     return measured

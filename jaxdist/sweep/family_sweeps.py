@@ -142,8 +142,6 @@ def _collapsed(task: Task) -> dict[str, xr.Dataset]:
         model, params = task.subjects[name].model, task.subjects[name].params
         for site, edit in task.edits_of(name, target).items():
             where, activation = _behind(model, site, "post", [family])
-            if activation is None:
-                _refuse_unless_rectified(task, name, site, where)
             # A unit that is to be left as it is has an infinite threshold in place of a share.
             spared = np.isinf(np.asarray(edit.threshold))
             thresholds, averages = collapse_families.measure(
@@ -160,17 +158,6 @@ def _collapsed(task: Task) -> dict[str, xr.Dataset]:
         return by_site
 
     return task.parted(task.count_points(edits_of))
-
-
-def _refuse_unless_rectified(task: Task, name: str, site: str, behind: str) -> None:
-    """Where another site holds the activations, what they are is seen from the values alone."""
-    model, params = task.subjects[name].model, task.subjects[name].params
-    train, block = task.context.splits["train"], task.context.options.compute.block
-    if not collapse_families.is_rectified(model, params, train, site, behind, block=block):
-        raise InputError(
-            f"site '{site}': {listed(list(task.grids))} takes small activations for those near the boundary, where h "
-            f"is 0, which needs relu or abs between it and '{behind}'; leave the family out"
-        )
 
 
 def _as_made(task: Task) -> dict[str, xr.Dataset]:

@@ -18,6 +18,9 @@ from jaxdist.types import Ranges, Values
 PASSES = 3
 """Sweeps of one point an edge and dose that narrow what the grid found."""
 
+NEAR = 0.05
+"""How far from what was wanted a dose may be, as a share of that."""
+
 Place = tuple[str, str, str]
 """A family, a network, a target."""
 
@@ -51,6 +54,10 @@ class Search:
     def reached(self) -> np.ndarray:
         """Whether the family's grid reaches the dose, [S, sides * D]."""
         return ~np.isnan(np.stack([bracket.inside for bracket in self.brackets], 1))
+
+    def met(self, dose: Values) -> np.ndarray:
+        """Whether the doses at `fractions` are those wanted, [S, sides * D]; where values are alike, doses jump."""
+        return self.reached & (np.abs(dose - self.levels) <= NEAR * self.levels)
 
     def fractions(self) -> Values:
         """Where the dose is as wanted if it is linear within each bracket; no edit where it is never reached."""
@@ -144,7 +151,8 @@ def match_dose(
     }
     for (family, name, target), search in searches.items():
         place = {"network": name, "site": target}
-        fractions[family].loc[place] = np.where(search.reached, search.fractions(), np.nan)
+        met = search.met(_doses(final[family], split).sel(network=name, site=target).to_numpy())
+        fractions[family].loc[place] = np.where(met, search.fractions(), np.nan)
     return {
         f"matched_{family}": groups.matched(group, fractions[family].to_numpy(), levels, family, context.totals)
         for family, group in final.items()

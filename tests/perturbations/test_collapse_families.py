@@ -12,10 +12,11 @@ import pytest
 import jaxdist
 from jaxdist import compute
 from jaxdist.compute import mesh_of
-from jaxdist.errors import InputError
+from jaxdist.errors import InputError, MeaninglessError
 from jaxdist.networks import mlp
 from jaxdist.perturbations import collapse_families, edits
 from jaxdist.perturbations.collapse_families import ends
+from jaxdist.sweep import matched
 from tests import oracle
 from tests.conftest import place, to_numpy
 
@@ -70,8 +71,26 @@ def test_what_is_erased_is_the_share_or_that_of_the_next_value(unit, large):
     assert after(unit, 0.3, large).mean(dtype=float) == pytest.approx(values.mean(), rel=1e-5)
 
 
-def test_a_share_above_1_is_all_and_neighbours_in_float32_stay_apart():
-    assert ends(np.arange(4.0)[:, None], np.array([[1.5]]), large=False)[0] == np.inf
+@pytest.mark.parametrize("share", [-0.1, 1.5, np.nan])
+def test_what_is_no_share_is_refused(share):
+    with pytest.raises(InputError, match="shares of variance: expected from 0 to 1, got"):
+        ends(np.arange(4.0)[:, None], np.array([[0.5], [share]]), large=False)
+    if not np.isnan(share):
+        with pytest.raises(InputError, match="shares of variance: expected from 0 to 1, got"):
+            probed(jax.nn.relu, post={"h": jax.nn.relu}, fractions={"collapse_small": sorted([0.5, share])})
+
+
+@pytest.mark.parametrize("offset", [0, 1e6, 1e8])
+def test_float64_stays_float64(offset):
+    unit = np.random.default_rng(0).normal(size=200) ** 2 + offset
+    threshold, mean = ends(unit[:, None], np.array([[0.5]]), large=False)
+    side = unit <= threshold[0]
+    assert threshold.dtype == mean.dtype == np.float64
+    assert side.sum() * unit[side].var() == pytest.approx(0.5 * unit.size * unit.var(), rel=0.05)
+    assert mean[0, 0] == pytest.approx(unit[side].mean(), rel=1e-15)
+
+
+def test_neighbours_in_float32_stay_apart():
     step = np.float32(2**-23)
     unit = np.array([0.25, 1 + step, 1 + 2 * step, 3], np.float32)
     share = (1e-12 + 2 * unit[:2].astype(float).var()) / (4 * unit.astype(float).var())
@@ -156,8 +175,38 @@ def test_values_are_gathered_once_however_many_devices_there_are(digits, trained
 def test_activations_whose_small_values_are_not_near_the_boundary_are_refused(activation):
     with pytest.raises(InputError, match="that needs an activation which leaves 0 and positive values unchanged"):
         probed(activation, post={"h": activation})
-    with pytest.raises(InputError, match="site 'h': collapse_small takes small activations for those near the bound"):
+    with pytest.raises(MeaninglessError, match="site 'h': collapse_small takes small activations for those near the "):
         probed(activation, post={"h": "a"})
+
+
+@pytest.mark.parametrize("behind", ["a", jax.nn.relu])
+def test_values_that_are_nan_are_refused(behind):
+    def apply(params, x):
+        hidden = jaxdist.site("h", jnp.where(x[:, :1] > 2, jnp.nan, x @ params[0]))
+        return jnp.nan_to_num(jaxdist.site("a", jax.nn.relu(hidden))) @ params[1]
+
+    x = np.clip(X, -1, 1)
+    x[3, 0] = 3
+    with pytest.raises(MeaninglessError, match="site 'h': some values are NaN, which have no variance; leave collapse"):
+        jaxdist.probe(apply, PARAMS, train=(x, Y), families=("collapse_small",), post={"h": behind})
+
+
+def test_a_dose_that_a_jump_passes_over_is_not_matched():
+    def apply(params, x):
+        far = jnp.where(jnp.abs(x @ params[0]) > 1.5, 5 + x @ params[0] / 10, -1)
+        return jax.nn.relu(jaxdist.site("h", far)) @ params[1]
+
+    levels = (0.102, 0.3, 0.75)
+    result = jaxdist.probe(
+        apply, PARAMS, train=(X, Y), families=("collapse_large",), post={"h": jax.nn.relu}, dose=True, matched=levels
+    )
+    group = result["matched_collapse_large"].to_dataset().squeeze(drop=True)
+    swept = result["collapse_large"].dose
+    assert (swept < levels[0]).any()
+    assert (swept > levels[2]).any()
+    # Where the last zero comes in, the dose leaps: nothing is erased before that but what differs among large values.
+    assert group.fraction.notnull().to_numpy().tolist() == [True, False, False]
+    assert float(group.dose[0]) == pytest.approx(levels[0], rel=matched.NEAR)
 
 
 def test_more_values_than_can_be_sorted_are_refused(monkeypatch):
