@@ -16,11 +16,12 @@ import jax
 import numpy as np
 import xarray as xr
 
+from jaxdist import files
 from jaxdist.compute import group, mesh_of
 from jaxdist.config import Config
 from jaxdist.data import Inputs, load_inputs
 from jaxdist.errors import InputError
-from jaxdist.experiment import resolving
+from jaxdist.experiment import resolving, running
 from jaxdist.formatting import counted
 from jaxdist.networks import Metrics, forms, mlp, models, training
 from jaxdist.perturbations import edits, families, ranges, rules
@@ -71,16 +72,16 @@ def plan(config: Config, devices: int | None = None) -> Plan:
     if devices is not None and devices < 1:
         raise InputError(f"--devices: expected at least 1, got {devices}")
     config = dataclasses.replace(config, sweep=resolving.named(config.sweep))
+    files.expanded(Path(config.out))
     models.check(config)
     inputs, load_s = _timed(lambda: load_inputs(config))
     models.refuse_too_large(config, inputs)
+    running.refuse_meaningless(config, inputs)
     seeds = min(config.train.seeds, MOST_SEEDS)
     share = config.train.seeds / seeds
     seconds = {"load": load_s, "compile": 0.0, "train": 0.0, "sweep": 0.0}
-    each = 0
     for name in config.model.activations:
         params = mlp.narrow(models.initial(config, inputs, range(seeds), name), inputs.used)
-        each = max(each, sum(leaf.nbytes for leaf in jax.tree.leaves(params)) // seeds)
         compile_s, step_s = _train_seconds(config, inputs, name, params)
         seconds["compile"] += compile_s
         seconds["train"] += step_s * (config.train.steps + 1) * share
@@ -91,8 +92,7 @@ def plan(config: Config, devices: int | None = None) -> Plan:
     available = jax.device_count()
     for stage in ("train", "sweep"):
         seconds[stage] *= available / (devices or available)
-    # More seeds than were measured: weights before and after, gradients, the optimiser's, and their copies when saved.
-    further = (config.train.seeds - seeds) * each * 6
+    further = models.bytes_of(config, inputs, config.train.seeds - seeds)  # of those that were not measured
     resident = _resident()
     return Plan(
         config.train.seeds * len(config.model.activations),

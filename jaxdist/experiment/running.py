@@ -92,7 +92,7 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
     if earlier is not None:
         check_data(earlier, inputs, folder)
     if swept:
-        _refuse_meaningless(config, inputs)
+        refuse_meaningless(config, inputs)
     code = _own_code(config, swept=swept)
     _begin(store, inputs, code, earlier, folder)
     try:
@@ -221,7 +221,7 @@ def check_data(earlier: xr.DataTree, inputs: Inputs, folder: Path) -> None:
         )
 
 
-def _refuse_meaningless(config: Config, inputs: Inputs) -> None:
+def refuse_meaningless(config: Config, inputs: Inputs) -> None:
     """Raise `InputError` where ranges mean nothing for a network, as far as that is known before it is trained."""
     sites = tuple(dict.fromkeys(itertools.chain(*models.targets_of(config).values())))
     for name in config.model.activations:
@@ -282,7 +282,7 @@ def sweep_folder(folder: Path, changes: Mapping[str, str] | None = None, *, show
         store = Store(folder, config)
         inputs = load_inputs(config, store.backend)
         check_data(earlier, inputs, folder)
-        _refuse_meaningless(config, inputs)
+        refuse_meaningless(config, inputs)
         part = load_trained(config, inputs, folder, earlier)
         checked = _check_imported(part, config, inputs)
         leaves = (np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((part.networks, part.passed)))

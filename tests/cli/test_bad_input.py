@@ -78,7 +78,7 @@ def test_networks_that_no_memory_holds_are_refused_before_anything_is_made(image
     message = refused(
         capsys, command, *run_on(images)[1:], f"--{option}", 10**12, message="more than this machine's memory of "
     )
-    assert message.startswith("jaxdist: train.seeds, model.hidden: the weights of ")
+    assert message.startswith("jaxdist: train.seeds, model.hidden: training ")
 
 
 @pytest.mark.slow
@@ -91,6 +91,15 @@ def test_a_refused_sweep_leaves_nothing_in_the_way_of_the_one_that_its_sentence_
     assert "use measured_on 'pre'" in message
     assert not Path("out/unfinished").exists()
     assert cli.main(["sweep", "out", "--ranges.measured_on", "pre"]) == 0
+
+
+def test_a_collapse_that_training_shows_to_mean_nothing_loses_no_training(images, capsys):
+    words = run_on(images, "--model.activations", "prelu", "--sweep.families", "collapse_small")
+    assert cli.main([*map(str, words)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("jaxdist: network 'prelu', site 'dense0/pre': collapse_small takes small activations for ")
+    assert said.endswith("kept, so pass that to 'jaxdist sweep out', then run 'jaxdist report out'\n")
+    assert cli.main(["sweep", "out", "--sweep.families", "offset"]) == 0
 
 
 def test_an_option_without_its_section_is_known(capsys):
