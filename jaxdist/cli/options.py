@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any, NoReturn, get_type_hints
 
 from jaxdist import config as configs
+from jaxdist.cli import surroundings
 from jaxdist.cli.output import STDOUT
 from jaxdist.compute import hosts
 from jaxdist.config import Config
@@ -137,26 +138,7 @@ def experiment(options: argparse.Namespace | None = None) -> ModuleType:
     """Import what computes, with all cores in use and other processes met; late, so that mistakes answer at once."""
     values: Mapping[str, Any] = vars(options) if options else {}
     cluster = hosts.cluster({n: values[key] for n in hosts.HELP if (key := f"distributed.{n}") in values})
-    from jaxdist.compute import devices, programs
+    surroundings.start_jax(cluster)
     from jaxdist.experiment import running
 
-    _ease()
-    devices.use_all_cores()
-    if cluster:
-        hosts.join(cluster)
-    else:
-        programs.keep()
-    devices.check_platform()
     return running
-
-
-def _ease() -> None:
-    """Lift what a user may have set for other programs, with which commands could not work.
-
-    They move arrays between the host and devices, and compute with infinite bounds and, where that is asked for, NaN.
-    """
-    import jax
-
-    jax.config.update("jax_transfer_guard", "allow")
-    jax.config.update("jax_debug_infs", False)
-    jax.config.update("jax_debug_nans", False)

@@ -68,7 +68,7 @@ def write_json(options: argparse.Namespace, document: Callable[[], str]) -> None
         print(document(), end="", flush=True)
     else:
         manifests.refuse_own(Path(options.json))  # the command itself may have made the run
-        files.write_text(files.expanded(options.json), document())
+        files.write_named(files.expanded(options.json), document())
 
 
 def summarise(options: argparse.Namespace, result: xr.DataTree, statistics: StatisticsConfig, folder: Path) -> None:

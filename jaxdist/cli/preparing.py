@@ -57,7 +57,7 @@ def schema(options: argparse.Namespace) -> None:
         sys.stdout.write(text)
     else:
         manifests.refuse_own(options.file)
-        files.write_text(files.expanded(options.file), text)
+        files.write_named(files.expanded(options.file), text)
 
 
 SCHEMA = Command(

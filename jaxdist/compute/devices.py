@@ -51,27 +51,21 @@ def use_all_cores() -> None:
             warnings.warn("JAX is already in use, so its number of CPU devices stays as it is", stacklevel=2)
 
 
-def check_platform() -> None:
-    """Refuse a platform that JAX is told to use and cannot; raises `InputError`."""
-    told = {name: os.environ[name] for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME") if os.environ.get(name)}
-    try:
-        jax.devices()
-    except (RuntimeError, AssertionError) as error:  # of names that it does not know, or whose package is not there
-        if not told:
-            raise
-        said = str(error).partition("\n")[0]
-        raise InputError(
-            f"{', '.join(f'{name}={value}' for name, value in told.items())}: JAX cannot use that here"
-            f"{f' ({said})' if said else ''}; unset it, or set it to cpu or to what this machine and this JAX have"
-        ) from None
-
-
 def make_mesh(devices: Sequence[jax.Device] | None = None, seeds: int = 1) -> Mesh:
     """A mesh (seed, data) over `devices`, or all that JAX sees, for ensembles of so many seeds.
 
     Seeds first, since networks need nothing of each other: as many rows as divide both devices and seeds, so that no
     device works on what is thrown away. The devices of a row share the examples.
+
+    Raises:
+      InputError: where JAX is set to draw other random numbers than elsewhere, as whatever runs on a mesh may draw.
     """
+    for name, usual in (("jax_threefry_partitionable", True), ("jax_random_seed_offset", 0)):
+        if (value := jax.config.values[name]) != usual:
+            raise InputError(
+                f"{name} is {value}: with that JAX draws other random numbers, so that results differ from others of "
+                f"the same seeds; set it to {usual}"
+            )
     chosen = np.array(jax.devices() if devices is None else devices)
     return Mesh(chosen.reshape(math.gcd(chosen.size, seeds), -1), (SEED, DATA))
 

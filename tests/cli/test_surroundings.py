@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
-from jaxdist import cli
+from jaxdist import cli, compute
 from jaxdist.errors import InputError
 from jaxdist.experiment import running
 
@@ -38,6 +39,7 @@ def command(folder, *arguments, **environment):
         {"JAX_DEBUG_NANS": "1", "OPTIONS": "--sweep.dead_units=nan"},
         {"JAX_ENABLE_X64": "1"},
         {"MPLBACKEND": "a backend that there is not"},
+        {"SOURCE_DATE_EPOCH": ""},
         {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
     ],
     ids=lambda environment: next(iter(environment)),
@@ -67,6 +69,104 @@ def test_a_number_of_devices_that_is_set_stays(how, tmp_path):
     number = (os.cpu_count() or 1) + 1
     value = f"--xla_force_host_platform_device_count={number}" if how == "XLA_FLAGS" else str(number)
     assert f"on {number} cpu devices" in command(tmp_path, "plan", *SMALL, **{how: value})[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("JAX_NUM_CPU_DEVICES", "0"),
+        ("JAX_NUM_CPU_DEVICES", ""),
+        ("XLA_FLAGS", "--xla_force_host_platform_device_count=0"),
+        ("JAX_ENABLE_X64", "maybe"),
+        ("JAX_DEFAULT_DEVICE", "tpu"),
+        ("JAX_DEFAULT_MATMUL_PRECISION", "much"),
+    ],
+)
+def test_what_jax_cannot_start_with_is_named(name, value, tmp_path):
+    code, _, complaint = command(tmp_path, "train", *SMALL, "--out", "run", **{name: value})
+    assert code == 2
+    assert complaint.startswith(f"jaxdist: {name}={value}: JAX cannot use that here (")
+    assert complaint.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_names_that_a_stream_cannot_print_are_printed_as_escape_sequences(tmp_path):
+    plain = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    code, answer, complaint = command(tmp_path, "train", *SMALL, "--out", "é", **plain)
+    assert (code, complaint) == (0, "")
+    assert "trained networks in \\xe9" in answer
+    assert command(tmp_path, "list", ".", **plain)[::2] == (0, "")
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_stream_that_is_closed_leads_nowhere(redirection, tmp_path):
+    line = f"{sys.executable} -m jaxdist schema {redirection}"
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_an_answer_that_cannot_be_printed_is_one_sentence(tmp_path):
+    line = f"{sys.executable} -m jaxdist schema > /dev/full"
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("jaxdist: cannot read or write ([Errno 28] No space left on device)")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name != "posix" or os.getuid() == 0, reason="root may read everything")
+def test_what_may_not_be_written_is_named(tmp_path):
+    (tmp_path / "mine").mkdir(mode=0o500)
+    code, _, complaint = command(tmp_path, "train", *SMALL, "--out", "mine/run")
+    assert (code, complaint.count("\n")) == (2, 1)
+    assert "mine/run: this user may not read or write it; fix its permissions" in complaint
+
+
+def test_random_numbers_are_the_same_whatever_is_set_for_them(tmp_path):
+    weights = set()
+    for k, setting in enumerate(({}, {"JAX_THREEFRY_PARTITIONABLE": "0"}, {"JAX_RANDOM_SEED_OFFSET": "7"})):
+        assert command(tmp_path, "train", *SMALL, "--out", f"run{k}", **setting)[0] == 0
+        weights.add((tmp_path / f"run{k}" / "weights" / "relu.safetensors").read_bytes())
+    assert len(weights) == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("jax_threefry_partitionable", False), ("jax_random_seed_offset", 3)])
+def test_other_random_numbers_are_refused_in_python(name, value):
+    before = jax.config.values[name]
+    jax.config.update(name, value)
+    try:
+        with pytest.raises(InputError, match=f"{name} is {value}: with that JAX draws other random numbers"):
+            compute.devices.make_mesh()
+    finally:
+        jax.config.update(name, before)
+
+
+@pytest.mark.usefixtures("in_an_empty_folder")
+def test_a_named_file_stays_what_it_is(capsys):
+    Path("real").write_text("before", encoding="utf-8")
+    Path("link").symlink_to("real")
+    assert cli.main(["schema", "link"]) == 0
+    assert Path("link").is_symlink()
+    assert Path("real").read_text(encoding="utf-8").startswith("{")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo("pipe")
+        with subprocess.Popen(["cat", "pipe"], stdout=subprocess.PIPE, text=True) as reader:
+            assert cli.main(["schema", "pipe"]) == 0
+            assert reader.communicate()[0] == Path("real").read_text(encoding="utf-8")
+        assert Path("pipe").is_fifo()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("in_an_empty_folder")
+@pytest.mark.parametrize(
+    "arguments", [("--out", "gs://bucket/run"), ("--model.activations=gelu", "--sweep.families=collapse_small")]
+)
+def test_what_a_run_refuses_at_once_its_plan_refuses(arguments, capsys):
+    said = []
+    for name in ("run", "plan"):
+        assert cli.main([name, *SMALL, *arguments]) == 2
+        said.append(capsys.readouterr().err)
+    assert said[0] == said[1]
 
 
 def test_the_environment_stays_as_it_was(monkeypatch):
