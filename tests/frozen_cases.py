@@ -19,7 +19,7 @@ from tests.frozen_support import FOLDER
 
 COMMANDS = (
     *("run", "train", "plan", "sweep", "merge", "report", "verdict", "list"),
-    *("import-torch", "export-torch", "compare", "geometry", "gallery", "data", "schema"),
+    *("import-torch", "export-torch", "compare", "geometry", "controls", "gallery", "data", "schema"),
 )
 HELP = FOLDER / "help.txt"
 SENTENCES = FOLDER / "sentences.txt"

@@ -125,6 +125,8 @@ def killed_by(folder: Path, package: str, module: str = "") -> str | None:
             return f"{name}, by time"
         if done.returncode in (1, 2):  # tests fail, or cannot be collected
             return name
+        if done.returncode == 4 and b"while loading conftest" in done.stderr + done.stdout:
+            return f"{name}, which cannot be imported"
         if done.returncode not in (0, 5):  # 5: there are no such tests
             raise SystemExit(f"{' '.join(command)}: exit status {done.returncode}")
     return None

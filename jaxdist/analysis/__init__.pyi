@@ -7,6 +7,7 @@ from . import geometry as geometry
 from . import metric_tables as metric_tables
 from . import paper_cells as paper_cells
 from . import preference as preference
+from . import reading as reading
 from . import same_networks as same_networks
 from . import statistics as statistics
 from . import tables as tables
@@ -21,6 +22,7 @@ from .paper_cells import by_table as by_table
 from .paper_cells import near as near
 from .preference import EQUIVALENT as EQUIVALENT
 from .preference import LEVELS as LEVELS
+from .preference import LogRatio as LogRatio
 from .preference import Ratio as Ratio
 from .same_networks import Sameness as Sameness
 from .series import Series as Series

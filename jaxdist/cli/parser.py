@@ -40,6 +40,7 @@ COMMANDS: tuple[Command, ...] = (
     pytorch.EXPORT_TORCH,
     reporting.COMPARE,
     reporting.GEOMETRY,
+    reporting.CONTROLS,
     reporting.GALLERY,
     preparing.DATA,
     preparing.SCHEMA,

@@ -209,6 +209,44 @@ GEOMETRY = Command(
 )
 
 
+def _add_controls(parser: Parser) -> None:
+    parser.add_argument("run", type=Path, help="run folder of plain networks, trained or swept")
+    parser.add_argument("--permutations", type=count, metavar="N", help="readers with permuted output weights [8]")
+    parser.add_argument("--draws", type=count, metavar="N", help="draws of random signs [8]")
+    add_output(parser, any_name=True)
+    add_fields(parser, ("data.dir", "statistics.confidence", "compute."))
+
+
+def controls(options: argparse.Namespace) -> None:
+    """Say what a run's networks read, beside readers of the same activations that have learned nothing."""
+    experiment()
+    from jaxdist.experiment import controls as controlling
+    from jaxdist.report import readings
+    from jaxdist.storage import folders
+
+    given = given_options(options, "permutations", "draws")
+    with output.progress(options) as show:
+        findings = controlling.control_folder(options.run, changes(options), show=show, **given)
+    for part in (readings.answers(findings), *readings.tabled(findings)):
+        output.say(options, table.terminal(part))
+    output.write_json(options, lambda: table.document(readings.json_of(findings)))
+    where = folders.of(options.run) / "controls"
+    output.say(options, f"controls.md, readers.csv, curves.nc and the figure are in {where}")
+
+
+CONTROLS = Command(
+    "controls",
+    help="compare what networks read with readers that have learned nothing",
+    usage="RUN [OPTIONS]",
+    examples=(
+        ("jaxdist controls runs/paper --data.dir MNIST", "answers, tables and a figure"),
+        ("jaxdist controls runs/paper --json controls.json", "also write the numbers to a file"),
+    ),
+    add=_add_controls,
+    run=controls,
+)
+
+
 def _add_list(parser: Parser) -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=Path("runs"), help="folder of run folders [runs]")
     parser.add_argument(

@@ -1,3 +1,4 @@
+from . import controls as controls
 from . import finished as finished
 from . import geometries as geometries
 from . import merging as merging

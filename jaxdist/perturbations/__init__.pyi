@@ -8,10 +8,12 @@ from . import traits as traits
 from .edits import Affine as Affine
 from .edits import Drawn as Drawn
 from .edits import Edit as Edit
-from .edits import Noise as Noise
+from .edits import Fill as Fill
+from .edits import Signed as Signed
 from .edits import Target as Target
 from .edits import Toward as Toward
 from .edits import of_points as of_points
+from .edits import of_units as of_units
 from .edits import other_examples as other_examples
 from .families import PAPER as PAPER
 from .families import Gauge as Gauge

@@ -160,6 +160,46 @@ class Noise:
         return (wide + sd * normal.astype(sd.dtype)).astype(value.dtype)
 
 
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["edit", "key", "which"], meta_fields=["draws"])
+@dataclasses.dataclass(frozen=True)
+class Signed:
+    """``v + s (X(v) - v)`` of an edit X, with a random sign s for every unit and example: as far, but incoherent.
+
+    Stacked points are those of one draw after another, P / `draws` each; `which` [] is a point's draw and `key` [2] the
+    data of that draw's key. The first draw's signs are all 1, so that its points are those of X itself. Points of one
+    draw use the same signs.
+    """
+
+    edit: Edit
+    key: Array
+    which: Array
+    draws: int = 1
+
+    def apply(self, value: Array, example_index: Array, unit_axis: int) -> Array:
+        """Apply to a value whose axis `unit_axis` has H entries."""
+        signs = jnp.where(self.which == 0, 1, _signs(self.key, value, example_index, unit_axis))
+        return self._turned(value, signs, example_index, unit_axis)
+
+    def draw(self, value: Array, example_index: Array, unit_axis: int) -> Array:
+        """Signs for every draw, ``[draws, *value.shape]``, of 8 bits each."""
+        keys = self.key[:: len(self.key) // self.draws]
+        drawn = lax.map(lambda key: _signs(key, value, example_index, unit_axis), keys[1:])
+        return jnp.concatenate([jnp.ones((1, *value.shape), drawn.dtype), drawn])
+
+    def apply_drawn(self, value: Array, drawn: Array, unit_axis: int) -> Array:
+        """Apply with this point's signs of what was drawn."""
+        return self._turned(value, drawn[self.which], jnp.zeros(0, jnp.int32), unit_axis)
+
+    def sparing(self, spared: AnyArray) -> Signed:
+        """The same edit, but none of the units that are `spared` [H]."""
+        return dataclasses.replace(self, edit=sparing(self.edit, spared))
+
+    def _turned(self, value: Array, signs: Array, example_index: Array, unit_axis: int) -> Array:
+        edited = self.edit.apply(value, example_index, unit_axis)
+        # X's own values as they are, not put together again.
+        return jnp.where(signs > 0, edited, value - (edited - value)).astype(value.dtype)
+
+
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["fraction", "key", "which", "shared"],
@@ -200,6 +240,14 @@ class Toward:
         return dataclasses.replace(self, fraction=jnp.where(spared, 0, self.fraction))
 
 
+def of_units(edit: Any) -> list[Array]:
+    """An edit's leaves that have an entry for each unit [H]: all but keys, and the numbers of draws."""
+    if isinstance(edit, Signed):
+        return of_units(edit.edit)
+    own = {Noise: lambda: edit.sd, Toward: lambda: edit.fraction}.get(type(edit), lambda: edit)()
+    return jax.tree.leaves(own)
+
+
 def of_points(edit: Any) -> Any:
     """An edit's leaves that have an entry for each point [P], without what points have in common."""
     return dataclasses.replace(edit, shared=None) if isinstance(edit, Toward) else edit
@@ -234,18 +282,29 @@ class Sparing(NamedTuple):
 
 def sparing(edit: Edit, spared: AnyArray) -> Edit:
     """An edit of one point that leaves the units that are `spared` [H] as they are."""
-    if isinstance(edit, Affine | Fill | Noise | Toward):
+    if isinstance(edit, Affine | Fill | Noise | Signed | Toward):
         return edit.sparing(spared)
     return Sparing(edit, jnp.asarray(spared))
 
 
-def _normal(key_data: Array, value: Array, example_index: Array, unit_axis: int) -> Array:
-    """Standard normal numbers of a value's shape; an example's depend on the key and its number alone."""
+def _of_examples(
+    draw: Callable[[Array, tuple[int, ...]], Array], key_data: Array, value: Array, example_index: Array, unit_axis: int
+) -> Array:
+    """Random numbers of a value's shape; an example's depend on the key and its number alone."""
     key, axis = jax.random.wrap_key_data(key_data, impl=PRNG), 1 if unit_axis % value.ndim == 0 else 0
     shape = value.shape[:axis] + value.shape[axis + 1 :]
-    return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), shape, jnp.float32), out_axes=axis)(
-        example_index
-    )
+    return jax.vmap(lambda i: draw(jax.random.fold_in(key, i), shape), out_axes=axis)(example_index)
+
+
+def _normal(key_data: Array, value: Array, example_index: Array, unit_axis: int) -> Array:
+    """Standard normal numbers of a value's shape, float32."""
+    return _of_examples(jax.random.normal, key_data, value, example_index, unit_axis)
+
+
+def _signs(key_data: Array, value: Array, example_index: Array, unit_axis: int) -> Array:
+    """Signs of a value's shape, int8, 1 and -1 being as frequent."""
+    draw = functools.partial(jax.random.rademacher, dtype=jnp.int8)
+    return _of_examples(draw, key_data, value, example_index, unit_axis)
 
 
 def beside(leaf: Array, value: Array, unit_axis: int) -> Array:

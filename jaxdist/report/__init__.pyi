@@ -5,6 +5,7 @@ from . import dose_figures as dose_figures
 from . import figures as figures
 from . import gallery as gallery
 from . import pages as pages
+from . import readings as readings
 from . import summary as summary
 from . import table as table
 from . import verdicts as verdicts

@@ -25,5 +25,7 @@ MANIFEST_LOCK = ".manifest.lock"
 
 LOCKS = (LOCK, MANIFEST_LOCK)
 
-WEIGHTS, TABLES, FIGURES, COMPARISONS, GEOMETRY = FOLDERS = ("weights", "tables", "figures", "comparisons", "geometry")
+WEIGHTS, TABLES, FIGURES, COMPARISONS, GEOMETRY, CONTROLS = FOLDERS = (
+    "weights", "tables", "figures", "comparisons", "geometry", "controls",
+)  # fmt: skip
 """The folders in it, but for that of unfinished work."""

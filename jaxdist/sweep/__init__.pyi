@@ -5,6 +5,7 @@ from . import fitness as fitness
 from . import labels as labels
 from . import metric as metric
 from . import metrics as metrics
+from . import readers as readers
 from . import results as results
 from . import study as study
 from . import tasks as tasks

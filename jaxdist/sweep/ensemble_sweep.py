@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -25,12 +25,13 @@ from jaxdist.compute import (
 from jaxdist.errors import InputError
 from jaxdist.networks import Model, Sites, sizes
 from jaxdist.networks import model as networks_model
-from jaxdist.perturbations import Edit, Noise, Toward, other_examples
+from jaxdist.perturbations import Edit, Toward, of_units, other_examples
 from jaxdist.sweep import averages, moments
 from jaxdist.sweep.averages import Averages
 from jaxdist.sweep.kernel import Counts, Measures, Sums, Watch, block_sums, count_equal, predictor
 from jaxdist.sweep.metric import Metric
-from jaxdist.types import Params
+from jaxdist.sweep.moments import Spread
+from jaxdist.types import AnyArray, Params, Values
 
 Edited: TypeAlias = tuple[Params, Mapping[str, Edit]]
 """An ensemble's stacked parameters and its edits by site, leaves [S, P, H]."""
@@ -81,6 +82,7 @@ def sweep_sums(
     examples: Examples,
     *,
     watch: Watch | None = None,
+    weights: Values | None = None,
     metrics: tuple[Metric, ...] = (),
     precision: str = "float32",
     block: int | None = None,
@@ -94,6 +96,7 @@ def sweep_sums(
       edits: by site; leaves [S, P, H]. At each point all of its sites are edited together.
       examples: of a split.
       watch: the activations whose moments are wanted.
+      weights: of the watched units [S, H], where `kernel.Sums.spread` is wanted.
       metrics: those that are averaged, M of them.
       precision: of matrix products.
       block: examples a block; chosen by default.
@@ -114,7 +117,17 @@ def sweep_sums(
     measure = Counting(model, tuple(edits), watch, tuning.current().points, metrics)
     work = jax.tree.leaves(dict(edits))[0].shape[1] * examples.y.shape[0]
     size = sizes.of_block(block, sites)
-    return over_networks(measure, params, dict(edits), examples, size=size, precision=precision, work=work, each=each)
+    given = Given(dict(edits), None if weights is None else np.asarray(weights, np.float32))
+    return over_networks(measure, params, given, examples, size=size, precision=precision, work=work, each=each)
+
+
+class Given(NamedTuple):
+    """What belongs to each network of a sweep."""
+
+    edits: Mapping[str, Edit]
+    """By site, leaves [S, P, H]."""
+    weights: AnyArray | None
+    """Of the watched units [S, H], where it is wanted how an edit's energy spreads over the examples."""
 
 
 def check_edit(model: Model, sites: Sites, site: str, edit: Edit, seeds: int) -> None:
@@ -133,9 +146,7 @@ def check_edit(model: Model, sites: Sites, site: str, edit: Edit, seeds: int) ->
     """
     shape = sites.shape(site)
     units = shape[model.axis_of(site) % len(shape)]  # the logits may have fewer axes than other sites
-    # The numbers of draws, and keys, are no unit's.
-    own = (edit.sd,) if isinstance(edit, Noise) else (edit.fraction,) if isinstance(edit, Toward) else None
-    for leaf in jax.tree.leaves(edit) if own is None else own:
+    for leaf in of_units(edit):
         if leaf.ndim != 3 or (leaf.shape[0], leaf.shape[2]) != (seeds, units):
             raise ValueError(f"edits of site '{site}': expected leaves [{seeds}, P, {units}], got {list(leaf.shape)}")
 
@@ -186,7 +197,7 @@ class Counting(Reducer):
         """Moments are about factors, which are chosen by one block."""
         return self.watch is not None
 
-    def init(self, params: Params, given: Mapping[str, Edit], x: Array) -> Sums:
+    def init(self, params: Params, given: Given, x: Array) -> Sums:
         points, metrics = jax.tree.leaves(given)[0].shape[0], len(self.metrics)
         counts = Counts(*(jnp.zeros(shape, jnp.int32) for shape in ((points,), (points,), (points,), ())))
         units = _units(self.model, self.watch, params, x) if self.watch else 0
@@ -195,18 +206,20 @@ class Counting(Reducer):
             None if self.model.task == "regression" else counts,
             moments.none(points, units) if self.watch else None,
             Measures(each, each, averages.none((metrics,)), each, each, there) if metrics else None,
+            None if given.weights is None else Spread(*(jnp.zeros(points, jnp.float32) for _ in Spread._fields)),
         )
 
-    def update(self, state: Sums, params: Params, given: Mapping[str, Edit], block: blocks.Block) -> Sums:
+    def update(self, state: Sums, params: Params, given: Given, block: blocks.Block) -> Sums:
         factors = None if state.moments is None else jnp.asarray(state.moments.factor)
         sums = block_sums(
             self.model,
             self.sites,
             params,
-            given,
+            given.edits,
             block,
             watch=self.watch,
             factors=factors,
+            weights=None if given.weights is None else jnp.asarray(given.weights),
             measured=self.metrics,
             together=self.together,
         )
@@ -223,13 +236,15 @@ class Counting(Reducer):
 
 
 def _merged(first: Sums, second: Sums) -> Sums:
-    """The counts and metrics of both."""
-    counts = jax.tree.map(jnp.add, first.counts, second.counts)
+    """The counts, metrics and spread of both."""
+    counts, spread = (
+        jax.tree.map(jnp.add, *pair) for pair in ((first.counts, second.counts), (first.spread, second.spread))
+    )
     if first.measures is None or second.measures is None:
-        return Sums(counts, None)
+        return Sums(counts, None, spread=spread)
     both: Any = zip(first.measures, second.measures, strict=True)
     each: list[Any] = [averages.merged(*p) if isinstance(p[0], Averages) else jnp.add(*p) for p in both]
-    return Sums(counts, None, Measures(*each))
+    return Sums(counts, None, Measures(*each), spread)
 
 
 def _units(model: Model, watch: Watch, params: Params, x: Array) -> int:

@@ -124,7 +124,7 @@ def _fill(task: Task) -> dict[str, xr.Dataset]:
     def edits_of(name: str, target: str) -> dict[str, Edit]:
         by_site: dict[str, Edit] = {}
         for site, edit in task.edits_of(name, target).items():
-            where, activation = _behind(
+            where, activation = behind(
                 task.subjects[name].model, site, task.context.options.ranges.measured_on, list(task.grids)
             )
             by_site[where] = dataclasses.replace(edit, activation=activation)
@@ -141,7 +141,7 @@ def _collapsed(task: Task) -> dict[str, xr.Dataset]:
         by_site: dict[str, Edit] = {}
         model, params = task.subjects[name].model, task.subjects[name].params
         for site, edit in task.edits_of(name, target).items():
-            where, activation = _behind(model, site, "post", [family])
+            where, activation = behind(model, site, "post", [family])
             # A unit that is to be left as it is has an infinite threshold in place of a share.
             spared = np.isinf(np.asarray(edit.threshold))
             thresholds, averages = collapse_families.measure(
@@ -315,7 +315,7 @@ def check_options(
     for kind, measured_on in (("fill", options.ranges.measured_on), ("collapse", "post")):
         filling = [name for name in swept.families if families.get(name).kind == kind]
         for site in dict.fromkeys(itertools.chain(*targets.values())) if filling else ():
-            _behind(model, site, measured_on, filling)
+            behind(model, site, measured_on, filling)
     if "absolute" in swept.gauges and options.ranges.measured_on == "pre":
         raise InputError(
             "sweep.gauges: 'absolute' edits magnitudes, whose ranges are measured after the activation; use "
@@ -327,10 +327,17 @@ def check_options(
         )
 
 
-def _behind(model: Model, site: str, measured_on: str, names: Sequence[str]) -> tuple[str, Any]:
+def behind(model: Model, site: str, measured_on: str, names: Sequence[str]) -> tuple[str, Any]:
     """The site at which activations are edited, and the function that gives them where they are at no site.
 
-    Some families, by their `names`, want it.
+    Args:
+      model: the networks' function.
+      site: key of the preactivations.
+      measured_on: on which side of the activation ranges are measured.
+      names: of the families that want it.
+
+    Raises:
+      InputError: where the model does not say what follows, or it is none that these families can edit.
     """
     follows = model.after(site)
     problem = None

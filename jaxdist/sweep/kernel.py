@@ -22,7 +22,7 @@ from jaxdist.perturbations import Drawn, Edit, Target, Toward, of_points
 from jaxdist.sweep import averages, metrics, moments
 from jaxdist.sweep.averages import Averages
 from jaxdist.sweep.metric import Metric
-from jaxdist.sweep.moments import DoseMoments
+from jaxdist.sweep.moments import DoseMoments, Spread
 from jaxdist.types import AnyArray, Params
 
 PLAIN = frozenset({"jit", "pjit", "closed_call", "core_call"})
@@ -67,6 +67,7 @@ class Sums(NamedTuple):
     """None of a regression, which has no classes."""
     moments: DoseMoments | None
     measures: Measures | None = None
+    spread: Spread | None = None
 
 
 class Predictor(NamedTuple):
@@ -252,6 +253,7 @@ def block_sums(
     *,
     watch: Watch | None = None,
     factors: Array | None = None,
+    weights: Array | None = None,
     measured: tuple[Metric, ...] = (),
     together: int = 1,
 ) -> Sums:
@@ -265,6 +267,7 @@ def block_sums(
       part: the block, n examples.
       watch: the activations whose moments are wanted; those of a rehearsal are of all rows.
       factors: [P], the multiples of the unedited activations that moments are about.
+      weights: [H] of the watched units, where it is wanted how an edit's energy spreads over the examples.
       measured: metrics to average, M of them.
       together: points that are computed at once.
     """
@@ -281,26 +284,29 @@ def block_sums(
 
     if measured:
         outputs = model.outputs(logits)
-        numbers, weights = metrics.of_block(measured, outputs, outputs, part)
+        numbers, shares = metrics.of_block(measured, outputs, outputs, part)
 
     def measures(edited: Array) -> tuple[Averages, ...]:
-        there, weights = metrics.of_block(measured, model.outputs(edited), outputs, part)
+        there, shares = metrics.of_block(measured, model.outputs(edited), outputs, part)
         both = (there, there - numbers)
-        return tuple(averages.of_values(values, by) for by in (weights, weights * weights) for values in both)
+        return tuple(averages.of_values(values, by) for by in (shares, shares * shares) for values in both)
 
-    def point(of: tuple[Mapping[str, Edit], Array | None]) -> tuple[Any, Any, Any]:
+    def point(of: tuple[Mapping[str, Edit], Array | None]) -> tuple[Any, ...]:
         edit, factor = of
         edited, after = logits_and_after(edit)
         counts = None if expected is None else count_equal(model.classes(edited)[None], expected)
         compared = None
         if before is not None and after is not None and factor is not None and rows is not None:
             compared = moments.of_point(before, after, factor, rows, axis)
-        return counts, compared, measures(edited) if measured else None
+        spread = None
+        if before is not None and after is not None and weights is not None:
+            spread = moments.moved(before, after, weights, part.valid, axis)
+        return counts, compared, measures(edited) if measured else None, spread
 
     points = (each, factors)
     turned = layouts.with_transposed_products(point, jax.tree.map(lambda leaf: leaf[0], points))
-    counts, compared, averaged = lax.map(turned, points, batch_size=together if together > 1 else None)
-    sums = Sums(None, None)
+    counts, compared, averaged, spread = lax.map(turned, points, batch_size=together if together > 1 else None)
+    sums = Sums(None, None, spread=None if spread is None else Spread(*spread))
     if expected is not None:
         correct, agree, kept = counts.T
         sums = sums._replace(counts=Counts(correct, agree, kept, jnp.sum(expected[2] >= 0, dtype=jnp.int32)))
@@ -309,7 +315,7 @@ def block_sums(
         sums = sums._replace(moments=DoseMoments(factors, compared[0], compared[1], of_all))
     if measured:
         edited, change, edited_squared, change_squared = averaged
-        alone, there = averages.of_values(numbers, weights), jnp.sum(weights != 0, axis=-1, dtype=jnp.int32)
+        alone, there = averages.of_values(numbers, shares), jnp.sum(shares != 0, axis=-1, dtype=jnp.int32)
         sums = sums._replace(measures=Measures(edited, change, alone, edited_squared, change_squared, there))
     return sums
 

@@ -29,6 +29,35 @@ class DoseMoments(NamedTuple):
     power: Float32[AnyArray, "*S H"]  # of a^2
 
 
+class Spread(NamedTuple):
+    """Sums over examples of what an edit moves of each, ``e = sum_j w_j (a'_j - a_j)^2``, float32, at every point."""
+
+    total: Float32[AnyArray, "*S P"]  # of e
+    squares: Float32[AnyArray, "*S P"]  # of e^2
+
+
+def moved(
+    before: Float[Array, "*shape"],
+    after: Float[Array, "*shape"],
+    weights: Float32[Array, " H"],
+    rows: Bool[Array, " n"],
+    unit_axis: int,
+) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
+    """`Spread` of one point on a block.
+
+    Args:
+      before: the unedited activations [n, ..., H] or [H, n, ...].
+      after: the edited ones, of that shape.
+      weights: of the units.
+      rows: which examples count.
+      unit_axis: of the activations.
+    """
+    change = jnp.moveaxis(after - before, unit_axis, 0)
+    squares = jnp.tensordot(weights, change * change, axes=1).reshape(len(rows), -1).sum(1)
+    each = jnp.where(rows, squares, 0)
+    return each.sum(), (each * each).sum()
+
+
 def none(points: int, units: int) -> DoseMoments:
     """Of one network, before any image."""
     zeros = jnp.zeros((points, units), jnp.float32)

@@ -59,7 +59,7 @@ def in_waves(
 
     def wave(these: slice, compute: Callable[[], Sums]) -> tuple[Any, ...]:
         def measured() -> tuple[Any, ...]:
-            counts, moments, measures = compute()
+            counts, moments, measures, _ = compute()
             arrays: list[Any] = [*(counts or ())]
             if moments is not None and dosing is not None:
                 arrays += doses.of(moments, dosing.squared[these])

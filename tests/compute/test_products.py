@@ -321,7 +321,7 @@ def test_the_training_step_and_the_sweep_lower_for_accelerators(backend, platfor
         *(
             (
                 ensemble._run,
-                (params, given, split(60_000)),
+                (params, ensemble_sweep.Given(given, None), split(60_000)),
                 {"measure": ensemble_sweep.Counting(model, (SITE,), at, 32)},
             )
             for given, at in ((made, None), ({SITE: noise}, watch))

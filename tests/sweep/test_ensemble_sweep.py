@@ -204,7 +204,7 @@ def test_memory_grows_neither_with_examples_nor_with_points():
         )
         static = {"precision": "float32", "size": 500, "mesh": mesh, "chosen": tuning.current()}
         counting = ensemble_sweep.Counting(mlp.model("relu"), (SITE,), None, together=1)
-        lowered = ensemble._run.lower(params, made, laid_out, measure=counting, **static)
+        lowered = ensemble._run.lower(params, ensemble_sweep.Given(made, None), laid_out, measure=counting, **static)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     base = temporary(20_000, 50)

@@ -1,0 +1,208 @@
+"""What networks read, beside readers of the same activations that have learned nothing: the rule of docs/method.md.
+
+For one network, d_X is the dose at which an edit X first changes a level of predictions, ~ the same edit with random
+signs, and
+
+  x = ln(d_small / d_small~) - ln(d_large / d_large~),
+
+y the mean of x over readers whose output weights are put to other units. Where small values are read (*distance*),
+erasing them costs predictions at less dose than erasing large ones does, so that x is negative, and more so than of a
+reader that has learned nothing: x - y is negative too.
+
+A dose that a path does not reach is *censored*, known only to exceed the largest on it. Numbers of networks are
+therefore pairs of ends, as in `jaxdist.analysis.preference`, and every test uses the end against its claim.
+
+Pure NumPy and SciPy; seeds are the axis S.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from jaxdist.analysis import statistics
+from jaxdist.analysis.preference import EQUIVALENT, LEVELS, LogRatio
+from jaxdist.errors import InputError
+from jaxdist.formatting import counted
+from jaxdist.sweep import crossings
+from jaxdist.types import Values
+
+Answer: TypeAlias = Literal["distance", "intensity", "no difference", "undecided"]
+
+EXACT = 20
+"""Seeds up to which all flips of signs are tried; of more, as many random ones as of so many."""
+
+TIE = 1e-12
+"""What rounding may do to sums that are equal."""
+
+
+class Tests(NamedTuple):
+    """The p-values of a claim: the largest of its one-sided tests, by t and by exact sign flips."""
+
+    t: float
+    flips: float
+
+
+class Reading(NamedTuple):
+    """What the networks of one ensemble read, uncorrected p-values of each claim, and what they come from."""
+
+    x: LogRatio
+    """[levels, S]"""
+    y: LogRatio
+    """[levels, S]"""
+    distance: Tests
+    intensity: Tests
+    equal: Tests
+
+
+class Decided(NamedTuple):
+    """An answer with the p-values that it rests on, corrected by Holm over all ensembles."""
+
+    answer: Answer
+    distance: float
+    intensity: float
+    equal: float
+
+
+def log_dose_at(dose: Values, flips: Values, level: float) -> LogRatio:
+    """The logarithm of the dose at which flips first reach a level, walking outward from no edit; two ends [...].
+
+    Between two points ln(dose) is linear in ln(flips). Where the point before has no flips, as no edit has none, the
+    dose is linear in the flips instead. Of a path that does not get there, the lower end is its largest dose and the
+    upper one infinite. Where a dose is not defined there, both are NaN.
+
+    Args:
+      dose: at the points of a path [..., P], outward.
+      flips: fractions of the same shape.
+      level: a fraction of flips above 0.
+
+    Raises:
+      InputError: for unlike shapes, or flips or a level that are no fractions.
+    """
+    dose, flips = (np.asarray(values, np.float64) for values in (dose, flips))
+    if dose.shape != flips.shape or not ((flips >= 0) & (flips <= 1)).all() or not 0 < level <= 1:
+        raise InputError(
+            f"expected doses and flips of one shape, flips from 0 to 1 and a level above 0, got {dose.shape} and "
+            f"{flips.shape}, level {level}"
+        )
+    level = crossings.checked_margin(level)
+    flips = np.round(np.concatenate([np.zeros((*flips.shape[:-1], 1)), flips], axis=-1), crossings.DECIMALS)
+    dose = np.concatenate([np.zeros((*dose.shape[:-1], 1)), dose], axis=-1)
+    crossing = crossings.first_crossing(flips, np.full(flips.shape[:-1], level))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        linear = np.log(crossing.along(dose))
+        by_logs = crossings.first_crossing(np.log(flips), np.full(flips.shape[:-1], np.log(level))).along(np.log(dose))
+        at = np.where(np.isfinite(by_logs), by_logs, linear)
+        beyond = np.log(np.fmax.reduce(dose, axis=-1))
+    undefined = np.isnan(dose[..., 1:]).all(axis=-1)
+    low = np.where(crossing.reached, at, np.where(undefined, np.nan, beyond))
+    return LogRatio(low, np.where(crossing.reached, at, np.where(undefined, np.nan, np.inf)))
+
+
+def less(first: LogRatio, second: LogRatio) -> LogRatio:
+    """The difference of two logarithms that lie between ends."""
+    return LogRatio(first.low - second.high, first.high - second.low)
+
+
+def mean(of: LogRatio, axis: int) -> LogRatio:
+    """The mean of logarithms that lie between ends, along an axis."""
+    return LogRatio(of.low.mean(axis), of.high.mean(axis))
+
+
+def contrast(dose: Values, flips: Values, level: float) -> LogRatio:
+    """x of each network, [...], from curves [..., edits, draws, P] of which draw 0 has no random signs.
+
+    The edits are of small and of large values, in this order. Raises `InputError` as `log_dose_at` does.
+    """
+    at = log_dose_at(dose, flips, level)
+    itself, signed = (LogRatio(at.low[..., part], at.high[..., part]) for part in (slice(0, 1), slice(1, None)))
+    beside = less(mean(itself, -1), mean(signed, -1))
+    small, large = (LogRatio(beside.low[..., k], beside.high[..., k]) for k in (0, 1))
+    return less(small, large)
+
+
+def read(x: LogRatio, y: LogRatio) -> Reading:
+    """The tests of each claim from x and y, [levels, S].
+
+    *Distance*: E x < 0 and E(x - y) < 0 at every level. *Intensity*: both above 0. *Equal*: both within the bounds of
+    `preference.EQUIVALENT`. Each is an intersection-union of one-sided tests, of which the largest p-value counts.
+
+    Raises:
+      InputError: for fewer than two seeds, or networks without a number.
+    """
+    undefined = np.isnan(np.concatenate([*x, *y])).any(axis=0)
+    if undefined.size < 2 or undefined.any():
+        raise InputError(
+            f"expected at least two seeds, all with a dose, got {counted(undefined.size, 'seed')}, of which "
+            f"{counted(int(undefined.sum()), 'has', 'have')} none, as where all activations are 0"
+        )
+    apart = less(x, y)
+    lows, highs = (np.round(np.concatenate([getattr(x, end), getattr(apart, end)]), 12) for end in ("low", "high"))
+    bottom, top = np.log(EQUIVALENT)
+    return Reading(x, y, _tests(highs), _tests(-lows), _tests(np.concatenate([highs - top, bottom - lows])))
+
+
+def decide(readings: Mapping[str, Reading], level: float = 0.05, *, ensembles: int | None = None) -> dict[str, Decided]:
+    """The answers of several ensembles together, at a family-wise error of `level`.
+
+    Holm's method corrects both claims of a difference over all ensembles, and the claim of none over them by itself.
+
+    Args:
+      readings: by ensemble.
+      level: of the errors.
+      ensembles: how many there are in all, where others are decided elsewhere.
+    """
+    several = ensembles or len(readings)
+    differing = statistics.holm(
+        np.array([p for each in readings.values() for p in (each.distance.t, each.intensity.t)]), 2 * several
+    ).reshape(-1, 2)
+    alike = statistics.holm(np.array([each.equal.t for each in readings.values()]), several)
+    decided = {}
+    for name, (distance, intensity), equal in zip(readings, differing, alike, strict=True):
+        answer: Answer = "undecided"
+        if distance <= level:
+            answer = "distance"
+        elif intensity <= level:
+            answer = "intensity"
+        elif equal <= level:
+            answer = "no difference"
+        decided[name] = Decided(answer, float(distance), float(intensity), float(equal))
+    return decided
+
+
+def _tests(columns: Values) -> Tests:
+    """The largest p-values of "the mean of a row [k, S] is at least 0" against "it is less"."""
+    if not np.isfinite(columns).all():
+        return Tests(1.0, 1.0)
+    by_t = statistics.one_sample_t(columns.T, 0.0, "less")[1]
+    return Tests(float(np.max(by_t)), max(map(sign_flips, columns)))
+
+
+def sign_flips(values: Values) -> float:
+    """The p-value of "values [S] lie symmetrically about 0, or above" against "below", by flips of their signs.
+
+    All flips up to `EXACT` seeds, random ones beyond, the values as they are among them. (SciPy's `permutation_test`
+    goes through them one by one, which takes minutes for 20 seeds.)
+    """
+    seeds, part = len(values), 2**16
+    count = 2 ** min(seeds, EXACT)
+    rng, below = np.random.default_rng(0), 0
+    for start in range(0, count, part):
+        if seeds <= EXACT:
+            flipped = np.arange(start, min(start + part, count))[:, None] >> np.arange(seeds) & 1
+        else:
+            flipped = rng.integers(2, size=(part, seeds))
+        # A flip takes twice a value away, so the mean is not above its own where what is flipped is not below 0.
+        below += int((flipped @ values >= -TIE).sum())
+    drawn = seeds > EXACT
+    return (below + drawn) / (count + drawn)
+
+
+def contrasts(curves: Sequence[tuple[Values, Values]], levels: Sequence[float] = LEVELS) -> LogRatio:
+    """x [readers, levels, S] of several readers' curves, each doses and flips [S, edits, draws, P] as in `contrast`."""
+    each = [contrast(dose, flips, level) for (dose, flips), level in itertools.product(curves, levels)]
+    shape = (len(curves), len(levels), -1)
+    return LogRatio(*(np.stack([getattr(of, end) for of in each]).reshape(shape) for end in ("low", "high")))
