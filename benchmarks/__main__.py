@@ -7,6 +7,7 @@
   staircase  what training and a sweep gain where blocks are cut to the pixels that they need
   adapters   what named sites and Flax modules cost, beside a kernel written by hand
   peers      a layer scaled by other libraries and by jaxdist: seconds, lines of code, answers
+  readers    how often `jaxdist controls` is right about networks whose reading is known
   waits      how long commands and first calls take, as whole processes, of this checkout and others
 
 --data-dir is a folder of MNIST's IDX files. Without one, speed is measured on made-up images of the same shape, which
@@ -25,7 +26,7 @@ from typing import Any
 
 import jax
 
-from benchmarks import adapters, parity, scaling, staircase, sweep, train, waits
+from benchmarks import adapters, known_readers, parity, scaling, staircase, sweep, train, waits
 from benchmarks.peers import comparison
 from jaxdist.compute import devices
 from jaxdist.errors import InputError
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "staircase": staircase.run,
     "adapters": adapters.run,
     "peers": comparison.run,
+    "readers": known_readers.run,
     "waits": waits.run,
 }
 

@@ -124,11 +124,16 @@ def contrast(dose: Values, flips: Values, level: float) -> LogRatio:
     return less(small, large)
 
 
-def read(x: LogRatio, y: LogRatio) -> Reading:
+def read(x: LogRatio, y: LogRatio, *, flips: bool = True) -> Reading:
     """The tests of each claim from x and y, [levels, S].
 
     *Distance*: E x < 0 and E(x - y) < 0 at every level. *Intensity*: both above 0. *Equal*: both within the bounds of
     `preference.EQUIVALENT`. Each is an intersection-union of one-sided tests, of which the largest p-value counts.
+
+    Args:
+      x: [levels, S].
+      y: of permuted readers, [levels, S].
+      flips: whether p-values of sign flips are wanted too; else they are NaN.
 
     Raises:
       InputError: for fewer than two seeds, or networks without a number.
@@ -142,7 +147,8 @@ def read(x: LogRatio, y: LogRatio) -> Reading:
     apart = less(x, y)
     lows, highs = (np.round(np.concatenate([getattr(x, end), getattr(apart, end)]), 12) for end in ("low", "high"))
     bottom, top = np.log(EQUIVALENT)
-    return Reading(x, y, _tests(highs), _tests(-lows), _tests(np.concatenate([highs - top, bottom - lows])))
+    columns = (highs, -lows, np.concatenate([highs - top, bottom - lows]))
+    return Reading(x, y, *(_tests(each, flips=flips) for each in columns))
 
 
 def decide(readings: Mapping[str, Reading], level: float = 0.05, *, ensembles: int | None = None) -> dict[str, Decided]:
@@ -173,12 +179,12 @@ def decide(readings: Mapping[str, Reading], level: float = 0.05, *, ensembles: i
     return decided
 
 
-def _tests(columns: Values) -> Tests:
+def _tests(columns: Values, *, flips: bool) -> Tests:
     """The largest p-values of "the mean of a row [k, S] is at least 0" against "it is less"."""
     if not np.isfinite(columns).all():
         return Tests(1.0, 1.0)
     by_t = statistics.one_sample_t(columns.T, 0.0, "less")[1]
-    return Tests(float(np.max(by_t)), max(map(sign_flips, columns)))
+    return Tests(float(np.max(by_t)), max(map(sign_flips, columns)) if flips else float("nan"))
 
 
 def sign_flips(values: Values) -> float:

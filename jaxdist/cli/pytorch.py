@@ -9,7 +9,7 @@ from pathlib import Path
 from jaxdist import config as configs
 from jaxdist.cli import output
 from jaxdist.cli.command import Command
-from jaxdist.cli.options import Parser, add_fields, changes, truth
+from jaxdist.cli.options import Parser, add_fields, changes, experiment, truth
 from jaxdist.formatting import counted
 
 
@@ -44,6 +44,7 @@ def _add_import_torch(parser: Parser) -> None:
 
 def import_torch(options: argparse.Namespace) -> None:
     """Make a run folder of networks trained in PyTorch, and say what comes next."""
+    experiment()
     from jaxdist.storage import import_run
 
     result = import_run(
@@ -92,6 +93,7 @@ def _add_export_torch(parser: Parser) -> None:
 
 def export_torch(options: argparse.Namespace) -> None:
     """Write the networks of a run for PyTorch, and say how many files."""
+    experiment()
     from jaxdist.storage import export_run
 
     written = export_run(options.run, options.out)

@@ -205,7 +205,10 @@ def _grids(fractions: Mapping[str, Sequence[float]] | None, names: Sequence[str]
     for name, values in (fractions or {}).items():
         if name not in names:
             raise InputError(f"fractions: expected families that are swept, {', '.join(names)}, got {name!r}")
-        grid = np.asarray(values, np.float64)
+        try:
+            grid = np.asarray(values, np.float64)
+        except (TypeError, ValueError):  # names, or rows of unlike lengths
+            grid = np.array([])
         if grid.ndim != 1 or not grid.size or not np.isfinite(grid).all() or not (np.diff(grid) > 0).all():
             raise InputError(f"fractions: expected increasing numbers for '{name}', got {values!r}")
         if families.get(name).spacing == "log" and grid[0] <= 0:

@@ -237,8 +237,7 @@ def check_meaning(family: str, ranges: Ranges, options: SweepConfig, where: str 
             "activation that is never negative, by its extremes or quantiles; use rule 'minmax' or 'quantile' with "
             "such an activation, or leave the family out"
         )
-    if get(family).kind == "collapse" and np.isnan([fetched.low, fetched.high]).any():
-        raise InputError(f"{where}: some values are NaN, which have no variance; leave {family} out")
+    _refuse_nan(family, fetched, options, where)
     _refuse_infinite(family, fetched, options, where)
     senseless, live = np.asarray(without_meaning(family, fetched, options)), ~fetched.dead
     option = get(family).option
@@ -247,6 +246,23 @@ def check_meaning(family: str, ranges: Ranges, options: SweepConfig, where: str 
             f"{where}: {option.name} '{getattr(options, option.name)}' needs units whose largest value is positive, "
             f"and there are none; use sweep.{option.name} '{option.otherwise}'"
         )
+
+
+def _refuse_nan(family: str, ranges: Ranges, options: SweepConfig, where: str) -> None:
+    """Refuse edits that would make NaN of all values of a unit some of whose values are NaN, which has no range."""
+    record = get(family)
+    unknown = (np.isnan(ranges.low) | np.isnan(ranges.high)) & ~ranges.dead
+    if not unknown.any() or record.kind in ("toward", "other"):
+        return
+    if record.kind == "affine":
+        keys = np.zeros((*ranges.low.shape[:-1], 1, 2), np.uint32) if record.random else None
+        edit = build(family, Ranges(*map(jnp.asarray, ranges)), record.grid(), options, keys)
+        if not np.isnan(list(edit)).any():
+            return
+    raise InputError(
+        f"{where}: some values are NaN, so that units have no range, mean or variance that {family} could go by; "
+        "choose a site without NaN, or a family such as scale, resample or patch"
+    )
 
 
 def _refuse_infinite(family: str, ranges: Ranges, options: SweepConfig, where: str) -> None:

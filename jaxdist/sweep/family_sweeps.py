@@ -316,6 +316,11 @@ def check_options(
         filling = [name for name in swept.families if families.get(name).kind == kind]
         for site in dict.fromkeys(itertools.chain(*targets.values())) if filling else ():
             behind(model, site, measured_on, filling)
+    if swept.units and not any(families.get(name).alone for name in swept.families):
+        raise InputError(
+            "units: single units are edited by families such as zero, scale, clip and offset, but not by "
+            f"{', '.join(swept.families)}; add such a family, or leave units out"
+        )
     if "absolute" in swept.gauges and options.ranges.measured_on == "pre":
         raise InputError(
             "sweep.gauges: 'absolute' edits magnitudes, whose ranges are measured after the activation; use "

@@ -43,11 +43,6 @@ def measured(task: Task, each: tuple[int, ...], options: Options, thresholds: Ma
     """
     for name, why in _refused(task, options):
         raise InputError(f"{name}: {why}, but these outputs are {WORDS[task]}; leave it out")
-    if options.sweep.units and not any(families.get(name).alone for name in options.sweep.families):
-        raise InputError(
-            "units: single units are edited by families such as zero, scale, clip and offset, but not by "
-            f"{', '.join(options.sweep.families)}; add such a family, or leave units out"
-        )
     names = list(options.sweep.metrics or ())
     if task == "regression" and not names:
         names = ["squared_error"]

@@ -184,6 +184,11 @@ def test_the_environment_stays_as_it_was(monkeypatch):
         (("train", *SMALL, "--out", "gs://bucket/run"), "gs:/bucket/run: expected a path on this machine"),
         (("gallery", "--out", "GS://bucket/run"), "GS:/bucket/run: expected a path on this machine"),
         (("train", "--model.hidden", "8,,4"), "model.hidden"),
+        (
+            ("import-torch", "deep.toml", "--model.activations=relu,,abs", "--out=new"),
+            "expected names with a comma betwe",
+        ),
+        (("run", *SMALL, "--sweep.families=noise", "--sweep.units=true"), "units: single units are edited by families"),
         (("train", "deep.toml"), "deep.toml: tables lie thousands of levels deep; the config has two levels"),
     ],
 )

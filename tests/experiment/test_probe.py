@@ -470,6 +470,7 @@ def test_a_result_is_drawn_in_one_call(given):
     [
         ({"fractions": {"clip": [0.1, 0.2]}}, "fractions: expected families that are swept, zero, got 'clip'"),
         ({"fractions": {"zero": [0.2, 0.1]}}, "fractions: expected increasing numbers for 'zero'"),
+        ({"fractions": {"zero": ["a"]}}, "fractions: expected increasing numbers for 'zero'"),
         (
             {"families": ("scale",), "fractions": {"scale": [0, 0.5, 1]}},
             "fractions: expected numbers above 0 for 'scale', a factor",

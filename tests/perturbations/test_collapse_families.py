@@ -187,7 +187,10 @@ def test_values_that_are_nan_are_refused(behind):
 
     x = np.clip(X, -1, 1)
     x[3, 0] = 3
-    with pytest.raises(MeaninglessError, match="site 'h': some values are NaN, which have no variance; leave collapse"):
+    with pytest.raises(
+        MeaninglessError,
+        match="site 'h': some values are NaN, so that units have no range",
+    ):
         jaxdist.probe(apply, PARAMS, train=(x, Y), families=("collapse_small",), post={"h": behind})
 
 

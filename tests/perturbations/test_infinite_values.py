@@ -45,10 +45,31 @@ def test_scaling_and_another_example_are_right():
     assert resampled.agree.sel(fraction=1).min() > 0
 
 
-@pytest.mark.parametrize("family", ["offset", "clip", "noise", "zero", "mean", "shift"])
+@pytest.mark.parametrize("family", ["offset", "clip", "noise", "zero", "mean", "shift", "random_offset"])
 def test_what_would_be_no_number_is_refused(family):
     with pytest.raises(InputError, match=f"some values are infinite.*which {family} would turn into NaN"):
         counts(family)
+
+
+def some_nan(params, x):
+    """NaN at a site, of which the logits know nothing."""
+    hidden = jnp.where(x[:, 0, :1] > 2, jnp.nan, x[:, 0] @ params["k"])
+    return jnp.nan_to_num(jaxdist.site("hidden", hidden)) @ params["v"]
+
+
+@pytest.mark.parametrize("family", ["offset", "clip", "noise", "floor", "mean", "restored_offset", "random_offset"])
+def test_units_with_nan_have_no_range_to_go_by(family):
+    post = {"hidden": jax.nn.relu}
+    with pytest.raises(InputError, match=f"site 'hidden': some values are NaN, so that units have no.*that {family} "):
+        jaxdist.probe(some_nan, PARAMS, train=(X, Y), sites=["hidden"], families=(family,), post=post)
+
+
+@pytest.mark.parametrize("family", ["scale", "zero", "random_scale", "resample"])
+def test_families_that_need_no_range_edit_units_with_nan(family):
+    result = jaxdist.probe(some_nan, PARAMS, train=(X, Y), sites=["hidden"], families=(family,))
+    group = result[family]
+    identity = {"scale": 1.0}.get(family, 0.0)
+    assert (group.agree.sel(fraction=identity, method="nearest") == len(Y)).all()
 
 
 def test_both_ends_of_the_way_to_a_target_are_exact():

@@ -149,7 +149,10 @@ def read_networks(
       InputError: as `import_run` does, but for the images.
     """
     paths = [files.expanded(each) for each in ([path] if isinstance(path, str | Path) else path)]
-    named = tuple(name for name in changes.get("model.activations", "").split(",") if name)
+    given = changes.get("model.activations", "")
+    named = tuple(name.strip() for name in given.split(",")) if given else ()
+    if not all(named):
+        raise InputError(f"--model.activations: expected names with a comma between two, got {given!r}")
     layout = sources.locate(paths)
     by_network, base = layout.by_network, layout.config
     if named and "" not in by_network:
