@@ -13,11 +13,13 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import scipy
 
+from benchmarks.images import Images, load
 from jaxdist.analysis import LogRatio, preference, reading
-from jaxdist.compute import devices
+from jaxdist.compute import Examples, devices
 from jaxdist.networks import mlp
 from jaxdist.perturbations import families
 from jaxdist.sweep import readers
@@ -25,6 +27,8 @@ from jaxdist.sweep import readers
 PAIRS, CLASSES, SEEDS = 32, 10, 20
 KINDS = ("distance", "intensity", "both", "neither")
 FAULTS = ("zeros", "class", "sizes")
+COMBINATIONS: list[tuple[str, ...]] = [(), *((fault,) for fault in FAULTS), FAULTS]
+HIDDEN, ALPHA = 128, 0.05
 DRAWS = PERMUTATIONS = 8
 
 
@@ -69,16 +73,15 @@ def networks(kind: str, faults: Sequence[str], activations: np.ndarray, count: i
     }
 
 
-def measured(activation: str, params: Any, inputs: np.ndarray, numbers: Sequence[int]) -> Pool:
-    """x and y of every network, on the inputs [N, D] that thresholds are measured on too."""
-    placed = devices.place(inputs, np.zeros(len(inputs), np.int32), devices.make_mesh())
+def measured(activation: str, params: Any, training: Examples, counted: Examples, numbers: Sequence[int]) -> Pool:
+    """x and y of every network, with thresholds of training examples, and flips and doses of those that are counted."""
     keys = families.keys("permuted readers", numbers, PERMUTATIONS)
     made = {"trained": readers.Reader(params, "trained")}
     for k in range(PERMUTATIONS):
         made[f"permuted {k + 1}"] = readers.Reader(readers.permuted(params, "dense1", keys[:, k]), "trained")
     fractions = families.get("collapse_small").grid()
     curves = readers.measure(
-        mlp.model(activation), made, ("dense0/pre", "dense0/post"), (placed, placed), fractions[fractions > 0],
+        mlp.model(activation), made, ("dense0/pre", "dense0/post"), (training, counted), fractions[fractions > 0],
         numbers, draws=DRAWS, tell=lambda *_: None,
     )  # fmt: skip
     each = reading.contrasts([(of.dose, of.flips) for of in curves.values()])
@@ -93,10 +96,18 @@ def pool(kind: str, faults: Sequence[str], activation: str, size: int, count: in
         inputs = images(kind, faults, activation, count, rng)
         number = min(SEEDS, size - start)
         params = networks(kind, faults, np.abs(inputs), number, rng)
-        parts.append(measured(activation, params, inputs, range(start, start + number)))
-    return Pool(
-        *(LogRatio(*(np.concatenate(ends, 1) for ends in zip(*of, strict=True))) for of in zip(*parts, strict=True))
-    )
+        placed = devices.place(inputs, np.zeros(len(inputs), np.int32), devices.make_mesh())
+        parts.append(measured(activation, params, placed, placed, range(start, start + number)))
+    return joined(parts)
+
+
+def joined(parts: Sequence[Pool]) -> Pool:
+    """One pool of several."""
+
+    def of(each: Sequence[LogRatio]) -> LogRatio:
+        return LogRatio(*(np.concatenate([getattr(some, end) for some in each], axis=1) for end in ("low", "high")))
+
+    return Pool(of([part.x for part in parts]), of([part.y for part in parts]))
 
 
 def answers(of: Pool, ensembles: int, seed: int) -> dict[str, int]:
@@ -110,18 +121,51 @@ def answers(of: Pool, ensembles: int, seed: int) -> dict[str, int]:
     return given
 
 
+def untrained(activation: str, at: Images, size: int) -> Pool:
+    """So many networks as they are drawn, on images that thresholds are measured on, and on others that are counted."""
+    parts = []
+    for start in range(0, size, SEEDS):
+        numbers = range(start, min(start + SEEDS, size))
+        params = mlp.init_ensemble(jax.random.key(1), numbers, (at.train_x.shape[1], HIDDEN, CLASSES))
+        training = devices.place(at.train_x, at.train_y, devices.make_mesh())
+        counted = devices.place(at.test_x, at.test_y, devices.make_mesh())
+        parts.append(measured(activation, params, training, counted, numbers))
+    return joined(parts)
+
+
+def false_claims(of: Pool, ensembles: int, seed: int) -> dict[str, float]:
+    """How often a claim is made that is false, at its border: the mean of one of its four tests exactly 0.
+
+    The other means are 1 on the claim's side. The largest rate of the four, for either claim.
+    """
+    rng = np.random.default_rng(seed)
+    x, apart = of.x.low, reading.less(of.x, of.y).low
+    tests = np.concatenate([x, apart])
+    tests = tests - tests.mean(axis=1, keepdims=True)
+    rates = {}
+    for claim, sign in (("distance", -1), ("intensity", 1)):
+        made = np.zeros(len(tests))
+        for border in range(len(tests)):
+            means = np.where(np.arange(len(tests)) == border, 0, sign)[:, None]
+            for _ in range(ensembles):
+                four = (tests + means)[:, rng.choice(tests.shape[1], SEEDS, replace=False)]
+                x, y = four[:2], four[:2] - four[2:]
+                made[border] += getattr(reading.read(LogRatio(x, x), LogRatio(y, y), flips=False), claim).t <= ALPHA
+        rates[claim] = float((made / ensembles).max())
+    return rates
+
+
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Print how often each answer is given to every kind of reader, with each fault and all together."""
+    """Print how often each answer is given to every kind of reader, and false claims of untrained networks."""
     size, ensembles, count = (8, 20, 200) if options.quick else (200, 200, 500)
-    combinations: list[tuple[str, ...]] = [(), *((fault,) for fault in FAULTS), FAULTS]
-    if options.quick:
-        combinations = [()]
     rows: dict[str, Any] = {}
     print(f"{ensembles} ensembles of {SEEDS} networks from a pool of {size}; {count} images each")
-    print("reader; faults; mean x and x - y at 1 % and 10 %: answers")
-    for activation, kind, faults in itertools.product(("relu", "abs"), KINDS, combinations):
-        if activation == "abs" and "zeros" in faults and len(faults) == 1:
-            continue  # the same values as of relu
+    print("reader; faults; median x and x - y at 1 %, then at 10 %: answers")
+    for activation, kind, faults in itertools.product(("relu", "abs"), KINDS, COMBINATIONS):
+        # What is read of either activation is the same, so that few are tried of the second.
+        few = [()] if options.quick else [(), FAULTS] if activation == "abs" else COMBINATIONS
+        if faults not in few:
+            continue
         of = pool(kind, faults, activation, size, count, seed=1)
         given = answers(of, ensembles, seed=2)
         apart = reading.less(of.x, of.y)
@@ -132,4 +176,19 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         hits = f"; hit {interval.low:.2f} to {interval.high:.2f}" if kind in given else ""
         print(f"{name}: {', '.join(f'{mean:+.2f}' for mean in means)}: {told}{hits}", flush=True)
         rows[name] = {"answers": given, "medians": means}
-    return {"pool": size, "ensembles": ensembles, "images": count, "levels": list(preference.LEVELS), "rows": rows}
+    found = {"pool": size, "ensembles": ensembles, "images": count, "levels": list(preference.LEVELS), "rows": rows}
+    at = load(options.data_dir) if options.data_dir else load(None, "digits")
+    at = at.first(300 if options.quick else 6_000)
+    number, studies = (SEEDS, 20) if options.quick else (400, 2_000)
+    print(
+        f"false claims at their borders, {number} untrained networks on the {at.source}, {studies} ensembles of {SEEDS}"
+    )
+    for activation in ("relu", "abs"):
+        of = untrained(activation, at, number)
+        if not np.isfinite([*of.x, *of.y]).all():
+            print(f"{activation}: some doses are not reached, so that the border is not known")
+            continue
+        rates = false_claims(of, studies, seed=3)
+        print(f"{activation}: {', '.join(f'{claim} {rate:.3f}' for claim, rate in rates.items())}", flush=True)
+        rows[f"{activation}, untrained"] = rates
+    return found
