@@ -39,6 +39,10 @@ TIE = 1e-12
 """What rounding may do to sums that are equal."""
 
 
+ERROR = 0.05
+"""The family-wise error of the answers."""
+
+
 class Tests(NamedTuple):
     """The p-values of a claim: the largest of its one-sided tests, by t and by exact sign flips."""
 
@@ -70,9 +74,9 @@ class Decided(NamedTuple):
 def log_dose_at(dose: Values, flips: Values, level: float) -> LogRatio:
     """The logarithm of the dose at which flips first reach a level, walking outward from no edit; two ends [...].
 
-    Between two points ln(dose) is linear in ln(flips). Where the point before has no flips, as no edit has none, the
-    dose is linear in the flips instead. Of a path that does not get there, the lower end is its largest dose and the
-    upper one infinite. Where a dose is not defined there, both are NaN.
+    Between two points ln(dose) is linear in ln(flips). Where the point before has no flips or no dose, as no edit has
+    neither, the dose is linear in the flips instead. Of a path that does not get there, the lower end is its largest
+    dose and the upper one infinite. Where there is no dose, or it is 0, both are NaN.
 
     Args:
       dose: at the points of a path [..., P], outward.
@@ -88,18 +92,30 @@ def log_dose_at(dose: Values, flips: Values, level: float) -> LogRatio:
             f"expected doses and flips of one shape, flips from 0 to 1 and a level above 0, got {dose.shape} and "
             f"{flips.shape}, level {level}"
         )
-    level = crossings.checked_margin(level)
-    flips = np.round(np.concatenate([np.zeros((*flips.shape[:-1], 1)), flips], axis=-1), crossings.DECIMALS)
-    dose = np.concatenate([np.zeros((*dose.shape[:-1], 1)), dose], axis=-1)
-    crossing = crossings.first_crossing(flips, np.full(flips.shape[:-1], level))
+    crossing, level = _crossing(flips, level), crossings.checked_margin(level)
+    flips, dose = _from_no_edit(flips), np.concatenate([np.zeros((*dose.shape[:-1], 1)), dose], axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         linear = np.log(crossing.along(dose))
         by_logs = crossings.first_crossing(np.log(flips), np.full(flips.shape[:-1], np.log(level))).along(np.log(dose))
         at = np.where(np.isfinite(by_logs), by_logs, linear)
-        beyond = np.log(np.fmax.reduce(dose, axis=-1))
-    undefined = np.isnan(dose[..., 1:]).all(axis=-1)
-    low = np.where(crossing.reached, at, np.where(undefined, np.nan, beyond))
-    return LogRatio(low, np.where(crossing.reached, at, np.where(undefined, np.nan, np.inf)))
+        low = np.where(crossing.reached, at, np.log(np.fmax.reduce(dose, axis=-1)))
+    there = np.isfinite(low)
+    return LogRatio(np.where(there, low, np.nan), np.where(there, np.where(crossing.reached, at, np.inf), np.nan))
+
+
+def point_at(flips: Values, level: float) -> crossings.Positions:
+    """The first point [...] of paths [..., P] whose flips have reached a level, -1 where none has."""
+    crossing = _crossing(np.asarray(flips, np.float64), level)
+    return np.where(crossing.reached, crossing.after - 1, -1)
+
+
+def _crossing(flips: Values, level: float) -> crossings.Crossing:
+    return crossings.first_crossing(_from_no_edit(flips), np.full(flips.shape[:-1], crossings.checked_margin(level)))
+
+
+def _from_no_edit(flips: Values) -> Values:
+    """Paths with no edit, and no flips, as their first point; counts that are equal are equal shares."""
+    return np.round(np.concatenate([np.zeros((*flips.shape[:-1], 1)), flips], axis=-1), crossings.DECIMALS)
 
 
 def less(first: LogRatio, second: LogRatio) -> LogRatio:
@@ -151,17 +167,13 @@ def read(x: LogRatio, y: LogRatio, *, flips: bool = True) -> Reading:
     return Reading(x, y, *(_tests(each, flips=flips) for each in columns))
 
 
-def decide(readings: Mapping[str, Reading], level: float = 0.05, *, ensembles: int | None = None) -> dict[str, Decided]:
-    """The answers of several ensembles together, at a family-wise error of `level`.
+def decide(readings: Mapping[str, Reading]) -> dict[str, Decided]:
+    """The answers of several ensembles together, by their names, at a family-wise error of `ERROR`.
 
-    Holm's method corrects both claims of a difference over all ensembles, and the claim of none over them by itself.
-
-    Args:
-      readings: by ensemble.
-      level: of the errors.
-      ensembles: how many there are in all, where others are decided elsewhere.
+    Holm's method corrects both claims of a difference over all ensembles, and the claim of none over them by itself. A
+    difference, however small, is answered before its absence.
     """
-    several = ensembles or len(readings)
+    several = len(readings)
     differing = statistics.holm(
         np.array([p for each in readings.values() for p in (each.distance.t, each.intensity.t)]), 2 * several
     ).reshape(-1, 2)
@@ -169,11 +181,11 @@ def decide(readings: Mapping[str, Reading], level: float = 0.05, *, ensembles: i
     decided = {}
     for name, (distance, intensity), equal in zip(readings, differing, alike, strict=True):
         answer: Answer = "undecided"
-        if distance <= level:
+        if distance <= ERROR:
             answer = "distance"
-        elif intensity <= level:
+        elif intensity <= ERROR:
             answer = "intensity"
-        elif equal <= level:
+        elif equal <= ERROR:
             answer = "no difference"
         decided[name] = Decided(answer, float(distance), float(intensity), float(equal))
     return decided
@@ -182,8 +194,10 @@ def decide(readings: Mapping[str, Reading], level: float = 0.05, *, ensembles: i
 def _tests(columns: Values, *, flips: bool) -> Tests:
     """The largest p-values of "the mean of a row [k, S] is at least 0" against "it is less"."""
     if not np.isfinite(columns).all():
-        return Tests(1.0, 1.0)
+        return Tests(1.0, 1.0 if flips else float("nan"))
     by_t = statistics.one_sample_t(columns.T, 0.0, "less")[1]
+    if np.isnan(by_t).any():  # seeds that are all alike allow no test
+        return Tests(float("nan"), float("nan"))
     return Tests(float(np.max(by_t)), max(map(sign_flips, columns)) if flips else float("nan"))
 
 

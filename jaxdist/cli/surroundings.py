@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jaxdist.compute import hosts
@@ -21,7 +22,9 @@ def lifted() -> Iterator[None]:
     sequence.
     """
     wrong = ["MPLBACKEND"]
-    if not os.environ.get("SOURCE_DATE_EPOCH", "0").isdecimal():
+    try:
+        datetime.datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH", "0")), datetime.UTC)
+    except (ValueError, OverflowError, OSError):
         wrong.append("SOURCE_DATE_EPOCH")
     before = {name: os.environ.pop(name) for name in wrong if name in os.environ}
     with contextlib.ExitStack() as stack:
@@ -42,8 +45,10 @@ def _printable(name: str) -> Iterator[None]:
                 yield
         elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
-            yield
-            stream.reconfigure(errors="strict")
+            try:
+                yield
+            finally:
+                stream.reconfigure(errors="strict")
         else:
             yield
     finally:
@@ -56,7 +61,6 @@ def start_jax(cluster: hosts.Cluster | None) -> None:
     Raises:
       InputError: where JAX cannot start with what the environment sets for it.
     """
-    told = {name: value for name, value in os.environ.items() if name.startswith("JAX_") or name == "XLA_FLAGS"}
     try:
         import jax
 
@@ -71,7 +75,9 @@ def start_jax(cluster: hosts.Cluster | None) -> None:
         jax.device_put(0)  # it is here that JAX looks for devices, and for the one that it is told to use
     except (RuntimeError, ValueError, AssertionError) as error:
         said = str(error).partition("\n")[0]
-        named = {name: value for name, value in told.items() if name.lower() in said.lower()} or told
+        named = _told(lambda name: name.startswith("JAX_") and name.lower() in said.lower()) or _told(
+            _CHOOSING.__contains__
+        )
         if isinstance(error, InputError) or hosts.lost(error) or not named:
             raise
         raise InputError(
@@ -80,8 +86,17 @@ def start_jax(cluster: hosts.Cluster | None) -> None:
         ) from None
 
 
+_CHOOSING = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "JAX_NUM_CPU_DEVICES", "JAX_DEFAULT_DEVICE", "XLA_FLAGS")
+"""What decides which devices JAX looks for."""
+
+
+def _told(which: Callable[[str], bool]) -> dict[str, str]:
+    """Those of the environment's variables."""
+    return {name: value for name, value in os.environ.items() if which(name)}
+
+
 def _ease() -> None:
-    """Lift what commands could not work with, or would give other numbers with.
+    """Lift what commands could not work with, or would give other numbers with; JAX keeps these settings.
 
     They move arrays between the host and devices, and compute with infinite bounds and, where that is asked for, NaN.
     Their random numbers are the same everywhere.

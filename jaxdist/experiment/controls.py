@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,17 +11,19 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from jaxdist import files
 from jaxdist.analysis import preference, reading
-from jaxdist.compute import Show, silent
+from jaxdist.compute import Show, silent, tuning
 from jaxdist.config import Config, StatisticsConfig
 from jaxdist.data import Inputs, load_inputs
 from jaxdist.errors import InputError
 from jaxdist.experiment import running
+from jaxdist.formatting import counted
 from jaxdist.networks import mlp, models
 from jaxdist.perturbations import families
 from jaxdist.report import readings
 from jaxdist.storage import folders, manifests, places, result_files
-from jaxdist.sweep import family_sweeps, readers, results
+from jaxdist.sweep import family_sweeps, fitness, readers, results
 from jaxdist.types import Params
 
 PERMUTATIONS, DRAWS = 8, 8
@@ -52,9 +56,10 @@ def control_folder(
     for name, value in (("permutations", permutations), ("draws", draws)):
         if value < 1:
             raise InputError(f"{name}: expected at least 1, got {value}")
-    with folders.held(folders.with_result(folder)) as folder:
+    with folders.held(folders.with_result(folder)) as folder, contextlib.ExitStack() as stack:
         earlier = result_files.load(folder)
         config = running.changed(earlier, changes or {}, ("data.dir", "statistics.", "compute."))
+        stack.enter_context(tuning.using(**config.compute.together))
         _refuse_other_networks(config, len(results.seeds_of(earlier)), folder)
         inputs = load_inputs(config)
         running.check_data(earlier, inputs, folder)
@@ -70,13 +75,21 @@ def control_folder(
                 config, inputs, name, _readers(config, inputs, seeds, params, initial, permutations), fractions, seeds,
                 draws=draws, show=show,
             )  # fmt: skip
-        protocol = {"permutations": permutations, "draws": draws, "split": "test"}
+        labels = inputs.dataset.test.labels
         curves = xr.DataTree.from_dict(groups)
-        curves.attrs = protocol
+        curves.attrs = {
+            "permutations": permutations,
+            "draws": draws,
+            "split": "test",
+            "total": len(labels),
+            "largest": int(np.bincount(labels).max()),
+            "weights": json.dumps({name: files.digest(folders.weights_path(folder, name)) for name in networks}),
+            "made": results.stage_provenance(),
+        }
+        findings = analyse(curves, config.statistics)
         with manifests.recording(folder):
             result_files.save(curves, folder / places.CONTROLS / "curves.nc")
-        findings = analyse(curves, config.statistics)
-        readings.write(findings, folder)
+            readings.write(findings, folder)
     return findings
 
 
@@ -86,20 +99,31 @@ def analyse(curves: xr.DataTree, statistics: StatisticsConfig) -> readings.Findi
     Raises:
       InputError: for fewer than two seeds, or networks without a dose.
     """
-    frames, read = [], {}
+    frames, read, notes = [], {}, []
     for name, group in curves.children.items():
         data = group.to_dataset()
         own = _contrasts(data)
         frames.append(readings.frame(data, own, str(name)))
+        correct = data.correct.sel(reader=TRAINED).to_numpy()
+        low = fitness.at_chance(correct, int(curves.attrs["total"]), int(curves.attrs["largest"]))
+        if low.any():
+            words = fitness.seed_words(data.seed.to_numpy()[low])
+            notes.append(f"{name}: {words} at chance on test images: they have learned nothing that could be read.")
         permuted = [k for k, reader in enumerate(data.reader.to_numpy()) if str(reader).startswith(PERMUTED)]
         trained = data.reader.to_numpy().tolist().index(TRAINED)
         x = preference.LogRatio(own.low[trained], own.high[trained])
         y = reading.mean(preference.LogRatio(own.low[permuted], own.high[permuted]), 0)
-        try:
-            read[str(name)] = reading.read(x, y)
-        except InputError as error:
-            raise InputError(f"network '{name}': {error}") from None
-    return readings.Findings(pd.concat(frames, ignore_index=True), read, reading.decide(read), statistics)
+        lost = np.isnan(np.concatenate([*x, *y])).any(axis=0)
+        if lost.any():
+            words = fitness.seed_words(data.seed.to_numpy()[lost])
+            notes.append(f"{name}: {words} left out, without a dose: activations do not vary, or nothing reads them.")
+        if (~lost).sum() < 2:
+            raise InputError(
+                f"network '{name}': {int(lost.sum())} of {counted(len(lost), 'seed')} have no dose, as where "
+                "activations do not vary or nothing reads them; compare a run with at least two others"
+            )
+        read[str(name)] = reading.read(*(preference.LogRatio(of.low[:, ~lost], of.high[:, ~lost]) for of in (x, y)))
+    return readings.Findings(pd.concat(frames, ignore_index=True), read, reading.decide(read), statistics, notes)
 
 
 def _contrasts(data: xr.Dataset) -> preference.LogRatio:
@@ -116,8 +140,16 @@ def _refuse_other_networks(config: Config, seeds: int, folder: Path) -> None:
         model, site = models.model_of(config, name, None), _sites(config)[0]
         try:
             family_sweeps.behind(model, site, "post", readers.FAMILIES)
-        except InputError as error:
-            raise InputError(f"{folder}: network '{name}', {error}") from None
+        except InputError:
+            raise InputError(
+                f"{folder}: network '{name}' has an activation of which small values are not those near the boundary; "
+                "compare runs of networks with relu or abs"
+            ) from None
+        if config.model.hidden[-1] < 2:
+            raise InputError(
+                f"{folder}: the last hidden layer has a single unit, whose weights have no other to go to; compare "
+                "runs of wider networks"
+            )
         if model.after(f"dense{len(config.model.hidden)}/pre") is not None:
             raise InputError(
                 f"{folder}: network '{name}' has an activation behind its last layer, so that its output weights are "
@@ -175,4 +207,4 @@ def _measured(
     dims = ("reader", "seed", "edit", "draw", "fraction")
     stacked = {field: np.stack([getattr(each, field) for each in curves.values()]) for field in readers.Curves._fields}
     coords = {"reader": list(made), "seed": seeds, "edit": list(readers.EDITS), "fraction": fractions}
-    return xr.Dataset({field: (dims, array) for field, array in stacked.items()}, coords)
+    return xr.Dataset({field: (dims[: array.ndim], array) for field, array in stacked.items()}, coords)

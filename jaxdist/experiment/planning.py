@@ -75,7 +75,7 @@ def plan(config: Config, devices: int | None = None) -> Plan:
     files.expanded(Path(config.out))
     models.check(config)
     inputs, load_s = _timed(lambda: load_inputs(config))
-    models.refuse_too_large(config, inputs)
+    models.refuse_too_large(config, inputs, config.train.seeds)
     running.refuse_meaningless(config, inputs)
     seeds = min(config.train.seeds, MOST_SEEDS)
     share = config.train.seeds / seeds

@@ -201,13 +201,15 @@ def _grids(fractions: Mapping[str, Sequence[float]] | None, names: Sequence[str]
     Raises:
       InputError: for a family that is not swept, and fractions that are no increasing numbers.
     """
+    if fractions is not None and not isinstance(fractions, Mapping):
+        raise InputError(f"fractions: expected a dict of increasing numbers by family, got {fractions!r}")
     grids: dict[str, np.ndarray] = {}
     for name, values in (fractions or {}).items():
         if name not in names:
             raise InputError(f"fractions: expected families that are swept, {', '.join(names)}, got {name!r}")
         try:
             grid = np.asarray(values, np.float64)
-        except (TypeError, ValueError):  # names, or rows of unlike lengths
+        except (TypeError, ValueError, OverflowError):  # names, or rows of unlike lengths
             grid = np.array([])
         if grid.ndim != 1 or not grid.size or not np.isfinite(grid).all() or not (np.diff(grid) > 0).all():
             raise InputError(f"fractions: expected increasing numbers for '{name}', got {values!r}")

@@ -88,7 +88,7 @@ def _complete(config: Config, folder: Path, show: Show, *, swept: bool) -> xr.Da
     models.check(config)
     store = Store(folder, config)
     inputs = load_inputs(config, store.backend, seeds=len(new) or config.train.seeds)
-    models.refuse_too_large(config, inputs)
+    models.refuse_too_large(config, inputs, len(new))
     if earlier is not None:
         check_data(earlier, inputs, folder)
     if swept:

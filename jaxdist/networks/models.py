@@ -61,18 +61,18 @@ def bytes_of(config: Config, inputs: Inputs, seeds: int) -> int:
     return seeds * (each * len(config.model.activations) + COPIES * (each + kept))
 
 
-def refuse_too_large(config: Config, inputs: Inputs) -> None:
-    """Raise `InputError` where networks to be trained are more than the machine's memory."""
+def refuse_too_large(config: Config, inputs: Inputs, seeds: int) -> None:
+    """Raise `InputError` where so many seeds of networks that are to be trained are more than the machine's memory."""
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
         return
-    needed = bytes_of(config, inputs, config.train.seeds)
+    needed = bytes_of(config, inputs, seeds)
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > memory:
-        networks = len(config.model.activations) * config.train.seeds
+        networks = len(config.model.activations) * seeds
+        several = "fewer seeds at once, which 'jaxdist merge' joins" if bytes_of(config, inputs, 1) <= memory else ""
         raise InputError(
             f"train.seeds, model.hidden: training {counted(networks, 'network')} takes {needed / 2**30:,.1f} GiB, more "
-            f"than this machine's memory of {memory / 2**30:,.1f} GiB; use fewer seeds or hidden units, or train the "
-            "seeds in parts, as --train.seeds 0:20 and 20:40, and join them by 'jaxdist merge'"
+            f"than this machine's memory of {memory / 2**30:,.1f} GiB; use {several or 'fewer hidden units'}"
         )
 
 

@@ -244,8 +244,9 @@ def of_units(edit: Any) -> list[Array]:
     """An edit's leaves that have an entry for each unit [H]: all but keys, and the numbers of draws."""
     if isinstance(edit, Signed):
         return of_units(edit.edit)
-    own = {Noise: lambda: edit.sd, Toward: lambda: edit.fraction}.get(type(edit), lambda: edit)()
-    return jax.tree.leaves(own)
+    if isinstance(edit, Noise):
+        return [edit.sd]
+    return [edit.fraction] if isinstance(edit, Toward) else jax.tree.leaves(edit)
 
 
 def of_points(edit: Any) -> Any:
@@ -298,7 +299,8 @@ def _of_examples(
 
 def _normal(key_data: Array, value: Array, example_index: Array, unit_axis: int) -> Array:
     """Standard normal numbers of a value's shape, float32."""
-    return _of_examples(jax.random.normal, key_data, value, example_index, unit_axis)
+    draw = functools.partial(jax.random.normal, dtype=jnp.float32)  # with 64 bits too, so that numbers are the same
+    return _of_examples(draw, key_data, value, example_index, unit_axis)
 
 
 def _signs(key_data: Array, value: Array, example_index: Array, unit_axis: int) -> Array:

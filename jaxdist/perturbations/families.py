@@ -252,7 +252,8 @@ def _refuse_nan(family: str, ranges: Ranges, options: SweepConfig, where: str) -
     """Refuse edits that would make NaN of all values of a unit some of whose values are NaN, which has no range."""
     record = get(family)
     unknown = (np.isnan(ranges.low) | np.isnan(ranges.high)) & ~ranges.dead
-    if not unknown.any() or record.kind in ("toward", "other"):
+    others = record.kind == "toward" and target_of(family) != "mean"  # values of another input are what they are
+    if not unknown.any() or others or record.kind == "other":
         return
     if record.kind == "affine":
         keys = np.zeros((*ranges.low.shape[:-1], 1, 2), np.uint32) if record.random else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,9 +32,6 @@ KINDS = {
 }
 """The readers, in words; those with permuted weights are averaged."""
 
-ALPHA = 0.05
-"""The family-wise error of the answers."""
-
 
 class Findings(NamedTuple):
     """What is found of a run's networks."""
@@ -47,6 +44,8 @@ class Findings(NamedTuple):
     """By network, corrected over all of them."""
     statistics: StatisticsConfig
     """How intervals are made."""
+    notes: Sequence[str] = ()
+    """Sentences on seeds whose networks have learned nothing."""
 
 
 def frame(curves: xr.Dataset, contrasts: LogRatio, network: str) -> pd.DataFrame:
@@ -63,9 +62,9 @@ def frame(curves: xr.Dataset, contrasts: LogRatio, network: str) -> pd.DataFrame
     rows = []
     for j, level in enumerate(LEVELS):
         at = reading.log_dose_at(dose, flips, level)
-        where = (flips >= level).argmax(axis=-1)
+        where = reading.point_at(flips, level)
         there = np.take_along_axis(spread, where[..., None], axis=-1)[..., 0]
-        there = np.where((flips >= level).any(axis=-1), there, np.nan)
+        there = np.where(where >= 0, there, np.nan)
         for k, reader in enumerate(curves.reader.to_numpy()):
             for s, seed in enumerate(curves.seed.to_numpy()):
                 row = {"network": network, "reader": str(reader), "seed": int(seed), "level": level}
@@ -103,8 +102,31 @@ def tabled(findings: Findings) -> list[Table]:
     for network in findings.readings:
         columns = [_cells(findings, network, level) for level in LEVELS]
         rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
-        tables.append(Table(f"{network}: dose of small over large, each over that of its random signs", headings, rows))
+        notes = [note for level in LEVELS for note in _beyond(findings, network, level)]
+        title = f"{network}: dose of small over large, each over that of its random signs"
+        tables.append(Table(title, headings, rows, notes))
     return tables
+
+
+def _beyond(findings: Findings, network: str, level: float) -> list[str]:
+    """A sentence where not all doses are reached."""
+    frame = findings.frame
+    part = frame[(frame.network == network) & (frame.level == level) & frame.reader.str.match("trained|permuted")]
+    beyond = part[(part.x_low != part.x_high) & part.x_low.notna()]
+    lost = frame[(frame.network == network) & (frame.level == level) & frame.x_low.isna()]
+    notes = [
+        f"At {percent(level, 0)} %, {counted(len(of), 'seed')} of {KINDS[str(kind)]!r} without a dose, left out."
+        for kind, of in lost.groupby(lost.reader.str.replace(r" \d+$", "", regex=True))
+    ]
+    if beyond.empty:
+        return notes
+    many = f"{beyond.seed.nunique()} of {counted(part.seed.nunique(), 'seed')}"
+    return [
+        *notes,
+        f"At {percent(level, 0)} %, not all edits of {many} change as many predictions, as trained or of permuted "
+        "readers, with random signs or without: of these doses a bound is known, and each test takes the end against "
+        "its claim.",
+    ]
 
 
 def _cells(findings: Findings, network: str, level: float) -> dict[str, str]:
@@ -124,10 +146,12 @@ def _cells(findings: Findings, network: str, level: float) -> dict[str, str]:
     )
     cells["as trained, without random signs"] = ratio(reading.less(small, large))
     for edit in ("small", "large"):
-        dose, spread = (
-            float(part[f"{name}_{edit}{end}"].median()) for name, end in (("dose", "_low"), ("participation", ""))
+        low, high, spread = (
+            float(part[f"{name}_{edit}{end}"].median(skipna=False))
+            for name, end in (("dose", "_low"), ("dose", "_high"), ("participation", ""))
         )
-        cells[f"dose of {edit} as trained (participation)"] = f"{number(dose, 3)} ({number(spread, 2)})"
+        words = number(low, 3) if low == high else f"> {number(low, 3)}"
+        cells[f"dose of {edit} as trained (participation)"] = f"{words} ({number(spread, 2)})"
     return cells
 
 
@@ -144,14 +168,17 @@ def answers(findings: Findings) -> Table:
         for name, of in readings.items()
     ]
     seeds = max(of.x.low.shape[-1] for of in readings.values())
+    flips = "all flips" if seeds <= reading.EXACT else "random flips"
     return Table(
-        f"What is read, at a family-wise error of {percent(ALPHA, 0)} %",
+        f"What is read, at a family-wise error of {percent(reading.ERROR, 0)} %",
         [*map(Column, ("network", "answer", "p distance", "p intensity", "p no difference", "by sign flips"))],
         rows,
         [
             f"{counted(seeds, 'seed')}. p by t tests, the largest of each claim's, corrected by Holm over networks and "
-            "the two claims of a difference, and of no difference over networks. By exact sign flips: the same three, "
-            "not corrected."
+            f"the two claims of a difference, and of no difference over networks. By {flips} of signs: the same three, "
+            "not corrected.",
+            *findings.notes,
+            *["–: seeds that are all alike allow no test."] * any(np.isnan(of.distance.t) for of in readings.values()),
         ],
     )
 
@@ -167,7 +194,11 @@ def json_of(findings: Findings) -> dict[str, Any]:
         }
         for name, of in readings.items()
     }  # fmt: skip
-    return {"networks": networks, "readers": table.records(table.of_frame(findings.frame))}
+    return {
+        "networks": networks,
+        "notes": list(findings.notes),
+        "readers": table.records(table.of_frame(findings.frame)),
+    }
 
 
 def document(findings: Findings) -> str:
@@ -194,11 +225,11 @@ def write(findings: Findings, folder: Path) -> None:
 
 def _middle(of: LogRatio) -> Values:
     """One value of each, NaN where it is known only to lie beyond a bound."""
-    return np.where(np.isfinite(of.low) & np.isfinite(of.high), of.low, np.nan)
+    return np.where(of.low == of.high, of.low, np.nan)
 
 
 def figure(frame: pd.DataFrame) -> Figure:
-    """A panel a level: every seed's number, a column a network and kind of reader."""
+    """A panel a level: the number of every seed of which it is known, a column a network and kind of reader."""
     networks = list(frame.network.unique())
     look = looks(networks)
     kinds = {"before": "before", "permuted": "permuted", "trained": "trained"}
@@ -206,13 +237,14 @@ def figure(frame: pd.DataFrame) -> Figure:
         drawn = new_figure((8.0, 3.2))
         panels = drawn.subplots(1, len(LEVELS), sharey=True, squeeze=False)[0]
         for axes, level in zip(panels, LEVELS, strict=True):
-            ticks = []
+            ticks, drawn_values = [], []
             for n, network in enumerate(networks):
                 of = by_kind(frame, network, level, "x_low", "x_high")
                 places_of = {kind: n * (len(kinds) + 1) + k for k, kind in enumerate(kinds)}
                 ends = {kind: np.exp(_middle(of[kind])) for kind in kinds if kind in of}
                 for pair in zip(*ends.values(), strict=True):
                     axes.plot([places_of[kind] for kind in ends], pair, color="0.85", linewidth=0.6, zorder=1)
+                drawn_values += list(ends.items())
                 for kind, values in ends.items():
                     axes.plot(
                         np.full(len(values), places_of[kind]), values, look[network].marker, markersize=4.5,
@@ -226,7 +258,9 @@ def figure(frame: pd.DataFrame) -> Figure:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.yaxis.set_minor_formatter(NullFormatter())
             axes.set_xticks([at for at, _ in ticks], [label for _, label in ticks], rotation=30, ha="right")
-            axes.set_title(f"At {percent(level, 0)} % of flips")
+            missing = sum(int(np.isnan(values).sum()) for _, values in drawn_values)
+            without = f", {counted(missing, 'bound')} not shown" if missing else ""
+            axes.set_title(f"At {percent(level, 0)} % of flips{without}")
         panels[0].set_ylabel("Dose of small / large,\neach over its random signs")
         handles = [
             Line2D([], [], linestyle="", marker=each.marker, color=each.colour, label=each.label)

@@ -42,6 +42,8 @@ def new(config: Config) -> Path:
 def _refuse_unwritable(folder: Path) -> None:
     parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
+        if folder.is_dir():
+            raise InputError(f"{folder}: cannot be written to; fix its permissions, or work on a copy of your own")
         raise InputError(
             f"{folder}: cannot be created, because {parent} cannot be written to; choose another folder with --out"
         )

@@ -164,8 +164,10 @@ def refuse_own(path: Path) -> None:
     """Raise `InputError` if a file to be written would take the place of a folder, or of what a run consists of."""
     if files.expanded(path).is_dir():
         raise InputError(f"{path}: is a folder; give the name of a file")
-    place = files.expanded(path).parent.resolve() / path.name
-    for folder in place.parents:
+    named = files.expanded(path)
+    # What a link leads to is what is written, and the link itself may be a run's file.
+    both = (named.resolve(), named.parent.resolve() / named.name)
+    for place, folder in [(each, above) for each in both for above in each.parents]:
         if not any((folder / name).is_file() for name in (places.RESULT, f"{places.UNFINISHED}/{places.NOTED}")):
             continue  # whatever else is there, such as another program's manifest.json
         name = _name(folder, place)

@@ -37,6 +37,8 @@ def load(path: Path) -> Params:
     try:
         flat = load_file(path)
     except FileNotFoundError:
+        if Path(path).exists():  # safetensors says so of what it may not read, too
+            raise InputError(f"{path}: this user may not read it; fix its permissions") from None
         raise InputError(
             f"{path}: no such weights file; restore it from a copy, or repeat the run in another folder"
         ) from None

@@ -111,13 +111,15 @@ def measure_ranges(subject: Subject, context: Context, name: str) -> dict[str, R
     else:
         measured = dict(subject.ranges)
         ranges.check_values(subject.model, subject.params, train, context.sites, block=block)
+    checked: set[str] = set()
     used = dict.fromkeys([*options.sweep.families, *(GRID if options.sweep.grid else ())])
     for site, family in itertools.product(context.sites, used):
         where = f"network '{name}', site '{site}'"
         try:
             families.check_meaning(family, measured[site], options.sweep, where)
-            if families.get(family).kind == "collapse":
+            if families.get(family).kind == "collapse" and site not in checked:
                 collapse_families.check(subject.model, subject.params, train, site, f"{where}: {family}", block=block)
+                checked.add(site)
         except InputError as error:
             raise MeaninglessError(str(error)) from None
     return measured

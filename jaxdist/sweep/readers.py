@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdist.compute import Examples, to_host
+from jaxdist.errors import InputError
 from jaxdist.networks import Model
 from jaxdist.perturbations import Fill, Signed, collapse_families, families
 from jaxdist.sweep import doses, ensemble_sweep
@@ -40,7 +41,7 @@ class Reader(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """What each edit does, [S, edits, draws, P]: of draw 0 the edit itself, then with random signs."""
+    """What each edit does to a reader, [S, edits, draws, P]: of draw 0 the edit itself, then with random signs."""
 
     flips: Values
     """Share of examples whose class changes."""
@@ -48,6 +49,8 @@ class Curves(NamedTuple):
     """Angular, of the reader's own outgoing weights."""
     participation: Values
     """``(sum e)^2 / (N sum e^2)`` of what is moved of each example, e: 1 where all are moved alike, 1 / N for one."""
+    correct: AnyArray
+    """How many examples the unedited networks are right on [S]."""
 
 
 def permuted(params: Params, layer: str, keys: AnyArray) -> Params:
@@ -87,7 +90,8 @@ def measure(
       block: examples a block; chosen by default.
 
     Raises:
-      InputError: as `collapse_families.measure` and `ensemble_sweep.sweep_sums` do.
+      InputError: as `collapse_families.measure` and `ensemble_sweep.sweep_sums` do, and where the activations do not
+        reach the logits by one linear map.
     """
     before, site = sites
     training, counted = examples
@@ -95,23 +99,34 @@ def measure(
     keys = jnp.repeat(jnp.asarray(families.keys("signs of collapses", numbers, 1 + draws)), points, axis=1)
     which = jnp.broadcast_to(jnp.repeat(jnp.arange(1 + draws, dtype=jnp.int32), points), keys.shape[:2])
     ends: dict[tuple[str, str], tuple[AnyArray, AnyArray]] = {}
-    curves: dict[str, list[Curves]] = {}
+    sides: dict[str, list[tuple[Values, ...]]] = {}
+    correct: dict[str, AnyArray] = {}
+    squares_of: dict[str, Values] = {}
     steps = list(itertools.product(readers.items(), EDITS))
     for k, ((name, reader), side) in enumerate(steps):
         tell(k, len(steps), name)
         large = side == "large"
-        watch = Watch(site)
-        squared = doses.weights(model, reader.params, before, watch, training).squared
+        if name not in squares_of:
+            weights = doses.weights(model, reader.params, before, Watch(site), training)
+            if not weights.outgoing:
+                raise InputError(
+                    f"site '{before}': what follows it is no activation and linear map, so that its units have no "
+                    "outgoing weights to compare readers by"
+                )
+            squares_of[name] = weights.squared
+        squared = squares_of[name]
         if (reader.first, side) not in ends:
-            shares = np.broadcast_to(np.asarray(fractions)[None, :, None], (len(numbers), points, squared.shape[1]))
+            wanted = np.broadcast_to(np.asarray(fractions)[None, :, None], (len(numbers), points, squared.shape[1]))
             ends[reader.first, side] = collapse_families.measure(
-                model, reader.params, training, site, shares, large=large, block=block
+                model, reader.params, training, site, wanted, large=large, block=block
             )
         # Draw after draw, each at all points.
         threshold, fill = (jnp.tile(jnp.asarray(end), (1, 1 + draws, 1)) for end in ends[reader.first, side])
         edit = Signed(Fill(threshold, fill, large=large), keys, which, 1 + draws)
+        # Only what units count for beside each other matters to how an edit's energy spreads.
+        shares = squared / np.maximum(squared.max(axis=1, keepdims=True), np.finfo(np.float64).tiny)
         sums: Sums = ensemble_sweep.sweep_sums(
-            model, reader.params, {site: edit}, counted, watch=watch, weights=squared, block=block
+            model, reader.params, {site: edit}, counted, watch=Watch(site), weights=shares, block=block
         )
         assert sums.counts is not None
         assert sums.moments is not None
@@ -122,6 +137,10 @@ def measure(
         flips = 1 - np.asarray(sums.counts.agree, np.float64) / total
         angular = doses.of(sums.moments, squared).angular
         each = (array.reshape(len(numbers), 1, 1 + draws, points) for array in (flips, angular, participation))
-        curves.setdefault(name, []).append(Curves(*each))
+        sides.setdefault(name, []).append(tuple(each))
+        correct[name] = np.asarray(sums.counts.unperturbed)
     tell(len(steps), len(steps), "")
-    return {name: Curves(*map(np.concatenate, zip(*sides, strict=True), [1] * 3)) for name, sides in curves.items()}
+    joined = {name: [np.concatenate(each, axis=1) for each in zip(*both, strict=True)] for name, both in sides.items()}
+    return {
+        name: Curves(flips, dose, participation, correct[name]) for name, (flips, dose, participation) in joined.items()
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 
 from jaxdist import cli, config
 from jaxdist.analysis import preference, reading
+from jaxdist.compute import tuning
 from jaxdist.storage import result_files, weights
+from jaxdist.sweep import readers
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
@@ -44,11 +47,21 @@ def test_tables_and_answers_are_those_of_the_curves(swept, capsys):
             ]
             for reader in readers
         }
-        for reader, level in zip(readers, preference.LEVELS, strict=False):
+        for reader, level in itertools.product(readers, preference.LEVELS):
             rows = frame.query("network == @network and reader == @reader and level == @level")
             of = x[reader][preference.LEVELS.index(level)]
             np.testing.assert_allclose(rows.x_low, of.low)
             np.testing.assert_allclose(rows.x_high, of.high)
+            for edit in ("small", "large"):
+                flips, dose, spread = (
+                    data[name].sel(reader=reader, edit=edit).to_numpy() for name in ("flips", "dose", "participation")
+                )
+                at, where = reading.log_dose_at(dose, flips, level), reading.point_at(flips, level)
+                np.testing.assert_allclose(rows[f"dose_{edit}_low"], np.exp(at.low[:, 0]))
+                np.testing.assert_allclose(rows[f"dose_{edit}_high"], np.exp(at.high[:, 0]))
+                np.testing.assert_allclose(rows[f"dose_{edit}_signs_low"], np.exp(at.low[:, 1:].mean(1)))
+                taken = [spread[s, 0, k] if k >= 0 else np.nan for s, k in enumerate(where[:, 0])]
+                np.testing.assert_allclose(rows[f"participation_{edit}"], taken)
 
         def both(*names, x=x):
             ends = (np.mean([[getattr(of, end) for of in x[name]] for name in names], 0) for end in ("low", "high"))
@@ -116,17 +129,22 @@ SMALL = ("--train.steps=2", "--model.hidden=8", "-q", "--out=run")
         (
             ("gelu", 2),
             (),
-            "run: network 'gelu', site 'dense0/pre': collapse_small and collapse_large edit what",
+            "run: network 'gelu' has an activation of which small values are not those near the",
         ),
         (("relu_l2", 2), (), "run: network 'relu_l2' has an activation behind its last layer, so that its output"),
+        (
+            ("relu", 2, "--model.hidden=1"),
+            (),
+            "run: the last hidden layer has a single unit, whose weights have no other",
+        ),
         (("relu", 2), ("--permutations", "0"), "permutations: expected at least 1, got 0"),
         (("relu", 2), ("--draws", "x"), "expected a whole number, got 'x'"),
         (("relu", 2), ("--data.dir", "nowhere"), "nowhere"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(capsys, trained, words, sentence):
-    name, seeds = trained
-    assert cli.main(["train", f"--model.activations={name}", f"--train.seeds={seeds}", *SMALL]) == 0
+    name, seeds, *more = trained
+    assert cli.main(["train", f"--model.activations={name}", f"--train.seeds={seeds}", *SMALL, *more]) == 0
     capsys.readouterr()
     assert cli.main(["controls", "run", *words]) == 2
     error = capsys.readouterr().err
@@ -143,5 +161,29 @@ def test_networks_without_any_activation_are_named(capsys, swept):
     (swept / "manifest.json").unlink()
     assert cli.main(["controls", str(swept), *FEW, "-q"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("jaxdist: network 'relu': expected at least two seeds, all with a dose, got ")
+    assert error.startswith("jaxdist: network 'relu': 2 of 2 seeds have no dose, as where activations do not vary")
     assert error.count("\n") == 1
+    assert not (swept / "controls").exists()
+
+
+def test_networks_that_have_learned_nothing_and_doses_that_are_not_reached_are_told(capsys):
+    assert cli.main(["train", "--train.steps=0", "--train.seeds=3", "--model.hidden=8", "-q", "--out=run"]) == 0
+    assert cli.main(["controls", "run", *FEW, "--json", "c.json"]) == 0
+    said = capsys.readouterr().out
+    notes = json.loads(Path("c.json").read_text())["notes"]
+    assert [note.partition(":")[0] for note in notes] == ["relu", "abs"]
+    assert all("at chance on test images: they have learned nothing that could be read." in note for note in notes)
+    frame = pd.read_csv("run/controls/readers.csv")
+    beyond = frame[frame.reader.str.match("trained|permuted") & (frame.x_low != frame.x_high)]
+    assert len(beyond)
+    assert "each test takes the end against its claim" in " ".join(said.split())
+    trained, before = (frame[frame.reader == name].x_low.to_numpy() for name in ("trained", "before"))
+    np.testing.assert_array_equal(trained, before)
+
+
+def test_options_of_what_runs_together_arrive(swept, monkeypatch):
+    seen = []
+    original = readers.measure
+    monkeypatch.setattr(readers, "measure", lambda *a, **k: seen.append(tuning.current().points) or original(*a, **k))
+    assert cli.main(["controls", str(swept), *FEW, "-q", "--compute.points=3"]) == 0
+    assert set(seen) == {3}

@@ -39,7 +39,7 @@ def command(folder, *arguments, **environment):
         {"JAX_DEBUG_NANS": "1", "OPTIONS": "--sweep.dead_units=nan"},
         {"JAX_ENABLE_X64": "1"},
         {"MPLBACKEND": "a backend that there is not"},
-        {"SOURCE_DATE_EPOCH": ""},
+        {"SOURCE_DATE_EPOCH": "99999999999999"},
         {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
     ],
     ids=lambda environment: next(iter(environment)),
@@ -88,6 +88,13 @@ def test_what_jax_cannot_start_with_is_named(name, value, tmp_path):
     assert complaint.startswith(f"jaxdist: {name}={value}: JAX cannot use that here (")
     assert complaint.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_what_has_nothing_to_do_with_it_is_not_blamed(tmp_path):
+    other = {"JAX_LOG_COMPILES": "0", "JAX_COMPILATION_CACHE_DIR": str(tmp_path)}
+    code, _, complaint = command(tmp_path, "train", *SMALL, "--out", "run", **other, JAX_NUM_CPU_DEVICES="0")
+    assert code == 2
+    assert complaint.startswith("jaxdist: JAX_NUM_CPU_DEVICES=0: JAX cannot use that here")
 
 
 def test_names_that_a_stream_cannot_print_are_printed_as_escape_sequences(tmp_path):
@@ -145,6 +152,17 @@ def test_other_random_numbers_are_refused_in_python(name, value):
 def test_a_named_file_stays_what_it_is(capsys):
     Path("real").write_text("before", encoding="utf-8")
     Path("link").symlink_to("real")
+    assert cli.main(["train", *SMALL, "--out", "run", "-q"]) == 0
+    for name in ("result.nc", "weights/relu.safetensors"):
+        Path("to_run").unlink(missing_ok=True)
+        Path("to_run").symlink_to(f"run/{name}")
+        before = Path("to_run").read_bytes()
+        for words in (["schema", "to_run"], ["list", ".", "-q", "--json", "to_run.json"]):
+            Path("to_run.json").unlink(missing_ok=True)
+            Path("to_run.json").symlink_to(f"run/{name}")
+            assert cli.main(words) == 2
+            assert "is a file of the run in" in capsys.readouterr().err
+        assert Path("to_run").read_bytes() == before
     assert cli.main(["schema", "link"]) == 0
     assert Path("link").is_symlink()
     assert Path("real").read_text(encoding="utf-8").startswith("{")

@@ -470,6 +470,8 @@ def test_a_result_is_drawn_in_one_call(given):
     [
         ({"fractions": {"clip": [0.1, 0.2]}}, "fractions: expected families that are swept, zero, got 'clip'"),
         ({"fractions": {"zero": [0.2, 0.1]}}, "fractions: expected increasing numbers for 'zero'"),
+        ({"fractions": [0.1, 0.2]}, "fractions: expected a dict of increasing numbers by family, got"),
+        ({"fractions": {"zero": [10**400]}}, "fractions: expected increasing numbers for 'zero'"),
         ({"fractions": {"zero": ["a"]}}, "fractions: expected increasing numbers for 'zero'"),
         (
             {"families": ("scale",), "fractions": {"scale": [0, 0.5, 1]}},

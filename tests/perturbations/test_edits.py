@@ -195,3 +195,13 @@ def test_each_network_may_have_fractions_of_its_own():
             jax.tree.map(lambda a, b, k=k: np.testing.assert_array_equal(a[k], b), both, one)
     with pytest.raises(ValueError, match="one row a network"):
         families.build("scale", RANGES, own, SweepConfig())
+
+
+@pytest.mark.parametrize(
+    ("leading", "fractions"), [((), (2, 3)), ((2,), (3, 3)), ((2, 2), (2, 3))], ids=["one network", "others", "stacked"]
+)
+def test_fractions_of_each_network_need_networks_as_many(leading, fractions):
+    zeros = jnp.zeros((*leading, 4))
+    bounds = Ranges(zeros, zeros + 1, zeros > 0)
+    with pytest.raises(ValueError, match=r"fractions: expected \[P\] or one row a network, got \("):
+        families.build("clip", bounds, np.full(fractions, 0.5), SweepConfig())

@@ -57,7 +57,9 @@ def some_nan(params, x):
     return jnp.nan_to_num(jaxdist.site("hidden", hidden)) @ params["v"]
 
 
-@pytest.mark.parametrize("family", ["offset", "clip", "noise", "floor", "mean", "restored_offset", "random_offset"])
+@pytest.mark.parametrize(
+    "family", ["offset", "clip", "noise", "floor", "mean", "mean_position", "restored_offset", "random_offset"]
+)
 def test_units_with_nan_have_no_range_to_go_by(family):
     post = {"hidden": jax.nn.relu}
     with pytest.raises(InputError, match=f"site 'hidden': some values are NaN, so that units have no.*that {family} "):
