@@ -68,7 +68,8 @@ def _answer(arguments: Sequence[str] | None) -> int:
             _drop_output()
         if error.filename is None or said is None:
             output.complain(
-                f"cannot read or write ({error}); finished work is kept: repeat the command once that is mended"
+                f"cannot read or write ({error}); finished work is kept: free up space or fix permissions, then repeat "
+                "the command"
             )
         else:
             output.complain(f"{os.fspath(error.filename)}: {said}")

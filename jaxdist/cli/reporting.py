@@ -236,7 +236,7 @@ def controls(options: argparse.Namespace) -> None:
 
 CONTROLS = Command(
     "controls",
-    help="compare what networks read with readers that have learned nothing",
+    help="compare what networks read with readers that learned nothing",
     usage="RUN [OPTIONS]",
     examples=(
         ("jaxdist controls runs/paper --data.dir MNIST", "answers, tables and a figure"),

@@ -82,7 +82,8 @@ def test_no_room_for_a_training_state(disk, capsys):
     assert run(folder / "run") == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "No space left on device: '" in said
+    assert said.startswith(f"jaxdist: {folder / 'run' / 'unfinished'}")
+    assert "no space is left there; finished work is kept: free up space, then repeat the command" in said
     remount("size=4m")
     assert_goes_on(folder / "run")
 
