@@ -75,9 +75,8 @@ def start_jax(cluster: hosts.Cluster | None) -> None:
         jax.device_put(0)  # it is here that JAX looks for devices, and for the one that it is told to use
     except (RuntimeError, ValueError, AssertionError) as error:
         said = str(error).partition("\n")[0]
-        named = _told(lambda name: name.startswith("JAX_") and name.lower() in said.lower()) or _told(
-            _CHOOSING.__contains__
-        )
+        blamed = _told(lambda name: name.startswith("JAX_") and name.lower() in said.lower())
+        named = blamed or _told(_CHOOSING.__contains__)
         if isinstance(error, InputError) or hosts.lost(error) or not named:
             raise
         raise InputError(

@@ -29,8 +29,6 @@ from jaxdist.types import Params
 PERMUTATIONS, DRAWS = 8, 8
 """Readers with permuted weights, and draws of signs."""
 
-TRAINED, BEFORE, FIRST_BEFORE, PERMUTED = "trained", "before", "first layers before", "permuted"
-
 
 def control_folder(
     folder: Path,
@@ -104,13 +102,13 @@ def analyse(curves: xr.DataTree, statistics: StatisticsConfig) -> readings.Findi
         data = group.to_dataset()
         own = _contrasts(data)
         frames.append(readings.frame(data, own, str(name)))
-        correct = data.correct.sel(reader=TRAINED).to_numpy()
+        correct = data.correct.sel(reader=readers.TRAINED).to_numpy()
         low = fitness.at_chance(correct, int(curves.attrs["total"]), int(curves.attrs["largest"]))
         if low.any():
             words = fitness.seed_words(data.seed.to_numpy()[low])
             notes.append(f"{name}: {words} at chance on test images: they have learned nothing that could be read.")
-        permuted = [k for k, reader in enumerate(data.reader.to_numpy()) if str(reader).startswith(PERMUTED)]
-        trained = data.reader.to_numpy().tolist().index(TRAINED)
+        permuted = [k for k, reader in enumerate(data.reader.to_numpy()) if str(reader).startswith(readers.PERMUTED)]
+        trained = data.reader.to_numpy().tolist().index(readers.TRAINED)
         x = preference.LogRatio(own.low[trained], own.high[trained])
         y = reading.mean(preference.LogRatio(own.low[permuted], own.high[permuted]), 0)
         lost = np.isnan(np.concatenate([*x, *y])).any(axis=0)
@@ -170,15 +168,15 @@ def _readers(
     last = f"dense{len(config.model.hidden)}"
     keys = families.keys("permuted readers", seeds, permutations)
     own = mlp.narrow(params, inputs.used)
-    made = {TRAINED: readers.Reader(own, TRAINED)}
+    made = {readers.TRAINED: readers.Reader(own, readers.TRAINED)}
     made |= {
-        f"{PERMUTED} {k + 1}": readers.Reader(readers.permuted(own, last, keys[:, k]), TRAINED)
+        f"{readers.PERMUTED} {k + 1}": readers.Reader(readers.permuted(own, last, keys[:, k]), readers.TRAINED)
         for k in range(permutations)
     }
     if initial is not None:
         before = mlp.narrow(initial, inputs.used)
-        made[BEFORE] = readers.Reader(before, BEFORE)
-        made[FIRST_BEFORE] = readers.Reader({**before, last: own[last]}, BEFORE)
+        made[readers.BEFORE] = readers.Reader(before, readers.BEFORE)
+        made[readers.FIRST_BEFORE] = readers.Reader({**before, last: own[last]}, readers.BEFORE)
     return made
 
 

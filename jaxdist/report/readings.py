@@ -22,13 +22,14 @@ from jaxdist.report.figures import looks, new_figure, settle, style
 from jaxdist.report.table import Column, Table
 from jaxdist.report.verdicts import ratio_words
 from jaxdist.storage import manifests, places
+from jaxdist.sweep import readers
 from jaxdist.types import Values
 
 KINDS = {
-    "trained": "as trained",
-    "permuted": "output weights put to other units",
-    "first layers before": "earlier layers before training",
-    "before": "before training",
+    readers.TRAINED: "as trained",
+    readers.PERMUTED: "output weights put to other units",
+    readers.FIRST_BEFORE: "earlier layers before training",
+    readers.BEFORE: "before training",
 }
 """The readers, in words; those with permuted weights are averaged."""
 
@@ -88,11 +89,17 @@ def by_kind(frame: pd.DataFrame, network: str, level: float, low: str, high: str
       low, high: the columns.
     """
     part = frame[(frame.network == network) & (frame.level == level)]
-    kinds = part.reader.str.replace(r" \d+$", "", regex=True)
     return {
-        kind: LogRatio(*(of.groupby("seed")[end].mean().to_numpy() for end in (low, high)))
-        for kind, of in part.groupby(kinds)
+        kind: LogRatio(
+            *(of.pivot(index="reader", columns="seed", values=end).to_numpy().mean(0) for end in (low, high))
+        )
+        for kind, of in part.groupby(_kind(part))
     }
+
+
+def _kind(part: pd.DataFrame) -> pd.Series:
+    """What each row's reader is, without its number."""
+    return part.reader.str.replace(r" \d+$", "", regex=True)
 
 
 def tabled(findings: Findings) -> list[Table]:
@@ -115,8 +122,9 @@ def _beyond(findings: Findings, network: str, level: float) -> list[str]:
     beyond = part[(part.x_low != part.x_high) & part.x_low.notna()]
     lost = frame[(frame.network == network) & (frame.level == level) & frame.x_low.isna()]
     notes = [
-        f"At {percent(level, 0)} %, {counted(len(of), 'seed')} of {KINDS[str(kind)]!r} without a dose, left out."
-        for kind, of in lost.groupby(lost.reader.str.replace(r" \d+$", "", regex=True))
+        f"At {percent(level, 0)} %, {counted(of.seed.nunique(), 'seed')} of '{KINDS[str(kind)]}' without a dose, left "
+        "out."
+        for kind, of in lost.groupby(_kind(lost))
     ]
     if beyond.empty:
         return notes
@@ -232,7 +240,7 @@ def figure(frame: pd.DataFrame) -> Figure:
     """A panel a level: the number of every seed of which it is known, a column a network and kind of reader."""
     networks = list(frame.network.unique())
     look = looks(networks)
-    kinds = {"before": "before", "permuted": "permuted", "trained": "trained"}
+    kinds = (readers.BEFORE, readers.PERMUTED, readers.TRAINED)
     with style(9):
         drawn = new_figure((8.0, 3.2))
         panels = drawn.subplots(1, len(LEVELS), sharey=True, squeeze=False)[0]
@@ -251,7 +259,7 @@ def figure(frame: pd.DataFrame) -> Figure:
                         linestyle="", markeredgecolor=look[network].colour, markeredgewidth=1, zorder=2,
                         markerfacecolor=look[network].colour if kind == "trained" else "white",
                     )  # fmt: skip
-                    ticks.append((places_of[kind], kinds[kind]))
+                    ticks.append((places_of[kind], kind))
             axes.axhline(1, color="0.4", linewidth=0.8, zorder=0)
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(FixedLocator([0.25, 0.35, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 3]))

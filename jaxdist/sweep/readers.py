@@ -22,7 +22,10 @@ from jaxdist.networks import Model
 from jaxdist.perturbations import Fill, Signed, collapse_families, families
 from jaxdist.sweep import doses, ensemble_sweep
 from jaxdist.sweep.kernel import Sums, Watch
-from jaxdist.types import AnyArray, Params, Values
+from jaxdist.types import PRNG, AnyArray, Params, Values
+
+TRAINED, BEFORE, FIRST_BEFORE, PERMUTED = "trained", "before", "first layers before", "permuted"
+"""What readers are: those with permuted weights are numbered, each with a space before its number."""
 
 EDITS = ("small", "large")
 """The collapses, of a unit's small activations and of its large ones."""
@@ -58,7 +61,7 @@ def permuted(params: Params, layer: str, keys: AnyArray) -> Params:
     weight = jnp.asarray(params[layer]["weight"])
 
     def shuffled(key: jax.Array, weight: jax.Array) -> jax.Array:
-        order = jax.random.permutation(jax.random.wrap_key_data(key, impl="threefry2x32"), weight.shape[1])
+        order = jax.random.permutation(jax.random.wrap_key_data(key, impl=PRNG), weight.shape[1])
         return weight[:, order]
 
     return {**params, layer: {**params[layer], "weight": np.asarray(jax.vmap(shuffled)(jnp.asarray(keys), weight))}}

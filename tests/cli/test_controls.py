@@ -181,6 +181,24 @@ def test_networks_that_have_learned_nothing_and_doses_that_are_not_reached_are_t
     np.testing.assert_array_equal(trained, before)
 
 
+def test_seeds_without_a_dose_are_left_out_and_counted_once(swept):
+    """Of three networks one is dead: two are read, and each kind of reader is told to lack one seed."""
+    assert cli.main(["train", "--train.steps=5", "--train.seeds=3", "--model.hidden=8", "-q", "--out=run"]) == 0
+    path = Path("run/weights/relu.safetensors")
+    kept = weights.load(path)
+    kept["dense0"] = {"weight": kept["dense0"]["weight"].copy(), "bias": kept["dense0"]["bias"].copy()}
+    kept["dense0"]["weight"][1], kept["dense0"]["bias"][1] = 0, -1
+    weights.save(kept, path)
+    Path("run/manifest.json").unlink()
+    assert cli.main(["controls", "run", *FEW, "-q", "--json", "c.json"]) == 0
+    assert any(
+        "relu: seed 1 is left out, without a dose" in note for note in json.loads(Path("c.json").read_text())["notes"]
+    )
+    text = Path("run/controls/controls.md").read_text(encoding="utf-8")
+    for words in ("as trained", "output weights put to other units"):
+        assert f"At 1 %, 1 seed of '{words}' without a dose, left out." in text
+
+
 def test_options_of_what_runs_together_arrive(swept, monkeypatch):
     seen = []
     original = readers.measure

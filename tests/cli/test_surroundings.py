@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from jaxdist import cli, compute
+from jaxdist import cli, compute, files
 from jaxdist.errors import InputError
 from jaxdist.experiment import running
 
@@ -127,6 +128,17 @@ def test_what_may_not_be_written_is_named(tmp_path):
     code, _, complaint = command(tmp_path, "train", *SMALL, "--out", "mine/run")
     assert (code, complaint.count("\n")) == (2, 1)
     assert "mine/run: this user may not read or write it; fix its permissions" in complaint
+
+
+@pytest.mark.usefixtures("in_an_empty_folder")
+@pytest.mark.parametrize("number", sorted(cli._OF_SYSTEM), ids=errno.errorcode.get)
+def test_what_the_system_says_of_a_file_is_told_of_that_file(number, monkeypatch, capsys):
+    def refused(path, text):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(files, "write_named", refused)
+    assert cli.main(["schema", "there"]) == 2
+    assert capsys.readouterr().err == f"jaxdist: there: {cli._OF_SYSTEM[number]}\n"
 
 
 def test_random_numbers_are_the_same_whatever_is_set_for_them(tmp_path):
