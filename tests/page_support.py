@@ -37,7 +37,7 @@ SKIPPED = {
     ("docs/how-to/paper.md", "jaxdist sweep runs/mine"): ELSEWHERE,
     ("docs/how-to/data.md", "jaxdist data prepare mnist --download"): NETWORK,
     ("docs/comparing.md", "jaxdist import-torch results"): TORCH,
-    ("docs/comparing.md", "module.load_state_dict("): TORCH,
+    ("docs/comparing.md", "relu = nn.Sequential("): TORCH,
     ("docs/how-to/own-family.md", "jaxdist run --sweep.families"): ELSEWHERE,
     ("docs/how-to/own-metric.md", "jaxdist run --sweep.metrics cross_entropy,own_metric"): ELSEWHERE,
     ("docs/findings.md", "jaxdist run configs/comparison.toml"): HOURS,

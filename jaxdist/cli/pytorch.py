@@ -12,6 +12,9 @@ from jaxdist.cli.command import Command
 from jaxdist.cli.options import Parser, add_fields, changes, experiment, truth
 from jaxdist.formatting import counted
 
+_ROWS = 24
+"""Files that are listed one by one."""
+
 
 def _add_import_torch(parser: Parser) -> None:
     parser.add_argument(
@@ -19,8 +22,8 @@ def _add_import_torch(parser: Parser) -> None:
         metavar="PATH",
         nargs="+",
         type=Path,
-        help="the paper's result tree, an exported folder, state_dict or safetensors files, one per seed, or a folder "
-        "of them",
+        help="the paper's result tree, an exported folder, files of PyTorch, safetensors, NumPy, Keras, Flax or Orbax, "
+        "one per seed, or a folder of them",
     )
     parser.add_argument("--out", metavar="FOLDER", required=True, help="run folder to make; must be new or empty")
     parser.add_argument(
@@ -30,6 +33,25 @@ def _add_import_torch(parser: Parser) -> None:
         default=(),
         help="the layers in the order in which the network computes them, such as input,hidden,output; needed if their "
         "shapes and names allow more than one order",
+    )
+    parser.add_argument(
+        "--entry",
+        metavar="NAME",
+        default="",
+        help="the key under which the network lies, in files that hold several, such as ema",
+    )
+    parser.add_argument(
+        "--leave-out",
+        metavar="NAMES",
+        default="",
+        help="entries of the files that no output depends on, such as version,mean",
+    )
+    parser.add_argument(
+        "--pattern",
+        metavar="TEXT",
+        default="",
+        help="where in the folder the files lie, if their names do not tell activation and seed: "
+        "{activation}/run{seed}/*.pt, with * for anything else in a name",
     )
     for name, help in (
         (
@@ -51,12 +73,22 @@ def import_torch(options: argparse.Namespace) -> None:
         options.paths,
         changes(options),
         layers=options.layers,
+        entry=options.entry,
+        leave_out=options.leave_out,
+        pattern=options.pattern,
         as_seeds=options.as_seeds,
         allow_chance=options.allow_chance,
     )
     config = configs.from_toml(result.attrs["config"], kept=True)
     origin = json.loads(result.attrs["origin"])
     networks = ", ".join(config.model.activations)
+    rows = [(network, seed, file) for network, files in origin["files"].items() for seed, file in files.items()]
+    if len(rows) > 1:
+        print(f"{'network':<12} seed  file")
+        for network, seed, file in rows[:_ROWS]:
+            print(f"{network:<12} {seed:>4}  {file}")
+        if len(rows) > _ROWS:
+            print(f"and {counted(len(rows) - _ROWS, 'more file', 'more files')}")
     for note in origin["notes"]:
         print(f"note: {note}")
     for line in origin.get("unedited", {}).get("words", ()):
@@ -77,6 +109,10 @@ IMPORT_TORCH = Command(
         ("jaxdist import-torch results --out runs/theirs", "the paper's result tree"),
         ("jaxdist import-torch mine.pt --model.activations relu --out runs/mine", "your own state_dict"),
         (
+            "jaxdist import-torch nets --pattern '{activation}/r{seed}/*.pt' --out runs/n",
+            "a folder whose names do not tell by themselves",
+        ),
+        (
             "jaxdist import-torch a.pt b.pt --model.activations relu --out runs/two",
             "one file per seed; a folder of such files works too",
         ),
@@ -94,10 +130,12 @@ def _add_export_torch(parser: Parser) -> None:
 def export_torch(options: argparse.Namespace) -> None:
     """Write the networks of a run for PyTorch, and say how many files."""
     experiment()
-    from jaxdist.storage import export_run
+    from jaxdist.storage import export_run, torch_code
 
     written = export_run(options.run, options.out)
-    print(f"{counted(len(written), 'file')} in {options.out}")
+    print(f"{counted(len(written), 'file')} in {options.out}; in PyTorch:")
+    print()
+    print(torch_code(options.run, options.out))
 
 
 EXPORT_TORCH = Command(

@@ -14,6 +14,7 @@ from .torch import export_run as export_run
 from .torch import import_run as import_run
 from .torch import load as load
 from .torch import sources as sources
+from .torch import torch_code as torch_code
 from .torch import transfer as transfer
 from .unfinished import Store as Store
 from .unfinished import refuse_other as refuse_other

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
 import sys
@@ -27,9 +28,19 @@ class Executed:
 class Foreign(torch.nn.Module):
     """A class that the importer does not know."""
 
-    def __init__(self):
+    def __init__(self, other=None):
         super().__init__()
-        self.layer = torch.nn.Linear(64, 10)
+        self.hidden = torch.nn.Linear(64, 12)
+        self.last = torch.nn.Linear(12, 10)
+        if other is not None:
+            self.other = other
+
+
+class Scaled(torch.nn.Linear):
+    """A layer of its own, which computes something else than a linear one."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
 
 
 def test_a_trap_would_work_where_pickles_are_trusted():
@@ -54,11 +65,38 @@ def test_a_truncated_file(capsys):
     refused(capsys, "import-torch", "cut.pt", "--out", "out", message="not a readable PyTorch file")
 
 
-def test_an_unknown_class(capsys):
-    torch.save(Foreign(), "foreign.pt")
+def test_an_unknown_class_is_read_as_its_state_dict_and_tells_nothing_else(capsys):
+    module = Foreign()
+    torch.save(module, "foreign.pt")
+    refused(capsys, "import-torch", "foreign.pt", "--out", "out", message="does not say for certain which activation")
+    read = transfer.read_networks(Path("foreign.pt"), {"model.activations": "relu"}).networks["relu"]
+    np.testing.assert_array_equal(read["dense0"]["weight"][0], module.hidden.weight.detach().numpy())
+    np.testing.assert_array_equal(read["dense1"]["bias"][0], module.last.bias.detach().numpy())
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (torch.nn.LayerNorm(12), "layer 'other' is a torch.nn.modules.normalization.LayerNorm"),
+        (torch.nn.Embedding(12, 12), "layer 'other' is a torch.nn.modules.sparse.Embedding"),
+        (torch.nn.Conv2d(1, 1, 3), "layer 'other' is a torch.nn.modules.conv.Conv2d"),
+        (torch.nn.BatchNorm1d(12), "layer 'other' is a BatchNorm"),
+        (Scaled(12, 12), "Scaled, whose code was not executed, so what it computes is not known"),
+    ],
+)
+def test_layers_that_are_not_linear_are_told_by_their_classes(capsys, other, said):
+    torch.save(Foreign(other), "foreign.pt")
+    refused(capsys, "import-torch", "foreign.pt", "--model.activations", "relu", "--out", "out", message=said)
+    torch.save(torch.nn.Sequential(torch.nn.Linear(64, 12), other, torch.nn.Linear(12, 10)), "sequence.pt")
     refused(
-        capsys, "import-torch", "foreign.pt", "--out", "out", message="test_checkpoints.Foreign', which is not on the"
-    )
+        capsys, "import-torch", "sequence.pt", "--model.activations", "relu", "--out", "out",
+        message=said.replace("'other'", "'1'"),
+    )  # fmt: skip
+
+
+def test_an_object_of_an_unknown_class_that_holds_no_network(capsys):
+    torch.save(argparse.Namespace(lr=0.1), "arguments.pt")
+    refused(capsys, "import-torch", "arguments.pt", "--out", "out", message="'argparse.Namespace', which is not on the")
 
 
 def test_wrong_shapes(capsys):
@@ -83,12 +121,8 @@ def test_weights_that_are_not_finite(capsys):
 
 def test_other_things_that_are_no_perceptron(capsys):
     options = ("--model.activations", "relu", "--out", "out")
-    torch.save({"net": {"0": network().state_dict()}, "epoch": 3}, "nested.pt")
-    refused(capsys, "import-torch", "nested.pt", *options, message="tensor 'net' is a dict; expected a tensor")
-    torch.save(network().double().state_dict(), "double.pt")
-    refused(capsys, "import-torch", "double.pt", *options, message="is torch.float64, expected float32")
     torch.save({"0.scale": torch.zeros(3)}, "scale.pt")
-    refused(capsys, "import-torch", "scale.pt", *options, message="is not the weight or bias of a linear layer")
+    refused(capsys, "import-torch", "scale.pt", *options, message="holds '0.scale', but no weights of a linear layer")
     torch.save(network().state_dict(), "good.pt")
     refused(capsys, "import-torch", "good.pt", "--out", "out", message="using --model.activations, one of relu")
     refused(
@@ -110,7 +144,7 @@ def test_a_batch_norm_is_named_with_what_to_do(capsys):
     for path in ("norm.pt", "norm.safetensors"):
         options = ("--model.activations", "relu", "--out", "out")
         refused(capsys, "import-torch", path, *options, message="layer '1' is a BatchNorm")
-        refused(capsys, "import-torch", path, *options, message="with jaxdist.probe")
+        refused(capsys, "import-torch", path, *options, message="measure it by jaxdist.probe(")
 
 
 @pytest.mark.parametrize("key", ["model", "state_dict", "model_state_dict", "net", "weights", "params", "network", 0])
@@ -125,16 +159,43 @@ def test_a_state_dict_in_what_a_training_script_saved(key):
     np.testing.assert_array_equal(found.networks["relu"]["dense0"]["weight"][0], module[0].weight.detach().numpy())
 
 
+def test_a_state_dict_deeper_in_a_file_is_read():
+    module = network()
+    torch.save({"trainer": {"models": [{"net": module.state_dict()}]}, "epoch": 3}, "nested.pt")
+    read = transfer.read_networks(Path("nested.pt"), {"model.activations": "relu"})
+    np.testing.assert_array_equal(read.networks["relu"]["dense0"]["weight"][0], module[0].weight.detach().numpy())
+
+
+def test_double_precision_is_rounded_and_that_is_said():
+    module = network().double()
+    torch.save(module.state_dict(), "double.pt")
+    read = transfer.read_networks(Path("double.pt"), {"model.activations": "relu"})
+    weight = read.networks["relu"]["dense0"]["weight"][0]
+    np.testing.assert_array_equal(weight, module[0].weight.detach().numpy().astype(np.float32))
+    assert "double.pt: its float64 numbers are rounded to float32" not in read.origin["notes"]  # they were float32 ones
+    with torch.no_grad():
+        module[0].weight /= 3
+    torch.save(module.state_dict(), "double.pt")
+    read = transfer.read_networks(Path("double.pt"), {"model.activations": "relu"})
+    assert "double.pt: its float64 numbers are rounded to float32" in read.origin["notes"]
+
+
 def test_of_two_state_dicts_in_one_file_none_is_chosen(capsys):
     torch.save({"model": network().state_dict(), "ema": network(seed=1).state_dict()}, "two.pt")
     options = ("--model.activations", "relu", "--out", "out")
     refused(capsys, "import-torch", "two.pt", *options, message="several networks, under 'model' and 'ema'")
+    refused(capsys, "import-torch", "two.pt", *options, "--entry", "swa", message="they lie under 'model' and 'ema'")
+    read = transfer.read_networks(Path("two.pt"), {"model.activations": "relu"}, entry="ema").networks["relu"]
+    np.testing.assert_array_equal(read["dense0"]["weight"][0], network(seed=1)[0].weight.detach().numpy())
 
 
-def test_a_missing_torch_is_said_with_what_to_do(capsys, monkeypatch):
-    torch.save(network().state_dict(), "good.pt")
+def test_files_of_pytorch_are_read_without_it(monkeypatch):
+    module = network()
+    torch.save(module, "good.pt")
+    weight = module[0].weight.detach().numpy()
     monkeypatch.setitem(sys.modules, "torch", None)
-    refused(capsys, "import-torch", "good.pt", "--out", "out", message="pip install 'jaxdist[torch]'")
+    read = transfer.read_networks(Path("good.pt"), {}).networks["relu"]
+    np.testing.assert_array_equal(read["dense0"]["weight"][0], weight)
 
 
 def test_a_whole_pickled_module_tells_its_activation():

@@ -6,7 +6,6 @@ import argparse
 import collections
 import json
 import pathlib
-import pickle
 import zipfile
 from pathlib import Path
 
@@ -194,19 +193,13 @@ def test_activations_with_other_settings_are_not_taken_for_ours(capsys, layer, s
 
 
 def not_checkpoints(name, state):
-    if name == "script.pt":
-        module = nn.Sequential(nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10))
-        torch.jit.script(module).save(name)
-    elif name == "arrays.npz":
-        np.savez(name, **{key: value.numpy() for key, value in state.items()})
-    elif name == "plain.pkl":
-        Path(name).write_bytes(pickle.dumps({key: value.numpy() for key, value in state.items()}))
-    elif name == "optimizer.pt":
+    if name == "optimizer.pt":
         torch.save(torch.optim.Adam([nn.Parameter(torch.zeros(2, 2))]).state_dict(), name)
-    elif name == "list.pt":
-        torch.save(list(state.values()), name)
-    elif name == "version.pt":
-        torch.save({**state, "version": torch.tensor(2)}, name)
+    elif name == "exported.pt2":
+        module = nn.Sequential(nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10))
+        torch.export.save(torch.export.export(module, (torch.zeros(1, 64),)), name)
+    elif name == "numbers.pt":
+        torch.save([1, 2, 3], name)
     elif name == "mean.pt":
         torch.save({**state, "mean": torch.zeros(64)}, name)
     elif name == "weightnorm.pt":
@@ -219,7 +212,7 @@ def not_checkpoints(name, state):
             "empty.pt": b"",
             "html.pt": b"<!DOCTYPE html><html>",
             "lfs.safetensors": b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12\n",
-            "keras.h5": b"\x89HDF\r\n\x1a\n" + bytes(100),
+            "broken.h5": b"\x89HDF\r\n\x1a\n" + bytes(100),
             "broken.pt": b"PK\x03\x04" + bytes(100),
         }[name]
         Path(name).write_bytes(content)
@@ -233,17 +226,14 @@ def not_checkpoints(name, state):
         ("empty.pt", "empty.pt: this file is empty"),
         ("html.pt", "is a web page"),
         ("lfs.safetensors", "git lfs pull"),
-        ("keras.h5", "this is an HDF5 file"),
+        ("broken.h5", "not a readable HDF5 file"),
         ("broken.pt", "not a readable PyTorch file"),
-        ("script.pt", "this is a program saved by torch.jit or torch.export"),
-        ("arrays.npz", "holds NumPy arrays"),
-        ("plain.pkl", "save it with torch.save(model.state_dict(), FILE)"),
+        ("exported.pt2", "this is a program saved by torch.export"),
         ("optimizer.pt", "holds an optimiser's state"),
-        ("list.pt", "got list"),
-        ("version.pt", "tensor 'version' is torch.int64, so it is not the weight or bias"),
+        ("numbers.pt", "got list"),
         ("mean.pt", "tensor 'mean' is not the weight or bias of a linear layer"),
         ("weightnorm.pt", "remove_parametrizations"),
-        ("transposed.pt", "transpose the weights"),
+        ("transposed.pt", "look transposed"),
     ],
 )
 def test_what_is_no_checkpoint_is_named_with_what_to_do(capsys, name, sentence, two):

@@ -137,7 +137,7 @@ def test_two_layers_of_a_sequential_with_nothing_between_are_not_taken_for_layer
 def test_transposed_weights_are_told_by_their_biases():
     held = tensors(("fc1", "fc2"), ((6, 5), (5, 3)))
     turned = {name: tensor.T if tensor.ndim == 2 else tensor for name, tensor in held.items()}
-    with pytest.raises(InputError, match="transpose the weights"):
+    with pytest.raises(InputError, match="the weights look transposed"):
         perceptrons.from_tensors(turned, "file.pt")
 
 

@@ -10,7 +10,7 @@ import pytest
 from jaxdist.errors import InputError
 from jaxdist.networks import forms
 from jaxdist.storage.torch import lineage, names, sources
-from jaxdist.storage.torch.checkpoints import Checkpoint
+from jaxdist.storage.torch.contents import Network
 from jaxdist.storage.torch.lineage import Source
 
 
@@ -169,7 +169,7 @@ def test_numbers_that_are_the_progress_are_no_seeds():
 
 
 def source(place, progress=None):
-    return Source(Path(place), Path(place), Checkpoint({}, progress=progress or {}))
+    return Source(Path(place), Path(place), Network({}, progress=progress or {}))
 
 
 def ensemble(seeds, hidden=64, inputs=30, classes=10):

@@ -10,9 +10,10 @@ from jaxdist import files
 from jaxdist.storage import result_files
 from jaxdist.storage.torch import paper
 from jaxdist.storage.torch.checkpoints import TORCH_SUFFIXES
+from jaxdist.storage.torch.code import torch_code
 from jaxdist.storage.torch.transfer import export_run, import_run
 
-__all__ = ["export_run", "import_run", "load"]
+__all__ = ["export_run", "import_run", "load", "torch_code"]
 
 
 def load(path: str | Path) -> xr.DataTree:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxdist.errors import InputError
-from jaxdist.storage.torch import checkpoints, names
+from jaxdist.storage.torch import contents, names
 from jaxdist.types import Params
 
 ALIKE = 0.3
@@ -26,7 +26,7 @@ class Source(NamedTuple):
     path: Path
     place: Path
     """Below the folder that was given, or that all files lie in."""
-    checkpoint: checkpoints.Checkpoint
+    checkpoint: contents.Network
 
 
 def check_places(sources: Sequence[Source], where: str) -> None:

@@ -100,6 +100,11 @@ def told(place: Path) -> Told:
     return Told(activation, tuple(key), any(part.progress for part in parts), if_seed)
 
 
+def spelled(name: str) -> str | None:
+    """The network that a name is a spelling of, such as ReLU, leaky-relu or LeakyReLU; None if of none."""
+    return _SPELLINGS.get(re.sub(r"[_-]", "", name).lower())
+
+
 class _Part(NamedTuple):
     """What the name of one folder or file tells."""
 

@@ -20,7 +20,7 @@ from jaxdist.errors import InputError
 from jaxdist.networks import Metrics
 from jaxdist.perturbations import families
 from jaxdist.storage import published
-from jaxdist.storage.torch import checkpoints
+from jaxdist.storage.torch import pickles
 from jaxdist.sweep import results
 
 RESULT_FILE = Path("perturbation") / "perturbation_results.pt"
@@ -96,10 +96,11 @@ def read_result(path: Path) -> xr.DataTree:
     Raises:
       InputError: if the file is not what the paper's code writes.
     """
-    content = checkpoints.load_torch(path)
+    content = pickles.load(path)
     expected = (
         f"{path}: expected sweep results, a dictionary {{model: [run, ...]}} of the paper's PerturbationReLU and "
-        "PerturbationAbs; if it is a network, import it with 'jaxdist import-torch'"
+        "PerturbationAbs, got something else, of which nothing was executed; if it is a network, import it with "
+        "'jaxdist import-torch'"
     )
     if not isinstance(content, Mapping) or not content or not set(content) <= set(NETWORKS):
         raise InputError(expected)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxdist.errors import InputError
 from jaxdist.formatting import counted
 from jaxdist.networks import forms
-from jaxdist.storage.torch import order
+from jaxdist.storage.torch import modules, order
 from jaxdist.types import Params
 
 _ALIASES = {"linear0.": "layers.0.", "perturb_layer.": "layers.1."}
@@ -25,7 +25,8 @@ def from_tensors(
 ) -> Params:
     """Build one perceptron's parameters, ``{"dense0": {"weight": [H, D], "bias": [H]}, ...}``, from named tensors.
 
-    The linear layers are taken in the order of `order.of`; a missing bias is 0.
+    The linear layers are taken in the order of `order.of`; a missing bias is 0. The slopes of PReLUs, one for all units
+    of a layer, become the `slope` of the layers before them.
 
     Args:
       tensors: by PyTorch's names; stacked ones, with a leading S, are kept so.
@@ -50,19 +51,27 @@ def from_tensors(
                 f"names such as fc1.weight [units, inputs] and fc1.bias [units]; {_instead_of(name)}"
             )
         by_name.setdefault(layer, {})[kind] = tensor
+    if slopes := {name: layer["weight"] for name, layer in by_name.items() if _is_slope(layer)}:
+        by_name = {name: layer for name, layer in by_name.items() if name not in slopes}
     if not by_name:
         raise InputError(f"{where}: holds no weights; expected the linear layers of a perceptron")
-    return {f"dense{k}": layer for k, layer in enumerate(_chain(by_name, where, layers, certain=certain))}
+    chain = _chain(by_name, where, layers, certain=certain)
+    for slope, filled in zip(_slopes_in_order(slopes, len(chain), where, certain=certain), chain, strict=False):
+        filled["slope"] = slopes[slope].reshape(())
+    return {f"dense{k}": layer for k, layer in enumerate(chain)}
 
 
 def to_tensors(params: Params) -> dict[str, np.ndarray]:
     """Name one network's parameters as ``torch.nn.Sequential(Linear, activation, Linear, ...)`` does: 0.weight, ..."""
-    return {
-        f"{2 * k}.{kind}": np.ascontiguousarray(params[f"dense{k}"][kind])
-        for k in range(len(params))
-        for kind in ("weight", "bias")
-        if kind in params[f"dense{k}"]
-    }
+    tensors = {}
+    for k in range(len(params)):
+        layer = params[f"dense{k}"]
+        for kind in ("weight", "bias"):
+            if kind in layer:
+                tensors[f"{2 * k}.{kind}"] = np.ascontiguousarray(layer[kind])
+        if "slope" in layer:
+            tensors[f"{2 * k + 1}.weight"] = np.reshape(layer["slope"], 1)
+    return tensors
 
 
 def refuse_other_layers(network: str, where: str) -> None:
@@ -84,7 +93,7 @@ def _other_parameters(network: str) -> list[str]:
         name
         for layer, act in forms.get(network).layers(2)
         for name in (*layer.parameters, *(name for name, _ in (act.parameters if act else ())))
-        if name not in forms.LINEAR.parameters
+        if name not in (*forms.LINEAR.parameters, "slope")
     ]
 
 
@@ -108,6 +117,18 @@ def network_of(
     """
     refuse_other_layers(network, where)
     params = from_tensors(tensors, where, layers=layers, certain=certain)
+    expected = {name for _, act in forms.get(network).layers(len(params)) if act for name, _ in act.parameters}
+    for layer in list(params.values())[:-1]:
+        if set(layer) - {"weight", "bias"} != expected:
+            has, way = (
+                ("a slope of a PReLU", "pass --model.activations prelu")
+                if "slope" in layer
+                else (
+                    "no slope of a PReLU",
+                    "expected one for each hidden layer; pass the activation that the network was trained with",
+                )
+            )
+            raise InputError(f"{where}: has {has}, unlike a network '{network}'; {way}")
     last = f"dense{len(params) - 1}"
     kinds = forms.get(network).layers(len(params))[-1][0].parameters
     for kind, leaf in params[last].items():
@@ -160,14 +181,35 @@ def without_bias(tensors: Mapping[str, np.ndarray]) -> list[str]:
     return absent if len(absent) < len(layers) else []
 
 
+def _is_slope(layer: Mapping[str, np.ndarray]) -> bool:
+    return set(layer) == {"weight"} and layer["weight"].shape == (1,)
+
+
+def _slopes_in_order(slopes: Mapping[str, Any], layers: int, where: str, *, certain: bool) -> list[str]:
+    """The names of PReLUs in the order of the layers before them, where that is certain."""
+    names = list(slopes)
+    if not names:
+        return []
+    if len(names) != layers - 1:
+        raise InputError(
+            f"{where}: has {counted(len(names), 'slope')} of PReLUs for {counted(layers - 1, 'hidden layer')}; "
+            "expected one for each"
+        )
+    containers = {name.rpartition(".")[0] for name in names}
+    numbered = len(containers) == 1 and all(name.rpartition(".")[2].isdecimal() for name in names)
+    if not (certain or numbered or len(names) == 1):
+        raise InputError(
+            f"{where}: the names of its PReLUs ({', '.join(names)}) do not say behind which layer each is; save the "
+            "network as a torch.nn.Sequential"
+        )
+    return sorted(names, key=lambda name: int(name.rpartition(".")[2])) if numbered and not certain else names
+
+
 def _instead_of(name: str) -> str:
     """What to do about a tensor that belongs to no linear layer."""
     if "parametrizations." in name or name.endswith(("weight_g", "weight_v", "weight_orig", "weight_u")):
         return "turn it into plain weights first, for example with torch.nn.utils.parametrize.remove_parametrizations"
-    return (
-        "save the layers without it if no output depends on it, or measure the network as a JAX function with "
-        "jaxdist.probe"
-    )
+    return f"if no output depends on it, pass --leave-out {name}; or else {modules.OWN_NETWORK}"
 
 
 def _shape(name: str, layer: Mapping[str, np.ndarray], where: str) -> order.Shape:
@@ -176,7 +218,7 @@ def _shape(name: str, layer: Mapping[str, np.ndarray], where: str) -> order.Shap
         shape = list(layer["weight"].shape) if "weight" in layer else "none"
         raise InputError(
             f"{where}: layer {name!r} has a weight of shape {shape}; expected [units, inputs] of a linear layer; "
-            "measure a network that has other layers as a JAX function with jaxdist.probe"
+            f"{modules.OWN_NETWORK}"
         )
     *seeds, units, inputs = layer["weight"].shape
     bias = layer.get("bias")
@@ -185,7 +227,7 @@ def _shape(name: str, layer: Mapping[str, np.ndarray], where: str) -> order.Shap
         raise InputError(
             f"{where}: layer {name!r} has a bias of shape {list(bias.shape)}; expected [{units}], since its weight is "
             f"{[*seeds, units, inputs]}, [units, inputs]"
-            + ("; transpose the weights if they are [inputs, units], as in Keras and Flax" if turned else "")
+            + ("; the weights look transposed, [inputs, units] as in Keras and Flax: transpose them" if turned else "")
         )
     return order.Shape(inputs, units, bool(seeds))
 

@@ -12,12 +12,14 @@ from jaxdist.config import Config
 from jaxdist.errors import InputError
 from jaxdist.networks import forms
 from jaxdist.storage import folders
-from jaxdist.storage.torch import checkpoints, lineage, names, paper
+from jaxdist.storage.torch import array_files, checkpoints, lineage, names, paper
 
-SUFFIXES = (".safetensors", *checkpoints.TORCH_SUFFIXES)
+SUFFIXES = (".safetensors", *checkpoints.TORCH_SUFFIXES, *array_files.SUFFIXES)
 
 _DEEPEST = 3
 """Folders inside the one that was given, in which files are looked for."""
+
+_HOLES = re.compile(r"\{seed\}|\{activation\}")
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 
@@ -44,11 +46,17 @@ class Located(NamedTuple):
     """Files beside them that hold something else, such as an optimiser's state."""
 
 
-def locate(paths: Sequence[Path]) -> Located:
+def locate(paths: Sequence[Path], pattern: str = "") -> Located:
     """Find the files of networks at one path, or at several, a file and a seed each.
 
+    Args:
+      paths: files, or one folder.
+      pattern: where in the folder the files lie, with ``{activation}`` and ``{seed}`` in the place of those, and ``*``
+        for anything else within a name, where names alone do not tell.
+
     Raises:
-      InputError: if a path does not exist, one of several is a folder, or one file is given twice.
+      InputError: if a path does not exist, one of several is a folder, or one file is given twice; if a pattern is
+        none, or no file is as it says.
     """
     if not paths:
         raise InputError("import: expected at least one path; pass a PyTorch or safetensors file, or a folder of them")
@@ -56,12 +64,52 @@ def locate(paths: Sequence[Path]) -> Located:
         if not path.exists():
             raise InputError(f"{path}: no such file or folder; pass PyTorch or safetensors files, or a folder of them")
     if len(paths) > 1 or not paths[0].is_dir():
+        if pattern:
+            raise InputError(f"--pattern: expected a single folder, in which files lie as it says, got {paths[0]}")
         return _files(paths)
-    return _folder(paths[0])
+    return _by_pattern(paths[0], pattern) if pattern else _folder(paths[0])
+
+
+def _by_pattern(path: Path, pattern: str) -> Located:
+    """The files of a folder whose places are as a pattern says."""
+    if pattern.count("{seed}") != 1 or pattern.count("{activation}") > 1 or re.search(r"[{}]", _HOLES.sub("", pattern)):
+        raise InputError(
+            f"--pattern: expected {{seed}} once, {{activation}} at most once, and * for anything else, as in "
+            f"'{{activation}}/run{{seed}}/*.pt', got {pattern!r}"
+        )
+    parts = re.split(r"(\{seed\}|\{activation\}|\*)", pattern)
+    kinds = {"{seed}": r"(?P<seed>\d+)", "{activation}": r"(?P<activation>[A-Za-z0-9_-]+?)", "*": r"[^/]*"}
+    expected = re.compile("".join(kinds.get(part, re.escape(part)) for part in parts))
+    by_network: dict[str, dict[int, Path]] = {}
+    others: list[Path] = []
+    for file in sorted(path.rglob("*"), key=lambda file: array_files.natural(str(file.relative_to(path)))):
+        place = file.relative_to(path).as_posix()
+        match = expected.fullmatch(place) if file.is_file() else None
+        if not match:
+            others += [file] if file.is_file() and _suffix(file) in SUFFIXES else []
+            continue
+        spelled = match.groupdict().get("activation", "")
+        name = names.spelled(spelled) if spelled else ""
+        if name is None:
+            raise InputError(
+                f"--pattern: {place} has {spelled!r} for {{activation}}, which is not one of {', '.join(forms.names())}"
+            )
+        seeds = by_network.setdefault(name, {})
+        if (seed := int(match["seed"])) in seeds:
+            raise InputError(
+                f"--pattern: {seeds[seed].relative_to(path)} and {place} are both seed {seed}; expected one file for "
+                "each; put more of their places into the pattern"
+            )
+        seeds[seed] = file
+    if not by_network:
+        there = others[0].relative_to(path).as_posix() if others else "no file of a network"
+        raise InputError(f"--pattern: no file in {path} is as {pattern!r} says; in it is {there}")
+    ordered = {name: dict(sorted(by_network[name].items())) for name in ("", *forms.names()) if name in by_network}
+    return Located("files", str(path), path, ordered, Config(), HISTORY, left_out=tuple(others))
 
 
 def _files(paths: Sequence[Path]) -> Located:
-    if folder := next((path for path in paths if path.is_dir()), None):
+    if folder := next((path for path in paths if path.is_dir() and not array_files.is_orbax(path)), None):
         raise InputError(f"{folder}: this is a folder; expected files, one per seed, or a single folder")
     resolved = [path.resolve() for path in paths]
     if twice := next((path for path in paths if resolved.count(path.resolve()) > 1), None):
@@ -78,6 +126,8 @@ def _folder(path: Path) -> Located:
         config, unknown = paper.protocol(models)
         return Located("paper-tree", str(path), path, paper.checkpoints_of(models), config, unknown, models)
     file = path / folders.CONFIG_FILE
+    if array_files.is_orbax(path):
+        return _files([path])
     if file.is_file():
         # The exported config remembers the order of the networks.
         config = configs.load(file, kept=True)
@@ -152,8 +202,11 @@ def _below(path: Path) -> list[Path]:
     for depth in range(_DEEPEST):
         folders_ += [each for each in path.glob("/".join("*" * (depth + 1))) if each.is_dir()]
     folders_ = [each for each in folders_ if not any(part.startswith(".") for part in each.relative_to(path).parts)]
-    by_stem = {file.with_suffix(""): file for folder in folders_ for file in _by_preference(folder)}
-    files = sorted(by_stem.values(), key=lambda file: checkpoints.natural(str(file.relative_to(path))))
+    there = [file for folder in folders_ for file in _by_preference(folder)]
+    # Arrays beside checkpoints of PyTorch are what a script measured, such as metrics.npz.
+    usual = [file for file in there if _suffix(file) in (".safetensors", *checkpoints.TORCH_SUFFIXES)]
+    by_stem = {file.with_suffix(""): file for file in usual or there}
+    files = sorted(by_stem.values(), key=lambda file: array_files.natural(str(file.relative_to(path))))
     if shard := next((file for file in files if _SHARD.search(file.stem)), None):
         raise InputError(
             f"{shard}: is one part of a network that was saved in several files; expected one file for each seed; "

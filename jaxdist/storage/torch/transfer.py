@@ -17,7 +17,7 @@ from jaxdist import config as configs
 from jaxdist import data, files
 from jaxdist.config import Config
 from jaxdist.errors import InputError
-from jaxdist.formatting import counted
+from jaxdist.formatting import counted, listed
 from jaxdist.networks import Metrics, forms
 from jaxdist.storage import folders, result_files
 from jaxdist.storage.torch import accuracy, checkpoints, lineage, paper, perceptrons, sources
@@ -50,19 +50,25 @@ def import_run(
     changes: Mapping[str, str],
     *,
     layers: str | Sequence[str] = (),
+    entry: str = "",
+    leave_out: str | Sequence[str] = (),
+    pattern: str = "",
     as_seeds: bool = False,
     allow_chance: bool = False,
 ) -> xr.DataTree:
     """Turn PyTorch networks into a new run folder ``out`` that can be swept, reported and compared.
 
-    `path` is the paper's result tree, a folder that `export_run` made, or a state_dict (``.pt``), whole pickled
-    module of known classes, or safetensors file; several such files, or a folder of them, are a seed each, in their
-    order or by name. `changes` overrides config fields: where the data is, how to sweep, and ``model.activations``
-    where the files do not tell the activation.
+    `path` is the paper's result tree, a folder that `export_run` made, or one file: a state_dict or whole pickled
+    module (``.pt``), safetensors, or dense layers of NumPy (``.npz``), Keras, flax.serialization or Orbax; several such
+    files, or a folder of them, are a seed each, in their order or by name. `changes` overrides config fields: where the
+    data is, how to sweep, and ``model.activations`` where the files do not tell the activation.
 
     Args:
       layers: the names of the layers in the order in which they are computed, where the files do not tell it; a list,
         or one string with commas.
+      entry: the key under which the network lies, in files that hold several, such as weights averaged along training.
+      leave_out: names of entries in the files that no output depends on; a list, or one string with commas.
+      pattern: where in the folder the files lie, such as ``{activation}/run{seed}/*.pt``.
       as_seeds: the files are a training each, though they look like moments of one.
       allow_chance: networks that are right no more often than by chance are what is wanted.
 
@@ -74,9 +80,15 @@ def import_run(
         files of one training or of the same weights, networks of unlike shapes or activations, an unknown activation,
         images that do not fit, networks at chance, or a folder in use; nothing is written then.
     """
-    if isinstance(layers, str):
-        layers = [name.strip() for name in layers.split(",") if name.strip()]
-    imported = read_networks(path, changes, layers=layers, as_seeds=as_seeds)
+    imported = read_networks(
+        path,
+        changes,
+        layers=_names(layers),
+        entry=entry,
+        leave_out=_names(leave_out),
+        pattern=pattern,
+        as_seeds=as_seeds,
+    )
     imported.origin["allow_chance"] = allow_chance
     if data.available(imported.config.data):
         dataset = data.load(imported.config.data)
@@ -102,6 +114,10 @@ def import_run(
     with folders.held(folder):
         folders.save(folder, imported.config, result, imported.networks)
     return result
+
+
+def _names(given: str | Sequence[str]) -> list[str]:
+    return [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else list(given)
 
 
 def check_unedited(
@@ -137,12 +153,19 @@ def check_unedited(
 
 
 def read_networks(
-    path: Path | Sequence[Path], changes: Mapping[str, str], *, layers: Sequence[str] = (), as_seeds: bool = False
+    path: Path | Sequence[Path],
+    changes: Mapping[str, str],
+    *,
+    layers: Sequence[str] = (),
+    entry: str = "",
+    leave_out: Sequence[str] = (),
+    pattern: str = "",
+    as_seeds: bool = False,
 ) -> Imported:
     """Read networks and their protocol; writes nothing.
 
     Args:
-      path, changes, as_seeds: as in `import_run`.
+      path, changes, entry, leave_out, pattern, as_seeds: as in `import_run`.
       layers: the names of the layers in the order in which they are computed, where the files do not tell it.
 
     Raises:
@@ -153,7 +176,7 @@ def read_networks(
     named = tuple(name.strip() for name in given.split(",")) if given else ()
     if not all(named):
         raise InputError(f"--model.activations: expected names with a comma between two, got {given!r}")
-    layout = sources.locate(paths)
+    layout = sources.locate(paths, pattern)
     by_network, base = layout.by_network, layout.config
     if named and "" not in by_network:
         by_network = _chosen(by_network, named)
@@ -167,13 +190,14 @@ def read_networks(
     stacked: dict[str, Params] = {}
     notes: list[str] = []
     for name, by_seed in by_network.items():
-        read_from = _read_sources(by_seed, layout.base)
+        read_from = _read_sources(by_seed, layout.base, entry, leave_out)
         if not as_seeds:
             lineage.check_places(read_from, layout.where)
         network, params = _network(name, read_from, named, layers)
         lineage.check_weights(read_from, params, layout.where, as_seeds=as_seeds)
         stacked[network] = params
         notes += [note for note in map(_without_bias, read_from) if note]
+        notes += _notes(read_from)
     shapes = {name: _shapes(params) for name, params in stacked.items()}
     if len(set(shapes.values())) > 1 or len(next(iter(stacked.values()))) < 2:
         raise InputError(
@@ -182,7 +206,9 @@ def read_networks(
     metrics, absent = _metrics(by_network, base.train.steps) if layout.models else ({}, [])
     notes += absent
     if layout.left_out:
-        notes.append(f"not read, since they hold no network: {', '.join(file.name for file in layout.left_out)}")
+        why = "their places are not as the pattern says" if pattern else "they hold no network"
+        files_left = [file.relative_to(layout.base).as_posix() for file in layout.left_out]
+        notes.append(f"not read, since {why}: {', '.join(files_left)}")
     if layout.unknown and not layout.models and "data.normalisation" not in changes:
         notes = [*notes, UNSCALED]
     hidden = perceptrons.hidden_of(next(iter(stacked.values())))
@@ -194,11 +220,12 @@ def read_networks(
     )
     config = configs.override(config, {key: value for key, value in changes.items() if key != "model.activations"})
     digests = {
-        str(file.absolute().relative_to(layout.base.absolute())): hashlib.sha256(file.read_bytes()).hexdigest()
+        str(file.absolute().relative_to(layout.base.absolute())): _digest(file)
         for by_seed in by_network.values()
         for file in by_seed.values()
     }
     origin = {
+        "files": _files_read(layout, stacked, by_network),
         "kind": layout.kind,
         "path": str(paths[0].absolute() if len(paths) == 1 else layout.base),
         "models": str(layout.models.absolute()) if layout.models else None,
@@ -275,12 +302,45 @@ def _chosen(by_network: Mapping[str, Mapping[int, Path]], named: tuple[str, ...]
     return chosen
 
 
-def _read_sources(by_seed: Mapping[int, Path], base: Path) -> list[Source]:
+def _files_read(
+    layout: sources.Located, stacked: Mapping[str, Params], by_network: Mapping[str, Mapping[int, Path]]
+) -> dict[str, dict[str, str]]:
+    """Which file each network's seed is from."""
+    return {
+        name: {
+            str(seed): file.absolute().relative_to(layout.base.absolute()).as_posix() for seed, file in by_seed.items()
+        }
+        for name, by_seed in zip(stacked, by_network.values(), strict=True)
+    }
+
+
+def _digest(path: Path) -> str:
+    """The SHA-256 of a file, or of the names and digests of a folder's files."""
+    if path.is_dir():
+        inner = sorted(file for file in path.rglob("*") if file.is_file())
+        said = "\n".join(f"{file.relative_to(path).as_posix()} {_digest(file)}" for file in inner)
+        return hashlib.sha256(said.encode()).hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _notes(read_from: Sequence[Source]) -> list[str]:
+    """What reading the files of one network's seeds has to say, the same of several files once."""
+    places: dict[str, list[str]] = {}
+    for _, place, network in read_from:
+        for note in network.notes:
+            places.setdefault(note, []).append(place.as_posix())
+    return [
+        f"{'each file' if len(where) == len(read_from) > 1 else listed(where)}: {note}"
+        for note, where in places.items()
+    ]
+
+
+def _read_sources(by_seed: Mapping[int, Path], base: Path, entry: str, leave_out: Sequence[str]) -> list[Source]:
     """The files of one network's seeds, and what they hold."""
     read_from = []
     for file in by_seed.values():
         place = file.absolute().relative_to(base.absolute())
-        read_from.append(Source(file, place, checkpoints.read(file)))
+        read_from.append(Source(file, place, checkpoints.read(file, entry=entry, left_out=leave_out)))
     return read_from
 
 

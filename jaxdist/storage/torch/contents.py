@@ -1,0 +1,256 @@
+"""The network in what a training script saved: a mapping of names to tensors, or a module, wherever it lies."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdist.errors import InputError
+from jaxdist.formatting import listed
+from jaxdist.storage.torch import modules, names_of_layers, pickles
+from jaxdist.storage.torch.pickles import Tensor
+
+PROGRESS = ("epoch", "epochs", "global_step", "step", "steps", "iteration", "iter")
+"""Keys under which training scripts keep how far the training is."""
+
+_LAYER = ("weight", "bias", "kernel", "w", "b", "W")
+"""What a layer's own tensors are called, where each layer is a mapping by itself."""
+
+_MOST = 100_000
+"""Values that are looked at; beyond, a file holds something else than a network."""
+
+_DEEPEST = 12
+
+_BATCH_NORM = ("running_mean", "running_var", "num_batches_tracked")
+
+_TRAINING = frozenset(
+    (*PROGRESS, "loss", "losses", "criterion", "metric", "metrics", "acc", "accuracy", "auroc", "confmat", "best", "lr")
+)
+"""Words in names of entries that training scripts keep beside a network's, as the weights of classes in a loss."""
+
+_SAVE = "save only the network's state_dict, with torch.save(model.state_dict(), FILE)"
+
+
+class Network(NamedTuple):
+    """The tensors of one network by name, and what else the content says of it."""
+
+    tensors: dict[str, np.ndarray]
+    activation: str | None = None
+    """That its modules name, if any."""
+    certain: bool = False
+    """Whether the order of the tensors is that in which a module computes its layers."""
+    progress: Mapping[str, float] = types.MappingProxyType({})
+    """How far the training was, by the names of `PROGRESS`."""
+    notes: tuple[str, ...] = ()
+    """What was left aside, or rounded."""
+
+
+def network_in(content: Any, where: str, *, entry: str = "", left_out: Iterable[str] = ()) -> Network:
+    """The one network in the content of a file.
+
+    Args:
+      content: as `pickles.load` gives it, or mappings of arrays.
+      where: the file, for messages.
+      entry: the key under which it lies, where there are several; parts of a longer one with a dot between.
+      left_out: names of entries that no output depends on, as the user says.
+
+    Raises:
+      InputError: if there is none, or several, or it holds what is not a float or not finite.
+    """
+    held = _Search(where)
+    held.look(content, "", 0)
+    networks = held.networks
+    if entry:
+        networks = {key: value for key, value in networks.items() if key == entry}
+        if not networks:
+            keys = [repr(key) for key in held.networks if key]
+            lie = f"they lie under {listed(keys)}" if keys else "it is the whole file; leave out --entry"
+            raise InputError(f"--entry: {where} holds no network under {entry!r}; {lie}")
+    if not networks:
+        raise InputError(f"{where}: {_nothing(content, held)}")
+    layers = {key: _layers(value, where) for key, value in networks.items()}
+    first = next(iter(layers))
+    if not all(_same(each.entries, layers[first].entries) for each in layers.values()):
+        raise InputError(
+            f"{where}: holds several networks, under {listed([repr(key) for key in layers])}; expected one; "
+            "name the one to import with --entry"
+        )
+    # A module tells more than a state_dict of the same network.
+    chosen = next((each for each in layers.values() if each.certain), layers[first])
+    needed, asides = _needed(chosen.entries, where, tuple(left_out))
+    tensors, rounded = {}, False
+    for name, value in needed.items():
+        tensors[name], narrowed = _narrow(value, f"{where}: tensor {name!r}")
+        rounded = rounded or narrowed
+    tensors, turned = names_of_layers.as_pytorch(tensors, where)
+    notes = [*chosen.notes, *turned]
+    if asides:
+        notes.append(f"left aside, since no layer needs it: {listed(asides)}")
+    if rounded:
+        notes.append("its float64 numbers are rounded to float32")
+    progress = _progress_in(content) if isinstance(content, Mapping) else {}
+    return Network(tensors, chosen.activation, chosen.certain, progress, tuple(notes))
+
+
+class _Search:
+    """A walk through what a file holds, for the networks in it."""
+
+    def __init__(self, where: str) -> None:
+        self.where, self.networks, self.optimizers, self.count = where, dict[str, Any](), 0, 0
+        self._seen: set[int] = set()
+
+    def look(self, value: Any, key: str, depth: int) -> None:
+        """Note the networks in a value, which lies under a key."""
+        self.count += 1
+        if self.count > _MOST or depth > _DEEPEST:
+            raise InputError(f"{self.where}: holds more, or is nested deeper, than what training scripts save; {_SAVE}")
+        if modules.is_module(value) or _is_network(value):
+            self.networks[key] = value
+            return
+        if id(value) in self._seen:
+            return
+        for name, child in _children(value):
+            self._seen.add(id(value))
+            self.look(child, f"{key}.{name}" if key else str(name), depth + 1)
+        if _is_optimizer(value):
+            self.optimizers += 1
+
+
+def _children(value: Any) -> Iterator[tuple[Any, Any]]:
+    """What lies in a value, by its keys; nothing of an optimiser's state, whose tensors are shaped like weights."""
+    if _is_optimizer(value):
+        return
+    if isinstance(value, Mapping):
+        yield from value.items()
+    elif isinstance(value, list | tuple):
+        if not all(isinstance(each, int | float | str | bytes | None) for each in value):
+            yield from enumerate(value)
+    elif isinstance(value, modules.Foreign):
+        yield from vars(value).items()
+
+
+def _is_optimizer(value: Any) -> bool:
+    held = vars(value) if isinstance(value, modules.Foreign) else value
+    return isinstance(held, Mapping) and "param_groups" in held and "state" in held
+
+
+def _tensor(value: Any) -> Tensor | np.ndarray | None:
+    return value if isinstance(value, np.ndarray) else pickles.array_of(value)
+
+
+def _is_weight(value: Any) -> bool:
+    tensor = _tensor(value)
+    return tensor is not None and tensor.ndim > 1 and tensor.dtype.kind in "fV"
+
+
+def _is_layer(value: Any) -> bool:
+    """Whether a mapping is one layer, its tensors named only by what they are."""
+    return isinstance(value, Mapping) and any(_is_weight(each) for each in value.values()) and set(value) <= set(_LAYER)
+
+
+def _is_network(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return any(map(_is_weight, value)) and all(_tensor(each) is not None for each in value)
+    if not isinstance(value, Mapping) or _is_optimizer(value):
+        return False
+    layers = sum(_is_layer(each) for each in value.values())
+    return layers > 0 or any(_is_weight(each) for each in value.values())
+
+
+def _layers(value: Any, where: str) -> modules.Layers:
+    if modules.is_module(value):
+        return modules.layers_of(value, where)
+    if isinstance(value, list | tuple):
+        return modules.Layers({f"tensor{k}": each for k, each in enumerate(value)})
+    entries: dict[str, Any] = {}
+    for name, each in value.items():
+        if isinstance(each, Mapping):
+            entries |= {f"{name}.{part}": tensor for part, tensor in each.items()}
+        else:
+            entries[str(name)] = each
+    return modules.Layers(entries)
+
+
+def _same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two networks hold the same tensors, by whatever names."""
+    pairs = [
+        [tensor for each in entries.values() if (tensor := _tensor(each)) is not None] for entries in (first, second)
+    ]
+    if len(pairs[0]) != len(pairs[1]):
+        return False
+    return all(
+        a is b or (a.dtype == b.dtype and a.shape == b.shape and np.array_equal(np.asarray(a), np.asarray(b)))
+        for a, b in zip(*pairs, strict=True)
+    )
+
+
+def _needed(entries: Mapping[str, Any], where: str, left_out: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]:
+    """The float tensors of a network's layers, and the names of what stands beside them without being part of any."""
+    if absent := [name for name in left_out if name not in entries]:
+        raise InputError(f"--leave-out: {where} has no entry {absent[0]!r}; its entries: {listed(list(entries))}")
+    needed, asides = {}, []
+    for name, value in entries.items():
+        layer, _, kind = name.rpartition(".")
+        if kind in _BATCH_NORM:
+            raise InputError(
+                f"{where}: layer {layer!r} is a BatchNorm ({kind}); only linear layers can be imported; fold it into "
+                f"the layer before it, or {modules.OWN_NETWORK}"
+            )
+        tensor = _tensor(value)
+        words = set(name.lower().replace(".", "_").split("_"))
+        if isinstance(value, list):
+            raise InputError(
+                f"{where}: tensor {name!r} is a list; if these are the paper's sweep results, pass them to 'jaxdist "
+                "compare'"
+            )
+        whole = tensor is not None and tensor.dtype.kind not in "fV"
+        if name in left_out or tensor is None or whole or (words & _TRAINING and tensor.ndim < 2):
+            asides.append(name)
+        else:
+            needed[name] = tensor
+    return needed, asides
+
+
+def _narrow(tensor: Tensor | np.ndarray, where: str) -> tuple[np.ndarray, bool]:
+    """A tensor in float32, and whether numbers were rounded for it."""
+    try:
+        array = np.asarray(tensor)
+    except (pickles.DamagedError, ValueError, LookupError, OSError, RuntimeError) as error:
+        raise InputError(f"{where} cannot be read ({error}); save model.state_dict() of an ordinary module") from None
+    with np.errstate(over="ignore"):
+        narrow = array.astype(np.float32)
+    rounded = bool((narrow.astype(array.dtype) != array).any() & np.isfinite(array.astype(np.float64)).all())
+    # A clip of infinity is the paper's way to say that nothing is clipped.
+    clip = where.rstrip("'").endswith("clip")
+    if not (np.isfinite(narrow) | np.isposinf(narrow) & clip).all():
+        raise InputError(f"{where} holds values that are not finite; train the network again")
+    return narrow, rounded
+
+
+def _progress_in(content: Mapping[Any, Any]) -> dict[str, float]:
+    """How far the training was that saved a dictionary."""
+    numbers = {str(key): value for key, value in content.items() if str(key) in PROGRESS}
+    tensors = {key: _tensor(value) for key, value in numbers.items()}
+    numbers = {
+        key: np.asarray(tensor).item() if (tensor := tensors[key]) is not None and tensor.size == 1 else value
+        for key, value in numbers.items()
+    }
+    return {key: float(value) for key, value in numbers.items() if isinstance(value, int | float)}
+
+
+def _nothing(content: Any, held: _Search) -> str:
+    """Why there is no network in a content, with what to do."""
+    if held.optimizers:
+        return "holds an optimiser's state; pass the file that holds the network's weights"
+    if isinstance(content, modules.Foreign):
+        return (
+            f"holds an object of {content.named or 'an unknown class'!r}, which is not on the list of what may be "
+            f"loaded, so nothing in it was executed; {_SAVE}"
+        )
+    if isinstance(content, Mapping):
+        keys = listed([repr(str(key)) for key in list(content)[:6]]) if content else "nothing"
+        return f"holds {keys}, but no weights of a linear layer; nothing in it was executed; {_SAVE}"
+    return f"expected a state_dict or a module, got {type(content).__name__}; nothing in it was executed; {_SAVE}"
