@@ -109,10 +109,6 @@ IMPORT_TORCH = Command(
         ("jaxdist import-torch results --out runs/theirs", "the paper's result tree"),
         ("jaxdist import-torch mine.pt --model.activations relu --out runs/mine", "your own state_dict"),
         (
-            "jaxdist import-torch nets --pattern '{activation}/r{seed}/*.pt' --out runs/n",
-            "a folder whose names do not tell by themselves",
-        ),
-        (
             "jaxdist import-torch a.pt b.pt --model.activations relu --out runs/two",
             "one file per seed; a folder of such files works too",
         ),
