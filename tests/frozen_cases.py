@@ -169,13 +169,13 @@ def checkpoint(kind: str) -> Callable[[], None]:
         state |= {"b.weight": layer(10, 12), "b.bias": torch.zeros(10)}
         square = {f"{name}.weight": layer(64, 64) for name in ("hidden", "input")}
         contents = {
-            "list": list(state.values()),
+            "list": [1, 2, 3],
             "constant": {name: torch.zeros_like(value) for name, value in state.items()},
             "optimiser": torch.optim.Adam([torch.nn.Parameter(torch.zeros(2, 2))]).state_dict(),
             "inputs": state | {"a.weight": layer(12, 50)},
             "order": square | {"output.weight": layer(10, 64)},
             "transposed": state | {"a.weight": layer(64, 12)},
-            "double": {name: value.double() for name, value in state.items()},
+            "complex": {name: value.to(torch.complex64) for name, value in state.items()},
             "norm": state | {"n.weight": torch.ones(12), "n.running_mean": torch.zeros(12)},
             "not finite": state | {"a.bias": torch.full((12,), torch.nan)},
             "good": state,
@@ -212,7 +212,7 @@ BASES = {
     "trained": ("train --out trained {small}",),
     "swept": ("train --out swept {small}", "sweep swept --sweep.families offset --sweep.splits test"),
     "clipped": ("train --out clipped {small}", "sweep clipped --sweep.families clip --sweep.splits test"),
-    "sloped": ("train --out sloped {small} --model.activations prelu",),
+    "distant": ("train --out distant {small} --model.activations relu_l2",),
     "pictured": ("train --out pictured {small} --data.name mnist --data.dir images",),
 }
 """Run folders that cases copy, and the commands that make them."""
@@ -331,14 +331,14 @@ CASES = {
         f"import-torch net.safetensors {RELU}",
         file("net.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12\n"),
     ),
-    "a list of tensors": Case(f"import-torch net.pt {RELU}", checkpoint("list")),
+    "a list of numbers": Case(f"import-torch net.pt {RELU}", checkpoint("list")),
     "an optimiser's state": Case(f"import-torch net.pt {RELU}", checkpoint("optimiser")),
     "a network at chance": Case(f"import-torch net.pt {RELU}", checkpoint("constant")),
     "a network of other pictures": Case(f"import-torch net.pt {RELU}", checkpoint("inputs")),
     "layers in any order": Case(f"import-torch net.pt {RELU}", checkpoint("order")),
     "a layer that is not there": Case(f"import-torch net.pt {RELU} --layers a,c", checkpoint("good")),
     "transposed weights": Case(f"import-torch net.pt {RELU}", checkpoint("transposed")),
-    "weights of 64 bits": Case(f"import-torch net.pt {RELU}", checkpoint("double")),
+    "complex weights": Case(f"import-torch net.pt {RELU}", checkpoint("complex")),
     "a normalised layer": Case(f"import-torch net.pt {RELU}", checkpoint("norm")),
     "imported weights that are not finite": Case(f"import-torch net.pt {RELU}", checkpoint("not finite")),
     "an activation that nothing tells": Case("import-torch net.pt --out out", checkpoint("good")),
@@ -349,7 +349,7 @@ CASES = {
     "an export into a folder in use": Case(
         "export-torch trained --out used", file("used/thesis.tex", b"years of work"), ("trained",)
     ),
-    "an export of slopes": Case("export-torch sloped --out out", None, ("sloped",)),
+    "an export of distances": Case("export-torch distant --out out", None, ("distant",)),
     "an export to nowhere": Case("export-torch trained"),
     # data
     "embedded data prepared": Case("data prepare digits --download"),

@@ -11,35 +11,70 @@ from jaxdist import config as configs
 from jaxdist import files
 from jaxdist.cli.command import Command
 from jaxdist.cli.options import Parser
+from jaxdist.errors import InputError
 from jaxdist.storage import manifests
 
 
 def _add_data(parser: Parser) -> None:
-    parser.add_argument("action", choices=["prepare"], help="prepare a TFDS data set")
-    parser.add_argument("dataset", help="mnist, fashion_mnist, or a new name for files of your own")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--from", dest="source", type=Path, metavar="FOLDER", help="folder of the four IDX files")
+    parser.add_argument("action", choices=["prepare", "show"], help="prepare a TFDS data set, or show what is in one")
+    parser.add_argument(
+        "dataset", help="mnist, fashion_mnist, or a new name for files of your own; to show also a file or folder"
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--from", dest="source", type=Path, metavar="PATH", help="file or folder with the data set")
     source.add_argument("--download", action="store_true", help="fetch the IDX files over the network")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="TFDS data folder [TFDS_DATA_DIR, else TFDS's own]")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="show: draw examples of each class into a file")
 
 
 def data(options: argparse.Namespace) -> None:
-    """Prepare a data set for the other commands, and say where."""
+    """Prepare a data set for the other commands and say where, or show one."""
     from jaxdist import data as data_sets
 
+    if options.action == "show":
+        _show(options)
+        return
+    if options.picture:
+        raise InputError("--picture: draws what 'data show' shows; leave it out, or show the data set")
     path = data_sets.prepare(
         options.dataset, source=options.source, data_dir=options.to, download=options.download, report=print
     )
     print(f"prepared in {path}")
 
 
+def _show(options: argparse.Namespace) -> None:
+    """Say what is in a data set: counts, classes, pixels, repeats and scalings; draw examples if asked to."""
+    from jaxdist import data as data_sets
+    from jaxdist.config import DataConfig
+
+    if options.download or options.to:
+        raise InputError("data show: --download and --to are for 'prepare'; leave them out")
+    path = options.source
+    known = options.dataset in data_sets.known_names() or not files.expanded(options.dataset).exists()
+    if path is None and not known:
+        path, name = Path(options.dataset), "shown"
+    else:
+        name = options.dataset
+    dataset = data_sets.load(DataConfig(name=name, dir=str(path) if path else ""))
+    print("\n".join(data_sets.portrait(dataset).lines()))
+    if options.picture:
+        from jaxdist.report import contact_sheets
+
+        manifests.refuse_own(options.picture)
+        contact_sheets.draw(dataset, files.expanded(options.picture))
+        print(f"examples of each class: {options.picture}")
+    else:
+        print("add --picture FILE.png for a picture with examples of each class")
+
+
 DATA = Command(
     "data",
-    help="prepare data sets",
-    usage="prepare NAME (--from FOLDER | --download) [--to FOLDER]",
+    help="prepare data sets, or show what is in one",
+    usage="(prepare NAME (--from PATH | --download) [--to FOLDER] | show NAME_OR_PATH [--picture FILE])",
     examples=(
         ("jaxdist data prepare mnist --download", "fetched over the network"),
-        ("jaxdist data prepare mnist --from FOLDER", "from the four IDX files, without network access"),
+        ("jaxdist data prepare mine --from FOLDER", "from files, without network access"),
+        ("jaxdist data show FOLDER --picture examples.png", "what is in it, and what it looks like"),
     ),
     add=_add_data,
     run=data,

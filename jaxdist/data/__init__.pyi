@@ -17,5 +17,7 @@ from .loading import known_names as known_names
 from .loading import load as load
 from .own_data import Given as Given
 from .own_data import Labelled as Labelled
+from .portrait import Portrait as Portrait
+from .portrait import portrait as portrait
 from .preparing import prepare as prepare
 from .scaling import scaled as scaled

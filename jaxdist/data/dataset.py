@@ -115,7 +115,7 @@ def assemble(name: str, train: RawSplit, test: RawSplit, source: str, *, largest
 
 def _checked(raw: RawSplit) -> RawSplit:
     """Return `raw` with a single channel dropped, after the checks that need only one split."""
-    images, labels = raw.images, raw.labels
+    images, labels = raw.images, _as_classes(raw.labels)
     if not images.size:
         raise InputError(
             f"{raw.images_at}: an array of shape {images.shape} holds no images; expected at least one image of at "
@@ -140,17 +140,24 @@ def _checked(raw: RawSplit) -> RawSplit:
         _check_finite(images, raw.images_at)
     if images.ndim == 4 and images.shape[-1] == 1:
         images = images[..., 0]
-    return raw._replace(images=images)
+    return raw._replace(images=images, labels=labels)
+
+
+def _as_classes(labels: np.ndarray) -> np.ndarray:
+    """Labels of forms that mean the same: one column, one-hot rows, whole numbers as floats; others as they are."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    one_hot = labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "buif"
+    if one_hot and ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all():
+        return labels.argmax(axis=1)
+    if labels.dtype.kind == "f" and labels.ndim == 1 and (np.abs(labels) < 2**31).all():
+        whole = labels.astype(np.int64)
+        return whole if (whole == labels).all() else labels
+    return labels
 
 
 def _instead_of(labels: np.ndarray) -> str:
     """What to do about an array that is not a list of labels."""
-    if labels.ndim == 1:
-        return "save them as integers" if (labels == np.round(labels)).all() else "use a label file"
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        return "save its one column, labels[:, 0]"
-    if labels.ndim == 2 and ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all():
-        return "save the classes instead of one-hot rows, labels.argmax(1)"
     return "save only the column with the classes" if labels.ndim == 2 else "use a label file"
 
 

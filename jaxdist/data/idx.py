@@ -1,4 +1,4 @@
-"""The IDX file format, as defined at the foot of yann.lecun.com/exdb/mnist, plain or compressed with gzip.
+"""The IDX file format, as defined at the foot of yann.lecun.com/exdb/mnist, and NumPy's; gzip is told by content.
 
 A file is two zero bytes, a type byte, the number of dimensions, each dimension as a big-endian uint32, then the values,
 big-endian, the last dimension fastest.
@@ -6,20 +6,22 @@ big-endian, the last dimension fastest.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import math
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
 from jaxdist.data.dataset import RawSplit
-from jaxdist.errors import InputError
-from jaxdist.formatting import counted
+from jaxdist.errors import DAMAGED, InputError
+from jaxdist.formatting import counted, listed
 
 STEMS = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -29,6 +31,9 @@ STEMS = {
 
 _TYPES = {0x08: "u1", 0x09: "i1", 0x0B: "i2", 0x0C: "i4", 0x0D: "f4", 0x0E: "f8"}
 _CHUNK = 1 << 20
+_GZIP = b"\x1f\x8b"
+_LAYERS = 3
+"""How often a file may be compressed, one time inside the other."""
 
 
 def find(folder: Path, stem: str) -> Path | None:
@@ -40,17 +45,6 @@ def find(folder: Path, stem: str) -> Path | None:
 def present(folder: Path) -> bool:
     """Whether `folder` holds any of the four IDX files."""
     return any(find(folder, stem) for stems in STEMS.values() for stem in stems)
-
-
-def below(folder: Path) -> Path | None:
-    """The first folder inside `folder` that holds the four IDX files, at most three levels down; None if none does."""
-    level = [folder]
-    for _ in range(3):
-        level = [inner for outer in level for inner in sorted(outer.iterdir()) if inner.is_dir()]
-        for inner in level:
-            if all(find(inner, stem) for stems in STEMS.values() for stem in stems):
-                return inner
-    return None
 
 
 def _spelled(folder: Path, stem: str) -> list[Path]:
@@ -78,7 +72,7 @@ def read_array(path: Path) -> np.ndarray:
             raise InputError(
                 f"{path}: starts with '{start.hex(' ')}', which is not an IDX header; expected '00 00', a type of 08, "
                 "09, 0b, 0c, 0d or 0e, and the number of dimensions; "
-                f"{_instead_of(start, packed=path.suffix == '.gz')}"
+                f"{_instead_of(start)}"
             )
         kind = np.dtype(_TYPES[start[2]]).newbyteorder(">")
         sizes = _up_to(file, 4 * start[3])
@@ -100,19 +94,52 @@ def read_array(path: Path) -> np.ndarray:
     return np.frombuffer(values, kind).reshape(shape).astype(kind.newbyteorder("="), copy=False)
 
 
+def read_any(path: Path) -> np.ndarray:
+    """The one array in a file of IDX or of NumPy; raises `InputError` naming the file for any defect."""
+    with _opened(path) as file:
+        start = bytes(_up_to(file, 6))
+    if start == b"\x93NUMPY":
+        with _numpy(path):
+            return np.load(path, allow_pickle=False)
+    if start[:2] == b"PK":
+        names = names_in(path)
+        if len(names) != 1:
+            raise InputError(f"{path}: holds the arrays {listed(names)}; expected a single one; save them one by one")
+        return read_member(path, names[0])
+    return read_array(path)
+
+
+def names_in(path: Path) -> list[str]:
+    """The names of the arrays in an archive of NumPy."""
+    with _numpy(path), np.load(path, allow_pickle=False) as arrays:
+        return list(arrays.files)
+
+
+def read_member(path: Path, name: str) -> np.ndarray:
+    """One array of an archive of NumPy."""
+    with _numpy(path), np.load(path, allow_pickle=False) as arrays:
+        array: np.ndarray = arrays[name]
+        return array
+
+
+@contextmanager
+def _numpy(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (*DAMAGED, zipfile.BadZipFile, MemoryError) as error:
+        said = str(error).strip().split("\n")[0] or type(error).__name__
+        raise InputError(f"{path}: not readable as arrays of NumPy ({said}); save plain numbers anew") from None
+
+
 def _swapped(sizes: bytearray) -> int:
     """How many values the sizes [dimensions] of a header declare if they are read little-endian."""
     return math.prod(int(n) for n in np.frombuffer(sizes, "<u4"))
 
 
-def _instead_of(start: bytes | bytearray, *, packed: bool) -> str:
-    """What to do about a file by its first bytes, decompressed where the file is `packed`."""
-    if bytes(start[:2]) == b"\x1f\x8b":
-        return (
-            "decompress it once, since it is compressed twice"
-            if packed
-            else "add .gz to its name, since it is compressed"
-        )
+def _instead_of(start: bytes | bytearray) -> str:
+    """What to do about a file by its first bytes, decompressed."""
+    if bytes(start[:2]) == _GZIP:
+        return f"decompress it, since it is compressed more than {_LAYERS} times"
     if bytes(start).lower() in (b"<!do", b"<htm"):
         return "get the file again, since this is a web page, perhaps an error page"
     if bytes(start) == b"vers":
@@ -141,7 +168,7 @@ def _required(folder: Path, stem: str) -> Path:
             + (f"if {others} is the one, rename it" if others else "add it")
         )
     if path.is_file():
-        _refuse_another(path, _spelled(folder, stem))
+        refuse_another(path, _spelled(folder, stem))
     return path
 
 
@@ -151,7 +178,7 @@ def _like(name: str, stem: str) -> bool:
     return {"t10k": "test"}.get(split, split) in name and kind in name
 
 
-def _refuse_another(path: Path, spelled: list[Path]) -> None:
+def refuse_another(path: Path, spelled: list[Path]) -> None:
     """Raise `InputError` where a second file, by another spelling of the name, is not the same data."""
     for other in spelled:
         if other != path and other.is_file() and digest(other) != digest(path):
@@ -164,28 +191,28 @@ def _refuse_another(path: Path, spelled: list[Path]) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a plain or gzip file for reading its bytes; what goes wrong inside becomes an `InputError`."""
+    """Open a file for reading its bytes, decompressed; what goes wrong inside becomes an `InputError`.
+
+    Whether it is compressed is told by its first bytes: browsers and unpackers take a `.gz` away, or add one.
+    """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            yield cast(BinaryIO, file)
+        with contextlib.ExitStack() as stack:
+            file: Any = stack.enter_context(path.open("rb"))
+            for _ in range(_LAYERS):
+                start = file.read(2)
+                file.seek(0)
+                if start != _GZIP:
+                    break
+                file = stack.enter_context(gzip.GzipFile("", "rb", fileobj=file))
+            yield file
     except EOFError:
         raise InputError(f"{path}: the gzip data is cut short; expected a whole file; get it again") from None
     except (gzip.BadGzipFile, zlib.error) as error:
-        way_out = _instead_of_gzip(path)
-        raise InputError(f"{path}: not intact gzip data ({error}); expected gzip; {way_out}") from None
+        raise InputError(f"{path}: not intact gzip data ({error}); expected gzip; get the file again") from None
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); expected a readable IDX file; check its permissions"
         ) from None
-
-
-def _instead_of_gzip(path: Path) -> str:
-    """What to do about a file whose name ends in .gz, but which is not intact gzip data."""
-    with path.open("rb") as file:
-        start = file.read(4)
-    if start[:2] == b"\0\0" and start[2:3] and start[2] in _TYPES:
-        return "remove .gz from its name, since it is not compressed"
-    return "get the file again" if start[:2] == b"\x1f\x8b" else _instead_of(start, packed=True)
 
 
 def _up_to(file: BinaryIO, size: int) -> bytearray:

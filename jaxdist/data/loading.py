@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxdist import files
 from jaxdist.config import DataConfig
-from jaxdist.data import idx, prepared
+from jaxdist.data import idx, layouts, prepared
 from jaxdist.data.dataset import KNOWN_CLASSES, Dataset, RawSplit, accessible, assemble
 from jaxdist.errors import InputError, nearest
 
@@ -70,16 +70,30 @@ def from_idx(name: str, folder: Path) -> Dataset:
     return assemble(name, idx.read_split(folder, "train"), idx.read_split(folder, "test"), source)
 
 
+def from_files(name: str, path: Path) -> Dataset | None:
+    """Read and check the data set in a file or folder of any known kind but TFDS's; None if it holds none.
+
+    Raises:
+      InputError: naming the file at fault.
+    """
+    if path.is_dir() and all(idx.find(path, stem) for stems in idx.STEMS.values() for stem in stems):
+        return from_idx(name, path)
+    read = layouts.read(name, path) if path.exists() else None
+    if read is not None:
+        return assemble(name, *read)
+    return from_idx(name, path) if path.is_dir() and idx.present(path) else None
+
+
 def _from_folder(name: str, folder: Path) -> Dataset:
-    if idx.present(folder):
-        return from_idx(name, folder)
-    set_folder = prepared.find(folder, name)
+    set_folder = prepared.find(folder, name) if folder.is_dir() else None
     if set_folder is None:
+        if (dataset := from_files(name, folder)) is not None:
+            return dataset
         raise InputError(
             _unconfigured(name, folder)
-            or f"{folder}: {'neither IDX files nor TFDS data' if folder.is_dir() else 'no such folder'}; expected "
-            f"train-images-idx3-ubyte and its three companions (.gz or not), or a prepared TFDS data set '{name}' "
-            f"with array_record files; {_instead_of(folder)}"
+            or f"{folder}: {'no data set of a known kind' if folder.exists() else 'no such file or folder'}; expected "
+            "IDX or NumPy files of images and labels, a table (CSV, Parquet) with a column of labels, a folder of "
+            f"pictures by class, or a prepared TFDS data set '{name}'; {_instead_of(folder)}"
         )
     return _from_prepared(name, set_folder)
 
@@ -88,14 +102,10 @@ def _instead_of(folder: Path) -> str:
     """What to do about a folder that holds no data."""
     if not folder.is_dir():
         return "correct data.dir"
-    if inside := idx.below(folder):
-        return f"set data.dir to {inside}, which holds the four files"
     held = sorted(path.name for path in folder.iterdir() if path.is_file())
     some = f"{', '.join(held[:4])}{f' and {len(held) - 4} more' if len(held) > 4 else ''}"
-    if sum("images" in name and "idx" in name for name in held) >= 2:
-        return f"rename its files ({some}) to these names"
     if held:
-        return f"correct data.dir, or convert its files ({some}) to those four"
+        return f"correct data.dir, or convert its files ({some}) to one of these"
     return "correct data.dir"
 
 

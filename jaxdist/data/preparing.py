@@ -11,7 +11,7 @@ from jaxdist import files
 from jaxdist.data import download as web
 from jaxdist.data import idx, prepared, tfds_sets
 from jaxdist.data.dataset import accessible
-from jaxdist.data.loading import from_idx
+from jaxdist.data.loading import from_files
 from jaxdist.errors import InputError, nearest
 from jaxdist.formatting import counted
 
@@ -44,7 +44,13 @@ def prepare(
         folder = Path(incoming) if source is None else files.expanded(source)
         if source is None:
             web.fetch(name, folder, base_url=web.MIRRORS[name], digests=web.DIGESTS[name], report=report)
-        dataset = from_idx(name, folder)
+        dataset = from_files(name, folder)
+        if dataset is None:
+            what = "holds no data set of a known kind" if folder.exists() else "no such file or folder"
+            raise InputError(
+                f"{folder}: {what}; expected IDX or NumPy files, a table with a column of labels, or pictures by class; "
+                "correct --from"
+            )
         if source is not None and not _official(name, folder):
             report(f"note: the files in {folder} are not the official {name} files; they are prepared as they are")
     report(

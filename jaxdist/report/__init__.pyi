@@ -1,5 +1,6 @@
 from . import boundaries as boundaries
 from . import compare as compare
+from . import contact_sheets as contact_sheets
 from . import documents as documents
 from . import dose_figures as dose_figures
 from . import figures as figures

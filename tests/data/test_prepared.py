@@ -335,7 +335,11 @@ def test_a_request_that_cannot_be_met_is_refused(
 def test_bad_files_leave_nothing_behind(tmp_path: Path) -> None:
     source = put(tmp_path / "idx", arrays())
     (source / TEST_IMAGES).unlink()
-    refused(lambda: prepare("mnist", source, tmp_path / "tfds"), f"{source}: no file {TEST_IMAGES}")
+    refused(
+        lambda: prepare("mnist", source, tmp_path / "tfds"),
+        f"{source}: holds",
+        f"no test images, such as {TEST_IMAGES}",
+    )
     assert not (tmp_path / "tfds").exists()
 
 

@@ -207,6 +207,10 @@ def _needed(entries: Mapping[str, Any], where: str, left_out: tuple[str, ...]) -
                 "compare'"
             )
         whole = tensor is not None and tensor.dtype.kind not in "fV"
+        if tensor is not None and whole and tensor.ndim > 0 and kind in _LAYER:
+            raise InputError(
+                f"{where}: tensor {name!r} is {tensor.dtype}; expected floats; save model.float().state_dict()"
+            )
         if name in left_out or tensor is None or whole or (words & _TRAINING and tensor.ndim < 2):
             asides.append(name)
         else:
@@ -251,6 +255,8 @@ def _nothing(content: Any, held: _Search) -> str:
             f"loaded, so nothing in it was executed; {_SAVE}"
         )
     if isinstance(content, Mapping):
-        keys = listed([repr(str(key)) for key in list(content)[:6]]) if content else "nothing"
-        return f"holds {keys}, but no weights of a linear layer; nothing in it was executed; {_SAVE}"
+        types = {str(key): tensor.dtype for key, value in content.items() if (tensor := _tensor(value)) is not None}
+        keys = [f"{key!r}{f' ({types[str(key)]})' if str(key) in types else ''}" for key in map(str, list(content)[:6])]
+        said = listed(keys) if keys else "nothing"
+        return f"holds {said}, but no weights of a linear layer; nothing in it was executed; {_SAVE}"
     return f"expected a state_dict or a module, got {type(content).__name__}; nothing in it was executed; {_SAVE}"

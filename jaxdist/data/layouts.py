@@ -1,0 +1,285 @@
+"""Data sets in the files that people have: which of a folder's files hold what, told by their names and contents.
+
+Besides the four IDX files of MNIST and prepared TFDS data, which `jaxdist.data.loading` reads, these are known: IDX and
+NumPy files by other names, archives of NumPy arrays, tables in CSV or Parquet, and folders of pictures by class. Where
+a folder could be read in two ways it is refused, and what is read is said in the data set's `source`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from jaxdist.data import idx, pictures, table_files
+from jaxdist.data.dataset import RawSplit
+from jaxdist.data.held_out import held_out
+from jaxdist.errors import InputError
+from jaxdist.formatting import listed
+
+Part: TypeAlias = Literal["train", "test", "validation"]
+Kind: TypeAlias = Literal["images", "labels"]
+
+_PARTS: dict[str, Part] = {
+    **dict.fromkeys(("train", "training", "tr"), "train"),
+    **dict.fromkeys(("test", "testing", "t10k", "te"), "test"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+}
+_KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("images", "image", "imgs", "img", "x", "data", "features", "pixels"), "images"),
+    **dict.fromkeys(("labels", "label", "y", "targets", "target", "classes"), "labels"),
+}
+
+_IDX_NAME = re.compile(r"(idx\d?|ubyte)", re.IGNORECASE)
+_ARRAYS = (".npy", ".npz")
+
+_DEEPEST = 3
+
+
+class Found(NamedTuple):
+    """A data set as it lies in files, not yet checked."""
+
+    train: RawSplit
+    test: RawSplit
+    source: str
+
+
+class _Named(NamedTuple):
+    """What the words of a name tell."""
+
+    part: Part | None
+    kind: Kind | None
+    others: tuple[str, ...]
+
+
+def read(name: str, path: Path) -> Found | None:
+    """The data set in a file or folder; None if nothing in it is of a known kind.
+
+    Args:
+      name: of the data set, which chooses among several in one folder.
+      path: a file or folder that exists.
+
+    Raises:
+      InputError: if it can be read in several ways, or what is there cannot be used.
+    """
+    if path.is_file():
+        return _from_file(path)
+    ways: dict[str, Path] = {}
+    for way in (_idx_files, _array_files):
+        if files := way(path, name):
+            return _from_pairs(files, path)
+    archives = [file for file in sorted(path.glob("*.npz")) if file.is_file()]
+    tables = table_files.in_folder(path)
+    ways |= {f"archives of arrays ({archives[0].name})": archives[0]} if archives else {}
+    ways |= {f"tables ({tables[0].name})": tables[0]} if tables else {}
+    picture_folders = pictures.folders_of(path)
+    ways |= {f"pictures by class (in {next(iter(picture_folders)) or path.name})": path} if picture_folders else {}
+    if len(ways) > 1:
+        raise InputError(f"{path}: holds {listed(list(ways))}; expected one data set; set data.dir to the file itself")
+    if archives:
+        if len(archives) > 1:
+            raise InputError(
+                f"{path}: holds several archives of arrays ({listed([file.name for file in archives])}); expected one "
+                "data set; set data.dir to the file itself"
+            )
+        return _from_file(archives[0])
+    if tables:
+        return _of_tables(tables, path)
+    if picture_folders:
+        return _of_pictures(picture_folders, path)
+    return _below(name, path)
+
+
+def _below(name: str, path: Path) -> Found | None:
+    """The data set in a folder further inside, as torchvision keeps them; of several that which has its name."""
+    level, there = [path], dict[Path, None]()
+    for _ in range(_DEEPEST):
+        level = [inner for outer in level for inner in sorted(outer.iterdir()) if inner.is_dir()]
+        there |= dict.fromkeys(inner for inner in level if idx.present(inner) or _idx_files(inner, name))
+    several = list(there)
+    if len(several) > 1:
+        plain = _plain(name)
+        named = [each for each in several if plain in {_plain(part) for part in each.relative_to(path).parts}]
+        if len(named) != 1:
+            raise InputError(
+                f"{path}: holds several data sets, in {listed([str(each.relative_to(path)) for each in several])}; "
+                "expected one; set data.dir to one of these folders"
+            )
+        several = named
+    if not several:
+        return None
+    inner = several[0]
+    standard = {(part, kind): file for part, kind, stem in _STANDARD if (file := idx.find(inner, stem)) is not None}
+    return _from_pairs(_idx_files(inner, name) or standard, inner)
+
+
+_STANDARD: tuple[tuple[Part, Kind, str], ...] = (
+    ("train", "images", idx.STEMS["train"][0]),
+    ("train", "labels", idx.STEMS["train"][1]),
+    ("test", "images", idx.STEMS["test"][0]),
+    ("test", "labels", idx.STEMS["test"][1]),
+)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _words(name: str) -> _Named:
+    """What a file's or array's name tells, by its words."""
+    words = re.findall(r"[a-z]+\d*k?|\d+", re.sub(r"(\.gz|\.npy|\.npz)+$", "", name.lower()).replace("x_", "x "))
+    parts = [_PARTS[word] for word in words if word in _PARTS]
+    kinds = [_KINDS[word] for word in words if word in _KINDS]
+    others = [word for word in words if word not in _PARTS and word not in _KINDS]
+    others = [word for word in others if not re.fullmatch(r"idx\d?|ubyte|int|arr|\d+", word)]
+    return _Named(parts[0] if len(set(parts)) == 1 else None, kinds[0] if len(set(kinds)) == 1 else None, tuple(others))
+
+
+_Files: TypeAlias = Mapping[tuple[Part, Kind], Path]
+
+
+def _idx_files(folder: Path, name: str) -> _Files | None:
+    """The IDX files of a folder by what they hold, whatever they are called."""
+    there = [file for file in sorted(folder.iterdir()) if _IDX_NAME.search(file.name) and not file.is_dir()]
+    return _paired(there, folder, name)
+
+
+def _array_files(folder: Path, name: str) -> _Files | None:
+    """The files of single NumPy arrays in a folder by what they hold."""
+    there = [file for file in sorted(folder.iterdir()) if file.suffix in _ARRAYS and file.is_file()]
+    return _paired([file for file in there if _words(file.name).kind], folder, name)
+
+
+def _paired(files: Iterable[Path], folder: Path, name: str) -> _Files | None:
+    """Files by split and by what they hold, of the one data set among them, or that of a name."""
+    by_set: dict[tuple[str, ...], dict[tuple[Part, Kind], list[Path]]] = {}
+    for file in files:
+        told = _words(file.name)
+        if told.part and told.kind:
+            by_set.setdefault(told.others, {}).setdefault((told.part, told.kind), []).append(file)
+    whole = {words: each for words, each in by_set.items() if {("train", "images"), ("train", "labels")} <= set(each)}
+    if not whole:
+        return None
+    if len(whole) > 1:
+        named = {words: each for words, each in whole.items() if "".join(words) == _plain(name)}
+        if len(named) != 1:
+            sets = listed(["-".join(words) or "files without a name of their own" for words in whole])
+            raise InputError(
+                f"{folder}: holds several data sets ({sets}); expected one; put one of them into a folder of its own, "
+                "or set data.name to the one to read, in lower_snake_case"
+            )
+        whole = named
+    (each,) = whole.values()
+    for paths in each.values():
+        idx.refuse_another(paths[0], paths)
+    return {key: paths[0] for key, paths in each.items()}
+
+
+def _from_pairs(files: _Files, folder: Path) -> Found:
+    missing = [f"{part} {kind}, such as {stem}" for part, kind, stem in _STANDARD if (part, kind) not in files]
+    if missing:
+        names = listed([file.name for file in files.values()])
+        raise InputError(f"{folder}: holds {names}, but no {listed(missing)}; expected both splits; add the others")
+    train, test = (_pair(files[part, "images"], files[part, "labels"]) for part in _BOTH)
+    said = f"files in {folder}: {files['train', 'images'].name} and its companions."
+    if any("emnist" in file.name.lower() for file in files.values()):
+        said += " EMNIST stores its images transposed; they are read as stored."
+    return Found(train, test, said)
+
+
+_BOTH: tuple[Part, Part] = ("train", "test")
+
+
+def _pair(images: Path, labels: Path) -> RawSplit:
+    return RawSplit(idx.read_any(images), _labels_of(idx.read_any(labels), labels), str(images), str(labels))
+
+
+def _labels_of(labels: np.ndarray, path: Path) -> np.ndarray:
+    """The classes of QMNIST's labels, which are the first of eight columns; other labels as they are."""
+    if "qmnist" in path.name.lower() and labels.ndim == 2 and labels.shape[1] == 8:
+        return labels[:, 0]
+    return labels
+
+
+def _from_file(path: Path) -> Found | None:
+    if path.suffix == ".npz":
+        return _of_archive(path)
+    if table_files.is_table(path):
+        return _of_tables([path], path.parent)
+    return None
+
+
+def _of_archive(path: Path) -> Found | None:
+    """An archive of arrays such as x_train, y_train, x_test and y_test, or train_images and its companions."""
+    by_key: dict[tuple[Part, Kind], list[str]] = {}
+    names = idx.names_in(path)
+    for name in names:
+        told = _words(name)
+        if told.kind:
+            by_key.setdefault((told.part or "train", told.kind), []).append(name)
+    several = [keys for keys in by_key.values() if len(keys) > 1]
+    if several or ("train", "images") not in by_key or ("train", "labels") not in by_key:
+        raise InputError(
+            f"{path}: holds the arrays {listed(names)}; expected x_train, y_train, x_test and y_test, or train_images "
+            "and its companions; save them under these names"
+        )
+
+    def split(part: Part) -> RawSplit:
+        images, labels = (by_key[part, kind][0] for kind in _KINDS_OF_ARRAYS)
+        arrays = (idx.read_member(path, images), idx.read_member(path, labels))
+        return RawSplit(*arrays, f"{path}: {images}", f"{path}: {labels}")
+
+    said = f"arrays in {path}: {listed([keys[0] for keys in by_key.values()])}."
+    if ("test", "images") not in by_key or ("test", "labels") not in by_key:
+        return Found(*held_out(split("train")), f"{said} It has no test split, so {HELD_OUT}.")
+    if ("validation", "images") in by_key:
+        said += " Its validation split is left out."
+    return Found(split("train"), split("test"), said)
+
+
+_KINDS_OF_ARRAYS: tuple[Kind, Kind] = ("images", "labels")
+
+HELD_OUT = "a fifth of each class was held out for it, drawn at random with the number 0"
+
+
+def _of_tables(files: list[Path], folder: Path) -> Found:
+    by_part: dict[Part, list[Path]] = {}
+    for file in files:
+        by_part.setdefault(_words(file.stem).part or "train", []).append(file)
+    plain = [file for file in files if _words(file.stem).part is None]
+    if len(plain) > 1 or (plain and len(files) > 1) or "train" not in by_part:
+        raise InputError(
+            f"{folder}: holds the tables {listed([file.name for file in files])}; expected one, or names with train "
+            "and test in them; set data.dir to the file itself"
+        )
+    tables = {part: table_files.read(each) for part, each in by_part.items()}
+    train = tables["train"]
+    used = [file for part in _BOTH for file in by_part.get(part, [])]
+    said = f"{'a table' if len(used) == 1 else 'tables'} in {folder}: {listed([file.name for file in used])}."
+    if train.label is None:
+        raise InputError(
+            f"{by_part['train'][0]}: has no column of labels; expected one called label, class or target; rename it"
+        )
+    if train.names:
+        shown = [f"{k} {name}" for k, name in enumerate(train.names)]
+        more = f" and {len(shown) - 20} more" if len(shown) > 20 else ""
+        said += f" Classes: {', '.join(shown[:20])}{more}."
+    if "test" in tables and tables["test"].label is None:
+        said += f" {by_part['test'][0].name} has no labels and is left out."
+        del tables["test"]
+    if "test" not in tables:
+        return Found(*held_out(train.split(train)), f"{said} There is no test split, so {HELD_OUT}.")
+    return Found(train.split(train), tables["test"].split(train), said)
+
+
+def _of_pictures(by_part: Mapping[str, Mapping[str, list[Path]]], folder: Path) -> Found:
+    parts = {_PARTS.get(name.lower(), name): name for name in by_part}
+    classes = pictures.classes_of(by_part[parts.get("train", "")])
+    said = f"pictures in {folder}, one folder a class: {pictures.listed_classes(classes)}."
+    train = pictures.read(by_part[parts.get("train", "")], classes, folder)
+    if "test" not in parts:
+        return Found(*held_out(train), f"{said} There is no test split, so {HELD_OUT}.")
+    return Found(train, pictures.read(by_part[parts["test"]], classes, folder), said)

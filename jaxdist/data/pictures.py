@@ -1,0 +1,112 @@
+"""Folders of picture files, one folder for each class, perhaps inside one for each split; read by Pillow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from jaxdist.data.dataset import RawSplit
+from jaxdist.errors import InputError
+from jaxdist.formatting import listed
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+_SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation")
+_SHALLOW = {"1": "L", "L": "L", "I;16": "I;16"}
+"""Modes without colour, and what they are read as."""
+
+
+def folders_of(folder: Path) -> dict[str, dict[str, list[Path]]]:
+    """Picture files by split, "" where there is none, and by class; empty unless every class has some."""
+    inside = {path.name: path for path in _folders(folder)}
+    splits = {name: path for name, path in inside.items() if name.lower() in _SPLITS}
+    by_split = {name: _by_class(path) for name, path in splits.items()} if splits else {"": _by_class(folder)}
+    by_split = {name: classes for name, classes in by_split.items() if classes}
+    train = [name for name in by_split if name.lower().startswith("train") or not name]
+    return by_split if len(train) == 1 and len(by_split[train[0]]) > 1 else {}
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+
+
+def _by_class(folder: Path) -> dict[str, list[Path]]:
+    by_class = {}
+    for inner in _folders(folder):
+        there = [path for path in sorted(inner.iterdir()) if path.suffix.lower() in _SUFFIXES and path.is_file()]
+        if there:
+            by_class[inner.name] = there
+    return by_class
+
+
+def classes_of(by_class: Mapping[str, list[Path]]) -> dict[str, int]:
+    """The number of each class: its name where all are numbers from 0, else its place by name."""
+    names = sorted(by_class)
+    if all(name.isdecimal() for name in names):
+        numbers = sorted(int(name) for name in names)
+        if numbers == list(range(len(names))):
+            return {name: int(name) for name in names}
+        names.sort(key=int)
+    return {name: k for k, name in enumerate(names)}
+
+
+def listed_classes(classes: Mapping[str, int]) -> str:
+    """The classes in words."""
+    shown = [f"{k} {name}" for name, k in classes.items()]
+    return ", ".join(shown[:20]) + (f" and {len(shown) - 20} more" if len(shown) > 20 else "")
+
+
+def read(by_class: Mapping[str, list[Path]], classes: Mapping[str, int], folder: Path) -> RawSplit:
+    """The pictures of one split, class by class in the order of their names.
+
+    Raises:
+      InputError: for a class that is not among those of training, or pictures that are broken or of unlike sizes.
+    """
+    if unknown := [name for name in by_class if name not in classes]:
+        raise InputError(f"{folder}: class {unknown[0]!r} is not one of training; expected {listed(list(classes))}")
+    paths = [path for name in sorted(by_class, key=lambda name: classes[name]) for path in by_class[name]]
+    labels = [classes[path.parent.name] for path in paths]
+    images = decoded((str(path), path) for path in paths)
+    return RawSplit(images, np.array(labels, np.int32), str(folder), str(folder))
+
+
+def decoded(pictures: Iterable[tuple[str, Path | IO[bytes]]]) -> np.ndarray:
+    """Pictures as stored, uint8 or uint16 [N, height, width], or uint8 [N, height, width, 3] if any has a colour.
+
+    Raises:
+      InputError: for a picture that cannot be read, or another size than the first.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    arrays: list[np.ndarray] = []
+    size, first = (0, 0), ""
+    for where, content in pictures:
+        try:
+            with Image.open(content) as picture:
+                mode = _SHALLOW.get(picture.mode, "RGB")
+                array = np.asarray(picture if picture.mode == mode else picture.convert(mode))
+        except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise InputError(
+                f"{where}: not a picture that can be read ({error}); copy it again or leave it out"
+            ) from None
+        if not arrays:
+            size, first = array.shape[:2], where
+        if array.shape[:2] != size:
+            raise InputError(
+                f"{where}: is {array.shape[1]}x{array.shape[0]} pixels, but {first} has {size[1]}x{size[0]}; expected "
+                "pictures of one size; resize them"
+            )
+        arrays.append(array)
+    deepest = {array.ndim for array in arrays}
+    if len(deepest) > 1:
+        arrays = [array if array.ndim == 3 else np.repeat(array[..., None], 3, -1) for array in arrays]
+    kinds = {array.dtype for array in arrays}
+    if len(kinds) > 1:
+        raise InputError(
+            f"{first}: pictures of {listed(sorted(map(str, kinds)))} lie together; expected one pixel type"
+        )
+    images = np.stack(arrays)
+    grey = images.ndim == 4 and bool((images == images[..., :1]).all())
+    return np.ascontiguousarray(images[..., 0]) if grey else images
