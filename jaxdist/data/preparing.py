@@ -48,8 +48,8 @@ def prepare(
         if dataset is None:
             what = "holds no data set of a known kind" if folder.exists() else "no such file or folder"
             raise InputError(
-                f"{folder}: {what}; expected IDX or NumPy files, a table with a column of labels, or pictures by class; "
-                "correct --from"
+                f"{folder}: {what}; expected IDX or NumPy files, a table with a column of labels, or pictures by "
+                "class; correct --from"
             )
         if source is not None and not _official(name, folder):
             report(f"note: the files in {folder} are not the official {name} files; they are prepared as they are")

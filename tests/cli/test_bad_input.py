@@ -183,7 +183,7 @@ def test_wrong_file(capsys, images):
 
 def test_missing_file(capsys, images):
     (images / "t10k-labels-idx1-ubyte").unlink()
-    refused(capsys, *run_on(images), message="no file t10k-labels-idx1-ubyte")
+    refused(capsys, *run_on(images), message="no test labels, such as t10k-labels-idx1-ubyte")
 
 
 def test_images_and_labels_that_disagree(capsys, images):

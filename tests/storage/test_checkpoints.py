@@ -122,7 +122,7 @@ def test_weights_that_are_not_finite(capsys):
 def test_other_things_that_are_no_perceptron(capsys):
     options = ("--model.activations", "relu", "--out", "out")
     torch.save({"0.scale": torch.zeros(3)}, "scale.pt")
-    refused(capsys, "import-torch", "scale.pt", *options, message="holds '0.scale', but no weights of a linear layer")
+    refused(capsys, "import-torch", "scale.pt", *options, message="but no weights of a linear layer")
     torch.save(network().state_dict(), "good.pt")
     refused(capsys, "import-torch", "good.pt", "--out", "out", message="using --model.activations, one of relu")
     refused(
