@@ -48,6 +48,7 @@ SKIPPED = {
     ("docs/resuming.md", "jaxdist run configs/paper.toml"): HOURS,
     ("docs/scripts.md", "jaxdist run --out runs/six"): ELSEWHERE,
     ("docs/tutorial.md", "python3 -m venv"): INSTALLS,
+    ("docs/sequel.md", "jaxdist train configs/sequel.toml"): HOURS,
     ("docs/variants.md", "jaxdist train configs/paper-as-described.toml"): HOURS,
 }
 """Why blocks are not run, by their page and how they begin."""

@@ -183,7 +183,9 @@ def test_double_precision_is_rounded_and_that_is_said():
 def test_of_two_state_dicts_in_one_file_none_is_chosen(capsys):
     torch.save({"model": network().state_dict(), "ema": network(seed=1).state_dict()}, "two.pt")
     options = ("--model.activations", "relu", "--out", "out")
-    refused(capsys, "import-torch", "two.pt", *options, message="several networks, under 'model' and 'ema'")
+    refused(
+        capsys, "import-torch", "two.pt", *options, message="several networks, or parts of one, under 'model' and 'ema'"
+    )
     refused(capsys, "import-torch", "two.pt", *options, "--entry", "swa", message="they lie under 'model' and 'ema'")
     read = transfer.read_networks(Path("two.pt"), {"model.activations": "relu"}, entry="ema").networks["relu"]
     np.testing.assert_array_equal(read["dense0"]["weight"][0], network(seed=1)[0].weight.detach().numpy())

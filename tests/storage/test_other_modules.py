@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import pickle
+import zipfile
 from pathlib import Path
 
 import jax
@@ -239,3 +241,218 @@ def test_the_code_that_export_prints_loads_what_it_wrote(capsys):
         values = mlp.apply(jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), params), 16 * digits(), activation=name).T
         with torch.no_grad():
             np.testing.assert_allclose(values, made[name](x).numpy(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "act", [nn.ReLU6(), nn.CELU(), nn.Mish(), nn.Hardtanh(), nn.LayerNorm(20, elementwise_affine=False), nn.Softmax(1)]
+)
+def test_pytorchs_other_layers_are_not_what_a_user_may_name(act, capsys):
+    torch.save(nn.Sequential(nn.Linear(64, 20), act, nn.Linear(20, 10)), "other.pt")
+    refused(
+        capsys, "import-torch", "other.pt", "--model.activations", "relu", "--out", "out",
+        message="computes linear, softmax, linear" if isinstance(act, nn.Softmax) else type(act).__name__,
+    )  # fmt: skip
+
+
+def test_hooks_are_refused(capsys):
+    module = network()
+    module[2].register_forward_hook(hook)
+    torch.save(module, "hooked.pt")
+    refused(capsys, "import-torch", "hooked.pt", "--out", "out", message="functions that are called with it")
+    other = Ours()
+    other.body[0].register_forward_pre_hook(hook)
+    torch.save(other, "hooked.pt")
+    options = ("--model.activations", "relu", "--out", "out")
+    refused(capsys, "import-torch", "hooked.pt", *options, message="functions that are called with it")
+
+
+def hook(module, given, output=None):
+    """Changes what a layer computes."""
+    return 2 * output if output is not None else given
+
+
+class Named(nn.Module):
+    """Layers by the names that are given, used in their order."""
+
+    def __init__(self, names, attribute=None):
+        super().__init__()
+        widths = [64, *[20] * (len(names) - 1), 10]
+        for k, name in enumerate(names):
+            self.add_module(name, nn.Linear(widths[k], widths[k + 1]))
+        self.order = names
+        if attribute is not None:
+            self.named = attribute
+
+    def forward(self, x):
+        *first, last = self.order
+        for name in first:
+            x = torch.relu(getattr(self, name)(x))
+        return getattr(self, last)(x)
+
+
+@pytest.mark.parametrize("prefix", ["", "best_model.", "model_best.", "metric_net.", "step_1.", "epoch_10.", "loss."])
+def test_no_layer_loses_its_bias_by_its_name(prefix):
+    module = Named(("hidden", "lr"))
+    torch.save({prefix + name: value for name, value in module.state_dict().items()}, "named.pt")
+    same("named.pt", module, {"model.activations": "relu"})
+
+
+@pytest.mark.parametrize("attribute", [["a"], {}, "__torch__.x", 3])
+def test_attributes_called_named_are_not_a_classs_name(attribute):
+    module = Named(("hidden", "last"), attribute)
+    torch.save(module, "named.pt")
+    same("named.pt", module, {"model.activations": "relu"})
+
+
+@pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
+@pytest.mark.parametrize("kind", ["weight", "bias"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda value: value.to_sparse(),
+        lambda value: value.to(torch.float8_e4m3fn),
+        lambda value: value.to(torch.complex64),
+        lambda value: (10 * value).to(torch.int8),
+        lambda value: value.to("meta"),
+        lambda value: {"nested": 3},
+    ],
+)
+def test_weights_and_biases_of_other_forms_are_not_left_aside(form, kind, capsys):
+    module = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    state = module.state_dict()
+    state[f"2.{kind}"] = form(state[f"2.{kind}"])
+    torch.save(state, "form.pt")
+    refused(
+        capsys, "import-torch", "form.pt", "--model.activations", "relu", "--allow-chance", "true", "--out", "out",
+        message="2.",
+    )  # fmt: skip
+
+
+def test_masks_and_orders_are_asked_about(capsys):
+    state = network().state_dict()
+    for name, buffer in (("0.mask", torch.ones(12, 64, dtype=torch.bool)), ("perm", torch.arange(64))):
+        torch.save({**state, name: buffer}, "mask.pt")
+        options = ("--model.activations", "relu", "--out", "out")
+        refused(capsys, "import-torch", "mask.pt", *options, message=f"pass --leave-out {name}")
+    torch.save({**state, "step_size": torch.tensor([0.5])}, "step.pt")
+    refused(capsys, "import-torch", "step.pt", *options, message="pass --leave-out step_size")
+
+
+def test_what_lies_beside_a_network_is_asked_about(capsys):
+    module = network()
+    state, options = module.state_dict(), ("--model.activations", "relu", "--out", "out")
+    torch.save({"model": state, "mean": torch.zeros(64), "std": torch.ones(64)}, "scaled.pt")
+    refused(capsys, "import-torch", "scaled.pt", *options, message="holds 'mean' and 'std' beside the network")
+    same("scaled.pt", module, {"model.activations": "relu"}, leave_out=("mean", "std"))
+    weights = {name: value for name, value in state.items() if value.ndim > 1}
+    torch.save({"decay": weights, "no_decay": {n: v for n, v in state.items() if v.ndim == 1}}, "parts.pt")
+    refused(capsys, "import-torch", "parts.pt", *options, message="beside the network")
+    torch.save({"model": state, "losses": torch.ones(50), "best_acc": torch.tensor(0.9)}, "history.pt")
+    same("history.pt", module, {"model.activations": "relu"})
+    torch.save({"encoder": {"0.weight": state["0.weight"]}, "head": {"2.weight": state["2.weight"]}}, "parts.pt")
+    refused(capsys, "import-torch", "parts.pt", *options, message="or parts of one, under 'encoder' and 'head'")
+
+
+class Dictionary(dict):
+    """As some scripts have one of their own."""
+
+
+def test_objects_beside_a_network_are_no_obstacle():
+    module = network()
+    beside = {
+        "words": np.array(["a", "b"]),
+        "objects": np.array([{}, None], dtype=object),
+        "rows": np.array([(1, 2.0)], dtype=[("a", int), ("b", float)]),
+        "day": np.datetime64("2026-12-01"),
+        "word": np.str_("a"),
+        "own": Dictionary(a=1),
+    }
+    torch.save({"model": module.state_dict(), **beside}, "beside.pt")
+    same("beside.pt", module, {"model.activations": "relu"})
+    torch.save(Dictionary(model=module.state_dict()), "own.pt")
+    same("own.pt", module, {"model.activations": "relu"})
+
+
+def test_layers_that_share_their_numbers_are_kept_by_safetensors():
+    save_model = pytest.importorskip("safetensors.torch").save_model
+    shared = nn.Linear(20, 20)
+    module = nn.Sequential(nn.Linear(64, 20), nn.ReLU(), shared, nn.ReLU(), shared, nn.ReLU(), nn.Linear(20, 10))
+    save_model(module, "shared.safetensors")
+    same("shared.safetensors", module, {"model.activations": "relu"})
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda layer: nn.utils.weight_norm(layer), "remove_weight_norm(layer)"),
+        (lambda layer: nn.utils.parametrizations.weight_norm(layer), "remove_parametrizations(layer, 'weight')"),
+        (lambda layer: nn.utils.prune.l1_unstructured(layer, "weight", 5), "prune.remove(layer, 'weight')"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_the_way_to_plain_weights_works(make, said, capsys):
+    from torch.nn.utils import prune
+
+    layer = make(nn.Linear(64, 20))
+    module = nn.Sequential(layer, nn.ReLU(), nn.Linear(20, 10))
+    torch.save(module.state_dict(), "made.pt")
+    refused(capsys, "import-torch", "made.pt", "--model.activations", "relu", "--out", "out", message=said)
+    removing = {
+        "remove_weight_norm(layer)": lambda: nn.utils.remove_weight_norm(layer),
+        "remove_parametrizations(layer, 'weight')": lambda: nn.utils.parametrize.remove_parametrizations(
+            layer, "weight"
+        ),
+        "prune.remove(layer, 'weight')": lambda: prune.remove(layer, "weight"),
+    }
+    removing[said]()
+    torch.save(module.state_dict(), "plain.pt")
+    same("plain.pt", module, {"model.activations": "relu"})
+
+
+class Changed:
+    """Pickles to a tensor that is given a state after its making."""
+
+    def __init__(self, state):
+        self.state, self.tensor = state, torch.ones(12, 64)
+
+    def __reduce__(self):
+        made = (self.tensor._typed_storage(), 0, (12, 64), (64, 1), False, collections.OrderedDict())
+        return torch._utils._rebuild_tensor_v2, made, self.state
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"stride": (-10_000_000, 1)},
+        {"shape": "ab"},
+        {"storage": None},
+        {"shape": None},
+        {"offset": -5},
+        (None, {"a": 1}),
+    ],
+)
+def test_a_tensor_is_not_changed_after_its_making(state, capsys):
+    torch.save({**network().state_dict(), "0.weight": Changed(state)}, "crafted.pt")
+    refused(
+        capsys, "import-torch", "crafted.pt", "--model.activations", "relu", "--out", "out",
+        message="it changes a tensor after making it",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02}" + b")" + b"\x85" * 1_000_000 + b"K\x01s.",
+        b"\x80\x02]r" + (100_000_000).to_bytes(4, "little") + b".",
+        b"\x80\x02" + b"ca\nb\n" * 20_000 + b".",
+    ],
+)
+def test_pickles_that_would_exhaust_the_machine_are_refused(content, capsys):
+    Path("crafted.pkl").write_bytes(content)
+    refused(capsys, "import-torch", "crafted.pkl", "--out", "out", message="not a readable PyTorch file")
+
+
+def test_arrays_that_would_become_far_larger_are_refused(capsys):
+    with zipfile.ZipFile("crafted.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("fc1.weight.npy", bytes(2**27))
+    refused(capsys, "import-torch", "crafted.npz", "--out", "out", message="save it uncompressed")

@@ -14,6 +14,7 @@ from pathlib import Path
 import flax.linen as nn
 import jax
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 import pytest
 from flax import serialization
@@ -83,7 +84,7 @@ WRITTEN = {
     "protocol5.pkl": lambda path: path.write_bytes(pickle.dumps(numbered(turned=False), protocol=5)),
     "protocol2.pkl": lambda path: path.write_bytes(pickle.dumps(numbered(turned=False), protocol=2)),
     "nested.pkl": lambda path: path.write_bytes(
-        pickle.dumps({"params": {f"layer{k}": {"w": w.T, "b": b} for k, (w, b) in enumerate(LAYERS)}, "step": 7})
+        pickle.dumps({"params": {f"layer{k}": {"w": w, "b": b} for k, (w, b) in enumerate(LAYERS)}, "step": 7})
     ),
 }
 
@@ -91,10 +92,6 @@ WRITTEN = {
 @pytest.mark.parametrize("name", WRITTEN)
 def test_arrays_of_dense_layers_are_read_as_they_compute(name):
     WRITTEN[name](Path(name))
-    if name == "nested.pkl":
-        with pytest.raises(InputError, match=r"expected only those, with names such as fc1\.weight"):
-            transfer.read_networks(Path(name), RELU)
-        return
     values, imported = logits(transfer.read_networks(Path(name), RELU))
     np.testing.assert_allclose(values, computed(LAYERS, digits()), rtol=1e-4, atol=1e-4)
     if name in ("numbered.npz", "turned.npz", "in-order.npz"):
@@ -264,3 +261,85 @@ def test_config_of_keras_of_another_kind_is_told(tmp_path):
             archive.writestr("config.json", json.dumps({"config": {"layers": layers}}))
         with pytest.raises(InputError, match=said):
             transfer.read_networks(Path("model.keras"), RELU)
+
+
+GRAPHS = """
+import sys
+import numpy as np, keras
+from keras import layers
+
+@keras.saving.register_keras_serializable("my")
+class Dense(layers.Dense):
+    def call(self, x):
+        return 2 * super().call(x)
+
+i = keras.Input((64,))
+a, b, c = (layers.Dense(64, "relu", name=n) for n in ("dense_1", "dense", "dense_2"))
+last = layers.Dense(10, name="last")
+h = layers.Dense(64, "relu", name="h")(i)
+models = {
+    "chain": keras.Model(i, layers.Dense(10, name="end")(c(b(a(i))))),
+    "twice": keras.Model(i, last(b(b(h)))),
+    "two": keras.Model(i, [layers.Dense(10)(h), layers.Dense(32, "relu")(h)]),
+}
+for name, inner in {
+    "slope": [layers.Dense(64), layers.ReLU(negative_slope=0.3)],
+    "limit": [layers.Dense(64), layers.ReLU(max_value=6)],
+    "own": [Dense(64, "relu")],
+    "scaled": [layers.Rescaling(0.5), layers.Dense(64, "relu")],
+}.items():
+    models[name] = keras.Sequential([keras.Input((64,)), *inner, layers.Dense(10)])
+
+x = np.load("x.npy")
+for name, model in models.items():
+    model.save(f"{name}.keras"); model.save(f"{name}.h5")
+    if name == "chain":
+        np.save("chain.npy", np.asarray(model(x)))
+"""
+
+
+@pytest.mark.slow
+def test_graphs_of_keras_are_followed_or_refused(keras_model):
+    keras_model()
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    subprocess.run([sys.executable, "-c", GRAPHS], check=True, env=environment, capture_output=True)
+    for end in ("keras", "h5"):
+        values, _ = logits(transfer.read_networks(Path(f"chain.{end}"), RELU))
+        np.testing.assert_allclose(values, np.load("chain.npy"), rtol=1e-4, atol=1e-4)
+        for name, said in (
+            ("twice", "are no chain"),
+            ("two", "has several outputs"),
+            ("slope", "its ReLU has negative_slope 0.3"),
+            ("limit", "its ReLU has max_value 6"),
+            ("own", "of a class of its own" if end == "keras" else "is a my>Dense"),
+            ("scaled", "is a Rescaling"),
+        ):
+            with pytest.raises(InputError, match=said):
+                transfer.read_networks(Path(f"{name}.{end}"), RELU)
+
+
+def test_a_train_state_of_flax_is_read_by_its_params(flax_params):
+    adam = optax.adam(1e-3)
+    state = {"params": flax_params["params"], "opt_state": adam.init(flax_params["params"]), "step": 7}
+    Path("state.msgpack").write_bytes(serialization.to_bytes(state))
+    values, _ = logits(transfer.read_networks(Path("state.msgpack"), RELU))
+    np.testing.assert_allclose(values, Perceptron().apply(flax_params, digits()), rtol=1e-4, atol=1e-4)
+
+
+def test_layers_at_any_depth_are_one_network():
+    first, middle, last = (dict(zip(("kernel", "bias"), pair, strict=True)) for pair in LAYERS)
+    tree = {"Dense_0": first, "block": {"inner": {"Dense_0": middle}}, "Dense_1": last}
+    for content in (tree, {"params": tree}, {"step": 3, "params": {"net": tree}}):
+        Path("tree.pkl").write_bytes(pickle.dumps(content))
+        values, _ = logits(transfer.read_networks(Path("tree.pkl"), RELU))
+        np.testing.assert_allclose(values, computed(LAYERS, digits()), rtol=1e-4, atol=1e-4)
+
+
+def test_a_pattern_takes_whole_numbers():
+    for seed in (10, 11, 12):
+        layers = dense(64, 12, 10, seed=seed)
+        named = {f"{k}.{n}": a for k, pair in enumerate(layers) for n, a in zip(("kernel", "bias"), pair, strict=True)}
+        Path("nets").mkdir(exist_ok=True)
+        np.savez(f"nets/a{seed}.npz", **named)
+    imported = transfer.read_networks(Path("nets"), RELU, pattern="*{seed}.npz")
+    assert imported.seeds == [10, 11, 12]

@@ -18,22 +18,10 @@ from typing import Any
 import numpy as np
 
 from jaxdist.errors import DAMAGED, InputError
+from jaxdist.storage.torch import keras_models
+from jaxdist.storage.torch.keras_models import Arrays
 
 SUFFIXES = (".safetensors", ".npz", ".h5", ".hdf5", ".keras", ".msgpack")
-
-_KERAS = {"linear": "identity", "swish": "silu", "relu": "relu", "elu": "elu", "gelu": "gelu", "silu": "silu"} | {
-    name: name for name in ("softplus", "tanh", "sigmoid")
-}
-"""Keras's activations that have ours of the same settings; its leaky_relu has another slope."""
-
-
-class Arrays(dict[str, Any]):
-    """Mappings of names to arrays, and what the file says beside them."""
-
-    activation: str | None = None
-    certain: bool = False
-    """Whether their order is that in which the layers are computed."""
-    notes: tuple[str, ...] = ()
 
 
 def reader_of(path: Path) -> Callable[[Path], Mapping[str, Any]] | None:
@@ -82,6 +70,7 @@ def _told(path: Path, what: str) -> Iterator[None]:
 
 
 def _numpy(path: Path) -> Mapping[str, Any]:
+    refuse_swollen(path)
     with _told(path, "file of NumPy arrays"), np.load(path, allow_pickle=False) as arrays:
         return {name.replace("/", "."): arrays[name] for name in arrays.files}
 
@@ -93,7 +82,7 @@ def _flax(path: Path) -> Mapping[str, Any]:
         content = serialization.msgpack_restore(path.read_bytes())
         if not isinstance(content, Mapping):
             raise ValueError(f"it holds a {type(content).__name__}, not a dictionary")
-        return _flat(content)
+        return content
 
 
 def _orbax(path: Path) -> Mapping[str, Any]:
@@ -104,24 +93,35 @@ def _orbax(path: Path) -> Mapping[str, Any]:
         # It remarks that arrays of another machine are placed as they were there; here they are copied at once.
         warnings.simplefilter("ignore", UserWarning)
         content = checkpointer.restore((inner if inner.is_dir() else path).absolute())
-        return _flat(content)
+        return _as_numpy(content)
 
 
-def _flat(content: Any) -> dict[str, Any]:
-    """Nested mappings of arrays by their paths, without what all of them lie in."""
-    flat: dict[str, Any] = {}
+def _as_numpy(value: Any) -> Any:
+    """A nest of mappings and lists with NumPy's arrays in place of JAX's."""
+    if isinstance(value, Mapping):
+        return {str(name): _as_numpy(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_numpy(each) for each in value]
+    return np.asarray(value) if hasattr(value, "dtype") else value
 
-    def add(value: Any, names: tuple[str, ...]) -> None:
-        if isinstance(value, Mapping):
-            for name, each in value.items():
-                add(each, (*names, str(name)))
-        elif isinstance(value, list | tuple):
-            add(dict(enumerate(value)), names)
-        elif value is not None:
-            flat[".".join(names)] = np.asarray(value) if hasattr(value, "dtype") else value
 
-    add(content, ())
-    return flat
+def refuse_swollen(path: Path) -> None:
+    """Raise `InputError` for a zip archive that would become far larger than numbers do."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if member.file_size > _LARGE and member.file_size > _SWELLS * max(member.compress_size, 1):
+                    raise InputError(
+                        f"{path}: its part {member.filename!r} of {member.compress_size:,} bytes would become "
+                        f"{member.file_size:,}, as no numbers of a network do; save it uncompressed"
+                    )
+    except (OSError, *DAMAGED, zipfile.BadZipFile) as error:
+        if isinstance(error, InputError):
+            raise
+
+
+_LARGE, _SWELLS = 2**26, 100
+"""Bytes from which on it matters how much larger a part becomes, and how much larger it may."""
 
 
 def _hdf5(path: Path) -> Mapping[str, Any]:
@@ -130,12 +130,13 @@ def _hdf5(path: Path) -> Mapping[str, Any]:
 
 
 def _keras(path: Path) -> Mapping[str, Any]:
+    refuse_swollen(path)
     with _told(path, "file of Keras"):
         with zipfile.ZipFile(path) as archive:
             content, said = archive.read("model.weights.h5"), archive.read("config.json")
         arrays = _keras_weights(content, path)
-        layers = json.loads(said).get("config", {}).get("layers", [])
-    return _with_activations(arrays, layers, path)
+        told = json.loads(said)
+    return keras_models.ordered(arrays, told, str(path), by_class=True)
 
 
 def _keras_weights(content: bytes, path: Path) -> Arrays:
@@ -147,6 +148,8 @@ def _keras_weights(content: bytes, path: Path) -> Arrays:
 
         def visit(name: str, item: Any) -> None:
             if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu":
+                if item.nbytes > max(_LARGE, _SWELLS * len(content)):
+                    raise ValueError(f"{name} would become {item.nbytes:,} bytes")
                 datasets[name] = np.asarray(item)
 
         file.visititems(visit)
@@ -166,52 +169,8 @@ def _keras_weights(content: bytes, path: Path) -> Arrays:
         arrays[".".join([*parts, kind])] = array
     if said is not None:
         text = said.decode() if isinstance(said, bytes) else str(said)
-        return _with_activations(arrays, json.loads(text).get("config", {}).get("layers", []), path)
+        return keras_models.ordered(arrays, json.loads(text), str(path), by_class=False)
     return arrays
-
-
-def _with_activations(arrays: Mapping[str, Any], layers: Any, path: Path) -> Arrays:
-    """The arrays in the order of a Keras model's layers, with the activation that its config tells."""
-    dense, notes, kinds = [], [], []
-    for layer in layers if isinstance(layers, list) else []:
-        kind, config = str(layer.get("class_name")), layer.get("config", {})
-        name = str(config.get("name", kind))
-        if kind == "Dense":
-            dense.append(name)
-            kinds.append(str(config.get("activation")))
-        elif kind in ("Activation", "ReLU", "Softmax") and kinds and kinds[-1] in ("linear", "None"):
-            kinds[-1] = str(config.get("activation", kind.lower()))
-        elif kind not in ("InputLayer", "Flatten", "Dropout"):
-            raise InputError(
-                f"{path}: layer {name!r} is a {kind}; expected Dense layers, with Flatten and Dropout at most; "
-                "write the network as a JAX function and measure it with jaxdist.probe"
-            )
-    there = sorted({name.rpartition(".")[0] for name in arrays}, key=natural)
-    # Keras 3 names a layer's group by its class and place, earlier ones by the layer's own name.
-    in_order = dense if set(dense) == set(there) else there
-    arrays_in_order = Arrays(
-        {name: array for layer in in_order for name, array in arrays.items() if name.rpartition(".")[0] == layer}
-    )
-    if not dense:
-        return arrays_in_order
-    placed = in_order == dense or all(re.fullmatch(r"dense(_\d+)?", layer) for layer in in_order)
-    arrays_in_order.certain = placed and len(in_order) == len(dense)
-    if kinds[-1] in ("softmax", "log_softmax"):
-        notes.append(f"its {kinds[-1]} at the end is left out: logits are what comes before it")
-    elif kinds[-1] not in ("linear", "None"):
-        raise InputError(f"{path}: has the activation {kinds[-1]!r} behind its last layer; expected none, or softmax")
-    acts = set(kinds[:-1])
-    if len(acts) > 1:
-        raise InputError(f"{path}: has the activations {', '.join(sorted(acts))}; expected one for all layers")
-    act = next(iter(acts), "")
-    if act and act not in _KERAS:
-        raise InputError(
-            f"{path}: its activation {act!r} is not one of those here with Keras's settings: {', '.join(_KERAS)}; "
-            "write the network as a JAX function and measure it with jaxdist.probe"
-        )
-    arrays_in_order.activation = _KERAS.get(act)
-    arrays_in_order.notes = tuple(notes)
-    return arrays_in_order
 
 
 def natural(name: str) -> list[tuple[int, str]]:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from jaxdist.errors import InputError
 from jaxdist.storage import manifests
 from jaxdist.storage.torch import array_files, contents, pickles
+from jaxdist.storage.torch.keras_models import Arrays
 
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
@@ -38,7 +39,7 @@ def read(path: Path, *, entry: str = "", left_out: Iterable[str] = ()) -> conten
     if path.is_file():
         manifests.check_whole(path)  # it may be a run's own
     network = contents.network_in(content, str(path), entry=entry, left_out=left_out)
-    if isinstance(content, array_files.Arrays):
+    if isinstance(content, Arrays):
         network = network._replace(
             activation=content.activation, certain=content.certain, notes=(*content.notes, *network.notes)
         )
@@ -73,7 +74,11 @@ def _content(path: Path) -> Any:
 def _safetensors(path: Path) -> Mapping[str, np.ndarray]:
     try:
         with safe_open(path, framework="numpy") as opened:
-            tensors = {name: opened.get_tensor(name) for name in sorted(opened.keys(), key=array_files.natural)}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (it is no mapping)
+            # Of tensors that share their numbers, one is stored, and the others' names are told beside it.
+            shared = {name: same for name, same in (opened.metadata() or {}).items() if same in tensors}
+            tensors |= {name: tensors[same] for name, same in shared.items() if name not in tensors}
+            tensors = {name: tensors[name] for name in sorted(tensors, key=array_files.natural)}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; pass a PyTorch or safetensors file, or a folder of them") from None
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError, KeyError, MemoryError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -17,7 +18,10 @@ PROGRESS = ("epoch", "epochs", "global_step", "step", "steps", "iteration", "ite
 """Keys under which training scripts keep how far the training is."""
 
 _LAYER = ("weight", "bias", "kernel", "w", "b", "W")
-"""What a layer's own tensors are called, where each layer is a mapping by itself."""
+"""What a layer's own tensors are called."""
+
+_BESIDE = ("opt_state", "optimizer", "optimizer_state", "optimizer_state_dict", "batch_stats")
+"""Keys under which trees like a network's lie that are none."""
 
 _MOST = 100_000
 """Values that are looked at; beyond, a file holds something else than a network."""
@@ -30,6 +34,11 @@ _TRAINING = frozenset(
     (*PROGRESS, "loss", "losses", "criterion", "metric", "metrics", "acc", "accuracy", "auroc", "confmat", "best", "lr")
 )
 """Words in names of entries that training scripts keep beside a network's, as the weights of classes in a loss."""
+
+_OF_TRAINING = frozenset(
+    ("train", "training", "val", "valid", "validation", "test", "fn", "function", "history", "acc1")
+)
+"""Words that may stand beside those."""
 
 _SAVE = "save only the network's state_dict, with torch.save(model.state_dict(), FILE)"
 
@@ -75,12 +84,20 @@ def network_in(content: Any, where: str, *, entry: str = "", left_out: Iterable[
     first = next(iter(layers))
     if not all(_same(each.entries, layers[first].entries) for each in layers.values()):
         raise InputError(
-            f"{where}: holds several networks, under {listed([repr(key) for key in layers])}; expected one; "
-            "name the one to import with --entry"
+            f"{where}: holds several networks, or parts of one, under {listed([repr(key) for key in layers])}; "
+            "expected one; name the one to import with --entry, or save parts of one network in one state_dict"
         )
     # A module tells more than a state_dict of the same network.
     chosen = next((each for each in layers.values() if each.certain), layers[first])
-    needed, asides = _needed(chosen.entries, where, tuple(left_out))
+    left_out = tuple(left_out)
+    beside = [key for key in held.loose if key not in left_out and not _of_training(key)]
+    if beside:
+        raise InputError(
+            f"{where}: holds {listed([repr(key) for key in beside[:6]])} beside the network; if no output depends on "
+            f"{'it' if len(beside) == 1 else 'them'}, pass --leave-out {','.join(beside)}; if images were scaled by "
+            f"{'it' if len(beside) == 1 else 'them'}, scale the images of the data set instead"
+        )
+    needed, asides = _needed(chosen.entries, where, left_out, beside=held.loose)
     tensors, rounded = {}, False
     for name, value in needed.items():
         tensors[name], narrowed = _narrow(value, f"{where}: tensor {name!r}")
@@ -100,20 +117,26 @@ class _Search:
 
     def __init__(self, where: str) -> None:
         self.where, self.networks, self.optimizers, self.count = where, dict[str, Any](), 0, 0
-        self._seen: set[int] = set()
+        self.loose: dict[str, Any] = {}
+        """Float tensors that lie beside the networks, by their keys."""
+        self._seen: dict[int, Any] = {}
 
     def look(self, value: Any, key: str, depth: int) -> None:
         """Note the networks in a value, which lies under a key."""
         self.count += 1
         if self.count > _MOST or depth > _DEEPEST:
             raise InputError(f"{self.where}: holds more, or is nested deeper, than what training scripts save; {_SAVE}")
+        if id(value) in self._seen and (id(value) not in map(id, self.networks.values())):
+            return
+        if isinstance(value, Mapping | list | tuple | modules.Foreign):
+            self._seen[id(value)] = value  # kept, so that no other gets its place
         if modules.is_module(value) or _is_network(value):
             self.networks[key] = value
             return
-        if id(value) in self._seen:
-            return
+        tensor = _tensor(value)
+        if tensor is not None and tensor.dtype.kind in "fV" and tensor.size > 1:
+            self.loose[key] = tensor
         for name, child in _children(value):
-            self._seen.add(id(value))
             self.look(child, f"{key}.{name}" if key else str(name), depth + 1)
         if _is_optimizer(value):
             self.optimizers += 1
@@ -124,12 +147,14 @@ def _children(value: Any) -> Iterator[tuple[Any, Any]]:
     if _is_optimizer(value):
         return
     if isinstance(value, Mapping):
-        yield from value.items()
+        yield from ((name, child) for name, child in value.items() if name not in _BESIDE)
     elif isinstance(value, list | tuple):
         if not all(isinstance(each, int | float | str | bytes | None) for each in value):
             yield from enumerate(value)
     elif isinstance(value, modules.Foreign):
-        yield from vars(value).items()
+        # What a script's objects hold of its own, such as what it measured, is none of the network's.
+        held = ((name, child) for name, child in vars(value).items() if _tensor(child) is None)
+        yield from (("", child) if name == modules.ITEMS else (name, child) for name, child in held)
 
 
 def _is_optimizer(value: Any) -> bool:
@@ -156,8 +181,20 @@ def _is_network(value: Any) -> bool:
         return any(map(_is_weight, value)) and all(_tensor(each) is not None for each in value)
     if not isinstance(value, Mapping) or _is_optimizer(value):
         return False
-    layers = sum(_is_layer(each) for each in value.values())
-    return layers > 0 or any(_is_weight(each) for each in value.values())
+    if any(_is_weight(each) for each in value.values()):
+        return True
+    # A tree of layers, as Flax has them; the layers of all its branches are one network's.
+    inner = value["params"] if isinstance(value.get("params"), Mapping) else value
+    if any(_is_layer(each) for each in inner.values()):
+        return True
+    return inner is not value and _is_tree(inner, 0)
+
+
+def _is_tree(value: Any, depth: int) -> bool:
+    """Whether layers lie in a nest of mappings."""
+    if depth > _DEEPEST or not isinstance(value, Mapping):
+        return False
+    return any(_is_layer(each) or _is_tree(each, depth + 1) for each in value.values())
 
 
 def _layers(value: Any, where: str) -> modules.Layers:
@@ -165,12 +202,23 @@ def _layers(value: Any, where: str) -> modules.Layers:
         return modules.layers_of(value, where)
     if isinstance(value, list | tuple):
         return modules.Layers({f"tensor{k}": each for k, each in enumerate(value)})
+    tree = value
+    if not any(map(_is_weight, value.values())) and isinstance(value.get("params"), Mapping):
+        tree = value["params"]
     entries: dict[str, Any] = {}
-    for name, each in value.items():
-        if isinstance(each, Mapping):
-            entries |= {f"{name}.{part}": tensor for part, tensor in each.items()}
-        else:
-            entries[str(name)] = each
+
+    def add(held: Mapping[Any, Any], names: tuple[str, ...]) -> None:
+        if len(names) > _DEEPEST:
+            raise InputError(f"{where}: is nested deeper than what training scripts save; {_SAVE}")
+        for name, each in held.items():
+            if isinstance(each, Mapping) and set(each) == {"value"}:  # as Flax's modules keep a parameter
+                each = each["value"]
+            if isinstance(each, Mapping) and str(name).rpartition(".")[2] not in _LAYER:
+                add(each, (*names, str(name)))
+            else:
+                entries[".".join((*names, str(name)))] = each
+
+    add(tree, ())
     return modules.Layers(entries)
 
 
@@ -187,10 +235,19 @@ def _same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     )
 
 
-def _needed(entries: Mapping[str, Any], where: str, left_out: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]:
+def _of_training(name: str) -> bool:
+    """Whether a name is that of what a script measures or counts, by the words of its first part."""
+    words = [word for word in name.partition(".")[0].lower().split("_") if word]
+    return bool(_TRAINING & set(words)) and set(words) <= _TRAINING | _OF_TRAINING
+
+
+def _needed(
+    entries: Mapping[str, Any], where: str, left_out: tuple[str, ...], beside: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
     """The float tensors of a network's layers, and the names of what stands beside them without being part of any."""
-    if absent := [name for name in left_out if name not in entries]:
+    if absent := [name for name in left_out if name not in entries and name not in beside]:
         raise InputError(f"--leave-out: {where} has no entry {absent[0]!r}; its entries: {listed(list(entries))}")
+    layers = {name.rpartition(".")[0] for name, value in entries.items() if _is_weight(value)}
     needed, asides = {}, []
     for name, value in entries.items():
         layer, _, kind = name.rpartition(".")
@@ -200,19 +257,28 @@ def _needed(entries: Mapping[str, Any], where: str, left_out: tuple[str, ...]) -
                 f"the layer before it, or {modules.OWN_NETWORK}"
             )
         tensor = _tensor(value)
-        words = set(name.lower().replace(".", "_").split("_"))
+        own = kind in _LAYER and (layer in layers or not _of_training(name))
         if isinstance(value, list):
             raise InputError(
                 f"{where}: tensor {name!r} is a list; if these are the paper's sweep results, pass them to 'jaxdist "
                 "compare'"
             )
-        whole = tensor is not None and tensor.dtype.kind not in "fV"
-        if tensor is not None and whole and tensor.ndim > 0 and kind in _LAYER:
-            raise InputError(
-                f"{where}: tensor {name!r} is {tensor.dtype}; expected floats; save model.float().state_dict()"
-            )
-        if name in left_out or tensor is None or whole or (words & _TRAINING and tensor.ndim < 2):
+        plain = tensor is not None and tensor.dtype.kind in "fV"
+        if name in left_out:
             asides.append(name)
+        elif own and value is not None and not plain:
+            what = tensor.dtype if tensor is not None else "not a plain dense array"
+            raise InputError(
+                f"{where}: tensor {name!r} is {what}; expected floats; save model.float().state_dict() of an ordinary "
+                "module on the CPU"
+            )
+        elif tensor is None or (not plain and tensor.ndim == 0) or (not own and _of_training(name)):
+            asides.append(name)
+        elif not plain:
+            raise InputError(
+                f"{where}: tensor {name!r} of shape {list(tensor.shape)} is {tensor.dtype}, no weight or bias; if no "
+                f"output depends on it, as on a mask or an order of inputs, pass --leave-out {name}"
+            )
         else:
             needed[name] = tensor
     return needed, asides
@@ -237,11 +303,10 @@ def _narrow(tensor: Tensor | np.ndarray, where: str) -> tuple[np.ndarray, bool]:
 def _progress_in(content: Mapping[Any, Any]) -> dict[str, float]:
     """How far the training was that saved a dictionary."""
     numbers = {str(key): value for key, value in content.items() if str(key) in PROGRESS}
-    tensors = {key: _tensor(value) for key, value in numbers.items()}
-    numbers = {
-        key: np.asarray(tensor).item() if (tensor := tensors[key]) is not None and tensor.size == 1 else value
-        for key, value in numbers.items()
-    }
+    for key, value in numbers.items():
+        if (tensor := _tensor(value)) is not None and tensor.size == 1:
+            with contextlib.suppress(pickles.DamagedError):
+                numbers[key] = np.asarray(tensor).item()
     return {key: float(value) for key, value in numbers.items() if isinstance(value, int | float)}
 
 

@@ -21,6 +21,10 @@ OWN_NETWORK = (
 """What to do with a network that is no perceptron."""
 
 
+ITEMS = " items"
+"""The attribute under which an object keeps its entries; no name of Python's is like it."""
+
+
 class Foreign:
     """An object of a class that is not on the list: it holds what was stored in it and can do nothing."""
 
@@ -41,7 +45,8 @@ class Foreign:
                 self.__dict__.update({str(name): value for name, value in part.items()})
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """Leave an entry out: a container of another kind may mean anything."""
+        """Keep an entry, as that of a dictionary of another kind."""
+        self.__dict__.setdefault(ITEMS, {})[key] = value
 
     def __call__(self, *parts: Any, **named: Any) -> Foreign:
         """Stand for what a call would have given."""
@@ -130,7 +135,11 @@ def is_module(value: Any) -> bool:
     """Whether an object of a pickle is a module, or one of a program of torch.jit."""
     if not isinstance(value, Foreign):
         return False
-    return "_modules" in vars(value) or "_parameters" in vars(value) or value.named.startswith("__torch__.")
+    return "_modules" in vars(value) or "_parameters" in vars(value) or _of_jit(value)
+
+
+def _of_jit(value: Foreign) -> bool:
+    return type(value).named.startswith("__torch__.")
 
 
 def layers_of(module: Foreign, where: str) -> Layers:
@@ -143,11 +152,13 @@ def layers_of(module: Foreign, where: str) -> Layers:
       InputError: for other layers than linear ones, other settings than ours, or a Sequential of another kind.
     """
     prefix = ""
+    _refuse_hooks(module, where)
     while isinstance(module, StandIn) and type(module).role == "wrapper":
         members = _members(module, where)
         if len(members) != 1 or len(prefix) > MOST:
             raise InputError(f"{where}: its {type(module).__name__} holds no module; save model.state_dict() instead")
         ((name, module),) = members.items()
+        _refuse_hooks(module, where)
         prefix = f"{prefix}{name}."
     if isinstance(module, StandIn) and type(module).role == "network":
         # The paper's networks compute their Sequential; the other attributes are further names of its members.
@@ -163,6 +174,7 @@ def layers_of(module: Foreign, where: str) -> Layers:
 def _sequence(leaves: list[tuple[str, Foreign]], where: str) -> Layers:
     """What the leaves of a Sequential are as a perceptron."""
     for name, leaf in leaves:
+        _refuse_hooks(leaf, where)
         _refuse_other_settings(name, leaf, where)
     notes = []
     if leaves and _kind(leaves[-1][1]) == "softmax":
@@ -174,7 +186,8 @@ def _sequence(leaves: list[tuple[str, Foreign]], where: str) -> Layers:
     if len(kinds) > 1 and set(kinds) == {"linear"}:
         return Layers(entries, "identity", certain=True, notes=tuple(notes))
     acts = set(kinds[1::2])
-    if len(kinds) < 3 or len(kinds) % 2 == 0 or set(kinds[::2]) != {"linear"} or len(acts) != 1 or "linear" in acts:
+    plain = set(kinds[::2]) == {"linear"} and len(acts) == 1 and not acts & {"linear", "softmax"}
+    if len(kinds) < 3 or len(kinds) % 2 == 0 or not plain:
         raise InputError(
             f"{where}: computes {', '.join(kinds) or 'nothing'}; expected linear layers with one activation after each "
             "but the last"
@@ -190,9 +203,19 @@ def _kind(leaf: Foreign) -> str:
     return "prelu" if type(leaf).role == "slopes" else type(leaf).activation or type(leaf).role
 
 
+def _refuse_hooks(module: Foreign, where: str) -> None:
+    for kind in ("_forward_hooks", "_forward_pre_hooks"):
+        if vars(module).get(kind):
+            raise InputError(
+                f"{where}: its {type(module).__name__} has functions that are called with it ({kind}), and may change "
+                "what it computes; remove them, or save model.state_dict() if they do not"
+            )
+
+
 def _refuse_other_settings(name: str, leaf: Foreign, where: str) -> None:
     if not isinstance(leaf, StandIn):
-        if any(True for _ in _tensors(leaf, "", where)):
+        # Only of a class of the user's own may they say what it computes.
+        if _class_of(leaf).startswith("torch.") or any(True for _ in _tensors(leaf, "", where)):
             raise _other_layer(name, leaf, where)
         return
     for key, expected in type(leaf).settings.items():
@@ -213,7 +236,10 @@ def _other_layer(name: str, leaf: Foreign, where: str) -> InputError:
             f"layer before it, or {OWN_NETWORK}"
         )
     if kind.startswith("torch."):
-        return InputError(f"{where}: layer {layer!r} is a {kind}; only linear layers can be imported; {OWN_NETWORK}")
+        return InputError(
+            f"{where}: layer {layer!r} is a {kind}; expected linear layers, and between them one of "
+            f"{', '.join(sorted((*(each[0] for each in _ACTIVATIONS), 'PReLU')))}; {OWN_NETWORK}"
+        )
     return InputError(
         f"{where}: layer {layer!r} is a {kind}, whose code was not executed, so what it computes is not known; if that "
         "is what torch.nn.Linear computes, save model.state_dict() instead"
@@ -222,13 +248,14 @@ def _other_layer(name: str, leaf: Foreign, where: str) -> InputError:
 
 def _class_of(module: Foreign) -> str:
     """The name of a module's class; those of torch.jit's programs have more around it."""
-    return re.sub(r"___torch_mangle_\d+\.", "", module.named.removeprefix("__torch__."))
+    return re.sub(r"___torch_mangle_\d+\.", "", type(module).named.removeprefix("__torch__."))
 
 
 def _entries(module: Foreign, prefix: str, where: str, path: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
     """The tensors of a module and of all inside it, as in its state_dict."""
     if id(module) in path or len(path) > MOST:
         raise InputError(f"{where}: a module contains itself; expected a perceptron")
+    _refuse_hooks(module, where)
     own, members = list(_tensors(module, prefix, where)), _members(module, where)
     kind = _class_of(module)
     if own and kind.startswith("torch.nn.") and kind.rpartition(".")[2] not in ("Linear", "PReLU"):
@@ -262,7 +289,7 @@ def _leaves(module: Foreign, prefix: str, where: str, path: tuple[int, ...]) -> 
 
 
 def _members(module: Foreign, where: str) -> dict[str, Foreign]:
-    if module.named.startswith("__torch__."):
+    if _of_jit(module):
         return {name: value for name, value in vars(module).items() if isinstance(value, Foreign)}
     children = {name: child for name, child in _attribute(module, "_modules", where).items() if child is not None}
     if not all(isinstance(child, Foreign) for child in children.values()):
@@ -273,7 +300,7 @@ def _members(module: Foreign, where: str) -> dict[str, Foreign]:
 
 
 def _tensors(module: Foreign, prefix: str, where: str) -> Iterator[tuple[str, Any]]:
-    if module.named.startswith("__torch__."):
+    if _of_jit(module):
         held = {name: value for name, value in vars(module).items() if hasattr(value, "ndim")}
         yield from ((f"{prefix}{name}", value) for name, value in held.items())
         return

@@ -40,6 +40,9 @@ _SEEDS = _set("seed seeds run runs trial trials")
 _LABELS = _set("act activation mlp mlps nn perceptron mnist fashion digits")
 """Words that may stand beside an activation and leave it what it is: what the network is, and the images."""
 
+_SETTINGS = _set("slope alpha beta approximate threshold")
+"""Words for what makes an activation another one."""
+
 _SUFFIX = re.compile(r"(\.(pt|pth|bin|ckpt|safetensors|pkl|tar))+$", re.IGNORECASE)
 
 _COMPANIONS = re.compile(r"(optimizer|scheduler|scaler|rng_state|random_states|training_args|trainer_state)([_.-].*)?$")
@@ -84,6 +87,8 @@ def told(place: Path) -> Told:
     *outer, name = place.parts
     parts = [_parse_part(part) for part in (*outer, _SUFFIX.sub("", name))]
     naming = [part for part in parts if part.forms]
+    if any(word in _SETTINGS for part in parts for word in part.words):
+        naming = []  # an activation with a setting of its own is another one
     named = {form for part in naming for form in part.forms}
     activation = if_seed = ""
     if len(named) == 1 and all(part.clear for part in naming):

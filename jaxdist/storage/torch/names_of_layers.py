@@ -12,6 +12,7 @@ from jaxdist.errors import InputError
 
 _KERNELS = ("kernel", "kernel.value")
 _NUMBERED = re.compile(r"(?P<kind>w|weights?|kernel|b|bias|biases)[_.]?(?P<number>\d+)", re.IGNORECASE)
+_LETTERED = re.compile(r"(?P<layer>.+)\.(?P<kind>[wWb])")
 _UNNAMED = re.compile(r"(tensor|arr_)(?P<number>\d+)")
 
 
@@ -33,7 +34,7 @@ def as_pytorch(tensors: Mapping[str, np.ndarray], where: str) -> tuple[dict[str,
     """
     if any(_is_kernel(name) for name in tensors):
         return _from_kernels(tensors), ["its kernels are read as [inputs, units], as Keras and Flax have them"]
-    for pattern, pairs_of in ((_NUMBERED, _numbered), (_UNNAMED, _unnamed)):
+    for pattern, pairs_of in ((_NUMBERED, _numbered), (_LETTERED, _lettered), (_UNNAMED, _unnamed)):
         if tensors and all(pattern.fullmatch(name) for name in tensors):
             return _oriented(pairs_of(tensors, where), where)
     return dict(tensors), []
@@ -66,6 +67,15 @@ def _numbered(tensors: Mapping[str, np.ndarray], where: str) -> dict[str, _Pair]
     if alone := [number for number, each in by_number.items() if "weight" not in each]:
         raise InputError(f"{where}: has a bias {alone[0]} without a weight {alone[0]}; expected both of each layer")
     return {str(number): _Pair(each["weight"], each.get("bias")) for number, each in sorted(by_number.items())}
+
+
+def _lettered(tensors: Mapping[str, np.ndarray], where: str) -> dict[str, _Pair]:
+    """Layers of tensors such as linear_1.w and linear_1.b."""
+    layers = dict.fromkeys(name[:-2] for name in tensors)
+    weights = {layer: tensors.get(f"{layer}.w", tensors.get(f"{layer}.W")) for layer in layers}
+    if alone := [layer for layer, weight in weights.items() if weight is None]:
+        raise InputError(f"{where}: has {alone[0]}.b without {alone[0]}.w; expected both of each layer")
+    return {layer: _Pair(weight, tensors.get(f"{layer}.b")) for layer, weight in weights.items() if weight is not None}
 
 
 def _unnamed(tensors: Mapping[str, np.ndarray], where: str) -> dict[str, _Pair]:

@@ -16,6 +16,9 @@ from jaxdist.types import Params
 _ALIASES = {"linear0.": "layers.0.", "perturb_layer.": "layers.1."}
 """The paper's modules are attributes and members of a Sequential at once, so their tensors have two names."""
 
+_PAPER = {"linear0", "perturb_layer", "layers.0", "layers.1", "layers.3"}
+"""The layers of a state_dict of the paper's networks."""
+
 _NEUTRAL = {"s": 1.0, "t": 0.0, "clip": np.inf}
 """The paper's edit layer as it is saved: slope, offset and clip that change nothing."""
 
@@ -155,6 +158,9 @@ def hidden_of(params: Params) -> tuple[int, ...]:
 
 def _without_aliases(tensors: Mapping[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
     left = dict(tensors)
+    layers = {name.rpartition(".")[0] for name in tensors}
+    if "layers.3" not in layers or not layers <= _PAPER:
+        return left  # a network of the user's own may have a layer linear0 beside others
     for alias, original in _ALIASES.items():
         for name in [name for name in left if name.startswith(alias)]:
             same = original + name.removeprefix(alias)
@@ -177,8 +183,18 @@ def _check_neutral(tensors: Mapping[str, np.ndarray], where: str) -> None:
 def without_bias(tensors: Mapping[str, np.ndarray]) -> list[str]:
     """The layers that have no bias where others have one."""
     layers = dict.fromkeys(name.rpartition(".")[0] for name in tensors if name.endswith("weight"))
+    layers = {layer: None for layer in layers if tensors[f"{layer}.weight" if layer else "weight"].ndim > 1}
     absent = [layer for layer in layers if (f"{layer}.bias" if layer else "bias") not in tensors]
     return absent if len(absent) < len(layers) else []
+
+
+_REPARAMETRISED = (
+    (("parametrizations.",), "parametrize.remove_parametrizations(layer, 'weight')"),
+    (("weight_g", "weight_v"), "remove_weight_norm(layer)"),
+    (("weight_u",), "remove_spectral_norm(layer)"),
+    (("weight_mask", "weight_orig"), "prune.remove(layer, 'weight')"),
+)
+"""How weights that PyTorch computes from others are called, and what makes plain ones of them."""
 
 
 def _is_slope(layer: Mapping[str, np.ndarray]) -> bool:
@@ -207,8 +223,9 @@ def _slopes_in_order(slopes: Mapping[str, Any], layers: int, where: str, *, cert
 
 def _instead_of(name: str) -> str:
     """What to do about a tensor that belongs to no linear layer."""
-    if "parametrizations." in name or name.endswith(("weight_g", "weight_v", "weight_orig", "weight_u")):
-        return "turn it into plain weights first, for example with torch.nn.utils.parametrize.remove_parametrizations"
+    for ends, remove in _REPARAMETRISED:
+        if name.endswith(ends) or ends[0] in name:
+            return f"turn it into plain weights first, with torch.nn.utils.{remove}"
     return f"if no output depends on it, pass --leave-out {name}; or else {modules.OWN_NETWORK}"
 
 

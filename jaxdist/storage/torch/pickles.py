@@ -9,10 +9,12 @@ objects keep what was stored in them, so that a network is read beside whatever 
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import io
 import math
 import pickle
+import pickletools
 import re
 import struct
 import zipfile
@@ -51,21 +53,32 @@ _SPELLED = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", 
 """Numbers that PyTorch names as NumPy does; only of these are tensors made by name."""
 
 _MOST_DIMS = 32
+_MOST_STEPS = 5_000_000
+_MOST_TUPLES = 30_000
+"""Tuples in a pickle: of some ten times as many, one in the other, Python cannot take a hash."""
+_MOST_ITEMS = 10_000
 
 
 class DamagedError(ValueError):
     """A file that does not hold what it says."""
 
 
+class _Sealed:
+    """What no pickle may change once it is made: its instruction BUILD would write past all checks."""
+
+    def __setstate__(self, state: Any) -> None:
+        raise DamagedError("it changes a tensor after making it")
+
+
 @dataclasses.dataclass(frozen=True)
-class _Stored:
+class _Stored(_Sealed):
     """The numbers of one or more tensors in a file."""
 
     dtype: np.dtype
     read: Callable[[], bytes]
 
 
-class Tensor:
+class Tensor(_Sealed):
     """A tensor or array of a file, of which the numbers are read when they are asked for."""
 
     def __init__(self, storage: _Stored, offset: int, shape: tuple[int, ...], stride: tuple[int, ...]) -> None:
@@ -101,7 +114,8 @@ class Tensor:
         flat = stored[: len(stored) // self.dtype.itemsize * self.dtype.itemsize].view(self.dtype)
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
         # One that claims more numbers than its file holds would only fill the memory.
-        if self.size and (last >= len(flat) or self.size > len(flat)):
+        least = min([self.offset, *self.shape, *self.stride])
+        if least < 0 or (self.size and (last >= len(flat) or self.size > len(flat))):
             raise DamagedError(
                 f"a tensor claims {counted(self.size, 'number')}, but the file holds {len(flat)}; it is not a plain "
                 "dense array"
@@ -161,7 +175,9 @@ class _Array:
 
     def __setstate__(self, state: Any) -> None:
         _, shape, numbers, fortran, content = state
-        self.tensor = _array(content, numbers, shape, fortran=bool(fortran))
+        # Of words or objects, it is nothing that a network needs.
+        with contextlib.suppress(DamagedError):
+            self.tensor = _array(content, numbers, shape, fortran=bool(fortran))
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         """Read the numbers."""
@@ -188,7 +204,10 @@ def _from_buffer(content: Any, numbers: Any, shape: Any, order: Any = "C", *_: A
 
 
 def _scalar(numbers: Any, content: Any = b"") -> Any:
-    return _array(content, numbers, (), fortran=False).item()
+    try:
+        return _array(content, numbers, (), fortran=False).item()
+    except DamagedError:
+        return Foreign()
 
 
 def _rebuilt(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Any:
@@ -213,18 +232,23 @@ def _typed(function: Any, _type: Any, parts: Any, _state: Any) -> Any:
     return function(*parts) if made_here and isinstance(parts, tuple) else Foreign()
 
 
-def _unpickled_storage(content: Any) -> Any:
-    """Storage inside a pickle that torch.save did not write, which is a file of torch.save by itself."""
-    return _legacy(io.BytesIO(content)) if isinstance(content, bytes) else Foreign()
-
-
 def _encoded(text: Any, encoding: Any = "latin1") -> Any:
     return text.encode("latin1") if isinstance(text, str) and encoding == "latin1" else b""
 
 
 def _names(items: Any = (), *_: Any) -> set[str]:
     """The names in a set; of what else may be in one nothing is needed."""
-    return {item for item in items if isinstance(item, str)} if isinstance(items, list | tuple) else set()
+    short = isinstance(items, list | tuple) and len(items) < _MOST_ITEMS
+    return {item for item in items if isinstance(item, str)} if short else set()
+
+
+def _size(items: Any = (), *_: Any) -> Any:
+    """A shape."""
+    return tuple(items) if isinstance(items, list | tuple) and len(items) <= _MOST_DIMS else Foreign()
+
+
+def _dictionary(*parts: Any) -> Any:
+    return parts[0] if parts and isinstance(parts[0], dict) else {}
 
 
 def _object_of(kind: Any, *_: Any) -> Any:
@@ -234,7 +258,7 @@ def _object_of(kind: Any, *_: Any) -> Any:
 _NAMES: dict[str, Any] = {
     "collections.OrderedDict": _Ordered,
     **{f"collections.{name}": _Dictionary for name in ("defaultdict", "Counter")},
-    **{f"{module}.dict": dict for module in ("builtins", "__builtin__")},
+    **{f"{module}.dict": _dictionary for module in ("builtins", "__builtin__")},
     **{f"{module}.{kind}": _names for module in ("builtins", "__builtin__") for kind in ("set", "frozenset")},
     **{
         f"{module}.{name}": _object_of
@@ -242,14 +266,13 @@ _NAMES: dict[str, Any] = {
         for name in ("_reconstructor", "__newobj__")
     },
     "_codecs.encode": _encoded,
-    "torch.Size": tuple,
+    "torch.Size": _size,
     "torch._utils._rebuild_tensor": _rebuilt,
     "torch._utils._rebuild_tensor_v2": _rebuilt,
     "torch._utils._rebuild_tensor_v3": _retyped,
     "torch._utils._rebuild_parameter": _same,
     "torch._utils._rebuild_parameter_with_state": _same,
     "torch._tensor._rebuild_from_type_v2": _typed,
-    "torch.storage._load_from_bytes": _unpickled_storage,
     **{f"torch.{name}": np.dtype(name) for name in _SPELLED},
     "torch.bfloat16": np.dtype(ml_dtypes.bfloat16),
     **{f"torch.{name}": np.dtype(kind) for name, kind in _TYPES.items()},
@@ -273,20 +296,67 @@ _NAMES: dict[str, Any] = {
 class _Reader(pickle.Unpickler):
     """Python's unpickler, to which a file's names mean what the list says."""
 
-    def __init__(self, content: io.BytesIO, storage_of: Callable[[Any, np.dtype, int], _Stored]) -> None:
+    def __init__(
+        self, content: io.BytesIO, storage_of: Callable[[Any, np.dtype, int], _Stored], *, inside: bool = False
+    ) -> None:
+        _check(content)
         super().__init__(content, encoding="latin1")
-        self._storage_of = storage_of
+        self._storage_of, self._inside = storage_of, inside
+        self._foreign: dict[str, type[Foreign]] = {}
+        self._storages: dict[int, tuple[bytes, Any]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
-        return _NAMES[full] if full in _NAMES else type(full.rpartition(".")[2], (Foreign,), {"named": full})
+        if full == "torch.storage._load_from_bytes":
+            return self._unpickled_storage
+        if full in _NAMES:
+            return _NAMES[full]
+        if full not in self._foreign:
+            self._foreign[full] = type(full.rpartition(".")[2], (Foreign,), {"named": full})
+        return self._foreign[full]
+
+    def _unpickled_storage(self, content: Any = None) -> Any:
+        """Storage inside a pickle that torch.save did not write, which is a file of torch.save by itself."""
+        if not isinstance(content, bytes) or self._inside:
+            return Foreign()
+        if id(content) not in self._storages:  # kept with its bytes, so that no others get their place
+            self._storages[id(content)] = content, _legacy(io.BytesIO(content), inside=True)
+        return self._storages[id(content)][1]
 
     def persistent_load(self, pid: Any) -> Any:
         if isinstance(pid, tuple) and len(pid) == 2 and pid[0] == "module":
             return pid[1]
         if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage" and isinstance(pid[1], np.dtype)):
             return Foreign()
-        return self._storage_of(pid[2], pid[1], pid[4])
+        storage = self._storage_of(pid[2], pid[1], pid[4])
+        if len(pid) < 6 or pid[5] is None:
+            return storage
+        _, offset, count = pid[5]
+        if not all(isinstance(number, int) and 0 <= number < 2**48 for number in (offset, count)):
+            raise DamagedError("a view of its numbers has no place")
+        size = storage.dtype.itemsize
+        return _Stored(storage.dtype, lambda: storage.read()[offset * size : (offset + count) * size])
+
+
+def _check(content: io.BytesIO) -> None:
+    """Refuse a pickle that would exhaust the memory or the stack while it is read.
+
+    Raises:
+      DamagedError: for more instructions of a kind than any network needs, or entries of the memo out of turn.
+    """
+    start = content.tell()
+    counts: collections.Counter[str] = collections.Counter()
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        counts[opcode.name] += 1
+        if "PUT" in opcode.name and int(argument or 0) > number + 1:
+            raise DamagedError("its memo has entries out of turn")
+        if number > _MOST_STEPS:
+            break
+    content.seek(start)
+    tuples = sum(counts[name] for name in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"))
+    names = sum(counts[name] for name in ("GLOBAL", "STACK_GLOBAL", "INST"))
+    if sum(counts.values()) > _MOST_STEPS or tuples > _MOST_TUPLES or names > _MOST_ITEMS:
+        raise DamagedError("it holds far more than a network and what training scripts save with it")
 
 
 def load(path: Path) -> Any:
@@ -346,7 +416,7 @@ def _archived(path: Path) -> Any:
         if len(pickled) != 1:
             raise DamagedError("a zip archive that holds no data.pkl, or several")
         root = pickled[0].removesuffix("data.pkl")
-        order = archive.read(f"{root}byteorder") if f"{root}byteorder" in names else b"little"
+        order = _member(archive, f"{root}byteorder") if f"{root}byteorder" in names else b"little"
         if order.strip() != b"little":
             raise DamagedError("its numbers are written with the highest byte first")
         content = _member(archive, pickled[0])
@@ -367,7 +437,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(name)
 
 
-def _legacy(content: io.BytesIO) -> Any:
+def _legacy(content: io.BytesIO, *, inside: bool = False) -> Any:
     """What torch.save wrote before its files were archives: four pickles, then each storage behind its length."""
     storages: dict[Any, bytes] = {}
     sizes: dict[Any, int] = {}
@@ -377,15 +447,15 @@ def _legacy(content: io.BytesIO) -> Any:
         return _Stored(dtype, lambda: storages[key])
 
     try:
-        magic = _Reader(content, storage).load()
+        magic = _Reader(content, storage, inside=inside).load()
     except Exception:
         raise _NoMagicError from None
     if not isinstance(magic, int) or magic != _LEGACY:
         raise _NoMagicError
-    _version, system = (_Reader(content, storage).load() for _ in range(2))
+    _version, system = (_Reader(content, storage, inside=inside).load() for _ in range(2))
     if not (isinstance(system, Mapping) and system.get("little_endian", True)):
         raise DamagedError("its numbers are written with the highest byte first")
-    value, keys = (_Reader(content, storage).load() for _ in range(2))
+    value, keys = (_Reader(content, storage, inside=inside).load() for _ in range(2))
     for key in keys:
         header = content.read(8)
         size = struct.unpack("<q", header)[0] * sizes[key] if len(header) == 8 else -1

@@ -78,7 +78,7 @@ def _by_pattern(path: Path, pattern: str) -> Located:
             f"'{{activation}}/run{{seed}}/*.pt', got {pattern!r}"
         )
     parts = re.split(r"(\{seed\}|\{activation\}|\*)", pattern)
-    kinds = {"{seed}": r"(?P<seed>\d+)", "{activation}": r"(?P<activation>[A-Za-z0-9_-]+?)", "*": r"[^/]*"}
+    kinds = {"{seed}": r"(?<!\d)(?P<seed>\d+)(?!\d)", "{activation}": r"(?P<activation>[A-Za-z0-9_-]+?)", "*": r"[^/]*"}
     expected = re.compile("".join(kinds.get(part, re.escape(part)) for part in parts))
     by_network: dict[str, dict[int, Path]] = {}
     others: list[Path] = []
