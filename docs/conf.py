@@ -54,7 +54,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(jaxdist\.)?(compute|data|networks|perturbations|sweep|storage|analysis|report|experiment)\.\w+"),
     ("py:class", TYPE_VARIABLES),
     # Types of options, which the reference has in words.
-    ("py:class", r"Annotated.*|Integer|Number|Text|Truth|Many|Distinct|Names|Ge|Gt|Lt|[\d.]+"),
+    ("py:class", r"Annotated.*|Integer|Number|Text|Truth|Many|Distinct|Names|OrRange|Strict|Ge|Gt|Lt|[\d.]+"),
     # The axes of a shape with a single one, which look like a name.
     ("py:class", "[SPNDHCTKn]"),
 ]

@@ -50,8 +50,8 @@ def _add_import_torch(parser: Parser) -> None:
         "--pattern",
         metavar="TEXT",
         default="",
-        help="where in the folder the files lie, if their names do not tell activation and seed: "
-        "{activation}/run{seed}/*.pt, with * for anything else in a name",
+        help="where in the folder the files lie, if their names do not tell activation and seed, such as "
+        "{activation}/run{seed}/net.pt; a star stands for anything else in a name",
     )
     for name, help in (
         (
