@@ -87,7 +87,7 @@ def read(name: str, path: Path) -> Found | None:
             )
         return _from_file(archives[0])
     if tables:
-        return _of_tables(tables, path)
+        return _of_tables(tables, path, name)
     if picture_folders:
         return _of_pictures(picture_folders, path)
     return _below(name, path)
@@ -126,6 +126,13 @@ _STANDARD: tuple[tuple[Part, Kind, str], ...] = (
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _before_part(stem: str) -> tuple[str, Part | None]:
+    """The words of a name before the one that tells the split, and that split."""
+    words = re.findall(r"[a-z]+\d*k?|\d+", stem.lower())
+    place = next((k for k, word in enumerate(words) if word in _PARTS), None)
+    return ("_".join(words[:place]), _PARTS[words[place]]) if place is not None else ("", None)
 
 
 def _words(name: str) -> _Named:
@@ -245,17 +252,26 @@ _KINDS_OF_ARRAYS: tuple[Kind, Kind] = ("images", "labels")
 HELD_OUT = "a fifth of each class was held out for it, drawn at random with the number 0"
 
 
-def _of_tables(files: list[Path], folder: Path) -> Found:
-    by_part: dict[Part, list[Path]] = {}
-    for file in files:
-        by_part.setdefault(_words(file.stem).part or "train", []).append(file)
-    plain = [file for file in files if _words(file.stem).part is None]
-    if len(plain) > 1 or (plain and len(files) > 1) or "train" not in by_part:
+def _of_tables(files: list[Path], folder: Path, name: str = "") -> Found:
+    """One table, or those of the one data set among several whose names tell the split, or of that with a name."""
+    sets: dict[str, dict[Part, list[Path]]] = {}
+    for file in files if len(files) > 1 else []:
+        before, part = _before_part(file.stem)
+        if part:
+            sets.setdefault(before, {}).setdefault(part, []).append(file)
+    whole = {before: parts for before, parts in sets.items() if "train" in parts}
+    if len(whole) > 1:
+        whole = {before: parts for before, parts in whole.items() if _plain(before) == _plain(name)} or whole
+    if len(files) == 1:
+        by_part: dict[Part, list[Path]] = {"train": files}
+    elif len(whole) == 1:
+        (by_part,) = whole.values()
+    else:
         raise InputError(
             f"{folder}: holds the tables {listed([file.name for file in files])}; expected one, or names with train "
-            "and test in them; set data.dir to the file itself"
+            "and test in them; set data.dir to the file itself, or data.name to the one to read"
         )
-    tables = {part: table_files.read(each) for part, each in by_part.items()}
+    tables = {part: table_files.read(by_part[part]) for part in _BOTH if part in by_part}
     train = tables["train"]
     used = [file for part in _BOTH for file in by_part.get(part, [])]
     said = f"{'a table' if len(used) == 1 else 'tables'} in {folder}: {listed([file.name for file in used])}."
@@ -263,6 +279,9 @@ def _of_tables(files: list[Path], folder: Path) -> Found:
         raise InputError(
             f"{by_part['train'][0]}: has no column of labels; expected one called label, class or target; rename it"
         )
+    others = [file.name for file in files if file not in used]
+    if others:
+        said += f" Left out: {listed(others)}."
     if train.names:
         shown = [f"{k} {name}" for k, name in enumerate(train.names)]
         more = f" and {len(shown) - 20} more" if len(shown) > 20 else ""

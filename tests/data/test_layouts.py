@@ -178,8 +178,10 @@ def test_a_table_without_a_test_split_holds_one_out(tmp_path):
     x, y, tx, _ = arrays(train=200)
     frame(x, y).to_csv(tmp_path / "train.csv", index=False)
     frame(tx, np.zeros(len(tx))).drop(columns="label").to_csv(tmp_path / "test.csv", index=False)
+    pd.DataFrame({"ImageId": range(len(tx)), "Label": 0}).to_csv(tmp_path / "sample_submission.csv", index=False)
     dataset = load(tmp_path)
     assert "test.csv has no labels and is left out" in dataset.source
+    assert "Left out: sample_submission.csv." in dataset.source
     assert "a fifth of each class was held out" in dataset.source
     assert (len(dataset.train.labels), len(dataset.test.labels)) == (160, 40)
     assert np.bincount(dataset.test.labels).tolist() == [4] * 10
@@ -354,3 +356,24 @@ def test_a_data_set_of_pictures_is_prepared_and_then_found_by_name(tmp_path, mon
     read = load(tmp_path / "pictures", "mine")
     data.prepare("mine", source=tmp_path / "pictures", data_dir=None, download=False, report=lambda line: None)
     assert data.load(DataConfig(name="mine")).digest == read.digest
+
+
+def test_of_several_tables_those_of_the_name_are_read(tmp_path):
+    letters, digits = arrays(), [part + 1 if part.ndim > 2 else part for part in arrays()]
+    for kind, parts in (("letters", letters), ("digits", digits)):
+        for split, images, labels in (("train", *parts[:2]), ("test", *parts[2:])):
+            frame(images, labels).to_csv(tmp_path / f"emnist-{kind}-{split}.csv", index=False, header=False)
+    flat = [part.reshape(len(part), -1) if part.ndim > 1 else part for part in digits]
+    same(load(tmp_path, "emnist_digits"), flat)
+    refused(lambda: load(tmp_path, "mine"), "holds the tables", "data.name to the one to read")
+
+
+def test_validation_tables_and_shards(tmp_path):
+    parts = arrays()
+    (tmp_path / "data").mkdir()
+    for split, images, labels in (("train", *parts[:2]), ("test", *parts[2:]), ("validation", *parts[2:])):
+        rows = pd.DataFrame({"image": [{"bytes": png(image), "path": None} for image in images], "label": labels})
+        half = len(rows) // 2
+        for k, part in enumerate((rows.iloc[:half], rows.iloc[half:])):
+            part.to_parquet(tmp_path / "data" / f"{split}-0000{k}-of-00002-9f2a{k}.parquet")
+    same(load(tmp_path), parts)
