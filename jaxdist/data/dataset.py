@@ -94,7 +94,7 @@ def assemble(name: str, train: RawSplit, test: RawSplit, source: str, *, largest
     Raises:
       InputError: for anything that cannot be used.
     """
-    train, test = _checked(train), _checked(test)
+    train, test = checked(train), checked(test)
     for what, ours, theirs in (
         ("shape", _size(train.images), _size(test.images)),
         ("pixel type", train.images.dtype, test.images.dtype),
@@ -113,8 +113,12 @@ def assemble(name: str, train: RawSplit, test: RawSplit, source: str, *, largest
     return Dataset(name, _frozen(train), _frozen(test), classes, largest, source, where)
 
 
-def _checked(raw: RawSplit) -> RawSplit:
-    """Return `raw` with a single channel dropped, after the checks that need only one split."""
+def checked(raw: RawSplit) -> RawSplit:
+    """Return `raw` with a single channel dropped and its labels as classes, after the checks of one split.
+
+    Raises:
+      InputError: for images or labels of other forms.
+    """
     images, labels = raw.images, _as_classes(raw.labels)
     if not images.size:
         raise InputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxdist.data.dataset import RawSplit
+from jaxdist.data.dataset import RawSplit, checked
 from jaxdist.errors import InputError
 
 SHARE = 0.2
@@ -12,27 +12,26 @@ SHARE = 0.2
 
 
 def held_out(whole: RawSplit) -> tuple[RawSplit, RawSplit]:
-    """Split examples in two, a fifth of each class for the test, by scikit-learn's `train_test_split` with the seed 0.
+    """Split examples in two, a fifth of each class for the test, at least one, drawn at random with the seed 0.
 
     Both keep the order of the examples.
 
     Raises:
-      InputError: if labels are no list of classes, or a class has a single example.
+      InputError: if they are no images with a class each, or a class has a single example.
     """
-    from sklearn.model_selection import train_test_split
-
-    labels = np.asarray(whole.labels)
-    if labels.ndim != 1 or len(labels) != len(whole.images):
-        return whole, whole  # the checks of every data set say what is wrong
+    whole = checked(whole)
+    labels = whole.labels
     classes, counts = np.unique(labels, return_counts=True)
     if counts.min() < 2:
         raise InputError(
             f"{whole.labels_at}: class {classes[counts.argmin()]} has a single example, so that none can be held out "
             "for the test; add a test split, or more examples"
         )
-    held = max(round(SHARE * len(labels)), len(classes))
-    rows = np.arange(len(labels))
-    train, test = (np.sort(part) for part in train_test_split(rows, test_size=held, random_state=0, stratify=labels))
-    return tuple(  # type: ignore[return-value]  # two of them
-        RawSplit(whole.images[part], labels[part], whole.images_at, whole.labels_at) for part in (train, test)
+    held = np.zeros(len(labels), bool)
+    rng = np.random.default_rng(0)
+    for label, count in zip(classes, counts, strict=True):
+        held[rng.permutation(np.flatnonzero(labels == label))[: max(1, round(SHARE * count))]] = True
+    train, test = (
+        RawSplit(whole.images[part], labels[part], whole.images_at, whole.labels_at) for part in (~held, held)
     )
+    return train, test

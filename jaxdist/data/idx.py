@@ -10,6 +10,7 @@ import contextlib
 import gzip
 import hashlib
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -126,7 +127,7 @@ def read_member(path: Path, name: str) -> np.ndarray:
 def _numpy(path: Path) -> Iterator[None]:
     try:
         yield
-    except (*DAMAGED, zipfile.BadZipFile, MemoryError) as error:
+    except (*DAMAGED, zipfile.BadZipFile, zlib.error, tokenize.TokenError, MemoryError) as error:
         said = str(error).strip().split("\n")[0] or type(error).__name__
         raise InputError(f"{path}: not readable as arrays of NumPy ({said}); save plain numbers anew") from None
 

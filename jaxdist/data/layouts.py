@@ -34,9 +34,12 @@ _KINDS: dict[str, Kind] = {
 }
 
 _IDX_NAME = re.compile(r"(idx\d?|ubyte)", re.IGNORECASE)
+_SHARD = re.compile(r"-\d{5}-of-\d{5}")
 _ARRAYS = (".npy", ".npz")
 
 _DEEPEST = 3
+
+_NAMED_SETS = {"mnist", "fashionmnist", "kmnist", "emnist", "qmnist"}
 
 
 class Found(NamedTuple):
@@ -112,6 +115,11 @@ def _below(name: str, path: Path) -> Found | None:
     if not several:
         return None
     inner = several[0]
+    others = {_plain(part) for part in inner.relative_to(path).parts} & _NAMED_SETS - {_plain(name)}
+    if others and _plain(name) in _NAMED_SETS:
+        raise InputError(
+            f"{path}: holds {inner.relative_to(path)}, not {name}; expected that data set; set data.name to it"
+        )
     standard = {(part, kind): file for part, kind, stem in _STANDARD if (file := idx.find(inner, stem)) is not None}
     return _from_pairs(_idx_files(inner, name) or standard, inner)
 
@@ -192,6 +200,8 @@ def _from_pairs(files: _Files, folder: Path) -> Found:
         raise InputError(f"{folder}: holds {names}, but no {listed(missing)}; expected both splits; add the others")
     train, test = (_pair(files[part, "images"], files[part, "labels"]) for part in _BOTH)
     said = f"files in {folder}: {files['train', 'images'].name} and its companions."
+    if any(part == "validation" for part, _ in files):
+        said += " Its validation split is left out."
     if any("emnist" in file.name.lower() for file in files.values()):
         said += " EMNIST stores its images transposed; they are read as stored."
     return Found(train, test, said)
@@ -239,11 +249,13 @@ def _of_archive(path: Path) -> Found | None:
         arrays = (idx.read_member(path, images), idx.read_member(path, labels))
         return RawSplit(*arrays, f"{path}: {images}", f"{path}: {labels}")
 
-    said = f"arrays in {path}: {listed([keys[0] for keys in by_key.values()])}."
-    if ("test", "images") not in by_key or ("test", "labels") not in by_key:
-        return Found(*held_out(split("train")), f"{said} It has no test split, so {HELD_OUT}.")
-    if ("validation", "images") in by_key:
-        said += " Its validation split is left out."
+    whole = all(("test", kind) in by_key for kind in _KINDS_OF_ARRAYS)
+    used = [by_key[part, kind][0] for part in (_BOTH if whole else _BOTH[:1]) for kind in _KINDS_OF_ARRAYS]
+    said = f"arrays in {path}: {listed(used)}."
+    if left := [name for name in names if name not in used]:
+        said += f" Left out: {listed(left)}."
+    if not whole:
+        return Found(*held_out(split("train")), f"{said} It has no labelled test split, so {HELD_OUT}.")
     return Found(split("train"), split("test"), said)
 
 
@@ -258,7 +270,10 @@ def _of_tables(files: list[Path], folder: Path, name: str = "") -> Found:
     for file in files if len(files) > 1 else []:
         before, part = _before_part(file.stem)
         if part:
-            sets.setdefault(before, {}).setdefault(part, []).append(file)
+            # Files of several folders, or of several formats, are several data sets.
+            inside = file.parent.name if file.parent != folder and file.parent.name != "data" else ""
+            key = "_".join(filter(None, (inside, before)))
+            sets.setdefault(key, {}).setdefault(part, []).append(file)
     whole = {before: parts for before, parts in sets.items() if "train" in parts}
     if len(whole) > 1:
         whole = {before: parts for before, parts in whole.items() if _plain(before) == _plain(name)} or whole
@@ -271,6 +286,12 @@ def _of_tables(files: list[Path], folder: Path, name: str = "") -> Found:
             f"{folder}: holds the tables {listed([file.name for file in files])}; expected one, or names with train "
             "and test in them; set data.dir to the file itself, or data.name to the one to read"
         )
+    for several in by_part.values():
+        if len(several) > 1 and not all(_SHARD.search(file.stem) for file in several):
+            raise InputError(
+                f"{folder}: holds {listed([file.name for file in several])}, which may be the same split; expected one "
+                "file of each, or numbered parts such as train-00000-of-00002; remove the others"
+            )
     tables = {part: table_files.read(by_part[part]) for part in _BOTH if part in by_part}
     train = tables["train"]
     used = [file for part in _BOTH for file in by_part.get(part, [])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -12,16 +12,25 @@ from jaxdist.data.dataset import RawSplit
 from jaxdist.errors import InputError
 from jaxdist.formatting import listed
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 _SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation")
-_SHALLOW = {"1": "L", "L": "L", "I;16": "I;16"}
+_SHALLOW = {"1": "L", "L": "L"}
 """Modes without colour, and what they are read as."""
+_DEEP = ("I;16", "I;16B", "I;16L")
 
 
 def folders_of(folder: Path) -> dict[str, dict[str, list[Path]]]:
     """Picture files by split, "" where there is none, and by class; empty unless every class has some."""
     inside = {path.name: path for path in _folders(folder)}
     splits = {name: path for name, path in inside.items() if name.lower() in _SPLITS}
+    starts = [name.lower()[:2] for name in splits]
+    if twice := [name for name in splits if starts.count(name.lower()[:2]) > 1]:
+        raise InputError(
+            f"{folder}: holds {listed(twice)}, which may be the same split; expected one of each; remove one"
+        )
     by_split = {name: _by_class(path) for name, path in splits.items()} if splits else {"": _by_class(folder)}
     by_split = {name: classes for name, classes in by_split.items() if classes}
     train = [name for name in by_split if name.lower().startswith("train") or not name]
@@ -72,6 +81,23 @@ def read(by_class: Mapping[str, list[Path]], classes: Mapping[str, int], folder:
     return RawSplit(images, np.array(labels, np.int32), str(folder), str(folder))
 
 
+def _opaque(picture: Image.Image) -> np.ndarray:
+    """The pixels of a picture without transparency.
+
+    Raises:
+      ValueError: for one that has some, or pixels that would be cut off.
+    """
+    if picture.mode in _DEEP:
+        return np.asarray(picture).astype(np.uint16)
+    if picture.mode in ("I", "F"):
+        raise ValueError(f"its pixels are of the mode {picture.mode!r}, which pictures of 8 or 16 bits cannot hold")
+    transparent = "A" in picture.getbands() or "transparency" in picture.info
+    if transparent and np.asarray(picture.convert("RGBA"))[..., 3].min() < 255:
+        raise ValueError("it has transparent parts, which have no colour of their own; save it opaque")
+    mode = _SHALLOW.get(picture.mode, "RGB")
+    return np.asarray(picture if picture.mode == mode else picture.convert(mode))
+
+
 def decoded(pictures: Iterable[tuple[str, Path | IO[bytes]]]) -> np.ndarray:
     """Pictures as stored, uint8 or uint16 [N, height, width], or uint8 [N, height, width, 3] if any has a colour.
 
@@ -85,8 +111,7 @@ def decoded(pictures: Iterable[tuple[str, Path | IO[bytes]]]) -> np.ndarray:
     for where, content in pictures:
         try:
             with Image.open(content) as picture:
-                mode = _SHALLOW.get(picture.mode, "RGB")
-                array = np.asarray(picture if picture.mode == mode else picture.convert(mode))
+                array = _opaque(picture)
         except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise InputError(
                 f"{where}: not a picture that can be read ({error}); copy it again or leave it out"

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import io
+import itertools
+import math
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +21,9 @@ from jaxdist.formatting import counted, listed
 
 _SUFFIXES = (".csv", ".tsv", ".csv.gz", ".parquet", ".arrow")
 _LABELS = ("label", "labels", "class", "target", "y", "digit", "species", "category", "fine_label")
+_LEAST_PIXELS = 16
 _PICTURES = ("image", "img", "picture")
-_BESIDE = ("id", "index", "imageid", "unnamed: 0")
+_BESIDE = ("", "id", "index", "imageid", "unnamed: 0")
 """Columns that number the rows."""
 
 
@@ -46,7 +51,7 @@ class Table:
         if of.names:
             numbers = {name: k for k, name in enumerate(of.names)}
             words = [str(word) for word in labels]
-            if unknown := next((word for word in words if word not in numbers), None):
+            if (unknown := next((word for word in words if word not in numbers), None)) is not None:
                 raise InputError(f"{self.where}: class {unknown!r} does not occur in {of.where}; expected its classes")
             labels = np.array([numbers[word] for word in words], np.int32)
         return RawSplit(self.values, labels, self.where, self.where)
@@ -78,10 +83,22 @@ def read(paths: Sequence[Path]) -> Table:
     if not len(frame):
         raise InputError(f"{where}: has no rows; expected one for each example")
     columns = {str(column).strip().lower(): column for column in frame.columns}
-    label = next((columns[name] for name in _LABELS if name in columns), None)
+    labelled = [columns[name] for name in _LABELS if name in columns]
+    if len(labelled) > 1 or sum(str(column).strip().lower() in _LABELS for column in frame.columns) > 1:
+        raise InputError(
+            f"{where}: has the columns {listed(list(map(str, labelled)))}, any of which may be that of the labels; "
+            "expected one; leave the others out"
+        )
+    label = next(iter(labelled), None)
     picture = next((columns[name] for name in _PICTURES if name in columns), None)
     if label is None and picture is None and all(str(column).isdecimal() for column in frame.columns):
-        label = frame.columns[0]  # without a header the first column is the label, as in the usual CSV of MNIST
+        pixels = frame.shape[1] - 1
+        if pixels < _LEAST_PIXELS or not any(math.isqrt(pixels // c) ** 2 * c == pixels for c in (1, 3)):
+            raise InputError(
+                f"{where}: has no names of columns, so that it cannot be told which is that of the labels; expected a "
+                "first line of names, with label, class or target among them; add one"
+            )
+        label = frame.columns[0]  # the usual CSV of MNIST: the label, then square pictures
     labels, names = _labels(frame[label], where) if label is not None else (None, ())
     if picture is not None:
         return Table(_pictures(frame[picture], where), labels, names, where, (str(picture),))
@@ -99,7 +116,7 @@ def _frame(path: Path) -> pd.DataFrame:
             with pa.memory_map(str(path)) as source:
                 return pa.ipc.open_stream(source).read_all().to_pandas()
         return _separated(path, "\t" if path.suffix == ".tsv" else ",")
-    except (*DAMAGED, ImportError, pd.errors.ParserError) as error:
+    except (*DAMAGED, ImportError, pd.errors.ParserError, gzip.BadGzipFile, zlib.error) as error:
         said = str(error).strip().split("\n")[0] or type(error).__name__
         raise InputError(
             f"{path}: cannot be read as a table ({said}); expected columns with a comma between two and a line for "
@@ -110,17 +127,28 @@ def _frame(path: Path) -> pd.DataFrame:
 def _separated(path: Path, separator: str) -> pd.DataFrame:
     """A table whose first line may be names, perhaps of the first columns alone."""
     first = pd.read_csv(path, sep=separator, nrows=1, header=None, skipinitialspace=True).iloc[0].tolist()
-    named = not all(map(_is_number, first))
+    named = _are_names(first)
     frame = pd.read_csv(path, sep=separator, header=None, skiprows=int(named), skipinitialspace=True)
     if frame.shape[1] < 2:
         raise ValueError("it has a single column")
-    if len(first) > frame.shape[1]:
-        raise ValueError(f"it has {len(first)} names for {frame.shape[1]} columns")
-    names = [str(name).strip() for name in first] if named else []
+    names = ["" if pd.isna(name) else str(name).strip() for name in first] if named else []
+    # Some write "label,pixels" above all of the pixels.
+    if named and len(names) != frame.shape[1] and not (len(names) == 2 and names[0].lower() in _LABELS):
+        raise ValueError(f"it has {len(names)} names for {frame.shape[1]} columns")
     frame.columns = pd.Index([*names, *map(str, range(len(names), frame.shape[1]))])
     if frame.columns.has_duplicates:
         raise ValueError(f"it has several columns {frame.columns[frame.columns.duplicated()][0]!r}")
     return frame
+
+
+def _are_names(cells: list[Any]) -> bool:
+    """Whether a first line holds names of columns; numbers alone are names only where they count the columns."""
+    numbers = [float(cell) for cell in cells if _is_number(cell) and not pd.isna(cell)]
+    whole = all(number == round(number) for number in numbers)
+    rising = whole and all(b == a + 1 for a, b in itertools.pairwise(numbers))
+    if len(numbers) == len(cells):
+        return rising and len(cells) > 1 and numbers[0] in (0, 1)
+    return not numbers or rising
 
 
 def _is_number(value: Any) -> bool:
@@ -136,6 +164,8 @@ def _labels(column: pd.Series[Any], where: str) -> tuple[np.ndarray, tuple[str, 
     if column.isna().any():
         row = int(column.isna().to_numpy().argmax())
         raise InputError(f"{where}: row {row} has no label; expected one in each row; fill it in or leave the row out")
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype)
     if pd.api.types.is_numeric_dtype(column):
         values = column.to_numpy()
         whole = np.issubdtype(values.dtype, np.integer) or (values == np.round(values)).all()

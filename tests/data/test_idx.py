@@ -227,8 +227,8 @@ BAD: dict[str, tuple[Any, ...]] = {
         f"{TRAIN_LABELS}: float32 of shape (40,) is not a list",
     ),
     "label shape": (
-        edited(1, lambda labels: labels[:, None] * [1, 2]),
-        f"{TRAIN_LABELS}: int64 of shape (40, 2) is not",
+        edited(1, lambda labels: np.stack([labels, labels + 1], 1)),
+        f"{TRAIN_LABELS}: uint8 of shape (40, 2) is not",
     ),
     "image shape": (
         edited(0, lambda images: images[:, 0, 0]),

@@ -81,7 +81,7 @@ def test_an_archive_of_arrays(tmp_path, keys):
     np.savez(path, **archive)
     for place in (path, tmp_path):
         same(load(place), parts)
-    assert ("Its validation split is left out." in load(path).source) == (keys[0] == "train_images")
+    assert ("Left out: val_images and val_labels." in load(path).source) == (keys[0] == "train_images")
 
 
 def test_compression_is_told_by_content(tmp_path):
@@ -158,7 +158,7 @@ def frame(images, labels, header=True):
 
 @pytest.mark.parametrize("kind", ["header", "no header", "two names", "parquet", "gz"])
 def test_tables_of_pixels(tmp_path, kind):
-    x, y, tx, ty = arrays()
+    x, y, tx, ty = arrays((6, 6))
     for name, images, labels in (("mnist_train", x, y), ("mnist_test", tx, ty)):
         table = frame(images, labels)
         if kind == "parquet":
@@ -359,7 +359,7 @@ def test_a_data_set_of_pictures_is_prepared_and_then_found_by_name(tmp_path, mon
 
 
 def test_of_several_tables_those_of_the_name_are_read(tmp_path):
-    letters, digits = arrays(), [part + 1 if part.ndim > 2 else part for part in arrays()]
+    letters, digits = arrays((6, 6)), [part + 1 if part.ndim > 2 else part for part in arrays((6, 6))]
     for kind, parts in (("letters", letters), ("digits", digits)):
         for split, images, labels in (("train", *parts[:2]), ("test", *parts[2:])):
             frame(images, labels).to_csv(tmp_path / f"emnist-{kind}-{split}.csv", index=False, header=False)
@@ -377,3 +377,98 @@ def test_validation_tables_and_shards(tmp_path):
         for k, part in enumerate((rows.iloc[:half], rows.iloc[half:])):
             part.to_parquet(tmp_path / "data" / f"{split}-0000{k}-of-00002-9f2a{k}.parquet")
     same(load(tmp_path), parts)
+
+
+@pytest.mark.parametrize("form", [lambda y: y[:, None], lambda y: np.eye(10)[y]])
+def test_labels_of_other_forms_are_held_out_too(tmp_path, form):
+    x, y, _, _ = arrays(train=200)
+    np.savez(tmp_path / "set.npz", x=x, y=form(y))
+    dataset = load(tmp_path)
+    assert (len(dataset.train.labels), len(dataset.test.labels)) == (160, 40)
+    np.savez(tmp_path / "set.npz", x=x[:0], y=y[:0])
+    refused(lambda: load(tmp_path), "holds no images")
+
+
+def test_of_every_class_at_least_one_is_held_out(tmp_path):
+    x = np.random.default_rng(0).normal(size=(100, 4))
+    np.savez(tmp_path / "set.npz", x=x, y=np.r_[np.zeros(98, int), 1, 1])
+    assert np.bincount(load(tmp_path, "mine").test.labels).tolist() == [20, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "inputs"),
+    [
+        ("label,a,b\n0,1,2\n1,3,5\n0,5,9\n1,4,7\n", [[1, 2], [3, 5], [5, 9], [4, 7]]),
+        (",label,a,b\n0,0,1,2\n1,1,3,5\n2,0,5,9\n3,1,4,7\n", [[1, 2], [3, 5], [5, 9], [4, 7]]),
+        ("label,0,1\n0,1,2\n1,3,5\n0,5,9\n1,4,7\n", [[1, 2], [3, 5], [5, 9], [4, 7]]),
+    ],
+)
+def test_what_is_an_input_of_a_table(tmp_path, text, inputs):
+    (tmp_path / "mine.csv").write_text(text)
+    dataset = load(tmp_path / "mine.csv", "mine")
+    rows = {tuple(row) for split in (dataset.train, dataset.test) for row in split.images.tolist()}
+    assert rows == {tuple(row) for row in inputs}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1,27,1,0\n2,31,0,1\n3,30,1,0\n", "has no names of columns"),
+        ("0.5,0.25,y\n1.5,2.25,n\n0.5,1.25,y\n", "has no names of columns"),
+        ("x,y,category\n1,2,0\n3,4,1\n", "has the columns y and category, any of which may be that of the labels"),
+        ("label,a,b\n1,0,0,0\n2,1,1,1\n", "it has 3 names for 4 columns"),
+    ],
+)
+def test_tables_that_do_not_tell_their_labels(tmp_path, text, said):
+    (tmp_path / "mine.csv").write_text(text)
+    refused(lambda: load(tmp_path / "mine.csv", "mine"), said)
+
+
+def test_columns_that_are_numbered_are_no_example(tmp_path):
+    x, y, _, _ = arrays((6, 6))
+    pd.DataFrame(np.c_[y, x.reshape(len(x), -1)]).to_csv(tmp_path / "mine.csv", index=False)
+    dataset = load(tmp_path / "mine.csv")
+    assert len(dataset.train.labels) + len(dataset.test.labels) == len(x)
+    assert dataset.train.images.dtype == np.uint8
+
+
+def test_tables_of_two_data_sets_are_never_joined(tmp_path):
+    for k, name in enumerate(("mnist", "fashion_mnist")):
+        (tmp_path / name).mkdir()
+        for split, count in (("train", 60), ("test", 20)):
+            table = pd.DataFrame(
+                {"label": np.arange(count) % 10, "a": np.arange(count) + k, "b": 1.0 * np.arange(count)}
+            )
+            table.to_parquet(tmp_path / name / f"{split}-00000-of-00001.parquet")
+    assert load(tmp_path, "fashion_mnist").train.images[0, 0] == 1
+    assert len(load(tmp_path, "mnist").train.labels) == 60
+    refused(lambda: load(tmp_path, "mine"), "holds the tables")
+    table.to_csv(tmp_path / "train.csv", index=False)
+    table.to_csv(tmp_path / "train_small.csv", index=False)
+    refused(lambda: load(tmp_path, "mine"), "train.csv and train_small.csv, which may be the same split")
+
+
+def test_pictures_that_would_be_changed_are_refused(tmp_path):
+    x, y, _, _ = arrays(train=40)
+    deep = np.uint16(x) * 200
+    assert pictures.decoded([("a", io.BytesIO(png(deep[0])))]).dtype == np.uint16
+    clear = np.dstack([x[0]] * 3 + [x[0]])
+    for array, said in (
+        (np.float32(x[0]), "mode 'F'"),
+        (np.int32(x[0]) * 1000, "mode 'I'"),
+        (clear, "transparent parts"),
+    ):
+        file = io.BytesIO()
+        Image.fromarray(array).save(file, "PNG" if array.ndim == 3 else "TIFF")
+        refused(lambda file=file: pictures.decoded([("a", file)]), said)
+    drawn(tmp_path / "test", x[:20], y[:20])
+    drawn(tmp_path / "testing", x[:20], y[:20])
+    drawn(tmp_path / "train", x, y)
+    refused(lambda: load(tmp_path), "test and testing, which may be the same split")
+
+
+def test_another_set_than_the_one_named_is_refused(tmp_path):
+    (tmp_path / "FashionMNIST" / "raw").mkdir(parents=True)
+    put(tmp_path / "FashionMNIST" / "raw", arrays())
+    refused(lambda: load(tmp_path, "mnist"), "holds FashionMNIST/raw, not mnist")
+    assert load(tmp_path, "fashion_mnist").classes == 10

@@ -138,6 +138,17 @@ def test_slopes_that_belong_to_no_layer_for_certain_are_refused(capsys):
         refused(capsys, "import-torch", f"{name}.pt", *options, message=sentence)
 
 
+def test_slopes_stand_between_layers(capsys):
+    linear = {
+        f"{k}.{n}": torch.zeros(s)
+        for k, o, i in ((0, 20, 64), (2, 10, 20))
+        for n, s in (("weight", (o, i)), ("bias", (o,)))
+    }
+    torch.save(linear | {"3.weight": torch.tensor([0.1])}, "behind.pt")
+    options = ("--model.activations", "prelu", "--out", "out")
+    refused(capsys, "import-torch", "behind.pt", *options, message="do not stand between its layers (0, 2)")
+
+
 @pytest.mark.filterwarnings("ignore:.*jit.*:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:.*jit.*:FutureWarning")
 @pytest.mark.parametrize("how", ["script", "trace"])
@@ -347,7 +358,20 @@ def test_what_lies_beside_a_network_is_asked_about(capsys):
     weights = {name: value for name, value in state.items() if value.ndim > 1}
     torch.save({"decay": weights, "no_decay": {n: v for n, v in state.items() if v.ndim == 1}}, "parts.pt")
     refused(capsys, "import-torch", "parts.pt", *options, message="beside the network")
-    torch.save({"model": state, "losses": torch.ones(50), "best_acc": torch.tensor(0.9)}, "history.pt")
+    for beside in ({"permutation": torch.arange(64)}, {"logit_scale": torch.tensor([2.0])}):
+        torch.save({"state_dict": state, **beside}, "beside.pt")
+        refused(
+            capsys, "import-torch", "beside.pt", *options, message=f"holds '{next(iter(beside))}' beside the network"
+        )
+    torch.save(
+        {
+            "model": state,
+            "torch_rng_state": torch.get_rng_state(),
+            "losses": torch.ones(50),
+            "best_acc": torch.tensor(0.9),
+        },
+        "history.pt",
+    )
     same("history.pt", module, {"model.activations": "relu"})
     torch.save({"encoder": {"0.weight": state["0.weight"]}, "head": {"2.weight": state["2.weight"]}}, "parts.pt")
     refused(capsys, "import-torch", "parts.pt", *options, message="or parts of one, under 'encoder' and 'head'")

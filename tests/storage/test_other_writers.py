@@ -343,3 +343,43 @@ def test_a_pattern_takes_whole_numbers():
         np.savez(f"nets/a{seed}.npz", **named)
     imported = transfer.read_networks(Path("nets"), RELU, pattern="*{seed}.npz")
     assert imported.seeds == [10, 11, 12]
+
+
+@pytest.mark.parametrize(
+    ("beside", "said"),
+    [
+        ({"mean": np.ones(64, np.float32)}, "holds 'mean' beside the network"),
+        ({"ema_params": None}, "several networks, or parts of one"),
+        ({"batch_stats": {"BatchNorm_0": {"mean": np.ones(20, np.float32)}}}, "has a BatchNorm"),
+    ],
+)
+def test_what_stands_beside_params_is_asked_about(beside, said):
+    tree = {f"Dense_{k}": {"kernel": w, "bias": b} for k, (w, b) in enumerate(LAYERS)}
+    other = {f"Dense_{k}": {"kernel": 2 * w, "bias": b} for k, (w, b) in enumerate(LAYERS)}
+    content = {"params": tree, **{name: other if value is None else value for name, value in beside.items()}}
+    Path("tree.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(InputError, match=said):
+        transfer.read_networks(Path("tree.pkl"), RELU)
+
+
+def test_two_tensors_for_one_place_are_refused():
+    np.savez("two.npz", **(numbered(turned=False) | {"W1": np.ones((64, 20), np.float32)}))
+    with pytest.raises(InputError, match="has two tensors for the weight of layer 1"):
+        transfer.read_networks(Path("two.npz"), RELU)
+
+
+@pytest.mark.parametrize("config", ["[]", "null", '{"config": {"layers": ["dense"]}}', '{"config": {"layers": [{}]}}'])
+def test_broken_configs_of_keras_get_one_sentence(config):
+    import io
+    import zipfile
+
+    import h5py
+
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        file["layers/dense/vars/0"] = np.ones((64, 10))
+    with zipfile.ZipFile("model.keras", "w") as archive:
+        archive.writestr("model.weights.h5", content.getvalue())
+        archive.writestr("config.json", config)
+    with pytest.raises(InputError, match=r"model\.keras"):
+        transfer.read_networks(Path("model.keras"), RELU)

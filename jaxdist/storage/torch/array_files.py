@@ -9,8 +9,10 @@ import contextlib
 import io
 import json
 import re
+import tokenize
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,7 +66,7 @@ def _told(path: Path, what: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (OSError, *DAMAGED, zipfile.BadZipFile, MemoryError) as error:
+    except (OSError, *DAMAGED, zipfile.BadZipFile, zlib.error, tokenize.TokenError, MemoryError) as error:
         said = str(error).strip().split("\n")[0] or type(error).__name__
         raise InputError(f"{path}: not a readable {what} ({said}); copy it again") from None
 
@@ -135,8 +137,7 @@ def _keras(path: Path) -> Mapping[str, Any]:
         with zipfile.ZipFile(path) as archive:
             content, said = archive.read("model.weights.h5"), archive.read("config.json")
         arrays = _keras_weights(content, path)
-        told = json.loads(said)
-    return keras_models.ordered(arrays, told, str(path), by_class=True)
+        return keras_models.ordered(arrays, json.loads(said), str(path), by_class=True)
 
 
 def _keras_weights(content: bytes, path: Path) -> Arrays:

@@ -31,13 +31,15 @@ _DEEPEST = 12
 _BATCH_NORM = ("running_mean", "running_var", "num_batches_tracked")
 
 _TRAINING = frozenset(
-    (*PROGRESS, "loss", "losses", "criterion", "metric", "metrics", "acc", "accuracy", "auroc", "confmat", "best", "lr")
-)
+    (*PROGRESS, "rng", "random", "seed", "loss", "losses", "criterion", "metric", "metrics", "best")
+) | {
+    *("acc", "accuracy", "auroc", "confmat", "lr"),
+}
 """Words in names of entries that training scripts keep beside a network's, as the weights of classes in a loss."""
 
 _OF_TRAINING = frozenset(
     ("train", "training", "val", "valid", "validation", "test", "fn", "function", "history", "acc1")
-)
+) | {"state", "torch", "cuda"}
 """Words that may stand beside those."""
 
 _SAVE = "save only the network's state_dict, with torch.save(model.state_dict(), FILE)"
@@ -132,9 +134,18 @@ class _Search:
             self._seen[id(value)] = value  # kept, so that no other gets its place
         if modules.is_module(value) or _is_network(value):
             self.networks[key] = value
+            if isinstance(value, Mapping) and not any(map(_is_weight, value.values())) and "params" in value:
+                if value.get("batch_stats"):
+                    raise InputError(
+                        f"{self.where}: has a BatchNorm (batch_stats); only linear layers can be imported; fold it "
+                        f"into the layer before it, or {modules.OWN_NETWORK}"
+                    )
+                for name, child in _children(value):
+                    if name != "params":
+                        self.look(child, f"{key}.{name}" if key else str(name), depth + 1)
             return
         tensor = _tensor(value)
-        if tensor is not None and tensor.dtype.kind in "fV" and tensor.size > 1:
+        if tensor is not None and (tensor.dtype.kind in "fV" or tensor.size > 1):
             self.loose[key] = tensor
         for name, child in _children(value):
             self.look(child, f"{key}.{name}" if key else str(name), depth + 1)

@@ -63,7 +63,10 @@ def _numbered(tensors: Mapping[str, np.ndarray], where: str) -> dict[str, _Pair]
         match = _NUMBERED.fullmatch(name)
         assert match
         kind = "bias" if match["kind"].lower().startswith("b") else "weight"
-        by_number.setdefault(int(match["number"]), {})[kind] = tensor
+        each = by_number.setdefault(int(match["number"]), {})
+        if kind in each:
+            raise InputError(f"{where}: has two tensors for the {kind} of layer {match['number']}; expected one")
+        each[kind] = tensor
     if alone := [number for number, each in by_number.items() if "weight" not in each]:
         raise InputError(f"{where}: has a bias {alone[0]} without a weight {alone[0]}; expected both of each layer")
     return {str(number): _Pair(each["weight"], each.get("bias")) for number, each in sorted(by_number.items())}

@@ -59,7 +59,7 @@ def from_tensors(
     if not by_name:
         raise InputError(f"{where}: holds no weights; expected the linear layers of a perceptron")
     chain = _chain(by_name, where, layers, certain=certain)
-    for slope, filled in zip(_slopes_in_order(slopes, len(chain), where, certain=certain), chain, strict=False):
+    for slope, filled in zip(_slopes_in_order(slopes, list(by_name), where, certain=certain), chain, strict=False):
         filled["slope"] = slopes[slope].reshape(())
     return {f"dense{k}": layer for k, layer in enumerate(chain)}
 
@@ -201,15 +201,27 @@ def _is_slope(layer: Mapping[str, np.ndarray]) -> bool:
     return set(layer) == {"weight"} and layer["weight"].shape == (1,)
 
 
-def _slopes_in_order(slopes: Mapping[str, Any], layers: int, where: str, *, certain: bool) -> list[str]:
+def _number(name: str) -> int:
+    """The place of a member of the one Sequential that a network is; -1 of other names."""
+    return int(name) if name.isdecimal() else -1
+
+
+def _slopes_in_order(slopes: Mapping[str, Any], layers_named: Sequence[str], where: str, *, certain: bool) -> list[str]:
     """The names of PReLUs in the order of the layers before them, where that is certain."""
-    names = list(slopes)
+    names, layers = list(slopes), len(layers_named)
     if not names:
         return []
     if len(names) != layers - 1:
         raise InputError(
             f"{where}: has {counted(len(names), 'slope')} of PReLUs for {counted(layers - 1, 'hidden layer')}; "
             "expected one for each"
+        )
+    numbers = [sorted(map(_number, each)) for each in (layers_named, names)]
+    together = sorted((*numbers[0], *numbers[1]))
+    if -1 not in together and (together[::2] != numbers[0] or together[1::2] != numbers[1]):
+        raise InputError(
+            f"{where}: its PReLUs ({', '.join(names)}) do not stand between its layers ({', '.join(layers_named)}); "
+            "expected one behind each layer but the last"
         )
     containers = {name.rpartition(".")[0] for name in names}
     numbered = len(containers) == 1 and all(name.rpartition(".")[2].isdecimal() for name in names)
