@@ -70,7 +70,7 @@ def _show(options: argparse.Namespace) -> None:
 DATA = Command(
     "data",
     help="prepare data sets, or show what is in one",
-    usage="(prepare NAME (--from PATH | --download) [--to FOLDER] | show NAME_OR_PATH [--picture FILE])",
+    usage="{prepare,show} NAME [--from PATH | --download] [OPTIONS]",
     examples=(
         ("jaxdist data prepare mnist --download", "fetched over the network"),
         ("jaxdist data prepare mine --from FOLDER", "from files, without network access"),
