@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from jaxdist.types import AnyArray
 
@@ -53,10 +53,7 @@ def of_values(values: Array, weights: Array) -> Averages:
     # Once more about the rounded mean, which makes it exact to a last place however large the values are.
     rest = jnp.where(jnp.isfinite(mean), pairwise_sum(weights * apart) / divisor, 0)
     apart = apart - rest[..., None]
-    # Squared before any are added: a processor that multiplies and adds in one step rounds one of two products less,
-    # and which one depends on what the compiler makes of the program around.
-    squares = lax.optimization_barrier(weights * apart * apart)
-    return Averages(weight, mean, rest, pairwise_sum(squares))
+    return Averages(weight, mean, rest, pairwise_sum(weights * apart * apart))
 
 
 def merged(first: Averages, second: Averages) -> Averages:
