@@ -85,10 +85,10 @@ def test_forms_train(name, train_set):
 
 
 def test_what_a_state_dict_of_linear_layers_cannot_hold_is_refused():
-    for name, what in (("prelu", "slope"), ("abs_l2_neg", "alpha and offset")):
+    for name, what in (("relu_l2", "alpha and offset"), ("abs_l2_neg", "alpha and offset")):
         with pytest.raises(InputError, match=f"network '{name}' has {what} besides weights and biases"):
             perceptrons.refuse_other_layers(name, "runs/mine")
-    for name in ("relu", "gelu", "relu2", "abs2_neg"):
+    for name in ("relu", "gelu", "prelu", "relu2", "abs2_neg"):
         perceptrons.refuse_other_layers(name, "runs/mine")
 
 
