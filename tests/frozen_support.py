@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -29,9 +30,9 @@ FOLDER = Path(__file__).parent / "frozen"
 TOLERANCE = 1e-6
 """Of floating-point numbers, as a fraction of the largest magnitude in their array."""
 
-OF_TEXTS = 1e-5
-"""Of numbers in texts, as a fraction of themselves: a p-value changes by several times as much as the statistic that it
-is of (1.4e-6 on another processor, where no array differed by 1e-6)."""
+OF_P_VALUES = 1e-5
+"""Of p-values in texts, as a fraction of themselves: they change by several times as much as the statistic that they
+are of (1.4e-6 on another processor, where no array differed by 1e-6)."""
 
 NOISE = 1e-7
 """What floating-point numbers may differ by however small they are: the angle between equal vectors, in float32."""
@@ -394,17 +395,19 @@ def _difference_of_texts(recorded: str, found: str, allowed: Allowed) -> str:
 
 def _same_line(recorded: str, found: str) -> bool:
     ours, theirs = _TOKEN.findall(recorded), _TOKEN.findall(found)
-    return len(ours) == len(theirs) and all(map(_same_token, ours, theirs))
+    tolerance = OF_P_VALUES if re.search(r"\.p(_\w+)?: ", recorded) else TOLERANCE
+    same = functools.partial(_same_token, tolerance=tolerance)
+    return len(ours) == len(theirs) and all(map(same, ours, theirs))
 
 
-def _same_token(recorded: str, found: str) -> bool:
+def _same_token(recorded: str, found: str, tolerance: float) -> bool:
     if recorded == found:
         return True
     if not (re.fullmatch(_NUMBER, recorded) and re.fullmatch(_NUMBER, found)):
         return False
     ours, theirs = Decimal(recorded), Decimal(found)
     last_digit = Decimal(1).scaleb(int(ours.as_tuple().exponent))
-    return abs(ours - theirs) <= max(last_digit, abs(ours) * Decimal(OF_TEXTS), Decimal("1e-12"))
+    return abs(ours - theirs) <= max(last_digit, abs(ours) * Decimal(tolerance), Decimal("1e-12"))
 
 
 def measured(name: str, folder: Path) -> Record:

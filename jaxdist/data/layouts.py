@@ -261,7 +261,7 @@ def _of_archive(path: Path) -> Found | None:
 
 _KINDS_OF_ARRAYS: tuple[Kind, Kind] = ("images", "labels")
 
-HELD_OUT = "a fifth of each class was held out for it, drawn at random with the number 0"
+HELD_OUT = "a fifth of each class was held out for it, drawn at random with seed 0"
 
 
 def _of_tables(files: list[Path], folder: Path, name: str = "") -> Found:
@@ -269,9 +269,11 @@ def _of_tables(files: list[Path], folder: Path, name: str = "") -> Found:
     sets: dict[str, dict[Part, list[Path]]] = {}
     for file in files if len(files) > 1 else []:
         before, part = _before_part(file.stem)
+        inside = file.parent.name if file.parent != folder and file.parent.name != "data" else ""
+        if part is None and inside.lower() in _PARTS:  # as Hugging Face's save_to_disk has them
+            before, part, inside = "", _PARTS[inside.lower()], ""
         if part:
-            # Files of several folders, or of several formats, are several data sets.
-            inside = file.parent.name if file.parent != folder and file.parent.name != "data" else ""
+            # Files of several folders are several data sets.
             key = "_".join(filter(None, (inside, before)))
             sets.setdefault(key, {}).setdefault(part, []).append(file)
     whole = {before: parts for before, parts in sets.items() if "train" in parts}

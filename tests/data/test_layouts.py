@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -472,3 +473,20 @@ def test_another_set_than_the_one_named_is_refused(tmp_path):
     put(tmp_path / "FashionMNIST" / "raw", arrays())
     refused(lambda: load(tmp_path, "mnist"), "holds FashionMNIST/raw, not mnist")
     assert load(tmp_path, "fashion_mnist").classes == 10
+
+
+def test_a_data_set_that_hugging_face_saved_to_disk(tmp_path):
+    parts = arrays()
+    picture = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema([("image", picture), ("label", pa.int64())])
+    for name, images, labels in (("train", *parts[:2]), ("test", *parts[2:])):
+        (tmp_path / name).mkdir()
+        half = len(images) // 2
+        for k, rows in enumerate((slice(half), slice(half, None))):
+            columns = {"image": [{"bytes": png(image), "path": None} for image in images[rows]], "label": labels[rows]}
+            path = tmp_path / name / f"data-{k:05}-of-00002.arrow"
+            with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+                writer.write_table(pa.table(columns, schema))
+        (tmp_path / name / "state.json").write_text("{}")
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    same(load(tmp_path), parts)

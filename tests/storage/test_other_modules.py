@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import collections
 import pickle
 import zipfile
@@ -309,10 +310,14 @@ def test_no_layer_loses_its_bias_by_its_name(prefix):
 
 
 @pytest.mark.parametrize("attribute", [["a"], {}, "__torch__.x", 3])
-def test_attributes_called_named_are_not_a_classs_name(attribute):
+def test_attributes_called_named_are_not_a_classs_name(attribute, capsys):
     module = Named(("hidden", "last"), attribute)
     torch.save(module, "named.pt")
     same("named.pt", module, {"model.activations": "relu"})
+    torch.save({"settings": argparse.Namespace(named=attribute), "model": module.state_dict()}, "beside.pt")
+    same("beside.pt", module, {"model.activations": "relu"})
+    torch.save(argparse.Namespace(named=attribute), "alone.pt")
+    refused(capsys, "import-torch", "alone.pt", "--out", "out", message="holds an object of 'argparse.Namespace'")
 
 
 @pytest.mark.filterwarnings("ignore:Sparse:UserWarning")

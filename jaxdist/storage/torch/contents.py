@@ -327,8 +327,8 @@ def _nothing(content: Any, held: _Search) -> str:
         return "holds an optimiser's state; pass the file that holds the network's weights"
     if isinstance(content, modules.Foreign):
         return (
-            f"holds an object of {content.named or 'an unknown class'!r}, which is not on the list of what may be "
-            f"loaded, so nothing in it was executed; {_SAVE}"
+            f"holds an object of {type(content).named or 'an unknown class'!r}, which is not on the list of what may "
+            f"be loaded, so nothing in it was executed; {_SAVE}"
         )
     if isinstance(content, Mapping):
         types = {str(key): tensor.dtype for key, value in content.items() if (tensor := _tensor(value)) is not None}
