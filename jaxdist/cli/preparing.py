@@ -49,14 +49,12 @@ def _show(options: argparse.Namespace) -> None:
 
     if options.download or options.to:
         raise InputError("data show: --download and --to are for 'prepare'; leave them out")
-    path = options.source
-    known = options.dataset in data_sets.known_names() or not files.expanded(options.dataset).exists()
-    if path is None and not known:
-        path, name = Path(options.dataset), "shown"
-    else:
-        name = options.dataset
+    name, path = options.dataset, options.source
+    if path is None and name not in data_sets.known_names() and files.expanded(name).exists():
+        # Of no known name, since the files may hold any number of classes.
+        name, path = "own", Path(name)
     dataset = data_sets.load(DataConfig(name=name, dir=str(path) if path else ""))
-    print("\n".join(data_sets.portrait(dataset).lines()))
+    print("\n".join(data_sets.describe(dataset).lines()))
     if options.picture:
         from jaxdist.report import contact_sheets
 

@@ -4,6 +4,8 @@ from . import own_data as own_data
 from . import own_labels as own_labels
 from .dataset import Dataset as Dataset
 from .dataset import Split as Split
+from .description import Description as Description
+from .description import describe as describe
 from .inputs import Inputs as Inputs
 from .inputs import LaidOut as LaidOut
 from .inputs import in_cache_lines as in_cache_lines
@@ -17,7 +19,5 @@ from .loading import known_names as known_names
 from .loading import load as load
 from .own_data import Given as Given
 from .own_data import Labelled as Labelled
-from .portrait import Portrait as Portrait
-from .portrait import portrait as portrait
 from .preparing import prepare as prepare
 from .scaling import scaled as scaled

@@ -7,6 +7,9 @@ import numpy as np
 from jaxdist.data.dataset import RawSplit, checked
 from jaxdist.errors import InputError
 
+HELD_OUT = "a fifth of each class was held out for it, drawn at random with seed 0"
+"""What is said of a test split that was made so."""
+
 SHARE = 0.2
 """Of each class, the share of examples that is held out."""
 

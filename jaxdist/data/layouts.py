@@ -7,8 +7,9 @@ a folder could be read in two ways it is refused, and what is read is said in th
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -16,22 +17,23 @@ import numpy as np
 
 from jaxdist.data import idx, pictures, table_files
 from jaxdist.data.dataset import RawSplit
-from jaxdist.data.held_out import held_out
+from jaxdist.data.held_out import HELD_OUT, held_out
+from jaxdist.data.split_words import BOTH, PARTS, Part, words
 from jaxdist.errors import InputError
 from jaxdist.formatting import listed
 
-Part: TypeAlias = Literal["train", "test", "validation"]
 Kind: TypeAlias = Literal["images", "labels"]
 
-_PARTS: dict[str, Part] = {
-    **dict.fromkeys(("train", "training", "tr"), "train"),
-    **dict.fromkeys(("test", "testing", "t10k", "te"), "test"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
-}
 _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("images", "image", "imgs", "img", "x", "data", "features", "pixels"), "images"),
     **dict.fromkeys(("labels", "label", "y", "targets", "target", "classes"), "labels"),
 }
+_BOTH_KINDS: tuple[Kind, Kind] = ("images", "labels")
+
+_STANDARD: tuple[tuple[Part, Kind, str], ...] = tuple(
+    (part, kind, stem) for part in BOTH for kind, stem in zip(_BOTH_KINDS, idx.STEMS[part], strict=True)
+)
+"""What MNIST's four files hold, and their names."""
 
 _IDX_NAME = re.compile(r"(idx\d?|ubyte)", re.IGNORECASE)
 _SHARD = re.compile(r"-\d{5}-of-\d{5}")
@@ -42,7 +44,7 @@ _DEEPEST = 3
 _NAMED_SETS = {"mnist", "fashionmnist", "kmnist", "emnist", "qmnist"}
 
 
-class Found(NamedTuple):
+class RawDataset(NamedTuple):
     """A data set as it lies in files, not yet checked."""
 
     train: RawSplit
@@ -58,7 +60,7 @@ class _Named(NamedTuple):
     others: tuple[str, ...]
 
 
-def read(name: str, path: Path) -> Found | None:
+def read(name: str, path: Path) -> RawDataset | None:
     """The data set in a file or folder; None if nothing in it is of a known kind.
 
     Args:
@@ -70,33 +72,25 @@ def read(name: str, path: Path) -> Found | None:
     """
     if path.is_file():
         return _from_file(path)
-    ways: dict[str, Path] = {}
-    for way in (_idx_files, _array_files):
-        if files := way(path, name):
-            return _from_pairs(files, path)
-    archives = [file for file in sorted(path.glob("*.npz")) if file.is_file()]
-    tables = table_files.in_folder(path)
-    ways |= {f"archives of arrays ({archives[0].name})": archives[0]} if archives else {}
-    ways |= {f"tables ({tables[0].name})": tables[0]} if tables else {}
-    picture_folders = pictures.folders_of(path)
-    ways |= {f"pictures by class (in {next(iter(picture_folders)) or path.name})": path} if picture_folders else {}
+    ways: dict[str, Callable[[], RawDataset | None]] = {}
+    paired = [each for each in (_idx_files(path, name), _array_files(path, name)) if each]
+    for each in paired:
+        ways[f"files of images and labels ({each['train', 'images'].name})"] = functools.partial(
+            _from_pairs, each, path
+        )
+    for archive in sorted(path.glob("*.npz")):
+        if not any(archive in each.values() for each in paired):
+            ways[f"an archive of arrays ({archive.name})"] = functools.partial(_of_archive, archive)
+    if tables := table_files.in_folder(path):
+        ways[f"tables ({tables[0].name})"] = functools.partial(_of_tables, tables, path, name)
+    if classes := pictures.folders_of(path):
+        ways["pictures by class"] = functools.partial(_of_pictures, classes, path)
     if len(ways) > 1:
         raise InputError(f"{path}: holds {listed(list(ways))}; expected one data set; set data.dir to the file itself")
-    if archives:
-        if len(archives) > 1:
-            raise InputError(
-                f"{path}: holds several archives of arrays ({listed([file.name for file in archives])}); expected one "
-                "data set; set data.dir to the file itself"
-            )
-        return _from_file(archives[0])
-    if tables:
-        return _of_tables(tables, path, name)
-    if picture_folders:
-        return _of_pictures(picture_folders, path)
-    return _below(name, path)
+    return next(iter(ways.values()))() if ways else _below(name, path)
 
 
-def _below(name: str, path: Path) -> Found | None:
+def _below(name: str, path: Path) -> RawDataset | None:
     """The data set in a folder further inside, as torchvision keeps them; of several that which has its name."""
     level, there = [path], dict[Path, None]()
     for _ in range(_DEEPEST):
@@ -124,33 +118,25 @@ def _below(name: str, path: Path) -> Found | None:
     return _from_pairs(_idx_files(inner, name) or standard, inner)
 
 
-_STANDARD: tuple[tuple[Part, Kind, str], ...] = (
-    ("train", "images", idx.STEMS["train"][0]),
-    ("train", "labels", idx.STEMS["train"][1]),
-    ("test", "images", idx.STEMS["test"][0]),
-    ("test", "labels", idx.STEMS["test"][1]),
-)
-
-
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _before_part(stem: str) -> tuple[str, Part | None]:
     """The words of a name before the one that tells the split, and that split."""
-    words = re.findall(r"[a-z]+\d*k?|\d+", stem.lower())
-    place = next((k for k, word in enumerate(words) if word in _PARTS), None)
-    return ("_".join(words[:place]), _PARTS[words[place]]) if place is not None else ("", None)
+    each = words(stem)
+    place = next((k for k, word in enumerate(each) if word in PARTS), None)
+    return ("_".join(each[:place]), PARTS[each[place]]) if place is not None else ("", None)
 
 
-def _words(name: str) -> _Named:
+def _named(name: str) -> _Named:
     """What a file's or array's name tells, by its words."""
-    words = re.findall(r"[a-z]+\d*k?|\d+", re.sub(r"(\.gz|\.npy|\.npz)+$", "", name.lower()).replace("x_", "x "))
-    parts = [_PARTS[word] for word in words if word in _PARTS]
-    kinds = [_KINDS[word] for word in words if word in _KINDS]
-    others = [word for word in words if word not in _PARTS and word not in _KINDS]
-    others = [word for word in others if not re.fullmatch(r"idx\d?|ubyte|int|arr|\d+", word)]
-    return _Named(parts[0] if len(set(parts)) == 1 else None, kinds[0] if len(set(kinds)) == 1 else None, tuple(others))
+    each = words(re.sub(r"(\.gz|\.npy|\.npz)+$", "", name.lower()))
+    parts = {PARTS[word] for word in each if word in PARTS}
+    kinds = {_KINDS[word] for word in each if word in _KINDS}
+    others = (word for word in each if word not in PARTS and word not in _KINDS)
+    others = (word for word in others if not re.fullmatch(r"idx\d?|ubyte|int|arr|\d+", word))
+    return _Named(parts.pop() if len(parts) == 1 else None, kinds.pop() if len(kinds) == 1 else None, tuple(others))
 
 
 _Files: TypeAlias = Mapping[tuple[Part, Kind], Path]
@@ -165,14 +151,14 @@ def _idx_files(folder: Path, name: str) -> _Files | None:
 def _array_files(folder: Path, name: str) -> _Files | None:
     """The files of single NumPy arrays in a folder by what they hold."""
     there = [file for file in sorted(folder.iterdir()) if file.suffix in _ARRAYS and file.is_file()]
-    return _paired([file for file in there if _words(file.name).kind], folder, name)
+    return _paired([file for file in there if _named(file.name).kind], folder, name)
 
 
 def _paired(files: Iterable[Path], folder: Path, name: str) -> _Files | None:
     """Files by split and by what they hold, of the one data set among them, or that of a name."""
     by_set: dict[tuple[str, ...], dict[tuple[Part, Kind], list[Path]]] = {}
     for file in files:
-        told = _words(file.name)
+        told = _named(file.name)
         if told.part and told.kind:
             by_set.setdefault(told.others, {}).setdefault((told.part, told.kind), []).append(file)
     whole = {words: each for words, each in by_set.items() if {("train", "images"), ("train", "labels")} <= set(each)}
@@ -193,21 +179,18 @@ def _paired(files: Iterable[Path], folder: Path, name: str) -> _Files | None:
     return {key: paths[0] for key, paths in each.items()}
 
 
-def _from_pairs(files: _Files, folder: Path) -> Found:
+def _from_pairs(files: _Files, folder: Path) -> RawDataset:
     missing = [f"{part} {kind}, such as {stem}" for part, kind, stem in _STANDARD if (part, kind) not in files]
     if missing:
         names = listed([file.name for file in files.values()])
         raise InputError(f"{folder}: holds {names}, but no {listed(missing)}; expected both splits; add the others")
-    train, test = (_pair(files[part, "images"], files[part, "labels"]) for part in _BOTH)
+    train, test = (_pair(files[part, "images"], files[part, "labels"]) for part in BOTH)
     said = f"files in {folder}: {files['train', 'images'].name} and its companions."
     if any(part == "validation" for part, _ in files):
         said += " Its validation split is left out."
     if any("emnist" in file.name.lower() for file in files.values()):
         said += " EMNIST stores its images transposed; they are read as stored."
-    return Found(train, test, said)
-
-
-_BOTH: tuple[Part, Part] = ("train", "test")
+    return RawDataset(train, test, said)
 
 
 def _pair(images: Path, labels: Path) -> RawSplit:
@@ -221,7 +204,7 @@ def _labels_of(labels: np.ndarray, path: Path) -> np.ndarray:
     return labels
 
 
-def _from_file(path: Path) -> Found | None:
+def _from_file(path: Path) -> RawDataset | None:
     if path.suffix == ".npz":
         return _of_archive(path)
     if table_files.is_table(path):
@@ -229,12 +212,12 @@ def _from_file(path: Path) -> Found | None:
     return None
 
 
-def _of_archive(path: Path) -> Found | None:
+def _of_archive(path: Path) -> RawDataset | None:
     """An archive of arrays such as x_train, y_train, x_test and y_test, or train_images and its companions."""
     by_key: dict[tuple[Part, Kind], list[str]] = {}
     names = idx.names_in(path)
     for name in names:
-        told = _words(name)
+        told = _named(name)
         if told.kind:
             by_key.setdefault((told.part or "train", told.kind), []).append(name)
     several = [keys for keys in by_key.values() if len(keys) > 1]
@@ -245,33 +228,28 @@ def _of_archive(path: Path) -> Found | None:
         )
 
     def split(part: Part) -> RawSplit:
-        images, labels = (by_key[part, kind][0] for kind in _KINDS_OF_ARRAYS)
+        images, labels = (by_key[part, kind][0] for kind in _BOTH_KINDS)
         arrays = (idx.read_member(path, images), idx.read_member(path, labels))
         return RawSplit(*arrays, f"{path}: {images}", f"{path}: {labels}")
 
-    whole = all(("test", kind) in by_key for kind in _KINDS_OF_ARRAYS)
-    used = [by_key[part, kind][0] for part in (_BOTH if whole else _BOTH[:1]) for kind in _KINDS_OF_ARRAYS]
+    whole = all(("test", kind) in by_key for kind in _BOTH_KINDS)
+    used = [by_key[part, kind][0] for part in (BOTH if whole else BOTH[:1]) for kind in _BOTH_KINDS]
     said = f"arrays in {path}: {listed(used)}."
     if left := [name for name in names if name not in used]:
         said += f" Left out: {listed(left)}."
     if not whole:
-        return Found(*held_out(split("train")), f"{said} It has no labelled test split, so {HELD_OUT}.")
-    return Found(split("train"), split("test"), said)
+        return RawDataset(*held_out(split("train")), f"{said} It has no labelled test split, so {HELD_OUT}.")
+    return RawDataset(split("train"), split("test"), said)
 
 
-_KINDS_OF_ARRAYS: tuple[Kind, Kind] = ("images", "labels")
-
-HELD_OUT = "a fifth of each class was held out for it, drawn at random with seed 0"
-
-
-def _of_tables(files: list[Path], folder: Path, name: str = "") -> Found:
+def _of_tables(files: list[Path], folder: Path, name: str = "") -> RawDataset:
     """One table, or those of the one data set among several whose names tell the split, or of that with a name."""
     sets: dict[str, dict[Part, list[Path]]] = {}
     for file in files if len(files) > 1 else []:
         before, part = _before_part(file.stem)
         inside = file.parent.name if file.parent != folder and file.parent.name != "data" else ""
-        if part is None and inside.lower() in _PARTS:  # as Hugging Face's save_to_disk has them
-            before, part, inside = "", _PARTS[inside.lower()], ""
+        if part is None and inside.lower() in PARTS:  # as Hugging Face's save_to_disk has them
+            before, part, inside = "", PARTS[inside.lower()], ""
         if part:
             # Files of several folders are several data sets.
             key = "_".join(filter(None, (inside, before)))
@@ -294,9 +272,9 @@ def _of_tables(files: list[Path], folder: Path, name: str = "") -> Found:
                 f"{folder}: holds {listed([file.name for file in several])}, which may be the same split; expected one "
                 "file of each, or numbered parts such as train-00000-of-00002; remove the others"
             )
-    tables = {part: table_files.read(by_part[part]) for part in _BOTH if part in by_part}
+    tables = {part: table_files.read(by_part[part]) for part in BOTH if part in by_part}
     train = tables["train"]
-    used = [file for part in _BOTH for file in by_part.get(part, [])]
+    used = [file for part in BOTH for file in by_part.get(part, [])]
     said = f"{'a table' if len(used) == 1 else 'tables'} in {folder}: {listed([file.name for file in used])}."
     if train.label is None:
         raise InputError(
@@ -313,15 +291,14 @@ def _of_tables(files: list[Path], folder: Path, name: str = "") -> Found:
         said += f" {by_part['test'][0].name} has no labels and is left out."
         del tables["test"]
     if "test" not in tables:
-        return Found(*held_out(train.split(train)), f"{said} There is no test split, so {HELD_OUT}.")
-    return Found(train.split(train), tables["test"].split(train), said)
+        return RawDataset(*held_out(train.split(train)), f"{said} There is no test split, so {HELD_OUT}.")
+    return RawDataset(train.split(train), tables["test"].split(train), said)
 
 
-def _of_pictures(by_part: Mapping[str, Mapping[str, list[Path]]], folder: Path) -> Found:
-    parts = {_PARTS.get(name.lower(), name): name for name in by_part}
-    classes = pictures.classes_of(by_part[parts.get("train", "")])
+def _of_pictures(by_part: Mapping[Part, Mapping[str, list[Path]]], folder: Path) -> RawDataset:
+    classes = pictures.classes_of(by_part["train"])
     said = f"pictures in {folder}, one folder a class: {pictures.listed_classes(classes)}."
-    train = pictures.read(by_part[parts.get("train", "")], classes, folder)
-    if "test" not in parts:
-        return Found(*held_out(train), f"{said} There is no test split, so {HELD_OUT}.")
-    return Found(train, pictures.read(by_part[parts["test"]], classes, folder), said)
+    train = pictures.read(by_part["train"], classes, folder)
+    if "test" not in by_part:
+        return RawDataset(*held_out(train), f"{said} There is no test split, so {HELD_OUT}.")
+    return RawDataset(train, pictures.read(by_part["test"], classes, folder), said)

@@ -58,14 +58,20 @@ def notes(
 
 def count_distinct(x: Any) -> int:
     """How many of the examples x[N, ...] differ from all before them; counting ends at half of them."""
-    arrays = [np.ascontiguousarray(part) for part in (x.values() if isinstance(x, Mapping) else [x])]
+    count = len(next(iter(x.values())) if isinstance(x, Mapping) else x)
     seen: set[bytes] = set()
-    for row in zip(*(array.reshape(len(array), -1) for array in arrays), strict=True):
-        # Of digests, so that the memory does not depend on the size of an example.
-        seen.add(hashlib.blake2b(b"".join(part.tobytes() for part in row), digest_size=16).digest())
-        if 2 * len(seen) >= len(arrays[0]) and len(seen) > 1:
+    for digest in digests(x):
+        seen.add(digest)
+        if 2 * len(seen) >= count and len(seen) > 1:
             break
     return len(seen)
+
+
+def digests(x: Any) -> Iterator[bytes]:
+    """A digest of each of the examples x[N, ...], so that telling them apart takes no memory for their sizes."""
+    arrays = [np.ascontiguousarray(part) for part in (x.values() if isinstance(x, Mapping) else [x])]
+    for row in zip(*(array.reshape(len(array), -1) for array in arrays), strict=True):
+        yield hashlib.blake2b(b"".join(part.tobytes() for part in row), digest_size=16).digest()
 
 
 def _repeats(splits: Mapping[str, Arrays], distinct: Mapping[str, int], what: str) -> Iterator[str]:

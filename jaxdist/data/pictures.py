@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from jaxdist.data.dataset import RawSplit
+from jaxdist.data.split_words import PARTS, Part
 from jaxdist.errors import InputError
 from jaxdist.formatting import listed
 
@@ -16,25 +17,28 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-_SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation")
 _SHALLOW = {"1": "L", "L": "L"}
 """Modes without colour, and what they are read as."""
 _DEEP = ("I;16", "I;16B", "I;16L")
 
 
-def folders_of(folder: Path) -> dict[str, dict[str, list[Path]]]:
-    """Picture files by split, "" where there is none, and by class; empty unless every class has some."""
-    inside = {path.name: path for path in _folders(folder)}
-    splits = {name: path for name, path in inside.items() if name.lower() in _SPLITS}
-    starts = [name.lower()[:2] for name in splits]
-    if twice := [name for name in splits if starts.count(name.lower()[:2]) > 1]:
-        raise InputError(
-            f"{folder}: holds {listed(twice)}, which may be the same split; expected one of each; remove one"
-        )
-    by_split = {name: _by_class(path) for name, path in splits.items()} if splits else {"": _by_class(folder)}
-    by_split = {name: classes for name, classes in by_split.items() if classes}
-    train = [name for name in by_split if name.lower().startswith("train") or not name]
-    return by_split if len(train) == 1 and len(by_split[train[0]]) > 1 else {}
+def folders_of(folder: Path) -> dict[Part, dict[str, list[Path]]]:
+    """Picture files by split and class, all for training where no folder tells a split; empty unless there are classes.
+
+    Raises:
+      InputError: for two folders of one split.
+    """
+    told = [(PARTS[path.name.lower()], path) for path in _folders(folder) if path.name.lower() in PARTS]
+    by_part: dict[Part, dict[str, list[Path]]] = {}
+    for part, path in told or [("train", folder)]:
+        if classes := _by_class(path):
+            if part in by_part:
+                same = listed([other.name for each, other in told if each == part])
+                raise InputError(
+                    f"{folder}: holds {same}, which may be the same split; expected one of each; remove one"
+                )
+            by_part[part] = classes
+    return by_part if len(by_part.get("train", ())) > 1 else {}
 
 
 def _folders(folder: Path) -> list[Path]:

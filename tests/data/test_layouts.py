@@ -292,8 +292,20 @@ def test_what_could_be_read_in_two_ways_is_refused(tmp_path):
     x, y, tx, ty = arrays()
     frame(x, y).to_csv(tmp_path / "train.csv", index=False)
     np.savez(tmp_path / "set.npz", x_train=x, y_train=y, x_test=tx, y_test=ty)
-    refused(lambda: load(tmp_path), "archives of arrays (set.npz) and tables (train.csv)", "set data.dir to the file")
+    refused(lambda: load(tmp_path), "an archive of arrays (set.npz) and tables (train.csv)", "set data.dir to the file")
     same(load(tmp_path / "set.npz"), [x, y, tx, ty])
+    (tmp_path / "train.csv").unlink()
+    np.savez(tmp_path / "other.npz", x_train=x, y_train=y, x_test=tx, y_test=ty)
+    refused(lambda: load(tmp_path), "(other.npz) and an archive of arrays (set.npz)")
+    for name in ("set.npz", "other.npz"):
+        (tmp_path / name).unlink()
+    written(tmp_path, NUMPY, [x, y, tx, ty], saved)
+    same(load(tmp_path), [x, y, tx, ty])
+    frame(x, y).to_csv(tmp_path / "train.csv", index=False)
+    refused(lambda: load(tmp_path), "files of images and labels (x_train.npy) and tables (train.csv)")
+    (tmp_path / "train.csv").unlink()
+    written(tmp_path, EMNIST, [x, y, tx, ty])
+    refused(lambda: load(tmp_path), "files of images and labels (emnist-letters-train-images-idx3-ubyte) and files of")
 
 
 @pytest.mark.parametrize(

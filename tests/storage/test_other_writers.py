@@ -350,7 +350,7 @@ def test_a_pattern_takes_whole_numbers():
     [
         ({"mean": np.ones(64, np.float32)}, "holds 'mean' beside the network"),
         ({"ema_params": None}, "several networks, or parts of one"),
-        ({"batch_stats": {"BatchNorm_0": {"mean": np.ones(20, np.float32)}}}, "has a BatchNorm"),
+        ({"batch_stats": {"BatchNorm_0": {"mean": np.ones(20, np.float32)}}}, "is a BatchNorm"),
     ],
 )
 def test_what_stands_beside_params_is_asked_about(beside, said):

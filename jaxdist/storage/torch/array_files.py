@@ -52,9 +52,13 @@ def is_orbax(folder: Path) -> bool:
 
 def members_of(path: Path) -> list[str]:
     """The names in a zip archive; none if it is damaged, which its loader says."""
+    return [member.filename for member in _listed(path)]
+
+
+def _listed(path: Path) -> list[zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.namelist()
+            return archive.infolist()
     except (OSError, *DAMAGED, zipfile.BadZipFile):
         return []
 
@@ -109,17 +113,12 @@ def _as_numpy(value: Any) -> Any:
 
 def refuse_swollen(path: Path) -> None:
     """Raise `InputError` for a zip archive that would become far larger than numbers do."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                if member.file_size > _LARGE and member.file_size > _SWELLS * max(member.compress_size, 1):
-                    raise InputError(
-                        f"{path}: its part {member.filename!r} of {member.compress_size:,} bytes would become "
-                        f"{member.file_size:,}, as no numbers of a network do; save it uncompressed"
-                    )
-    except (OSError, *DAMAGED, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
+    for member in _listed(path):
+        if member.file_size > _LARGE and member.file_size > _SWELLS * max(member.compress_size, 1):
+            raise InputError(
+                f"{path}: its part {member.filename!r} of {member.compress_size:,} bytes would become "
+                f"{member.file_size:,}, as no numbers of a network do; save it uncompressed"
+            )
 
 
 _LARGE, _SWELLS = 2**26, 100

@@ -19,6 +19,7 @@ from jaxdist.storage.torch.keras_models import Arrays
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
 LEAST_TORCH = (2, 10)
+"""The lowest version that the extra `torch` admits."""
 
 
 def read(path: Path, *, entry: str = "", left_out: Iterable[str] = ()) -> contents.Network:

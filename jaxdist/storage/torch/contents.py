@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxdist.errors import InputError
 from jaxdist.formatting import listed
-from jaxdist.storage.torch import modules, names_of_layers, pickles
+from jaxdist.storage.torch import layer_names, modules, pickles
 from jaxdist.storage.torch.pickles import Tensor
 
 PROGRESS = ("epoch", "epochs", "global_step", "step", "steps", "iteration", "iter")
@@ -30,16 +30,12 @@ _DEEPEST = 12
 
 _BATCH_NORM = ("running_mean", "running_var", "num_batches_tracked")
 
-_TRAINING = frozenset(
-    (*PROGRESS, "rng", "random", "seed", "loss", "losses", "criterion", "metric", "metrics", "best")
-) | {
-    *("acc", "accuracy", "auroc", "confmat", "lr"),
-}
+_TRAINING = {*PROGRESS, *("loss", "losses", "criterion", "metric", "metrics", "acc", "accuracy", "auroc", "confmat")}
+_TRAINING |= {"best", "lr", "rng", "random", "seed"}
 """Words in names of entries that training scripts keep beside a network's, as the weights of classes in a loss."""
 
-_OF_TRAINING = frozenset(
-    ("train", "training", "val", "valid", "validation", "test", "fn", "function", "history", "acc1")
-) | {"state", "torch", "cuda"}
+_OF_TRAINING = {"train", "training", "val", "valid", "validation", "test", "fn", "function", "history", "acc1"}
+_OF_TRAINING |= {"state", "torch", "cuda"}
 """Words that may stand beside those."""
 
 _SAVE = "save only the network's state_dict, with torch.save(model.state_dict(), FILE)"
@@ -104,7 +100,7 @@ def network_in(content: Any, where: str, *, entry: str = "", left_out: Iterable[
     for name, value in needed.items():
         tensors[name], narrowed = _narrow(value, f"{where}: tensor {name!r}")
         rounded = rounded or narrowed
-    tensors, turned = names_of_layers.as_pytorch(tensors, where)
+    tensors, turned = layer_names.as_pytorch(tensors, where)
     notes = [*chosen.notes, *turned]
     if asides:
         notes.append(f"left aside, since no layer needs it: {listed(asides)}")
@@ -120,7 +116,7 @@ class _Search:
     def __init__(self, where: str) -> None:
         self.where, self.networks, self.optimizers, self.count = where, dict[str, Any](), 0, 0
         self.loose: dict[str, Any] = {}
-        """Float tensors that lie beside the networks, by their keys."""
+        """Tensors that lie beside the networks, by their keys."""
         self._seen: dict[int, Any] = {}
 
     def look(self, value: Any, key: str, depth: int) -> None:
@@ -128,22 +124,18 @@ class _Search:
         self.count += 1
         if self.count > _MOST or depth > _DEEPEST:
             raise InputError(f"{self.where}: holds more, or is nested deeper, than what training scripts save; {_SAVE}")
-        if id(value) in self._seen and (id(value) not in map(id, self.networks.values())):
+        # A network under two keys is noted under both, for whoever names one.
+        if id(value) in self._seen and id(value) not in map(id, self.networks.values()):
             return
         if isinstance(value, Mapping | list | tuple | modules.Foreign):
             self._seen[id(value)] = value  # kept, so that no other gets its place
         if modules.is_module(value) or _is_network(value):
             self.networks[key] = value
-            if isinstance(value, Mapping) and not any(map(_is_weight, value.values())) and "params" in value:
-                if value.get("batch_stats"):
-                    raise InputError(
-                        f"{self.where}: has a BatchNorm (batch_stats); only linear layers can be imported; fold it "
-                        f"into the layer before it, or {modules.OWN_NETWORK}"
-                    )
-                for name, child in _children(value):
-                    if name != "params":
-                        self.look(child, f"{key}.{name}" if key else str(name), depth + 1)
-            return
+            if _params_in(value) is None:
+                return
+            if value.get("batch_stats"):
+                raise modules.batch_norm(self.where, "'params'", "batch_stats")
+            value = {name: child for name, child in value.items() if name != "params"}
         tensor = _tensor(value)
         if tensor is not None and (tensor.dtype.kind in "fV" or tensor.size > 1):
             self.loose[key] = tensor
@@ -195,10 +187,15 @@ def _is_network(value: Any) -> bool:
     if any(_is_weight(each) for each in value.values()):
         return True
     # A tree of layers, as Flax has them; the layers of all its branches are one network's.
-    inner = value["params"] if isinstance(value.get("params"), Mapping) else value
-    if any(_is_layer(each) for each in inner.values()):
-        return True
-    return inner is not value and _is_tree(inner, 0)
+    return any(map(_is_layer, value.values())) or _is_tree(_params_in(value), 0)
+
+
+def _params_in(value: Any) -> Mapping[Any, Any] | None:
+    """The tree of parameters that Flax keeps under this key, beside what else a model has; None without one."""
+    if not isinstance(value, Mapping) or any(map(_is_weight, value.values())):
+        return None
+    params = value.get("params")
+    return params if isinstance(params, Mapping) else None
 
 
 def _is_tree(value: Any, depth: int) -> bool:
@@ -213,9 +210,7 @@ def _layers(value: Any, where: str) -> modules.Layers:
         return modules.layers_of(value, where)
     if isinstance(value, list | tuple):
         return modules.Layers({f"tensor{k}": each for k, each in enumerate(value)})
-    tree = value
-    if not any(map(_is_weight, value.values())) and isinstance(value.get("params"), Mapping):
-        tree = value["params"]
+    tree = _params_in(value)
     entries: dict[str, Any] = {}
 
     def add(held: Mapping[Any, Any], names: tuple[str, ...]) -> None:
@@ -229,7 +224,7 @@ def _layers(value: Any, where: str) -> modules.Layers:
             else:
                 entries[".".join((*names, str(name)))] = each
 
-    add(tree, ())
+    add(value if tree is None else tree, ())
     return modules.Layers(entries)
 
 
@@ -263,10 +258,7 @@ def _needed(
     for name, value in entries.items():
         layer, _, kind = name.rpartition(".")
         if kind in _BATCH_NORM:
-            raise InputError(
-                f"{where}: layer {layer!r} is a BatchNorm ({kind}); only linear layers can be imported; fold it into "
-                f"the layer before it, or {modules.OWN_NETWORK}"
-            )
+            raise modules.batch_norm(where, repr(layer), kind)
         tensor = _tensor(value)
         own = kind in _LAYER and (layer in layers or not _of_training(name))
         if isinstance(value, list):

@@ -231,10 +231,7 @@ def _other_layer(name: str, leaf: Foreign, where: str) -> InputError:
     kind = _class_of(leaf)
     layer = name.rstrip(".") or "its only one"
     if "BatchNorm" in kind:
-        return InputError(
-            f"{where}: layer {layer!r} is a BatchNorm ({kind}); only linear layers can be imported; fold it into the "
-            f"layer before it, or {OWN_NETWORK}"
-        )
+        return batch_norm(where, repr(layer), kind)
     if kind.startswith("torch."):
         return InputError(
             f"{where}: layer {layer!r} is a {kind}; expected linear layers, and between them one of "
@@ -243,6 +240,14 @@ def _other_layer(name: str, leaf: Foreign, where: str) -> InputError:
     return InputError(
         f"{where}: layer {layer!r} is a {kind}, whose code was not executed, so what it computes is not known; if that "
         "is what torch.nn.Linear computes, save model.state_dict() instead"
+    )
+
+
+def batch_norm(where: str, layer: str, told_by: str) -> InputError:
+    """The refusal of a BatchNorm, and by what it is told."""
+    return InputError(
+        f"{where}: layer {layer} is a BatchNorm ({told_by}); only linear layers can be imported; fold it into the "
+        f"layer before it, or {OWN_NETWORK}"
     )
 
 

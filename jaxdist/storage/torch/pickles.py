@@ -25,7 +25,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from jaxdist.errors import DAMAGED, InputError
+from jaxdist.errors import InputError
 from jaxdist.formatting import counted
 from jaxdist.storage.torch import modules
 from jaxdist.storage.torch.modules import Foreign
@@ -114,8 +114,7 @@ class Tensor(_Sealed):
         flat = stored[: len(stored) // self.dtype.itemsize * self.dtype.itemsize].view(self.dtype)
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
         # One that claims more numbers than its file holds would only fill the memory.
-        least = min([self.offset, *self.shape, *self.stride])
-        if least < 0 or (self.size and (last >= len(flat) or self.size > len(flat))):
+        if self.size and (last >= len(flat) or self.size > len(flat)):
             raise DamagedError(
                 f"a tensor claims {counted(self.size, 'number')}, but the file holds {len(flat)}; it is not a plain "
                 "dense array"
@@ -131,9 +130,6 @@ class Tensor(_Sealed):
 
 class _Dictionary(dict[Any, Any]):
     """A dictionary of another kind, whatever it was made of."""
-
-    def __new__(cls, *parts: Any, **named: Any) -> Any:  # noqa: ARG004
-        return super().__new__(cls)
 
     def __init__(self, *parts: Any, **named: Any) -> None:
         super().__init__(next((part for part in parts if isinstance(part, Mapping)), {}))
@@ -379,10 +375,10 @@ def load(path: Path) -> Any:
         try:
             return _legacy(io.BytesIO(content))
         except _NoMagicError:
-            return _plain(_Reader(io.BytesIO(content), _no_storage).load())
+            return _Reader(io.BytesIO(content), _no_storage).load()
     except InputError:
         raise
-    except (*DAMAGED, Exception) as error:  # Whatever a file of unknown origin leads to is that file's fault.
+    except Exception as error:  # Whatever a file of unknown origin leads to is that file's fault.
         said = str(error).strip().split("\n")[0] or type(error).__name__
         raise InputError(
             f"{path}: not a readable PyTorch file ({said}); nothing in it was executed; copy it again, or save it with "
@@ -395,10 +391,6 @@ def array_of(value: Any) -> Tensor | None:
     if isinstance(value, _Array):
         return value.tensor
     return value if isinstance(value, Tensor) else None
-
-
-def _plain(value: Any) -> Any:
-    return value.tensor if isinstance(value, _Array) and value.tensor is not None else value
 
 
 class _NoMagicError(Exception):
@@ -448,7 +440,7 @@ def _legacy(content: io.BytesIO, *, inside: bool = False) -> Any:
 
     try:
         magic = _Reader(content, storage, inside=inside).load()
-    except Exception:
+    except Exception:  # Of whatever kind, it does not begin as torch.save begins; another reader says what it is.
         raise _NoMagicError from None
     if not isinstance(magic, int) or magic != _LEGACY:
         raise _NoMagicError

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import NamedTuple
 
 import numpy as np
 
+from jaxdist.data import oddities
 from jaxdist.data.dataset import Dataset
 from jaxdist.formatting import counted, percent
 
@@ -14,7 +14,7 @@ _ROWS = 30
 """Classes that are listed one by one."""
 
 
-class Portrait(NamedTuple):
+class Description(NamedTuple):
     """Numbers of a data set."""
 
     dataset: Dataset
@@ -28,7 +28,7 @@ class Portrait(NamedTuple):
     """Test images that are equal to a training image."""
 
     def lines(self) -> list[str]:
-        """The portrait, a line each."""
+        """The description, a line each."""
         dataset = self.dataset
         train, test = dataset.train.images, dataset.test.images
         shape = "x".join(map(str, train.shape[1:]))
@@ -51,23 +51,18 @@ class Portrait(NamedTuple):
         return lines
 
 
-def portrait(dataset: Dataset) -> Portrait:
-    """Measure what `Portrait` shows; reads every image once."""
-    digests = {split: _digests(getattr(dataset, split).images) for split in ("train", "test")}
+def describe(dataset: Dataset) -> Description:
+    """Measure what `Description` shows; reads every image once."""
+    digests = {split: list(oddities.digests(getattr(dataset, split).images)) for split in ("train", "test")}
     in_training = set(digests["train"])
     train = dataset.train.images.reshape(len(dataset.train.images), -1)
-    return Portrait(
+    return Description(
         dataset,
         {split: np.bincount(getattr(dataset, split).labels, minlength=dataset.classes) for split in ("train", "test")},
         int((train.min(axis=0) == train.max(axis=0)).sum()),
         {split: len(each) - len(set(each)) for split, each in digests.items()},
         sum(digest in in_training for digest in digests["test"]),
     )
-
-
-def _digests(images: np.ndarray) -> list[bytes]:
-    rows = np.ascontiguousarray(images).reshape(len(images), -1)
-    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
 
 
 def _scalings(dataset: Dataset) -> list[str]:
