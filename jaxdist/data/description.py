@@ -68,7 +68,8 @@ def describe(dataset: Dataset) -> Description:
 def _scalings(dataset: Dataset) -> list[str]:
     """What `data.normalisation` may be, and what it makes of these images."""
     images = dataset.train.images
-    limit = "the most that its type holds" if images.dtype.kind == "u" else "the largest of the train images"
+    of_type = images.dtype.kind == "u" and dataset.largest == np.iinfo(images.dtype).max
+    limit = "the most that its type holds" if of_type else "the largest pixel value"
     lines = [
         "data.normalisation:",
         f"  raw (the default, as in the paper's code): {images.min():g} to {images.max():g}, as stored",

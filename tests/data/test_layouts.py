@@ -341,6 +341,11 @@ def test_a_data_set_is_shown(tmp_path, capsys):
     assert f"unit: 0 to {x.max() / 255:g}, divided by 255, the most that its type holds" in out
     with Image.open(picture) as opened:
         assert min(opened.size) > 500
+    assert cli.main(["data", "show", "digits"]) == 0
+    assert "unit: 0 to 1, divided by 16, the largest pixel value" in capsys.readouterr().out
+    put(tmp_path / "floats", [np.float32(part) if part.ndim > 1 else part for part in arrays()])
+    assert cli.main(["data", "show", str(tmp_path / "floats")]) == 0
+    assert "the largest pixel value" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
